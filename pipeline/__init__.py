@@ -1,0 +1,1 @@
+"""presswork's framework: graph, keys, store, plan, runner. It knows no language model."""

@@ -1,0 +1,102 @@
+"""The words of a graph: nodes, their named outputs, and what a stage says before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.key import digest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ref:
+    """One named output of one node."""
+
+    node: str
+    output: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """What a node is expected to cost: bytes in the store, peak bytes of memory, seconds."""
+
+    bytes: int = 0
+    memory: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Node:
+    """One step of the graph: a stage kind, its semantic parameters, its named inputs.
+
+    `site` is the entry of `graph.nodes` that it comes from, `member` the subgraph it is for
+    (None where the site is a single node). `inputs` maps input names to outputs of other nodes.
+    """
+
+    name: str
+    site: str
+    kind: str
+    version: int
+    params: Mapping[str, Any]
+    inputs: Mapping[str, Ref]
+    outputs: tuple[str, ...]
+    member: str | None = None
+    index: int | None = None
+    estimate: Estimate = field(default=Estimate(), compare=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Graph:
+    """All nodes of a run by name, in an order in which each follows its inputs."""
+
+    nodes: Mapping[str, Node]
+    keys: Mapping[Ref, str]
+    targets: tuple[Ref, ...]
+
+    @staticmethod
+    def of(nodes: Iterable[Node], targets: Iterable[Ref]) -> Graph:
+        """Order the nodes and give every output its key.
+
+        Raises UserError for an input that no node makes and for a cycle, naming its path.
+        """
+        by_name = {node.name: node for node in nodes}
+        for node in by_name.values():
+            for name, ref in node.inputs.items():
+                if ref.node not in by_name or ref.output not in by_name[ref.node].outputs:
+                    raise UserError(
+                        f"input {name!r} of node {node.name!r} is {ref.node}.{ref.output}, "
+                        "which no node makes",
+                        remedy="look at graph.nodes in the config",
+                    )
+        try:
+            edges = {n.name: [ref.node for ref in n.inputs.values()] for n in by_name.values()}
+            order = list(TopologicalSorter(edges).static_order())
+        except CycleError as error:
+            raise UserError(f"the graph has a cycle: {' -> '.join(error.args[1])}") from error
+        keys: dict[Ref, str] = {}
+        for name in order:
+            keys.update(output_keys(by_name[name], keys))
+        return Graph(
+            nodes={name: by_name[name] for name in order}, keys=keys, targets=tuple(targets)
+        )
+
+
+def output_keys(node: Node, keys: Mapping[Ref, str]) -> dict[Ref, str]:
+    """Keys of a node's outputs, given those of its inputs.
+
+    The name of a node is not part of it: equal work under two names is done once.
+    """
+    own = digest(
+        {
+            "kind": node.kind,
+            "version": node.version,
+            "params": node.params,
+            "inputs": {name: keys[ref] for name, ref in node.inputs.items()},
+        }
+    )
+    return {
+        Ref(node=node.name, output=output): digest([own, output]) for output in node.outputs
+    }

@@ -1,0 +1,48 @@
+"""Content keys: what a result depends on, as the sha256 of canonical JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+
+Json = Any
+"""Plain JSON data: None, bool, int, float, str, lists and string-keyed dicts of these."""
+
+
+def canonical(value: object) -> Json:
+    """Reduce `value` to plain JSON data in which equal meanings are equal data.
+
+    Dataclasses become dicts without the fields marked `metadata={"key": False}`, tuples become
+    lists, enums their values. Raises TypeError for anything that has no stable text.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise TypeError(f"{value} cannot be part of a key")
+        return value
+    if isinstance(value, enum.Enum):
+        return canonical(value.value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kept = (f for f in dataclasses.fields(value) if f.metadata.get("key", True))
+        return {field.name: canonical(getattr(value, field.name)) for field in kept}
+    if isinstance(value, Mapping):
+        return {str(name): canonical(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [canonical(item) for item in value]
+    if isinstance(value, PurePath):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be part of a key")
+
+
+def digest(value: object) -> str:
+    """The key of `value`: 64 hex digits, the same for equal data in any dict order."""
+    text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

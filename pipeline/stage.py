@@ -1,0 +1,142 @@
+"""What a stage is: one class with a kind, a version, a config schema and one `run`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from pipeline.errors import UserError
+from pipeline.graph import Estimate
+from pipeline.key import Json, canonical
+
+T = TypeVar("T")
+
+
+class Artifact(Protocol):
+    """An immutable result in the store: a folder of files with a manifest."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """What the stage said about the result: plain JSON, kept in the manifest."""
+        ...
+
+    def file(self, name: str) -> Path:
+        """The path of one of its files; raises UserError if it has no such file."""
+        ...
+
+    def json(self, name: str) -> Any:
+        """The parsed content of one of its JSON files."""
+        ...
+
+
+class Draft(Protocol):
+    """A result being built: files go under `path`, plain JSON into `meta`."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def meta(self) -> dict[str, Any]: ...
+
+    def write_json(self, name: str, value: Json) -> None: ...
+
+
+class Site(Protocol):
+    """What a stage sees while the graph is expanded, before anything runs."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def mode(self) -> str:
+        """`run`: inputs may be built to look at them; `plan`: nothing is built or fetched."""
+        ...
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Input name -> `Survey.facts` of the stage that makes it."""
+        ...
+
+    def artifact(self, name: str) -> Artifact | None:
+        """An input's result. Mode run: built now if the store lacks it. Mode plan: None then."""
+        ...
+
+    def own(self) -> Artifact | None:
+        """This site's own result, if the store has it (single-node sites only)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Survey:
+    """What a stage says about its nodes before running them.
+
+    `members` names the subgraphs that other sites may be expanded over (`each:`); `facts` is any
+    value that stages fed by this one understand; `problems` are mistakes in the config, all of
+    them; `estimates` are by member (None: the site's single node).
+    """
+
+    members: tuple[str, ...] = ()
+    facts: Any = None
+    problems: tuple[UserError, ...] = ()
+    warnings: tuple[str, ...] = ()
+    estimates: Mapping[str | None, Estimate] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """One node being run: its inputs, the outputs that are wanted, and the framework's services.
+
+    `inputs` maps input names to artifacts: `source` for the default output `out`, and
+    `statistics.gram` for a named one; a single-node site fed by an expanded site gets
+    `layers/0.weights`, `layers/1.weights`, ... `outputs` holds drafts of the wanted outputs only.
+    """
+
+    node_name: str
+    member: str | None
+    index: int | None
+    inputs: Mapping[str, Artifact]
+    outputs: Mapping[str, Draft]
+    scratch: Path
+    progress: Callable[[float, str], None]
+    warn: Callable[[str], None]
+    resource: Callable[[str, Callable[[], Any]], Any]
+    """`resource(name, make)`: a per-worker cache for what is slow to make and never in a result."""
+
+
+class Stage(ABC):
+    """Base of all stages. A subclass sets `kind`, `version`, `Config`, and writes `run`."""
+
+    kind: ClassVar[str]
+    version: ClassVar[int]
+    Config: ClassVar[type]
+    outputs: ClassVar[tuple[str, ...]] = ("out",)
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def demands(self) -> Mapping[str, tuple[str, ...]]:
+        """Input name -> which outputs of its node are needed; `("out",)` where not named."""
+        return {}
+
+    def survey(self, site: Site) -> Survey:
+        """Say what is known before running: members, facts, problems, estimates."""
+        del site
+        return Survey()
+
+    def semantics(self, member: str | None) -> Json:
+        """What of the config can change the bytes of the node for `member`: part of its key."""
+        del member
+        return canonical(self.config)
+
+    @abstractmethod
+    def run(self, task: Task) -> None:
+        """Write every draft in `task.outputs`; raise StageFailed with the reason if impossible."""
