@@ -1,0 +1,1 @@
+"""What several stages know about a language model: blueprint, skeleton, replay."""

@@ -1,0 +1,158 @@
+"""The blueprint: all that later stages need to know about a model, as plain data.
+
+No torch and no transformers are imported here, so that a plan and a fully cached run stay quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.stage import Artifact
+
+FILE = "blueprint.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LinearSpec:
+    """One nn.Linear of the (patched) module tree.
+
+    `name` is its name in the module tree, `prefix` its name in the checkpoint (without
+    `.weight`), `kind` the name of its class. `expert` marks the Linears of routed experts.
+    """
+
+    name: str
+    prefix: str
+    in_features: int
+    out_features: int
+    bias: bool = False
+    expert: bool = False
+    kind: str = "Linear"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """A place where a transform may move a factor per channel from one module to those it feeds.
+
+    `source` is a norm or a Linear (`source_kind` "norm" or "linear"), `targets` are Linears whose
+    inputs are its outputs. `norm_offset` is 1.0 where the norm multiplies by 1 + weight.
+    `repeats` > 1: each group of `head_dim` output channels of the source feeds that many groups
+    of input channels of the target (grouped-query attention).
+    """
+
+    source: str
+    targets: tuple[str, ...]
+    source_kind: str = "norm"
+    norm_offset: float = 0.0
+    repeats: int = 1
+    head_dim: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subgraph:
+    """One decoder layer.
+
+    `tensors` maps every parameter and persistent buffer (module-tree names, patched) to its name
+    in the checkpoint, `shapes` to its shape. `bytes` is their size in the model's dtype.
+    `pairs` and `fused` name modules in the module tree; `fused` lists groups of Linears that
+    engines run as one.
+    """
+
+    name: str
+    index: int
+    kind: str
+    linears: tuple[LinearSpec, ...]
+    tensors: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]]
+    parameters: int
+    bytes: int
+    pairs: tuple[Pair, ...] = ()
+    fused: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Blueprint:
+    """A model as presswork sees it.
+
+    `outside` maps parameters that belong to no decoder layer (embedding, final norm, lm_head,
+    towers) to checkpoint names; a tied lm_head maps to the embedding's tensor. `carried` names
+    checkpoint tensors that no parameter claims (extra prediction layers, say): save takes them
+    over as they are. `head` is the module name of the lm_head, `embedding` of the embedding.
+    """
+
+    config: Mapping[str, Any]
+    architecture: str
+    model_type: str
+    dtype: str
+    experts: str
+    tied: bool
+    vocab_size: int
+    hidden_size: int
+    embedding: str
+    head: str
+    layers: tuple[Subgraph, ...]
+    outside: Mapping[str, str]
+    outside_shapes: Mapping[str, tuple[int, ...]]
+    outside_linears: tuple[LinearSpec, ...] = ()
+    carried: tuple[str, ...] = ()
+    patches: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Names of the decoder layers, in order."""
+        return tuple(layer.name for layer in self.layers)
+
+    def layer(self, name: str) -> Subgraph:
+        """The decoder layer `name`; KeyError if there is none."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise KeyError(name)
+
+    def linears(self) -> Iterator[LinearSpec]:
+        """Every Linear: those of the layers in order, then those outside."""
+        for layer in self.layers:
+            yield from layer.linears
+        yield from self.outside_linears
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data from which `from_json` makes an equal blueprint."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Blueprint:
+        """The inverse of `to_json`; UserError if `data` is not a blueprint."""
+        try:
+            values = dict(data)
+            values["layers"] = tuple(_subgraph(layer) for layer in data["layers"])
+            values["outside_shapes"] = _shapes(data["outside_shapes"])
+            values["outside_linears"] = tuple(LinearSpec(**spec) for spec in data["outside_linears"])
+            values["carried"] = tuple(data["carried"])
+            return cls(**values)
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"{FILE} is not a blueprint of this version: {error}",
+                remedy="remove the artifact of node `patch`; it is made again",
+            ) from error
+
+    @classmethod
+    def load(cls, artifact: Artifact) -> Blueprint:
+        """Read `blueprint.json` of a result of stage `patch`."""
+        return cls.from_json(artifact.json(FILE))
+
+
+def _shapes(data: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(shape) for name, shape in data.items()}
+
+
+def _subgraph(data: Mapping[str, Any]) -> Subgraph:
+    values = dict(data)
+    values["linears"] = tuple(LinearSpec(**spec) for spec in data["linears"])
+    values["shapes"] = _shapes(data["shapes"])
+    values["pairs"] = tuple(
+        Pair(**{**pair, "targets": tuple(pair["targets"])}) for pair in data["pairs"]
+    )
+    values["fused"] = tuple(tuple(group) for group in data["fused"])
+    return Subgraph(**values)
