@@ -1,0 +1,1 @@
+"""How the scale and zero point of a weight are chosen."""

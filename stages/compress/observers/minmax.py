@@ -1,0 +1,30 @@
+"""Scales that cover the whole range of the weight."""
+
+from __future__ import annotations
+
+import torch
+from compressed_tensors.quantization import QuantizationArgs
+from torch import Tensor
+
+from stages.compress.grid import QParams, grid_of
+from stages.compress.observers.ranges import by_scale, global_scale_of, qparams_of
+
+
+def observe(
+    weight: Tensor,
+    args: QuantizationArgs,
+    *,
+    importance: Tensor | None = None,
+    global_scale: Tensor | None = None,
+    dtype: torch.dtype = torch.bfloat16,
+) -> QParams:
+    """Smallest scales that clip nothing, for a weight [out, in] (float32 or 16 bits).
+
+    Equal to the bit to the reference's memoryless min-max when the weight's values fit ``dtype``,
+    the dtype of the checkpoint. ``importance`` plays no part. A tensor_group weight takes
+    ``global_scale`` (float32 [1]) where several weights share one, else its own.
+    """
+    if global_scale is None:
+        global_scale = global_scale_of(weight, args, dtype)
+    low, high = by_scale(weight, grid_of(args, dtype)).aminmax(dim=-1)
+    return qparams_of(low, high, args, global_scale=global_scale, dtype=dtype)

@@ -1,0 +1,105 @@
+"""Grid search of every scale of a weight: shrink the range, keep what errs least."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from compressed_tensors.quantization import QuantizationArgs
+from torch import Tensor
+
+from stages.compress.grid import QParams, Rounding, grid_of, round_to
+from stages.compress.observers.ranges import (
+    by_scale,
+    global_scale_of,
+    importance_by_scale,
+    qparams_of,
+)
+from stages.compress.solvers.tiles import row_tiles
+
+_ELEMENTS_AT_ONCE = 1 << 22
+
+
+def search(
+    weight: Tensor,
+    args: QuantizationArgs,
+    *,
+    factors: Sequence[float],
+    norm: float,
+    importance: Tensor | None,
+    global_scale: Tensor | None,
+    dtype: torch.dtype,
+) -> QParams:
+    """For every scale the factor p that minimises sum importance * |q_p(w) - w|^norm.
+
+    weight [out, in]; importance float [in], >= 0, or None for ones. The scales tried are those
+    that span ``p`` times the group's range, each rounded as the checkpoint stores it, so the
+    minimum is over what is really written. Ties go to the earlier factor.
+    """
+    grid = grid_of(args, dtype)
+    if global_scale is None:
+        global_scale = global_scale_of(weight, args, dtype)
+    values = by_scale(weight, grid).float()
+    low, high = values.aminmax(dim=-1, keepdim=True)
+    tried = torch.tensor(factors, dtype=torch.float32, device=weight.device)
+    found = qparams_of(low * tried, high * tried, args, global_scale=global_scale, dtype=dtype)
+    scale, zero_point = found.scale, found.zero_point
+
+    effective = scale.float() if global_scale is None else scale.float() / global_scale
+    zero = torch.zeros_like(effective) if zero_point is None else zero_point.float()
+    shape, elements = values.shape[:-1], values.shape[-1]
+    patterns = (
+        torch.ones(1, elements, device=weight.device)
+        if importance is None
+        else importance_by_scale(importance.to(weight.device), grid, weight.shape[0])
+    )
+    best = _argmin(
+        values.reshape(-1, elements),
+        effective.reshape(-1, len(factors)),
+        zero.reshape(-1, len(factors)),
+        patterns,
+        norm,
+        grid.codes,
+    ).reshape(*shape, 1)
+    return QParams(
+        scale=scale.gather(-1, best).squeeze(-1),
+        zero_point=None if zero_point is None else zero_point.gather(-1, best).squeeze(-1),
+        global_scale=global_scale,
+    )
+
+
+def _argmin(
+    values: Tensor, scale: Tensor, zero: Tensor, patterns: Tensor, norm: float, codes: Rounding
+) -> Tensor:
+    """Index [p] of the best of [p, k] scales for values [p, n] under weights [m, n]."""
+    if values.device.type == "cpu" and norm == 2.0:
+        return _argmin_compiled(values, scale, zero, patterns, codes)
+    rows = max(1, _ELEMENTS_AT_ONCE // values.shape[1])
+    pattern_of = torch.arange(values.shape[0], device=values.device) % patterns.shape[0]
+    best = []
+    for start in range(0, values.shape[0], rows):
+        part = slice(start, start + rows)
+        x, weight = values[part], patterns[pattern_of[part]]
+        errors = []
+        for k in range(scale.shape[1]):
+            s, z = scale[part, k : k + 1], zero[part, k : k + 1]
+            error = ((round_to(x / s + z, codes) - z) * s - x).abs_().pow_(norm)
+            errors.append((error * weight).sum(dim=1))
+        best.append(torch.stack(errors, dim=1).argmin(dim=1))
+    return torch.cat(best)
+
+
+def _argmin_compiled(
+    values: Tensor, scale: Tensor, zero: Tensor, patterns: Tensor, codes: Rounding
+) -> Tensor:
+    from stages.compress.solvers.kernels import as_float32, best_scale
+
+    best = torch.empty(values.shape[0], dtype=torch.int64)
+    x, s, z, w = (t.contiguous().numpy() for t in (values, scale, zero, patterns))
+    out, rounding = best.numpy(), as_float32(codes)
+
+    def tile(start: int, stop: int) -> None:
+        best_scale(x, s, z, w, start, stop, out, *rounding)
+
+    row_tiles(values.shape[0], 256, tile)
+    return best

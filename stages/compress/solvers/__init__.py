@@ -1,0 +1,1 @@
+"""How the codes of a weight are chosen."""

@@ -1,0 +1,81 @@
+"""The triangular factor that GPTQ walks along."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stages.compress.solvers.errors import NumericalError
+from stages.compress.solvers.tiles import tile_pool
+
+_PANEL = 256
+
+
+def damped(H: Tensor, dampening_frac: float) -> Tensor:
+    """H + dampening_frac * mean(diag H) I, symmetrised; float32 [n, n].
+
+    Raises NumericalError when H is not finite or has no positive diagonal entry.
+    """
+    if not bool(torch.isfinite(H).all()):
+        raise NumericalError(
+            name="H",
+            reason="the Gram matrix has non-finite entries",
+            remedy="look at the activations of this layer; calibrate in float32 or bfloat16",
+        )
+    mean = H.diagonal().mean()
+    if not bool(mean > 0):
+        raise NumericalError(
+            name="H",
+            reason="no input channel was ever active in calibration",
+            remedy="calibrate with more or other samples, or leave the module out",
+        )
+    result = H.float().clone()
+    result.diagonal().add_(dampening_frac * mean)
+    return result
+
+
+def upper_factor(H: Tensor) -> Tensor:
+    """Upper triangular M, float32 [n, n], with H = M M^T; the reverse of Cholesky's order.
+
+    M^-1 is the upper Cholesky factor of H^-1 that the GPTQ paper uses (arXiv:2210.17323, 3.3);
+    walking along M itself needs neither inverse. Raises NumericalError when H is not positive
+    definite in float32.
+    """
+    reverse = H.flip(0, 1).contiguous()
+    try:
+        lower = _cholesky_cpu(reverse) if H.device.type == "cpu" else torch.linalg.cholesky(reverse)
+    except torch.linalg.LinAlgError as error:
+        raise NumericalError(
+            name="H",
+            reason=f"the damped Gram matrix is not positive definite ({error})",
+            remedy="raise dampening_frac, or calibrate with more tokens than input channels",
+        ) from error
+    return lower.flip(0, 1).contiguous()
+
+
+def _cholesky_cpu(a: Tensor) -> Tensor:
+    """Blocked Cholesky, in place of ``a``; each block by one thread: no sum depends on threads."""
+    n = a.shape[0]
+    with tile_pool() as pool:
+        for start in range(0, n, _PANEL):
+            stop = min(start + _PANEL, n)
+            panel = slice(start, stop)
+
+            def update(first: int, panel: slice = panel, start: int = start) -> None:
+                rows = slice(first, min(first + _PANEL, n))
+                a[rows, panel].addmm_(a[rows, :start], a[panel, :start].T, alpha=-1)
+
+            if start:
+                list(pool.map(update, range(start, n, _PANEL)))
+            pivot = pool.submit(torch.linalg.cholesky, a[panel, panel]).result()
+            a[panel, panel] = pivot
+
+            def divide(first: int, panel: slice = panel, pivot: Tensor = pivot) -> None:
+                rows = slice(first, min(first + _PANEL, n))
+                a[rows, panel] = torch.linalg.solve_triangular(
+                    pivot.T, a[rows, panel], upper=True, left=False
+                )
+
+            list(pool.map(divide, range(stop, n, _PANEL)))
+            a[panel, stop:] = 0.0
+    return a

@@ -1,0 +1,204 @@
+"""GPTQ (arXiv:2210.17323) as a walk along one triangular factor, then descent in the full metric.
+
+Notation: H = X X^T [in, in] damped, H = M M^T with M upper triangular, W the weight, Q its
+quantized values, E = W - Q. The error is tr(E H E^T) = |E M|^2, and column k of E M is
+sum_{j<k} E_j M_jk + E_k M_kk, so with columns 0..k-1 fixed the best target for column k is
+W_k + (sum_{j<k} E_j M_jk) / M_kk. That is GPTQ's update (M^-1 is the paper's Cholesky factor of
+H^-1) and Babai's nearest plane. ``carried`` holds the sums, in blocks, so that all but the
+products within a block are matrix products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from compressed_tensors.quantization import QuantizationArgs
+from torch import Tensor
+
+from stages.compress.grid import (
+    ROW_STRATEGIES,
+    Grid,
+    QParams,
+    Quantized,
+    column_scale,
+    expand,
+    grid_of,
+    round_to,
+)
+from stages.compress.observers.catalog import OBSERVERS
+from stages.compress.solvers import blocks
+from stages.compress.solvers.descent import descend
+from stages.compress.solvers.errors import NumericalError
+from stages.compress.solvers.factor import damped, upper_factor
+from stages.compress.solvers.tiles import row_tiles
+
+_TILE = 192  # rows that one thread solves at a time
+
+
+def gptq(
+    weight: Tensor,
+    H: Tensor,
+    args: QuantizationArgs,
+    *,
+    block_size: int = 128,
+    dampening_frac: float = 0.01,
+    actorder: str = "static",
+    observer: str = "gram",
+    observer_options: Mapping[str, Any] | None = None,
+    refit: int = 2,
+    descent: int = 2,
+    global_scale: Tensor | None = None,
+    dtype: torch.dtype = torch.bfloat16,
+) -> Quantized:
+    """Codes (and scales) for ``weight`` [out, in] that minimise tr((W-Q) H (W-Q)^T).
+
+    H: float32 [in, in], sum or mean of x x^T over tokens; its scale does not matter.
+    actorder: "static" solves columns by falling H_jj (groups stay as they are), "none" in order.
+    observer: how scales are first chosen. refit, descent: sweeps of scale refits and of coordinate
+    descent over the result; see :mod:`stages.compress.solvers.descent`. global_scale: float32
+    [1], where tensor_group weights share one. dtype: what plain scales are stored in.
+    Rows are independent: stacked weights give what separate calls give (strategies channel, group
+    and tensor_group). Raises NumericalError when the damped H is not positive definite or anything
+    is not finite, ValueError for an unknown name.
+    """
+    if actorder not in ("static", "none"):
+        raise ValueError(f"actorder is {actorder!r}: choose static or none")
+    if not bool(torch.isfinite(weight).all()):
+        raise NumericalError(
+            name="weight",
+            reason="the weight has non-finite entries",
+            remedy="the checkpoint is damaged: fetch it again, or leave the module out",
+        )
+    grid = grid_of(args, dtype)
+    metric = damped(H, dampening_frac)
+    qparams = OBSERVERS[observer](
+        weight,
+        args,
+        importance=H.diagonal(),
+        global_scale=global_scale,
+        dtype=dtype,
+        **(observer_options or {}),
+    )
+    order = (
+        torch.argsort(metric.diagonal(), descending=True, stable=True)
+        if actorder == "static"
+        else torch.arange(H.shape[0], device=H.device)
+    )
+    factor = upper_factor(metric[order][:, order])
+    scale, zero = expand(qparams, grid, weight.shape[0])
+    column = column_scale(grid, weight.shape[1], weight.device)
+    problem = _Problem(
+        grid=grid,
+        metric=metric,
+        order=order,
+        factor=factor,
+        column=column,
+        block_size=block_size,
+        multiplier=1.0 if qparams.global_scale is None else float(qparams.global_scale),
+        refit=refit if grid.strategy in ROW_STRATEGIES else 0,
+        descent=descent,
+    )
+    codes = torch.empty(weight.shape, dtype=torch.float32, device=weight.device)
+    scale = scale.contiguous().clone()
+
+    def solve(start: int, stop: int) -> None:
+        rows = slice(start, stop)
+        code, chosen = problem.solve(weight[rows], scale[rows], zero[rows])
+        codes[rows], scale[rows] = code, chosen
+
+    if weight.device.type == "cpu":
+        row_tiles(weight.shape[0], _TILE, solve)
+    else:
+        solve(0, weight.shape[0])
+    return _stored(codes, scale, zero, column, qparams, problem)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Problem:
+    """Everything that the rows of one weight share."""
+
+    grid: Grid
+    metric: Tensor
+    order: Tensor
+    factor: Tensor
+    column: Tensor
+    block_size: int
+    multiplier: float
+    refit: int
+    descent: int
+
+    def solve(self, weight: Tensor, scale: Tensor, zero: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes minus zero point [rows, in] and effective scales [rows, groups] of some rows."""
+        w = weight.float().T[self.order].contiguous()
+        s, z = scale.T.contiguous(), zero.T.contiguous()
+        code, gradient = self._nearest_plane(w, s, z)
+        if max(self.refit, self.descent) > 0:
+            descend(
+                code,
+                gradient,
+                self.metric,
+                self.column,
+                s,
+                z,
+                self.grid,
+                refit=self.refit,
+                descent=self.descent,
+                multiplier=self.multiplier,
+                block_size=self.block_size,
+            )
+        return code.T, s.T
+
+    def _nearest_plane(self, w: Tensor, s: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes and the gradient (W - Q) H, both transposed and in the original column order.
+
+        w: weight [in, rows] in solving order; s, z [groups, rows].
+        """
+        code, error, carried = torch.empty_like(w), torch.empty_like(w), torch.zeros_like(w)
+        gradient = torch.zeros_like(w)
+        group = self.column[self.order]
+        for start in range(0, w.shape[0], self.block_size):
+            stop = min(start + self.block_size, w.shape[0])
+            part = slice(start, stop)
+            blocks.nearest_plane_block(
+                w[part],
+                carried[part],
+                self.factor[part, part].contiguous(),
+                group[part],
+                s,
+                z,
+                code[part],
+                error[part],
+                self.grid.codes,
+            )
+            carried[stop:].addmm_(self.factor[part, stop:].T, error[part])
+            # E H = (E M) M^T, and M is upper triangular: only columns before `stop` feel this
+            gradient[:stop].addmm_(self.factor[:stop, part], carried[part])
+        back = torch.argsort(self.order)
+        return code[back], gradient[back]
+
+
+def _stored(
+    codes: Tensor, scale: Tensor, zero: Tensor, column: Tensor, before: QParams, problem: _Problem
+) -> Quantized:
+    """Package codes (minus zero point) and effective scales as the checkpoint stores them."""
+    stored = before.scale
+    if problem.refit:
+        grid = problem.grid
+        stored = round_to(scale * problem.multiplier, grid.scales).to(before.scale.dtype)
+        stored = stored.reshape(before.scale.shape)
+    result = codes * scale[:, column]
+    if not bool(torch.isfinite(result).all()):
+        raise NumericalError(
+            name="weight",
+            reason="the solution has non-finite entries",
+            remedy="raise dampening_frac, or look at the scales of this weight",
+        )
+    return Quantized(
+        weight=result,
+        scale=stored,
+        zero_point=before.zero_point,
+        global_scale=before.global_scale,
+    )

@@ -1,0 +1,225 @@
+"""The loops over single columns, compiled for a CPU.
+
+Tiles are transposed, [columns, rows of the tile]: rows are independent, so every inner loop runs
+along a row of memory and becomes vector instructions. No kernel is parallel: the caller runs one
+tile per thread (the interpreter lock is released).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.compress.grid import Rounding
+
+LANES = 32  # rows of a sub-tile: a block of 128 columns of it stays in the first-level cache
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _compiled(function: F) -> F:
+    # an installed package may be read-only: then every process compiles for itself
+    cache = os.access(Path(__file__).parent, os.W_OK)
+    options = {"nogil": True, "error_model": "numpy", "cache": cache}
+    return cast(F, numba.njit(fastmath={"contract", "reassoc", "nsz"}, **options)(function))
+
+
+def as_float32(rounding: Rounding) -> tuple[np.float32, np.float32, np.float32, np.float32]:
+    """(binade, step, low, high) as the kernels take them."""
+    return (
+        np.float32(rounding.binade),
+        np.float32(rounding.step),
+        np.float32(rounding.low),
+        np.float32(rounding.high),
+    )
+
+
+@_compiled
+def _round(x, binade, step, low, high):  # type: ignore[no-untyped-def]
+    """:func:`stages.compress.grid.round_to` for one float32."""
+    x = min(max(x, low), high)
+    bits = np.int32(np.float32(x).view(np.int32) & np.int32(0x7F800000))
+    unit = max(bits.view(np.float32), binade) * step
+    return np.rint(x / unit) * unit
+
+
+@_compiled
+def best_scale(
+    x: Floats,
+    scale: Floats,
+    zero: Floats,
+    weight: Floats,
+    start: int,
+    stop: int,
+    best: Ints,
+    binade: np.float32,
+    step: np.float32,
+    low: np.float32,
+    high: np.float32,
+) -> None:
+    """best[p] = argmin_k sum_i weight[p % m, i] * (q_k(x[p, i]) - x[p, i])^2 for start <= p < stop.
+
+    x [p, n], scale and zero [p, k], weight [m, n], best [p].
+    """
+    count = x.shape[1]
+    integers = binade * step == np.float32(1.0)
+    for p in range(start, stop):
+        values, weights = x[p], weight[p % weight.shape[0]]
+        least = np.float32(np.inf)
+        best[p] = 0
+        for k in range(scale.shape[1]):
+            s, z = scale[p, k], zero[p, k]
+            inverse = np.float32(1.0) / s
+            error = np.float32(0.0)
+            if integers:
+                for i in range(count):
+                    code = np.rint(min(max(values[i] * inverse + z, low), high))
+                    e = (code - z) * s - values[i]
+                    error += weights[i] * e * e
+            else:
+                for i in range(count):
+                    code = _round(values[i] * inverse + z, binade, step, low, high)
+                    e = (code - z) * s - values[i]
+                    error += weights[i] * e * e
+            if error < least:
+                least = error
+                best[p] = k
+
+
+@_compiled
+def nearest_plane_block(
+    w: Floats,
+    carried: Floats,
+    factor: Floats,
+    group: Ints,
+    scale: Floats,
+    zero: Floats,
+    code: Floats,
+    error: Floats,
+    binade: np.float32,
+    step: np.float32,
+    low: np.float32,
+    high: np.float32,
+) -> None:
+    """One block of columns of GPTQ; see :mod:`stages.compress.solvers.gptq` for the notation.
+
+    w, carried, code, error [block, rows]; factor [block, block] upper triangular; group [block];
+    scale, zero [groups, rows]. Writes ``code`` minus zero point, ``error`` = w - q, and leaves
+    e M in ``carried``.
+    """
+    columns, rows = w.shape
+    for first in range(0, rows, LANES):
+        last = min(first + LANES, rows)
+        for k in range(columns):
+            diagonal = factor[k, k]
+            inverse = np.float32(1.0) / diagonal
+            wk, ck, ek, vk = w[k], carried[k], error[k], code[k]
+            sk, zk = scale[group[k]], zero[group[k]]
+            for t in range(first, last):
+                target = (wk[t] + ck[t] * inverse) / sk[t] + zk[t]
+                v = _round(target, binade, step, low, high) - zk[t]
+                vk[t] = v
+                ek[t] = wk[t] - v * sk[t]
+                ck[t] += ek[t] * diagonal
+            for j in range(k + 1, columns):
+                m, cj = factor[k, j], carried[j]
+                for t in range(first, last):
+                    cj[t] += m * ek[t]
+
+
+@_compiled
+def descend_block(
+    code: Floats,
+    gradient: Floats,
+    gram: Floats,
+    group: Ints,
+    scale: Floats,
+    zero: Floats,
+    refit: bool,
+    descend: bool,
+    multiplier: np.float32,
+    binade: np.float32,
+    step: np.float32,
+    low: np.float32,
+    high: np.float32,
+    scale_binade: np.float32,
+    scale_step: np.float32,
+    scale_low: np.float32,
+    scale_high: np.float32,
+) -> None:
+    """One block of columns of :func:`stages.compress.solvers.descent.descend`.
+
+    code (minus zero point), gradient = e H [block, rows]; gram [block, block]; group [block],
+    ascending; scale, zero [groups, rows]. Changes code, gradient and scale in place; with
+    ``refit`` every group of the block lies within it whole.
+    """
+    columns, rows = code.shape
+    product = np.empty((columns, LANES), np.float32)
+    delta = np.empty(LANES, np.float32)
+    upper = np.empty(LANES, np.float32)
+    lower = np.empty(LANES, np.float32)
+    for first in range(0, rows, LANES):
+        width = min(LANES, rows - first)
+        begin = 0
+        while begin < columns:
+            g = group[begin]
+            end = begin
+            while end < columns and group[end] == g:
+                end += 1
+            sg, zg = scale[g, first : first + width], zero[g, first : first + width]
+            if refit:
+                # min over the scale: e -> e - d v, so d = (e H v) / (v H v)
+                product[:] = np.float32(0.0)
+                for k in range(begin, end):
+                    vk = code[k, first : first + width]
+                    for j in range(columns):
+                        h, pj = gram[k, j], product[j]
+                        for t in range(width):
+                            pj[t] += h * vk[t]
+                upper[:] = np.float32(0.0)
+                lower[:] = np.float32(0.0)
+                for k in range(begin, end):
+                    vk, rk = code[k, first : first + width], gradient[k, first : first + width]
+                    pk = product[k]
+                    for t in range(width):
+                        upper[t] += vk[t] * rk[t]
+                        lower[t] += vk[t] * pk[t]
+                for t in range(width):
+                    d = np.float32(0.0)
+                    if lower[t] > np.float32(0.0):
+                        wanted = (sg[t] + upper[t] / lower[t]) * multiplier
+                        new = _round(wanted, scale_binade, scale_step, scale_low, scale_high)
+                        d = new / multiplier - sg[t]
+                        if d * (d * lower[t] - np.float32(2.0) * upper[t]) >= np.float32(0.0):
+                            d = np.float32(0.0)
+                        else:
+                            sg[t] = new / multiplier
+                    delta[t] = d
+                for j in range(columns):
+                    rj, pj = gradient[j, first : first + width], product[j]
+                    for t in range(width):
+                        rj[t] -= delta[t] * pj[t]
+            if descend:
+                for k in range(begin, end):
+                    if gram[k, k] <= np.float32(0.0):
+                        continue
+                    inverse = np.float32(1.0) / gram[k, k]
+                    vk, rk = code[k, first : first + width], gradient[k, first : first + width]
+                    for t in range(width):
+                        target = vk[t] + rk[t] * inverse / sg[t] + zg[t]
+                        new = _round(target, binade, step, low, high) - zg[t]
+                        delta[t] = (new - vk[t]) * sg[t]
+                        vk[t] = new
+                    for j in range(columns):
+                        h, rj = gram[k, j], gradient[j, first : first + width]
+                        for t in range(width):
+                            rj[t] -= h * delta[t]
+            begin = end

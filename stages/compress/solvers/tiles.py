@@ -1,0 +1,32 @@
+"""Rows in fixed tiles over threads: the same bytes for any number of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def tile_pool() -> Iterator[ThreadPoolExecutor]:
+    """A pool of as many threads as torch has, each of which runs torch on one thread.
+
+    A product whose rows are split by the library may sum in another order for another number of
+    threads; a tile computed by one thread does not. torch's own setting returns on leaving.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)
+
+
+def row_tiles(rows: int, size: int, work: Callable[[int, int], None]) -> None:
+    """Call ``work(start, stop)`` for tiles of ``size`` rows (the last may be smaller)."""
+    with tile_pool() as pool:
+        starts = range(0, rows, size)
+        list(pool.map(lambda start: work(start, min(start + size, rows)), starts))
