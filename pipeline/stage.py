@@ -119,6 +119,8 @@ class Stage(ABC):
     version: ClassVar[int]
     Config: ClassVar[type]
     outputs: ClassVar[tuple[str, ...]] = ("out",)
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Installed distributions whose version can change the bytes of a result: part of the key."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -126,6 +128,10 @@ class Stage(ABC):
     def demands(self) -> Mapping[str, tuple[str, ...]]:
         """Input name -> which outputs of its node are needed; `("out",)` where not named."""
         return {}
+
+    def transient(self) -> frozenset[str]:
+        """Outputs that are dropped from the store once every node that reads them is done."""
+        return frozenset()
 
     def survey(self, site: Site) -> Survey:
         """Say what is known before running: members, facts, problems, estimates."""

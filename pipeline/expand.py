@@ -1,0 +1,245 @@
+"""From the sites of a config to the nodes of a graph: `each` loops, inputs, surveys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import ManyErrors, UserError
+from pipeline.graph import Graph, Node, Ref
+from pipeline.stage import Artifact, Survey
+
+if TYPE_CHECKING:
+    from pipeline.config import SitePlan
+
+Build = Callable[[Graph, Ref], "Artifact | None"]
+"""Gives the result of a node of a graph, building it where that is allowed."""
+
+_INPUT = re.compile(r"^(?P<site>\w+)(?P<previous>@previous)?$")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Expanded:
+    """A graph, and what its stages warned about while it was made."""
+
+    graph: Graph
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Source:
+    """Where an input of a site comes from."""
+
+    site: str
+    previous: bool
+
+
+@dataclass(slots=True)
+class _Expansion:
+    """The state of expanding one config; thrown away once the graph stands."""
+
+    sites: Mapping[str, SitePlan]
+    mode: str
+    find: Callable[[str], Artifact | None]
+    build: Build
+    sources: dict[str, dict[str, _Source]] = field(default_factory=dict)
+    surveys: dict[str, Survey] = field(default_factory=dict)
+    nodes: dict[str, tuple[Node, ...]] = field(default_factory=dict)
+    problems: list[UserError] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def add(self, name: str) -> None:
+        """Survey a site and make its nodes, unless something before it already failed."""
+        plan = self.sites[name]
+        upstream = {s.site for s in self.sources[name].values() if not s.previous}
+        if plan.each is not None:
+            upstream.add(plan.each)
+        if not upstream <= self.surveys.keys():
+            return
+        try:
+            survey = plan.stage.survey(_SiteView(self, name))
+        except UserError as error:
+            self.problems.append(error)
+            return
+        self.warnings.extend(survey.warnings)
+        if survey.problems:
+            self.problems.extend(survey.problems)
+            return
+        self.surveys[name] = survey
+        costs = survey.estimates
+        made = self.nodes.get(name) or self.make_nodes(name)
+        self.nodes[name] = tuple(
+            replace(node, estimate=costs[node.member]) if node.member in costs else node
+            for node in made
+        )
+
+    def make_nodes(self, name: str) -> tuple[Node, ...]:
+        """The nodes of one site: one, or one for every member of its `each` site."""
+        plan = self.sites[name]
+        if plan.each is None:
+            return (self.make_node(plan, None, None),)
+        members = self.surveys[plan.each].members
+        if not members:
+            raise UserError(
+                f"site {name!r} is expanded over {plan.each!r}, which lists no members",
+                remedy="point `each` at a site such as patch",
+            )
+        return tuple(self.make_node(plan, i, member) for i, member in enumerate(members))
+
+    def make_node(self, plan: SitePlan, index: int | None, member: str | None) -> Node:
+        return Node(
+            name=plan.name if index is None else f"{plan.name}[{index}]",
+            site=plan.name,
+            kind=plan.stage.kind,
+            version=plan.stage.version,
+            params={
+                "config": plan.stage.semantics(member),
+                "member": member,
+                "libraries": {name: version(name) for name in plan.stage.libraries},
+            },
+            inputs=self.wire(plan, index),
+            outputs=plan.stage.outputs,
+            member=member,
+            index=index,
+        )
+
+    def wire(self, plan: SitePlan, index: int | None) -> dict[str, Ref]:
+        """The named inputs of one node, as outputs of other nodes."""
+        demands = plan.stage.demands()
+        inputs: dict[str, Ref] = {}
+        for name, source in self.sources[plan.name].items():
+            outputs = demands.get(name, ("out",))
+            for label, node in self.feeders(plan, name, source, index):
+                for output in outputs:
+                    key = label if len(outputs) == 1 else f"{label}.{output}"
+                    inputs[key] = Ref(node=node, output=output)
+        return inputs
+
+    def feeders(
+        self, plan: SitePlan, name: str, source: _Source, index: int | None
+    ) -> Iterable[tuple[str, str]]:
+        """(input name, node name) pairs that one input of a site stands for."""
+        each = self.sites[source.site].each
+        if each is None:
+            yield name, source.site
+        elif index is None:
+            for i in range(len(self.surveys[each].members)):
+                yield f"{name}/{i}", f"{source.site}[{i}]"
+        elif not source.previous:
+            yield name, f"{source.site}[{index}]"
+        elif index > 0:
+            yield name, f"{source.site}[{index - 1}]"
+
+    def partial(self, ref: Ref) -> Graph:
+        """The graph of what leads to one output; its sites must all be expanded."""
+        by_name = {node.name: node for nodes in self.nodes.values() for node in nodes}
+        wanted, stack = {}, [ref.node]
+        while stack:
+            node = by_name[stack.pop()]
+            wanted[node.name] = node
+            stack.extend(r.node for r in node.inputs.values() if r.node not in wanted)
+        return Graph.of(wanted.values(), (ref,))
+
+
+@dataclass(frozen=True, slots=True)
+class _SiteView:
+    """What a stage sees of the expansion (the protocol `pipeline.stage.Site`)."""
+
+    expansion: _Expansion
+    name: str
+
+    @property
+    def mode(self) -> str:
+        return self.expansion.mode
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        sources = self.expansion.sources[self.name].items()
+        surveys = self.expansion.surveys
+        return {name: surveys[s.site].facts for name, s in sources if s.site in surveys}
+
+    def artifact(self, name: str) -> Artifact | None:
+        source = self.expansion.sources[self.name][name]
+        ref = Ref(node=source.site, output="out")
+        graph = self.expansion.partial(ref)
+        found = self.expansion.find(graph.keys[ref])
+        if found is not None or self.mode != "run":
+            return found
+        return self.expansion.build(graph, ref)
+
+    def own(self) -> Artifact | None:
+        expansion = self.expansion
+        if self.name not in expansion.nodes:
+            expansion.nodes[self.name] = expansion.make_nodes(self.name)
+        ref = Ref(node=self.name, output="out")
+        return expansion.find(expansion.partial(ref).keys[ref])
+
+
+def expand(
+    sites: Mapping[str, SitePlan],
+    *,
+    mode: str,
+    find: Callable[[str], Artifact | None],
+    build: Build,
+) -> Expanded:
+    """Make the graph that a config's sites describe.
+
+    `find` looks a key up in the store. `build` makes one node's result, for stages that must look
+    at an input to know their members; it is called in mode `run` only. Raises UserError or
+    ManyErrors with every problem that the stages found.
+    """
+    state = _Expansion(sites=sites, mode=mode, find=find, build=build)
+    state.sources = {name: _sources(plan, sites) for name, plan in sites.items()}
+    for name in _order(state):
+        state.add(name)
+    if state.problems:
+        raise state.problems[0] if len(state.problems) == 1 else ManyErrors(state.problems)
+    targets = [
+        Ref(node=node.name, output=output)
+        for name, plan in sites.items()
+        if plan.final
+        for node in state.nodes[name]
+        for output in node.outputs
+    ]
+    nodes = [node for made in state.nodes.values() for node in made]
+    return Expanded(graph=Graph.of(nodes, targets), warnings=tuple(state.warnings))
+
+
+def _sources(plan: SitePlan, sites: Mapping[str, SitePlan]) -> dict[str, _Source]:
+    found: dict[str, _Source] = {}
+    demands = plan.stage.demands()
+    for name, text in plan.inputs.items():
+        match = _INPUT.match(text)
+        if match is None or match["site"] not in sites:
+            raise UserError(
+                f"input {name!r} of graph node {plan.name!r} is {text!r}, which names no node",
+                remedy=f"choose one of {', '.join(sorted(sites))}, with @previous if it is expanded",
+            )
+        if match["previous"] and plan.each is None:
+            raise UserError(
+                f"input {name!r} of graph node {plan.name!r} says @previous, but the node has "
+                "no `each`"
+            )
+        if demands.get(name, ("out",)):
+            found[name] = _Source(site=match["site"], previous=match["previous"] is not None)
+    return found
+
+
+def _order(state: _Expansion) -> list[str]:
+    """Sites so that each follows what it needs to be surveyed; @previous edges do not count."""
+    edges = {
+        name: {s.site for s in state.sources[name].values() if not s.previous}
+        | ({plan.each} if plan.each is not None else set())
+        for name, plan in state.sites.items()
+    }
+    unknown = {each for p in state.sites.values() if (each := p.each) and each not in state.sites}
+    if unknown:
+        raise UserError(f"`each` names {', '.join(sorted(unknown))}, which is no node of the graph")
+    try:
+        return list(TopologicalSorter(edges).static_order())
+    except CycleError as error:
+        raise UserError(f"the graph has a cycle: {' -> '.join(error.args[1])}") from error

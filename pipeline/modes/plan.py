@@ -1,0 +1,68 @@
+"""`mode=plan`: print the expanded graph and what it would cost, without loading a weight."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.config import Config
+from pipeline.expand import expand
+from pipeline.graph import Graph, Ref
+from pipeline.plan import make_plan
+from pipeline.planned import plan_rows, totals
+from pipeline.stage import Artifact
+from pipeline.store import Store
+
+_STATUS = {"hit": "cached", "build": "to run", "idle": "not needed"}
+
+
+def plan(config: Config, run_dir: Path) -> int:
+    """Print every node with its status and estimates; exit code 0 when the config is sound."""
+    del run_dir
+    store = Store(config.store)
+    expanded = expand(config.graph.sites, mode="plan", find=store.get, build=_never)
+    planned = make_plan(expanded.graph, lambda key: store.get(key) is not None)
+    console = Console()
+    table = Table("node", "kind", "status", "key", box=None, header_style="bold")
+    for heading in ("writes", "memory", "time"):
+        table.add_column(heading, justify="right")
+    for row in plan_rows(planned):
+        cost = row["estimate"]
+        table.add_row(
+            row["name"],
+            row["kind"],
+            _STATUS[row["status"]],
+            next(iter(row["keys"].values()))[:12],
+            size(cost["bytes"]),
+            size(cost["memory"]),
+            f"{cost['seconds']:.1f} s" if cost["seconds"] else "",
+        )
+    console.print(table)
+    for text in expanded.warnings:
+        console.print(f"warning: {text}", markup=False)
+    total = totals(planned)
+    console.print(
+        f"{total['build']:.0f} nodes to run, {total['reused']:.0f} cached. Estimates: "
+        f"{size(total['bytes'])} written, {size(total['memory'])} peak memory, "
+        f"{total['seconds']:.0f} s on this machine.",
+        highlight=False,
+    )
+    return 0
+
+
+def size(count: float) -> str:
+    """Bytes for people: 1536 -> '1.5 kB'; nothing for 0."""
+    if not count:
+        return ""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            break
+        count /= 1000
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def _never(graph: Graph, ref: Ref) -> Artifact | None:
+    del graph
+    raise AssertionError(f"mode=plan asked to build {ref}")

@@ -1,0 +1,75 @@
+"""Which nodes of a graph have to run, given what the store already holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.graph import Graph, Node, Ref
+
+Status = Literal["hit", "build", "idle"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One node of a plan.
+
+    `status`: `build` (some wanted output is missing), `hit` (all wanted outputs are stored) or
+    `idle` (nothing that has to be built needs it). `missing` and `stored` split the wanted outputs.
+    """
+
+    node: Node
+    status: Status
+    missing: tuple[str, ...]
+    stored: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """A step for every node of the graph, in an order in which each follows its inputs."""
+
+    graph: Graph
+    steps: Mapping[str, Step]
+
+    def building(self) -> tuple[Step, ...]:
+        return tuple(step for step in self.steps.values() if step.status == "build")
+
+    def keys(self) -> frozenset[str]:
+        """Keys of all outputs that this plan reads or builds."""
+        return frozenset(
+            self.graph.keys[Ref(node=step.node.name, output=output)]
+            for step in self.steps.values()
+            for output in (*step.missing, *step.stored)
+        )
+
+
+def make_plan(graph: Graph, stored: Callable[[str], bool]) -> Plan:
+    """Walk back from the targets and want only what is not stored and what that needs.
+
+    `stored` says whether an output's key is in the store.
+    """
+    wanted: dict[str, set[str]] = {}
+    for ref in graph.targets:
+        wanted.setdefault(ref.node, set()).add(ref.output)
+    steps: dict[str, Step] = {}
+    for node in reversed(list(graph.nodes.values())):
+        step = _step(node, wanted.get(node.name, set()), graph, stored)
+        steps[node.name] = step
+        if step.status == "build":
+            for ref in node.inputs.values():
+                wanted.setdefault(ref.node, set()).add(ref.output)
+    return Plan(graph=graph, steps={name: steps[name] for name in graph.nodes})
+
+
+def _step(node: Node, wanted: set[str], graph: Graph, stored: Callable[[str], bool]) -> Step:
+    names = [output for output in node.outputs if output in wanted]
+    have = {o for o in names if stored(graph.keys[Ref(node=node.name, output=o)])}
+    missing = tuple(output for output in names if output not in have)
+    status: Status = "build" if missing else "hit" if names else "idle"
+    return Step(
+        node=node,
+        status=status,
+        missing=missing,
+        stored=tuple(output for output in names if output in have),
+    )

@@ -1,0 +1,1 @@
+"""Runners: one interface, and the engines behind it."""

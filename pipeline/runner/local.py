@@ -1,0 +1,234 @@
+"""The local runner: builds what a graph lacks on this machine, node by node."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import StageFailed, UserError
+from pipeline.graph import Graph, Node, Ref
+from pipeline.plan import Plan, make_plan
+from pipeline.runner.memory import peak_rss_bytes, reset_peak
+from pipeline.runner.outcome import Outcome, Watcher
+from pipeline.runner.queue import ReadyQueue
+from pipeline.runner.release import Releases
+from pipeline.stage import Artifact, Stage, Task
+from pipeline.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Vanished(Exception):
+    """An input that was there when the plan was made is gone, or turned out to be corrupt."""
+
+
+class LocalRunner:
+    """Runs graphs against one store with `workers` threads; one is the usual number.
+
+    The bytes of a result do not depend on `workers`: each node computes alone, with the number of
+    threads that its own parameters say.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        stages: Mapping[str, Stage],
+        *,
+        workers: int,
+        keep_transient: bool,
+        watcher: Watcher,
+    ) -> None:
+        self.store = store
+        self.stages = stages
+        self.workers = workers
+        self.keep_transient = keep_transient
+        self.watcher = watcher
+        self.outcomes: dict[str, Outcome] = {}
+        self._local = threading.local()
+
+    def run(self, graph: Graph) -> Plan:
+        """Build every missing target of `graph`; returns the plan as it stood at the start.
+
+        What each node did is in `outcomes`, also after an error. Raises UserError or StageFailed,
+        naming the node. A result that disappears or is found corrupt on the way is built again.
+        """
+        first = plan = make_plan(graph, self._stored)
+        self._note_hits(plan)
+        self.watcher.start(
+            len(plan.building()), sum(s.status == "hit" for s in plan.steps.values())
+        )
+        lost: set[str] = set()
+        with self.store.live(plan.keys()) as live:
+            while plan.building():
+                try:
+                    self._execute(plan)
+                except Vanished as error:
+                    if str(error) in lost:
+                        raise StageFailed(
+                            f"{error} disappears from the store as soon as it is built",
+                            remedy="is something else deleting files there?",
+                        ) from error
+                    lost.add(str(error))
+                    log.warning("%s is gone from the store; building it again", error)
+                plan = make_plan(graph, self._stored)
+                live.extend(plan.keys())
+        return first
+
+    def result(self, graph: Graph, ref: Ref) -> Artifact | None:
+        """Build one output and return it: the `build` of `pipeline.expand`."""
+        self.run(Graph(nodes=graph.nodes, keys=graph.keys, targets=(ref,)))
+        return self.store.get(graph.keys[ref])
+
+    def _stored(self, key: str) -> bool:
+        return self.store.get(key) is not None
+
+    def _note_hits(self, plan: Plan) -> None:
+        now = time.time()
+        for name, step in plan.steps.items():
+            if step.status == "hit" and name not in self.outcomes:
+                self.outcomes[name] = Outcome(
+                    name=name,
+                    status="hit",
+                    started=now,
+                    seconds=0.0,
+                    peak_rss_bytes=0,
+                    bytes=sum(self._bytes(plan.graph, step.node, o) for o in step.stored),
+                )
+
+    def _bytes(self, graph: Graph, node: Node, output: str) -> int:
+        artifact = self.store.get(graph.keys[Ref(node=node.name, output=output)])
+        return artifact.bytes if artifact is not None else 0
+
+    def _execute(self, plan: Plan) -> None:
+        queue = ReadyQueue(plan)
+        releases = Releases(plan, self._transient)
+        run_one = partial(self._build, plan)
+        if self.workers == 1:
+            while (name := queue.pop()) is not None:
+                run_one(name)
+                self._after(name, queue, releases, plan.graph)
+            return
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="worker") as pool:
+            self._execute_in(pool, run_one, queue, releases, plan.graph)
+
+    def _execute_in(
+        self,
+        pool: ThreadPoolExecutor,
+        run_one: Callable[[str], None],
+        queue: ReadyQueue,
+        releases: Releases,
+        graph: Graph,
+    ) -> None:
+        running: dict[Future[None], str] = {}
+        try:
+            while queue.active():
+                while len(running) < self.workers and (name := queue.pop()) is not None:
+                    running[pool.submit(run_one, name)] = name
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    future.result()
+                    self._after(running.pop(future), queue, releases, graph)
+        except BaseException:
+            for future in running:
+                future.cancel()
+            raise
+
+    def _transient(self, site: str) -> frozenset[str]:
+        return frozenset() if self.keep_transient else self.stages[site].transient()
+
+    def _after(self, name: str, queue: ReadyQueue, releases: Releases, graph: Graph) -> None:
+        queue.done(name)
+        for ref in releases.finished(name):
+            self.store.drop(graph.keys[ref])
+
+    def _build(self, plan: Plan, name: str) -> None:
+        """Build the missing outputs of one node, unless another process did while we waited."""
+        step, graph = plan.steps[name], plan.graph
+        node = step.node
+        self.watcher.node_started(name)
+        reset_peak()
+        started, clock = time.time(), time.perf_counter()
+        lock_key = graph.keys[Ref(node=name, output=node.outputs[0])]
+
+        def waiting() -> None:
+            self.watcher.message(f"{name}: another process is building it, waiting")
+
+        with self.store.lock(lock_key, waiting):
+            missing = [o for o in step.missing if not self._stored(_key(graph, node, o))]
+            if missing:
+                self._run_stage(graph, node, missing)
+        seconds = time.perf_counter() - clock
+        self.outcomes[name] = Outcome(
+            name=name,
+            status="built" if missing else "waited",
+            started=started,
+            seconds=seconds,
+            peak_rss_bytes=peak_rss_bytes(),
+            bytes=sum(self._bytes(graph, node, output) for output in step.missing),
+        )
+        log.info("built %s in %.2f s", name, seconds, extra={"node": name, "seconds": seconds})
+        self.watcher.node_finished(name, seconds)
+
+    def _run_stage(self, graph: Graph, node: Node, missing: list[str]) -> None:
+        inputs = {name: self._input(graph, ref) for name, ref in node.inputs.items()}
+        warnings: list[str] = []
+        identities = {output: (_key(graph, node, output), _identity(graph, node, output)) for output in missing}
+        with (
+            tempfile.TemporaryDirectory(dir=self.store.scratch) as scratch,
+            self.store.drafts(identities) as drafts,
+        ):
+            task = Task(
+                node_name=node.name,
+                member=node.member,
+                index=node.index,
+                inputs=inputs,
+                outputs=drafts,
+                scratch=Path(scratch),
+                progress=partial(self.watcher.update, node.name),
+                warn=warnings.append,
+                resource=self._resource,
+            )
+            try:
+                self.stages[node.site].run(task)
+            except UserError as error:
+                raise StageFailed(f"{node.name}: {error.what}", remedy=error.remedy) from error
+            for draft in drafts.values():
+                if warnings:
+                    draft.meta["warnings"] = list(warnings)
+        for text in warnings:
+            self.watcher.message(f"warning: {node.name}: {text}")
+
+    def _input(self, graph: Graph, ref: Ref) -> Artifact:
+        artifact = self.store.get(graph.keys[ref])
+        if artifact is None:
+            raise Vanished(f"{ref.node}.{ref.output}")
+        return artifact
+
+    def _resource(self, name: str, make: Callable[[], Any]) -> Any:
+        cache: dict[str, Any] = self._local.__dict__.setdefault("resources", {})
+        if name not in cache:
+            cache[name] = make()
+        return cache[name]
+
+
+def _key(graph: Graph, node: Node, output: str) -> str:
+    return graph.keys[Ref(node=node.name, output=output)]
+
+
+def _identity(graph: Graph, node: Node, output: str) -> dict[str, Any]:
+    """What a manifest tells about how its artifact was made."""
+    return {
+        "kind": node.kind,
+        "node": node.name,
+        "output": output,
+        "version": node.version,
+        "params": node.params,
+        "inputs": {name: graph.keys[ref] for name, ref in node.inputs.items()},
+    }

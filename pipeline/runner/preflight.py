@@ -1,0 +1,37 @@
+"""Is there room for what a plan will write and hold? Asked before anything runs."""
+
+from __future__ import annotations
+
+import psutil
+
+from pipeline.errors import UserError
+from pipeline.plan import Plan
+
+
+def needed_bytes(plan: Plan) -> int:
+    """Bytes that the nodes to be built write to the store (estimated)."""
+    return sum(step.node.estimate.bytes for step in plan.building())
+
+
+def peak_memory(plan: Plan) -> int:
+    """Estimated peak memory of the hungriest node to be built, in bytes."""
+    return max((step.node.estimate.memory for step in plan.building()), default=0)
+
+
+def check_room(plan: Plan, free_bytes: int, store_dir: str) -> None:
+    """Raise UserError when the disk or the memory cannot hold what the plan needs."""
+    needed = needed_bytes(plan)
+    if needed > free_bytes:
+        raise UserError(
+            f"this run needs about {needed / 1e9:.2f} GB in {store_dir}, "
+            f"where {free_bytes / 1e9:.2f} GB are free",
+            remedy="free some with mode=gc, or point store.dir at a larger disk",
+        )
+    memory = peak_memory(plan)
+    total = psutil.virtual_memory().total
+    if memory > total:
+        raise UserError(
+            f"one step of this run needs about {memory / 1e9:.2f} GB of memory; "
+            f"this machine has {total / 1e9:.2f} GB",
+            remedy="lower calibrate.batch_size or dataset.sequence_length, or use a larger machine",
+        )

@@ -1,0 +1,1 @@
+"""Tests of presswork; they mirror the packages."""
