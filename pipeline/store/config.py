@@ -1,0 +1,40 @@
+"""What can be said about the store in a config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.errors import UserError
+
+LOCKS = ("flock", "soft", "none")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreConfig:
+    """Where artifacts are kept and for how long.
+
+    `dir` is the store's folder. `lock` is how processes wait for each other: `flock` (the
+    kernel's), `soft` (marker files, for file systems without flock) or `none` (two runs may do
+    the same work twice; results are right all the same). `max_bytes` is the size that
+    garbage collection goes down to when it is not told another. `keep_activations` keeps the
+    activations of every layer boundary, not only the newest.
+    """
+
+    dir: str = "outputs/store"
+    lock: str = "flock"
+    max_bytes: int | None = None
+    keep_activations: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.dir:
+            raise UserError("store.dir is empty", remedy="name a folder: store.dir=outputs/store")
+        if self.lock not in LOCKS:
+            raise UserError(
+                f"store.lock={self.lock!r} is not a kind of lock",
+                remedy=f"use one of {', '.join(LOCKS)}",
+            )
+        if self.max_bytes is not None and self.max_bytes < 0:
+            raise UserError(
+                f"store.max_bytes={self.max_bytes} is negative",
+                remedy="give a number of bytes, or null for no bound",
+            )

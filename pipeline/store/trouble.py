@@ -1,0 +1,99 @@
+"""Turning what the disk says into one sentence: full, over quota, read-only, not allowed."""
+
+from __future__ import annotations
+
+import errno
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.store.disk import human
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+DENIED = (errno.EACCES, errno.EPERM)
+RUST_CODE = re.compile(r"\(os error (\d+)\)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """A folder that is written to, what it is for a person, and how to choose another."""
+
+    root: Path
+    what: str = "the store"
+    remedy: str = "set store.dir to a folder that you may write"
+
+
+@contextmanager
+def explained(place: Place) -> Iterator[None]:
+    """Within: an exception that the disk of `place` is to blame for becomes a UserError."""
+    try:
+        yield
+    except Exception as error:
+        trouble = storage_error(error, place)
+        if trouble is None:
+            raise
+        raise trouble from error
+
+
+def storage_error(error: BaseException, place: Place) -> UserError | None:
+    """The UserError for a full, read-only or unwritable disk below `error`, or None.
+
+    Looks through causes, and into the text of errors from Rust libraries such as safetensors,
+    which carry the code only there. What concerns a file outside `place` names that file's folder.
+    """
+    for link in causes(error):
+        code = code_of(link)
+        own = concerns(link, place)
+        if code in FULL:
+            return full(own)
+        if code == errno.EROFS:
+            return UserError(
+                f"{own.what} {own.root} lies on a read-only file system", remedy=own.remedy
+            )
+        if code in DENIED and own is place:
+            return UserError(f"{own.what} {own.root} cannot be written: {link}", remedy=own.remedy)
+    return None
+
+
+def full(place: Place) -> UserError:
+    try:
+        free = f"{human(shutil.disk_usage(place.root).free)} free"
+    except OSError:
+        free = "free space unknown"
+    return UserError(
+        f"no space left on the disk of {place.what} {place.root} ({free}, or over quota)",
+        remedy="free some (python -m pipeline mode=gc) or set store.dir to another disk; "
+        "what was finished is kept, the same command goes on from there",
+    )
+
+
+def concerns(error: BaseException, place: Place) -> Place:
+    # A write to an open file carries no name: inside the store's own work it is the store's.
+    name = error.filename if isinstance(error, OSError) else None
+    if not isinstance(name, str):
+        return place
+    path = Path(name).absolute()
+    if path.is_relative_to(place.root):
+        return place
+    remedy = "choose a folder that you may write"
+    return Place(root=path.parent, what="the folder", remedy=remedy)
+
+
+def code_of(error: BaseException) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno
+    found = RUST_CODE.search(str(error))
+    return int(found[1]) if found else None
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
