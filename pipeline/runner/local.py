@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StageFailed, UserError
@@ -179,18 +177,15 @@ class LocalRunner:
     def _run_stage(self, graph: Graph, node: Node, missing: list[str]) -> None:
         inputs = {name: self._input(graph, ref) for name, ref in node.inputs.items()}
         warnings: list[str] = []
-        identities = {output: (_key(graph, node, output), _identity(graph, node, output)) for output in missing}
-        with (
-            tempfile.TemporaryDirectory(dir=self.store.scratch) as scratch,
-            self.store.drafts(identities) as drafts,
-        ):
+        wanted = {o: (_key(graph, node, o), _identity(graph, node, o)) for o in missing}
+        with self.store.scratch() as scratch, self.store.drafts(wanted) as drafts:
             task = Task(
                 node_name=node.name,
                 member=node.member,
                 index=node.index,
                 inputs=inputs,
                 outputs=drafts,
-                scratch=Path(scratch),
+                scratch=scratch,
                 progress=partial(self.watcher.update, node.name),
                 warn=warnings.append,
                 resource=self._resource,
@@ -200,8 +195,8 @@ class LocalRunner:
             except UserError as error:
                 raise StageFailed(f"{node.name}: {error.what}", remedy=error.remedy) from error
             for draft in drafts.values():
-                if warnings:
-                    draft.meta["warnings"] = list(warnings)
+                draft.record["warnings"] = list(warnings)
+                draft.record["peak_rss_bytes"] = peak_rss_bytes()
         for text in warnings:
             self.watcher.message(f"warning: {node.name}: {text}")
 
