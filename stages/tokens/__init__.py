@@ -1,0 +1,1 @@
+"""From text to token ids: the kinds of dataset, and the stage that tokenises them."""

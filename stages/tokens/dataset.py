@@ -1,0 +1,63 @@
+"""What a dataset is: documents in a fixed order, and what identifies them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pipeline.errors import UserError
+from pipeline.key import Json
+
+Message = Mapping[str, Any]
+"""One turn of a conversation: `role` and `content`, as chat templates take them."""
+
+Document = str | Sequence[Message]
+"""A text, or a conversation that the tokenizer's chat template makes a text of."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dataset(ABC):
+    """Base of all dataset kinds. A subclass sets `kind`, and gives documents and identity.
+
+    `num_samples` sequences of `sequence_length` tokens are taken. With `packing` the documents
+    form one stream of tokens that is cut into windows; without it each sample is one document,
+    cut at `sequence_length` or padded. `seed` decides which samples; a larger `num_samples` with
+    the same seed contains the smaller choice.
+    """
+
+    kind: ClassVar[str]
+
+    num_samples: int = 16
+    sequence_length: int = 512
+    seed: int = 0
+    packing: bool = True
+
+    def __post_init__(self) -> None:
+        if self.num_samples < 1:
+            raise UserError(f"num_samples is {self.num_samples}", remedy="give 1 or more")
+        if self.sequence_length < 2:
+            raise UserError(
+                f"sequence_length is {self.sequence_length}",
+                remedy="give 2 or more: a next token is predicted from the ones before it",
+            )
+
+    @abstractmethod
+    def identity(self) -> Json:
+        """What the documents depend on besides the fields, such as the sha256 of files.
+
+        Reads no library that is slow to import. Raises UserError where something is missing.
+        """
+
+    @abstractmethod
+    def documents(self, scratch: Path) -> Iterator[Document]:
+        """All documents in a fixed order; temporary files go under `scratch`.
+
+        Raises UserError for content that cannot be read.
+        """
+
+    @abstractmethod
+    def describe(self) -> str:
+        """A few words for people: which dataset this is."""

@@ -1,0 +1,1 @@
+"""The kinds of dataset that come with presswork: one file each."""

@@ -1,0 +1,17 @@
+"""JSON files: a list of objects, or one object a line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from stages.tokens.datasets.rows import LocalRows
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JsonRows(LocalRows):
+    """Rows of JSON or JSON Lines."""
+
+    kind: ClassVar[str] = "json"
+    builder: ClassVar[str] = "json"
+    suffixes: ClassVar[tuple[str, ...]] = (".json", ".jsonl", ".ndjson")

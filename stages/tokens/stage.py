@@ -1,0 +1,81 @@
+"""The stage `tokens`: a dataset, tokenised by the model's tokenizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from pipeline.errors import UserError
+from pipeline.graph import Estimate
+from pipeline.key import Json, canonical
+from pipeline.stage import Site, Stage, Survey, Task
+from stages.tokens.dataset import Dataset
+
+SECONDS = 5.0
+"""Loading a tokenizer library and a small dataset; only for the plan."""
+
+MEMORY = 600 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokensConfig:
+    """`dataset` names a kind of the registry group `dataset` and its fields."""
+
+    dataset: Any = field(metadata={"component": "dataset"})
+
+
+class Tokens(Stage):
+    """Makes `tokens.safetensors` with `input_ids` int32 [N, T] and `lengths` int32 [N]."""
+
+    kind: ClassVar[str] = "tokens"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("tokenizers", "transformers")
+    Config: ClassVar[type] = TokensConfig
+
+    @property
+    def dataset(self) -> Dataset:
+        dataset: Dataset = self.config.dataset
+        return dataset
+
+    def survey(self, site: Site) -> Survey:
+        """Find missing files now; facts say how many tokens there will be at most."""
+        dataset = self.dataset
+        try:
+            dataset.identity()
+        except UserError as error:
+            return Survey(problems=(error,))
+        size = dataset.num_samples * dataset.sequence_length
+        return Survey(
+            facts={
+                "samples": dataset.num_samples,
+                "sequence_length": dataset.sequence_length,
+                "dataset": dataset.describe(),
+            },
+            estimates={None: Estimate(bytes=4 * size, memory=MEMORY, seconds=SECONDS)},
+        )
+
+    def semantics(self, member: str | None) -> Json:
+        """The dataset's kind and fields, and the identity of its content."""
+        dataset = self.dataset
+        return {
+            "kind": dataset.kind,
+            "fields": canonical(dataset),
+            "content": canonical(dataset.identity()),
+        }
+
+    def run(self, task: Task) -> None:
+        from safetensors.numpy import save_file
+
+        from stages.tokens.build import tokenise
+
+        draft = task.outputs["out"]
+        ids, lengths = tokenise(
+            self.dataset,
+            task.inputs["source"].path / "model",
+            task.scratch,
+            lambda text: task.progress(0.0, text),
+        )
+        save_file({"input_ids": ids, "lengths": lengths}, draft.path / "tokens.safetensors")
+        draft.meta.update(
+            samples=len(ids), tokens=int(lengths.sum()), dataset=self.dataset.describe()
+        )

@@ -1,0 +1,80 @@
+"""The model's own tokenizer, and how documents become token ids."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from pipeline.errors import UserError
+from stages.tokens.dataset import Document
+
+SEPARATOR = "\n\n"
+"""Stands after every text of a packed stream."""
+
+BATCH = 256
+
+
+class Tokenizer:
+    """The tokenizer in a model folder; it is only read, never changed or saved."""
+
+    def __init__(self, folder: Path) -> None:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
+            raise UserError(
+                "the model comes without a tokenizer, so no text can be made tokens of",
+                remedy="put its tokenizer files (tokenizer.json, tokenizer_config.json) beside "
+                "the weights",
+            )
+        try:
+            self._inner: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (ValueError, OSError, KeyError, TypeError, ImportError) as error:
+            raise UserError(f"the model's tokenizer cannot be loaded: {error}") from error
+
+    @property
+    def bos(self) -> int | None:
+        """The id that this tokenizer puts before every text, if it does so."""
+        ids = self._inner("a").input_ids
+        return ids[0] if ids and ids[0] == self._inner.bos_token_id else None
+
+    @property
+    def padding(self) -> int:
+        """The id that fills up short samples; it is never attended to or counted."""
+        for id in (self._inner.pad_token_id, self._inner.eos_token_id):
+            if id is not None:
+                return int(id)
+        return 0
+
+    def stream(self, documents: Iterable[Document]) -> Iterator[list[int]]:
+        """Ids of each document for packing: no special tokens but a chat template's own."""
+        return self._encode(documents, lambda text: text + SEPARATOR, special=False)
+
+    def samples(self, documents: Iterable[Document], length: int) -> Iterator[list[int]]:
+        """Ids of each document by itself, with special tokens, cut at `length`."""
+        for ids in self._encode(documents, lambda text: text, special=True):
+            yield ids[:length]
+
+    def _encode(
+        self, documents: Iterable[Document], finish: Callable[[str], str], *, special: bool
+    ) -> Iterator[list[int]]:
+        remaining = iter(documents)
+        while group := list(islice(remaining, BATCH)):
+            texts = [finish(d) if isinstance(d, str) else self._render(d) for d in group]
+            chats = [not isinstance(d, str) for d in group]
+            plain = special and not any(chats)
+            yield from self._inner(texts, add_special_tokens=plain, verbose=False).input_ids
+
+    def _render(self, conversation: Document) -> str:
+        if self._inner.chat_template is None:
+            raise UserError(
+                "the dataset holds conversations, but the model has no chat template",
+                remedy="use a dataset of text (dataset.messages_column=null), or a chat model",
+            )
+        try:
+            return str(self._inner.apply_chat_template(conversation, tokenize=False))
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"the chat template refuses a conversation: {error}") from error

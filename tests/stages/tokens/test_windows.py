@@ -1,0 +1,55 @@
+"""Which tokens become samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.tokens.halves import take_part
+from stages.tokens.windows import choose, padded, window_count, windows
+
+
+@given(count=st.integers(1, 300), seed=st.integers(0, 5), data=st.data())
+def test_a_choice_repeats_nothing_and_contains_every_smaller_choice(count, seed, data):
+    wanted = data.draw(st.integers(1, count))
+    chosen = choose(count, wanted, seed)
+    assert len(set(chosen)) == wanted and set(chosen) <= set(range(count))
+    assert choose(count, wanted - 1, seed) == chosen[:-1]
+
+
+def test_the_choice_of_a_seed_never_changes():
+    assert choose(10, 4, seed=0) == [7, 4, 9, 3]
+    assert choose(10, 4, seed=1) != choose(10, 4, seed=0)
+
+
+@pytest.mark.parametrize("bos", [None, 7])
+def test_windows_are_pieces_of_the_stream(bos):
+    stream = np.arange(100, 133, dtype=np.int32)
+    count = window_count(len(stream), 8, bos)
+    cut = windows(stream, list(range(count)), 8, bos)
+    assert cut.shape == (count, 8) and count == (4 if bos is None else 4)
+    body = cut if bos is None else cut[:, 1:]
+    assert (body.reshape(-1) == stream[: body.size]).all()
+    assert bos is None or (cut[:, 0] == bos).all()
+
+
+def test_padding_fills_up_on_the_right():
+    ids, lengths = padded([[1, 2, 3], [4]], padding=9)
+    assert ids.tolist() == [[1, 2, 3], [4, 9, 9]]
+    assert lengths.tolist() == [3, 1]
+    assert ids.dtype == lengths.dtype == np.int32
+
+
+@given(st.lists(st.text(alphabet="ab\n", max_size=12), max_size=6))
+def test_the_two_halves_are_the_whole_and_share_no_line(texts):
+    first, second = take_part(texts, "calibration"), take_part(texts, "held_out")
+    assert "".join(first) + "".join(second) == "".join(texts)
+    assert first == texts[: len(first)] or first[-1].endswith("\n")
+
+
+def test_halves_are_about_equal():
+    text = "\n".join(f"line {i}" for i in range(1000))
+    (first,), (second,) = take_part([text], "calibration"), take_part([text], "held_out")
+    assert abs(len(first) - len(second)) < 20
