@@ -79,7 +79,9 @@ class Blueprint:
     `outside` maps parameters that belong to no decoder layer (embedding, final norm, lm_head,
     towers) to checkpoint names; a tied lm_head maps to the embedding's tensor. `carried` names
     checkpoint tensors that no parameter claims (extra prediction layers, say): save takes them
-    over as they are. `head` is the module name of the lm_head, `embedding` of the embedding.
+    over as they are. `decoder`, `embedding` and `head` are names of modules: of the one that holds
+    the decoder layers, of the token embedding and of the lm_head. `model_type` is the text model's.
+    `patches` maps replaced modules to the classes that were there.
     """
 
     config: Mapping[str, Any]
@@ -90,6 +92,7 @@ class Blueprint:
     tied: bool
     vocab_size: int
     hidden_size: int
+    decoder: str
     embedding: str
     head: str
     layers: tuple[Subgraph, ...]

@@ -1,0 +1,97 @@
+"""From a config.json to a model on the meta device: all modules, no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from pipeline.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tree:
+    """Where things are in a model's module tree, by module name.
+
+    `decoder` holds the decoder layers, whose names are `layers`, in order.
+    """
+
+    decoder: str
+    layers: tuple[str, ...]
+    embedding: str
+    head: str
+
+
+def config_of(config: Mapping[str, Any]) -> PreTrainedConfig:
+    """The transformers config of a parsed config.json; UserError if its model_type is unknown."""
+    model_type = config.get("model_type")
+    if model_type not in CONFIG_MAPPING:
+        close = get_close_matches(str(model_type), list(CONFIG_MAPPING.keys()), n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise UserError(
+            f"config.json has model_type {model_type!r}, which transformers does not know",
+            remedy=f"{hint}use a model that transformers has, or a newer transformers",
+        )
+    plain = {name: value for name, value in config.items() if name != "quantization_config"}
+    made: PreTrainedConfig = CONFIG_MAPPING[model_type].from_dict(plain)
+    made.use_cache = False
+    return made
+
+
+def dtype_of(config: PreTrainedConfig) -> str:
+    """The name of the dtype that a config states, or of its text model; float32 if none."""
+    stated = config.dtype or config.get_text_config(decoder=True).dtype or torch.float32
+    return str(stated).removeprefix("torch.")
+
+
+def meta_model(config: PreTrainedConfig, dtype: str) -> PreTrainedModel:
+    """The model of `config` with every parameter and buffer on the meta device.
+
+    Raises UserError where transformers has no class that generates text for it.
+    """
+    for mapping in (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING):
+        if type(config) in mapping:
+            break
+    else:
+        raise UserError(
+            f"transformers has no causal language model for model_type {config.model_type!r}",
+            remedy="use a decoder-only language model",
+        )
+    with torch.device("meta"):
+        model: PreTrainedModel = mapping[type(config)]._from_config(
+            config, dtype=getattr(torch, dtype)
+        )
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def tree_of(model: PreTrainedModel) -> Tree:
+    """Find decoder layers, embedding and head of `model`; UserError where there are none."""
+    names = {id(module): name for name, module in model.named_modules()}
+    decoder = model.get_decoder()
+    count = model.config.get_text_config(decoder=True).num_hidden_layers
+    lists = [m for m in decoder.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    head = model.get_output_embeddings()
+    if not lists or head is None:
+        raise UserError(
+            f"{type(model).__name__} has no list of {count} decoder layers followed by an lm_head",
+            remedy="use a decoder-only language model",
+        )
+    layers = names[id(lists[0])]
+    return Tree(
+        decoder=names[id(decoder)],
+        layers=tuple(f"{layers}.{index}" for index in range(count)),
+        embedding=names[id(model.get_input_embeddings())],
+        head=names[id(head)],
+    )

@@ -1,0 +1,142 @@
+"""What differs between model families, as data: which norm feeds which Linears, what is fused.
+
+Patterns are module names relative to a decoder layer, with `*` for one name component.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from stages.model.blueprint import LinearSpec, Pair
+
+ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+MLP = ("mlp.gate_proj", "mlp.up_proj")
+EXPERTS = ("mlp.experts.*.gate_proj", "mlp.experts.*.up_proj", "mlp.gate")
+SHARED = ("mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj", "mlp.shared_expert_gate")
+
+FUSED = (
+    ("q_proj", "k_proj", "v_proj"),
+    ("gate_proj", "up_proj"),
+    ("q_a_proj", "kv_a_proj_with_mqa"),
+    ("in_proj_qkv", "in_proj_z"),
+    ("in_proj_b", "in_proj_a"),
+)
+"""Siblings that engines run as one matrix product; a group needs all of its members."""
+
+TUPLE_LAYERS = frozenset({"FalconH1DecoderLayer", "Llama4TextDecoderLayer"})
+"""Decoder layers that return a tuple whose first item is the hidden state."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Family:
+    """Where a factor per channel may be moved: norm -> the modules it feeds, all of them.
+
+    A target may be a router, whose `weight` is [experts, hidden] but which is no Linear.
+    `norm_offset` is 1.0 where the norms multiply by 1 + weight. `value_output`: the attention's
+    output is a weighted sum of v_proj's output.
+    """
+
+    norms: Mapping[str, tuple[str, ...]]
+    norm_offset: float = 0.0
+    value_output: bool = True
+
+
+DENSE = Family(norms={"input_layernorm": ATTENTION, "post_attention_layernorm": MLP})
+SPARSE = Family(
+    norms={"input_layernorm": ATTENTION, "post_attention_layernorm": (*MLP, *EXPERTS, *SHARED)}
+)
+SANDWICH = Family(
+    norms={"input_layernorm": ATTENTION, "pre_feedforward_layernorm": MLP}, norm_offset=1.0
+)
+FUSED_LINEARS = Family(
+    norms={
+        "input_layernorm": ("self_attn.qkv_proj",),
+        "post_attention_layernorm": ("mlp.gate_up_proj",),
+    }
+)
+FAMILIES: Mapping[str, Family] = {
+    "llama": DENSE,
+    "qwen2": DENSE,
+    "qwen3": DENSE,
+    "mistral": DENSE,
+    "gemma2": SANDWICH,
+    "gemma3_text": SANDWICH,
+    "phi3": FUSED_LINEARS,
+    "qwen2_moe": SPARSE,
+    "qwen3_moe": SPARSE,
+    "mixtral": SPARSE,
+}
+"""By the model_type of the text model. A family that is not here has no norm pairs."""
+
+
+def fused_groups(linears: Iterable[LinearSpec]) -> tuple[tuple[str, ...], ...]:
+    """The groups of `linears` that engines fuse, by FUSED."""
+    names = {linear.name for linear in linears}
+    parents = dict.fromkeys(name.rpartition(".")[0] for name in names)
+    groups = (
+        tuple(f"{parent}.{leaf}" for leaf in leaves) for parent in sorted(parents) for leaves in FUSED
+    )
+    return tuple(group for group in groups if names.issuperset(group))
+
+
+def smoothing_pairs(
+    family: Family | None, layer: str, modules: Iterable[str], linears: Iterable[LinearSpec],
+    head_dim: int,
+) -> tuple[Pair, ...]:
+    """The pairs of one decoder layer; `modules` are the names of all its modules.
+
+    A norm is left out where none of its targets is in the layer.
+    """
+    if family is None:
+        return ()
+    by_name = {linear.name: linear for linear in linears}
+    return (
+        *_norm_pairs(family, layer, list(modules)),
+        *(_value_pairs(layer, by_name, head_dim) if family.value_output else ()),
+        *_up_pairs(by_name),
+    )
+
+
+def _norm_pairs(family: Family, layer: str, modules: list[str]) -> Iterator[Pair]:
+    relative = [name.removeprefix(f"{layer}.") for name in modules]
+    for norm, patterns in family.norms.items():
+        targets = [
+            f"{layer}.{name}"
+            for name in relative
+            if any(_matches(name, pattern) for pattern in patterns)
+        ]
+        if norm in relative and targets:
+            yield Pair(
+                source=f"{layer}.{norm}",
+                targets=tuple(targets),
+                norm_offset=family.norm_offset,
+            )
+
+
+def _matches(name: str, pattern: str) -> bool:
+    parts, wanted = name.split("."), pattern.split(".")
+    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+
+
+def _value_pairs(layer: str, linears: Mapping[str, LinearSpec], head_dim: int) -> Iterator[Pair]:
+    value = linears.get(f"{layer}.self_attn.v_proj")
+    output = linears.get(f"{layer}.self_attn.o_proj")
+    if value is None or output is None or value.out_features % head_dim:
+        return
+    if output.in_features % value.out_features == 0:
+        yield Pair(
+            source=value.name,
+            targets=(output.name,),
+            source_kind="linear",
+            repeats=output.in_features // value.out_features,
+            head_dim=head_dim,
+        )
+
+
+def _up_pairs(linears: Mapping[str, LinearSpec]) -> Iterator[Pair]:
+    for name in linears:
+        parent, _, leaf = name.rpartition(".")
+        if leaf == "up_proj" and f"{parent}.gate_proj" in linears:
+            yield Pair(source=name, targets=(f"{parent}.down_proj",), source_kind="linear")

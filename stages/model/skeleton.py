@@ -1,0 +1,144 @@
+"""The skeleton: a patched model on the meta device, parts of which are filled for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.core_model_loading import build_glob_alternation
+
+from pipeline.errors import StageFailed, UserError
+from stages.model.blueprint import Blueprint
+from stages.model.build import config_of, meta_model
+from stages.model.patching import apply_patches, patches, revert_patches
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Skeleton:
+    """A model of which only the buffers that are computed from the config are real.
+
+    It belongs to one thread: filling it and replaying it change it for a while.
+    """
+
+    blueprint: Blueprint
+    model: PreTrainedModel
+    layers: tuple[nn.Module, ...]
+    embedding: nn.Module
+    head: nn.Module
+    device: torch.device
+    replaced: Mapping[str, nn.Module]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of weights and activations."""
+        dtype: torch.dtype = getattr(torch, self.blueprint.dtype)
+        return dtype
+
+    def unpatch(self) -> None:
+        """Put the modules back that patches have replaced; the skeleton is of no use after."""
+        revert_patches(self.model, self.replaced)
+
+    @contextmanager
+    def materialized(self, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+        """Within it the named parameters and buffers (module-tree names) are these tensors.
+
+        They are moved to the skeleton's device and cast to the dtype that the model wants; meta
+        tensors are put back after. Raises StageFailed for a tensor of another shape.
+        """
+        before: dict[str, Tensor] = {}
+        try:
+            for name, tensor in tensors.items():
+                before[name] = self._put(name, tensor)
+            yield
+        finally:
+            for name, tensor in before.items():
+                _assign(self.model, name, tensor)
+
+    def _put(self, name: str, tensor: Tensor) -> Tensor:
+        old = _find(self.model, name)
+        if old.shape != tensor.shape:
+            raise StageFailed(
+                f"tensor for {name} is {list(tensor.shape)}, the model has {list(old.shape)}",
+                remedy="check that config.json and the weights belong together",
+            )
+        dtype = self._dtype_of(name, old)
+        _assign(self.model, name, tensor.to(device=self.device, dtype=dtype))
+        return old
+
+    def _dtype_of(self, name: str, old: Tensor) -> torch.dtype:
+        """transformers keeps some parameters in float32 whatever the model's dtype is."""
+        plan = self.model._get_dtype_plan(self.dtype)
+        if plan and build_glob_alternation(list(plan))[0].search(name):
+            return torch.float32
+        return old.dtype
+
+
+def skeleton(
+    blueprint: Blueprint,
+    *,
+    device: str = "cpu",
+    by_class: Mapping[str, type] | None = None,
+) -> Skeleton:
+    """Build the skeleton of a blueprint; see :class:`Skeleton`.
+
+    `by_class` are the module patches (default: the registry's).
+    """
+    model = meta_model(config_of(blueprint.config), blueprint.dtype)
+    _fill_computed(model, torch.device(device))
+    replaced = apply_patches(model, patches() if by_class is None else by_class)
+    return Skeleton(
+        blueprint=blueprint,
+        model=model,
+        layers=tuple(model.get_submodule(name) for name in blueprint.members),
+        embedding=model.get_submodule(blueprint.embedding),
+        head=model.get_submodule(blueprint.head),
+        device=torch.device(device),
+        replaced=replaced,
+    )
+
+
+def _fill_computed(model: PreTrainedModel, device: torch.device) -> None:
+    """Make the buffers real that no checkpoint holds (rotary frequencies, scales).
+
+    The model's own initialisation computes them, on the CPU, as `from_pretrained` has it do.
+    """
+    computed = dict(model.named_non_persistent_buffers())
+    for tensor in model.state_dict(keep_vars=True).values():
+        tensor._is_hf_initialized = True
+    for name, buffer in computed.items():
+        _assign(model, name, torch.empty_like(buffer, device="cpu"))
+        module: nn.Module = model.get_submodule(name.rpartition(".")[0])
+        module._is_hf_initialized = False  # type: ignore[assignment]  # transformers' own mark
+    model.initialize_weights()
+    for name in computed:
+        _assign(model, name, _find(model, name).to(device))
+
+
+def _find(model: nn.Module, name: str) -> Tensor:
+    parent, _, leaf = name.rpartition(".")
+    module = model.get_submodule(parent)
+    tensor = module._parameters.get(leaf)
+    if tensor is None:
+        tensor = module._buffers.get(leaf)
+    if tensor is None:
+        raise UserError(
+            f"the model has no parameter {name}",
+            remedy="the blueprint and the model differ; remove the artifact of node `patch`",
+        )
+    return tensor
+
+
+def _assign(model: nn.Module, name: str, tensor: Tensor) -> None:
+    parent, _, leaf = name.rpartition(".")
+    module = model.get_submodule(parent)
+    if leaf in module._buffers:
+        module._buffers[leaf] = tensor
+    elif isinstance(tensor, nn.Parameter):
+        module._parameters[leaf] = tensor
+    else:
+        module._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
+

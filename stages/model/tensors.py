@@ -1,0 +1,44 @@
+"""Reading the tensors of a part of the model, under their names in the module tree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from torch import Tensor
+
+from stages.model.blueprint import Blueprint, Subgraph
+
+
+class Reader(Protocol):
+    """What is used of a weight source."""
+
+    def read(self, names: Iterable[str], *, device: str = "cpu") -> dict[str, Tensor]: ...
+
+
+def layer_tensors(subgraph: Subgraph, source: Reader, *, device: str = "cpu") -> dict[str, Tensor]:
+    """All tensors of one decoder layer, by module-tree name, in the dtype of the checkpoint."""
+    return _read(subgraph.tensors, source, device)
+
+
+def outside_tensors(
+    blueprint: Blueprint, names: Iterable[str], source: Reader, *, device: str = "cpu"
+) -> dict[str, Tensor]:
+    """Tensors outside the layers, by module-tree name (of `blueprint.outside`).
+
+    Tied parameters share one tensor.
+    """
+    return _read({name: blueprint.outside[name] for name in names}, source, device)
+
+
+def all_tensors(blueprint: Blueprint, source: Reader, *, device: str = "cpu") -> dict[str, Tensor]:
+    """Every tensor of the model, by module-tree name: only for models that fit into memory."""
+    names = dict(blueprint.outside)
+    for layer in blueprint.layers:
+        names.update(layer.tensors)
+    return _read(names, source, device)
+
+
+def _read(names: Mapping[str, str], source: Reader, device: str) -> dict[str, Tensor]:
+    read = source.read(dict.fromkeys(names.values()), device=device)
+    return {own: read[name] for own, name in names.items()}

@@ -1,0 +1,1 @@
+"""Stage patch: what the model consists of, with modules made compressible."""

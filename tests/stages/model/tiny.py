@@ -1,0 +1,128 @@
+"""Tiny random models of many families, as folders that transformers itself has saved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from stages.model import Blueprint
+from stages.model.draw import blueprint_of
+from stages.model.skeleton import Skeleton, skeleton
+from stages.patch.linear_experts import LinearExperts
+
+PATCHES: Mapping[str, type] = {
+    name: LinearExperts
+    for name in ("Qwen3MoeExperts", "MixtralExperts", "Qwen2MoeExperts", "OlmoeExperts")
+}
+COMMON: dict[str, Any] = {
+    "vocab_size": 96,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
+WINDOW = {"sliding_window": 8}
+TYPES = ["sliding_attention", "full_attention", "sliding_attention", "full_attention"]
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "qwen2": {"use_sliding_window": True, "max_window_layers": 2, **WINDOW},
+    "qwen3": {"tie_word_embeddings": True},
+    "mistral": WINDOW,
+    "gemma2": {**WINDOW, "layer_types": TYPES, "query_pre_attn_scalar": 16},
+    "gemma3_text": {**WINDOW, "layer_types": TYPES, "query_pre_attn_scalar": 16},
+    "phi3": {"sliding_window": None},
+    "qwen3_moe": {**MOE, "mlp_only_layers": [1], "decoder_sparse_step": 1},
+    "qwen2_moe": {**MOE, "shared_expert_intermediate_size": 48, "decoder_sparse_step": 1},
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
+    "granite": {"logits_scaling": 2.0, "embedding_multiplier": 3.0, "residual_multiplier": 0.5},
+    "cohere2": {**WINDOW, "layer_types": TYPES, "logit_scale": 0.5},
+    "olmo2": {},
+    "glm4": {},
+    "smollm3": {"no_rope_layers": [1, 1, 1, 0]},
+    "exaone4": {**WINDOW, "layer_types": TYPES},
+    "gpt2": {"n_embd": 64, "n_layer": 4, "n_head": 4, "n_positions": 128},
+    "falcon_h1": {
+        "mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 16,
+        "mamba_chunk_size": 16,
+    },
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spec:
+    """What a weight source says about a tensor."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "F32"
+
+
+class Folder:
+    """A weight source over the one safetensors file of a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.tensors: dict[str, Tensor] = load_file(path / "model.safetensors")
+
+    def specs(self) -> dict[str, Spec]:
+        return {n: Spec(name=n, shape=tuple(t.shape)) for n, t in self.tensors.items()}
+
+    def read(self, names: Iterable[str], *, device: str = "cpu") -> dict[str, Tensor]:
+        return {name: self.tensors[name].clone().to(device) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tiny:
+    """A tiny model: the folder, and presswork's view of it."""
+
+    path: Path
+    source: Folder
+    config: dict[str, Any]
+
+    def original(self) -> PreTrainedModel:
+        """The whole model as transformers loads it."""
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            self.path, experts_implementation="eager"
+        )
+        return model.eval()
+
+    def blueprint(self) -> Blueprint:
+        return blueprint_of(self.config, specs=self.source.specs(), by_class=PATCHES)
+
+    def skeleton(self) -> Skeleton:
+        return skeleton(self.blueprint(), by_class=PATCHES)
+
+
+def tiny(family: str, folder: Path, *, dtype: torch.dtype = torch.float32, **changes: Any) -> Tiny:
+    """Save a tiny random model of a family (a key of FAMILIES) into `folder`."""
+    settings = {**COMMON, **FAMILIES[family], **changes}
+    config_class = transformers.CONFIG_MAPPING[family]
+    config = config_class(**settings)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    model.save_pretrained(folder)
+    return Tiny(
+        path=folder,
+        source=Folder(folder),
+        config=json.loads((folder / "config.json").read_text()),
+    )
