@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.store.disk import remove
-from pipeline.store.entries import Entry, Ledger, bury
+from pipeline.store.entries import Entry, Ledger
 from pipeline.store.leases import leases
 from pipeline.store.locks import registry
+from pipeline.store.removal import bury_unheld
 from pipeline.store.store import Store
 from pipeline.store.sweep import DAY, sweep_rest, sweep_tmp
 
@@ -43,26 +43,28 @@ def collect(
     None switches a rule off; `max_bytes` falls back to `store.max_bytes` of the config. Leftovers
     of dead processes go too.
     """
+    layout, kind = store.layout, store.config.lock
     limit = store.config.max_bytes if max_bytes is None else max_bytes
     oldest = None if max_age_days is None else time.time() - max_age_days * DAY
     held = in_use(store)
     by_use = sorted(store.entries(), key=lambda entry: (entry.used, entry.key))
     ledger = Ledger()
     for entry in by_use:
-        ledger.add(store.layout.entry(entry.key))
+        ledger.add(layout.entry(entry.key))
     freed, gone = 0, []
     loose = [entry for entry in by_use if entry.key not in held]
     for entry in condemned(loose, ledger, oldest, referenced, limit):
-        remains = store.layout.entry(entry.key) if dry_run else take(store, entry.key)
+        # A run may have begun to hold it since the list was made.
+        remains = layout.entry(entry.key) if dry_run else bury_unheld(layout, kind, entry.key)
         if remains is None:
             continue
         freed += ledger.release(remains)
         gone.append(entry)
         if not dry_run:
             remove(remains)
-    sweep_tmp(store.layout, store.config.lock, dry_run=dry_run)
+    sweep_tmp(layout, kind, dry_run=dry_run)
     if not dry_run:
-        sweep_rest(store.layout, store.config.lock)
+        sweep_rest(layout, kind)
     return Report(freed=freed, kept=ledger.total, entries=tuple(gone), dry_run=dry_run)
 
 
@@ -86,14 +88,6 @@ def condemned(
         if limit is None or ledger.total <= limit:
             return
         yield entry
-
-
-def take(store: Store, key: str) -> Path | None:
-    """Take an entry out, unless a run has begun to hold it since the list was made."""
-    with registry(store.layout, store.config.lock):
-        if any(key in keys for keys in leases(store.layout, store.config.lock).values()):
-            return None
-        return bury(store.layout, key)
 
 
 def in_use(store: Store) -> frozenset[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,7 +13,6 @@ from pathlib import Path
 
 from pipeline.store.layout import Layout
 from pipeline.store.manifest import Corrupt, Manifest, read
-from pipeline.store.sweep import TRASH
 
 Inode = tuple[int, int]
 
@@ -54,17 +52,6 @@ def entry(layout: Layout, manifest: Manifest) -> Entry:
         created=created,
         used=used,
     )
-
-
-def bury(layout: Layout, key: str) -> Path | None:
-    """Take an entry out of the store in one step; its remains, to be removed, or None."""
-    remains = layout.tmp / f"{TRASH}.{key[:12]}.{uuid.uuid4().hex}"
-    try:
-        layout.entry(key).rename(remains)
-    except FileNotFoundError:
-        return None
-    layout.seal(key).unlink(missing_ok=True)
-    return remains
 
 
 class Ledger:

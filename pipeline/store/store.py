@@ -22,11 +22,12 @@ from pipeline.store.commit import commit
 from pipeline.store.config import StoreConfig
 from pipeline.store.disk import remove
 from pipeline.store.draft import StoredDraft
-from pipeline.store.entries import Entry, Ledger, bury, entries
+from pipeline.store.entries import Entry, Ledger, entries
 from pipeline.store.layout import Layout
 from pipeline.store.leases import Lease, lease
 from pipeline.store.locks import file_lock, taken
 from pipeline.store.reading import Warn, fetch
+from pipeline.store.removal import bury, bury_unheld
 from pipeline.store.sweep import sweep_tmp
 from pipeline.store.trouble import Place, explained
 
@@ -145,9 +146,15 @@ class Store:
         with suppress(FileNotFoundError):
             os.utime(self.layout.seal(key))
 
-    def drop(self, key: str) -> int:
-        """Remove an artifact; the bytes that went free (none of a file with other hard links)."""
-        remains = bury(self.layout, key)
+    def drop(self, key: str, *, own: Lease | None = None) -> int:
+        """Remove an artifact; the bytes that went free (none of a file with other hard links).
+
+        With `own`, the caller's lease, it stays if somebody else's lease holds it.
+        """
+        if own is None:
+            remains = bury(self.layout, key)
+        else:
+            remains = bury_unheld(self.layout, self.config.lock, key, own)
         if remains is None:
             return 0
         ledger = Ledger()

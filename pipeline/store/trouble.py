@@ -18,6 +18,10 @@ DENIED = (errno.EACCES, errno.EPERM)
 RUST_CODE = re.compile(r"\(os error (\d+)\)")
 
 
+class StorageTrouble(UserError):
+    """A disk is full, over quota, read-only or not ours to write."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
     """A folder that is written to, what it is for a person, and how to choose another."""
@@ -29,9 +33,11 @@ class Place:
 
 @contextmanager
 def explained(place: Place) -> Iterator[None]:
-    """Within: an exception that the disk of `place` is to blame for becomes a UserError."""
+    """Within: an exception that the disk of `place` is to blame for becomes StorageTrouble."""
     try:
         yield
+    except StorageTrouble:
+        raise
     except Exception as error:
         trouble = storage_error(error, place)
         if trouble is None:
@@ -39,8 +45,8 @@ def explained(place: Place) -> Iterator[None]:
         raise trouble from error
 
 
-def storage_error(error: BaseException, place: Place) -> UserError | None:
-    """The UserError for a full, read-only or unwritable disk below `error`, or None.
+def storage_error(error: BaseException, place: Place) -> StorageTrouble | None:
+    """What to say of a full, read-only or unwritable disk below `error`, or None.
 
     Looks through causes, and into the text of errors from Rust libraries such as safetensors,
     which carry the code only there. What concerns a file outside `place` names that file's folder.
@@ -51,20 +57,22 @@ def storage_error(error: BaseException, place: Place) -> UserError | None:
         if code in FULL:
             return full(own)
         if code == errno.EROFS:
-            return UserError(
+            return StorageTrouble(
                 f"{own.what} {own.root} lies on a read-only file system", remedy=own.remedy
             )
         if code in DENIED and own is place:
-            return UserError(f"{own.what} {own.root} cannot be written: {link}", remedy=own.remedy)
+            return StorageTrouble(
+                f"{own.what} {own.root} cannot be written: {link}", remedy=own.remedy
+            )
     return None
 
 
-def full(place: Place) -> UserError:
+def full(place: Place) -> StorageTrouble:
     try:
         free = f"{human(shutil.disk_usage(place.root).free)} free"
     except OSError:
         free = "free space unknown"
-    return UserError(
+    return StorageTrouble(
         f"no space left on the disk of {place.what} {place.root} ({free}, or over quota)",
         remedy="free some (python -m pipeline mode=gc) or set store.dir to another disk; "
         "what was finished is kept, the same command goes on from there",
