@@ -195,7 +195,8 @@ class LocalRunner:
             except UserError as error:
                 raise StageFailed(f"{node.name}: {error.what}", remedy=error.remedy) from error
             for draft in drafts.values():
-                draft.record["warnings"] = list(warnings)
+                if warnings:
+                    draft.meta["warnings"] = list(warnings)
                 draft.record["peak_rss_bytes"] = peak_rss_bytes()
         for text in warnings:
             self.watcher.message(f"warning: {node.name}: {text}")

@@ -1,0 +1,155 @@
+"""`mode=run`: build what is missing, publish the checkpoint, and say what happened."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pipeline.config import Config
+from pipeline.errors import UserError
+from pipeline.expand import expand
+from pipeline.graph import Graph, Ref
+from pipeline.plan import Plan, make_plan
+from pipeline.planned import plan_rows
+from pipeline.report.files import write_reports
+from pipeline.report.progress import Progress, progress
+from pipeline.report.record import NodeRecord, RunRecord, RunStatus
+from pipeline.report.summary import print_summary
+from pipeline.runner.local import LocalRunner
+from pipeline.runner.preflight import check_room
+from pipeline.store import Store, StoredArtifact, link_tree
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run as it goes; what is known so far is in the report, however it ends."""
+
+    config: Config
+    run_dir: Path
+    store: Store
+    watcher: Progress
+    runner: LocalRunner
+    started: float = field(default_factory=time.time)
+    plan: Plan | None = None
+    warnings: tuple[str, ...] = ()
+    published: dict[str, Path] = field(default_factory=dict)
+
+    def execute(self) -> None:
+        sites = self.config.graph.sites
+        expanded = expand(sites, mode="run", find=self.store.get, build=self.runner.result)
+        self.warnings = expanded.warnings
+        for text in expanded.warnings:
+            self.watcher.message(f"warning: {text}")
+        self.plan = make_plan(expanded.graph, self.store.has)
+        rows = json.dumps(plan_rows(self.plan), indent=1)
+        (self.run_dir / "plan.json").write_text(rows + "\n", encoding="utf-8")
+        check_room(self.plan, self.store.free_bytes(), str(self.store.root))
+        self.runner.run(expanded.graph)
+        self.publish(expanded.graph)
+
+    def publish(self, graph: Graph) -> None:
+        """Link the results that sites publish into the run folder, under their names."""
+        for name, site in self.config.graph.sites.items():
+            if site.publish is None or site.each is not None:
+                continue
+            artifact = self.store.get(graph.keys[Ref(node=name, output=site.stage.outputs[0])])
+            if artifact is None:
+                raise UserError(
+                    f"the result of {name} is gone from the store",
+                    remedy="run the same command again",
+                )
+            target = self.run_dir / site.publish
+            link_tree(artifact, target, site.publish)
+            self.published[site.publish] = target
+
+    def record(self, status: RunStatus, error: str | None = None) -> RunRecord:
+        return RunRecord(
+            run_dir=self.run_dir,
+            status=status,
+            nodes=self.nodes(),
+            config=self.config.resolved,
+            plan=plan_rows(self.plan) if self.plan else [],
+            started=self.started,
+            seconds=time.time() - self.started,
+            checkpoint=self.published.get("checkpoint"),
+            warnings=self.warnings,
+            error=error,
+            resume="" if status == "ok" else command(self.run_dir),
+        )
+
+    def nodes(self) -> tuple[NodeRecord, ...]:
+        if self.plan is None:
+            return ()
+        return tuple(self.node(self.plan, name) for name in self.plan.steps)
+
+    def node(self, plan: Plan, name: str) -> NodeRecord:
+        step = plan.steps[name]
+        node = step.node
+        keys = {output: plan.graph.keys[Ref(node=name, output=output)] for output in node.outputs}
+        stored = [a for key in keys.values() if (a := self.store.get(key)) is not None]
+        outcome = self.runner.outcomes.get(name)
+        return NodeRecord(
+            name=name,
+            kind=node.kind,
+            keys=keys,
+            status=outcome.status if outcome else "idle",
+            started=outcome.started if outcome else self.started,
+            seconds=outcome.seconds if outcome else 0.0,
+            peak_rss_bytes=outcome.peak_rss_bytes if outcome else 0,
+            bytes=outcome.bytes if outcome else sum(a.bytes for a in stored),
+            recorded_seconds=max((_seconds(a) for a in stored), default=0.0),
+            metas=tuple(artifact.meta for artifact in stored),
+        )
+
+
+def run(config: Config, run_dir: Path) -> int:
+    """Run the graph of `config` and leave its result, report and checkpoint in `run_dir`.
+
+    Raises UserError or StageFailed after writing what is known into result.json; the store keeps
+    all that was finished.
+    """
+    watcher = progress()
+    store = Store(config.store, warn=watcher.message)
+    runner = LocalRunner(
+        store,
+        {name: site.stage for name, site in config.graph.sites.items()},
+        workers=config.runner.workers,
+        keep_transient=config.store.keep_activations,
+        watcher=watcher,
+    )
+    going = _Run(config=config, run_dir=run_dir, store=store, watcher=watcher, runner=runner)
+    try:
+        going.execute()
+    except KeyboardInterrupt:
+        watcher.stop()
+        write_reports(going.record("interrupted"))
+        raise
+    except UserError as error:
+        watcher.stop()
+        write_reports(going.record("failed", str(error)))
+        raise
+    watcher.stop()
+    result = write_reports(going.record("ok"))
+    log.info("done in %.1f s", result["seconds"])
+    print_summary(result, run_dir, Console(highlight=False))
+    return 0
+
+
+def command(run_dir: Path) -> str:
+    """The command that starts the run of a folder again."""
+    words = ["python", "-m", "pipeline", "--config-dir", str(run_dir), "--config-name", "config"]
+    return shlex.join(words)
+
+
+def _seconds(artifact: StoredArtifact) -> float:
+    value: Any = artifact.record.get("seconds", 0.0)
+    return float(value)
