@@ -1,0 +1,1 @@
+"""Quantization schemes, and the compressed-tensors layout that checkpoints are written in."""

@@ -1,0 +1,61 @@
+"""Forward passes in which the inputs of Linears are quantized as the engines quantize them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from compressed_tensors.quantization import QuantizationArgs
+from compressed_tensors.quantization.lifecycle.forward import fake_quantize
+from compressed_tensors.quantization.utils import compute_dynamic_scales_and_zp
+from torch import Tensor, nn
+
+from stages.formats.pack import InputParams
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputRule:
+    """How a module's input is quantized, with its calibrated parameters where it has any."""
+
+    args: QuantizationArgs
+    params: InputParams
+
+
+def quantize_input(value: Tensor, rule: InputRule, module: nn.Module) -> Tensor:
+    """`value` [..., in] as an engine's kernel sees it, in the same dtype.
+
+    Raises ValueError where a calibrated parameter is missing.
+    """
+    if value.numel() == 0:
+        return value
+    params, dynamic = rule.params, rule.args.dynamic
+    scale, zero_point = params.scale, params.zero_point
+    if dynamic is not True and params.scale is None and params.global_scale is None:
+        raise ValueError("a calibrated input needs its scale")
+    if dynamic:
+        scale, zero_point = compute_dynamic_scales_and_zp(
+            value=value, args=rule.args, module=module, global_scale=params.global_scale
+        )
+    quantized: Tensor = fake_quantize(
+        value, scale, zero_point, rule.args, global_scale=params.global_scale
+    )
+    return quantized.to(value.dtype)
+
+
+@contextmanager
+def simulated_inputs(model: nn.Module, rules: Mapping[str, InputRule]) -> Iterator[None]:
+    """Within it the modules of `model` that `rules` names see quantized inputs."""
+    with ExitStack() as stack:
+        for name, rule in rules.items():
+            handle = model.get_submodule(name).register_forward_pre_hook(_hook(rule))
+            stack.callback(handle.remove)
+        yield
+
+
+def _hook(rule: InputRule) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    def quantized(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (quantize_input(args[0], rule, module), *args[1:])
+
+    return quantized

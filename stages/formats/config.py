@@ -1,0 +1,117 @@
+"""`quantization_config`: what config.json says about a compressed checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import compressed_tensors
+from compressed_tensors.quantization import QuantizationConfig, QuantizationScheme
+from pydantic import ValidationError
+
+from pipeline.errors import UserError
+from stages.formats.convert import to_compressed_tensors
+from stages.formats.matching import is_router, loader_choice
+from stages.formats.resolve import Resolved
+from stages.model.blueprint import Blueprint, LinearSpec
+
+MIXED = "mixed-precision"
+
+
+def quantization_config(resolved: Mapping[str, Resolved], blueprint: Blueprint) -> dict[str, Any]:
+    """The dict for config.json of a checkpoint in which exactly `resolved` is quantized.
+
+    `ignore` names every other Linear, and the modules that engines build as Linears to choose
+    experts, as the checkpoint names them. The schema is compressed-tensors' own.
+    """
+    linears = list(blueprint.linears())
+    schemes: dict[str, QuantizationScheme] = {}
+    members: dict[str, list[str]] = {}
+    for linear in linears:
+        if linear.name in resolved:
+            choice = resolved[linear.name]
+            if choice.group not in schemes:
+                schemes[choice.group] = to_compressed_tensors(choice.scheme)
+            members.setdefault(choice.group, []).append(linear.prefix)
+    if _ambiguous(linears, resolved, schemes):
+        for name, scheme in schemes.items():
+            scheme.targets = members[name]
+    formats = {str(scheme.format) for scheme in schemes.values()}
+    config = QuantizationConfig(
+        config_groups={f"group_{i}": scheme for i, scheme in enumerate(schemes.values())},
+        format=formats.pop() if len(formats) == 1 else MIXED if formats else "dense",
+        quantization_status="compressed",
+        ignore=unquantized(linears, resolved, blueprint),
+    )
+    return {
+        "version": compressed_tensors.__version__,
+        "sparsity_config": {},
+        "transform_config": {},
+        **config.model_dump(mode="json"),
+    }
+
+
+def unquantized(
+    linears: Iterable[LinearSpec], resolved: Mapping[str, Resolved], blueprint: Blueprint
+) -> list[str]:
+    """Checkpoint names of all Linears, and of what engines build as Linears, that stay dense."""
+    linears = list(linears)
+    known = {linear.prefix for linear in linears}
+    names = [linear.prefix for linear in linears if linear.name not in resolved]
+    for layer in blueprint.layers:
+        for stored in layer.tensors.values():
+            prefix, _, part = stored.rpartition(".")
+            if part == "weight" and is_router(prefix) and prefix not in known:
+                names.append(prefix)
+    return names
+
+
+def _ambiguous(
+    linears: Iterable[LinearSpec],
+    resolved: Mapping[str, Resolved],
+    schemes: Mapping[str, QuantizationScheme],
+) -> bool:
+    # loaders let an exact name win over `re:` over a class, whatever the order of the groups
+    owner = {target: name for name in reversed(list(schemes)) for target in schemes[name].targets}
+    for linear in linears:
+        if linear.name not in resolved:
+            continue
+        target = loader_choice((linear.name, linear.prefix), linear.kind, owner)
+        if target is None or owner[target] != resolved[linear.name].group:
+            return True
+    return False
+
+
+def parse(config: Mapping[str, Any]) -> QuantizationConfig:
+    """compressed-tensors' reading of a `quantization_config`; UserError if it is not one."""
+    try:
+        parsed = QuantizationConfig.model_validate(dict(config))
+    except (ValidationError, ValueError, NotImplementedError) as error:
+        raise UserError(f"quantization_config is not a valid one: {error}") from error
+    for name, scheme in parsed.config_groups.items():
+        if isinstance(scheme, QuantizationScheme) and scheme.format is None:
+            fixed = {"format": parsed.format if parsed.format != MIXED else None}
+            parsed.config_groups[name] = scheme.model_copy(update=fixed)
+    return parsed
+
+
+def scheme_of(prefix: str, config: QuantizationConfig, kind: str = "Linear") -> QuantizationScheme:
+    """The scheme that loaders use for a module whose compressed tensors are called `prefix`.
+
+    Raises UserError if no group is for it.
+    """
+    owner: dict[str, QuantizationScheme] = {}
+    for scheme in config.config_groups.values():
+        if isinstance(scheme, QuantizationScheme):  # presets by name were expanded by then
+            owner.update((target, scheme) for target in scheme.targets if target not in owner)
+    target = loader_choice((prefix,), kind, owner)
+    if target is None:
+        raise UserError(
+            f"{prefix} is stored compressed, but no group of quantization_config is for it"
+        )
+    return owner[target]
+
+
+def quantized_prefixes(names: Sequence[str]) -> list[str]:
+    """The modules that a checkpoint with tensors `names` stores compressed, in that order."""
+    return [name.removesuffix(".weight_scale") for name in names if name.endswith(".weight_scale")]

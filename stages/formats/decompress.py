@@ -1,0 +1,133 @@
+"""Reading compressed tensors as the plain weights they stand for, one module at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from compressed_tensors.quantization import QuantizationScheme
+from torch import Tensor
+
+from pipeline.errors import UserError
+from stages.formats.activations import InputRule
+from stages.formats.config import parse, quantized_prefixes, scheme_of
+from stages.formats.pack import InputParams, unpack
+from stages.weights import TensorSpec, WeightSource
+from stages.weights.dtypes import dtype_name
+
+PARTS = (
+    "weight",
+    "weight_packed",
+    "weight_scale",
+    "weight_zero_point",
+    "weight_global_scale",
+    "weight_shape",
+    "weight_g_idx",
+)
+INPUT_PARTS = ("input_scale", "input_zero_point", "input_global_scale")
+
+
+class Decompressed:
+    """A compressed checkpoint (or one layer of it) that reads like the dense one.
+
+    It is a `WeightSource`: the names are those before compression, compressed weights come in
+    `dtype`. `config` is a `quantization_config`.
+    """
+
+    def __init__(self, source: WeightSource, config: Mapping[str, Any], dtype: torch.dtype) -> None:
+        self._source = source
+        self._config = parse(config)
+        self._dtype = dtype
+
+    @cached_property
+    def schemes(self) -> dict[str, QuantizationScheme]:
+        """The scheme of every compressed module by its name in the checkpoint."""
+        prefixes = quantized_prefixes(list(self._source.specs()))
+        return {prefix: scheme_of(prefix, self._config) for prefix in prefixes}
+
+    @cached_property
+    def _specs(self) -> dict[str, TensorSpec]:
+        stored, specs = self._source.specs(), {}
+        for name, spec in stored.items():
+            prefix, _, part = name.rpartition(".")
+            if prefix not in self.schemes or part not in (*PARTS, *INPUT_PARTS):
+                specs[name] = spec
+        for prefix in self.schemes:
+            name = f"{prefix}.weight"
+            specs[name] = TensorSpec(
+                name=name, shape=self._shape(prefix), dtype=dtype_name(self._dtype)
+            )
+        return specs
+
+    def specs(self) -> Mapping[str, TensorSpec]:
+        """Names, shapes and dtypes as they were before compression."""
+        return self._specs
+
+    def read(self, names: Iterable[str], *, device: str = "cpu") -> dict[str, Tensor]:
+        """The tensors called `names`, compressed ones unpacked; UserError for one that is not."""
+        found: dict[str, Tensor] = {}
+        plain = []
+        for name in names:
+            prefix, _, part = name.rpartition(".")
+            if part == "weight" and prefix in self.schemes:
+                found[name] = self._weight(prefix, device)
+            else:
+                plain.append(name)
+        if plain:
+            found.update(self._source.read(plain, device=device))
+        return found
+
+    def stored(self, prefix: str, *, device: str = "cpu") -> dict[str, Tensor]:
+        """The tensors of one compressed module as they are stored, by local name, without bias."""
+        specs = self._source.specs()
+        names = [
+            f"{prefix}.{part}" for part in (*PARTS, *INPUT_PARTS) if f"{prefix}.{part}" in specs
+        ]
+        tensors = self._source.read(names, device=device)
+        return {name.rpartition(".")[2]: tensor for name, tensor in tensors.items()}
+
+    def input_rules(self, prefixes: Mapping[str, str]) -> dict[str, InputRule]:
+        """How the inputs of modules are quantized, by module name.
+
+        `prefixes` maps module names to names in the checkpoint; modules whose inputs stay as they
+        are do not appear in the answer.
+        """
+        rules = {}
+        for name, prefix in prefixes.items():
+            scheme = self.schemes.get(prefix)
+            if scheme is None or scheme.input_activations is None:
+                continue
+            there = [part for part in INPUT_PARTS if f"{prefix}.{part}" in self._source.specs()]
+            read = self._source.read([f"{prefix}.{part}" for part in there])
+            params = {p.removeprefix("input_"): read[f"{prefix}.{p}"] for p in there}
+            rules[name] = InputRule(args=scheme.input_activations, params=InputParams(**params))
+        return rules
+
+    def _weight(self, prefix: str, device: str) -> Tensor:
+        try:
+            weight = unpack(self.stored(prefix, device=device), self.schemes[prefix])
+        except (KeyError, ValueError, RuntimeError, AssertionError) as error:
+            raise UserError(
+                f"the compressed tensors of {prefix} do not fit format "
+                f"{self.schemes[prefix].format}: {error}"
+            ) from error
+        return weight.to(self._dtype)
+
+    def _shape(self, prefix: str) -> tuple[int, ...]:
+        specs = self._source.specs()
+        if f"{prefix}.weight" in specs:
+            return specs[f"{prefix}.weight"].shape
+        if f"{prefix}.weight_shape" in specs:
+            read = self._source.read([f"{prefix}.weight_shape"])
+            return tuple(int(size) for size in read[f"{prefix}.weight_shape"])
+        rows, columns = specs[f"{prefix}.weight_packed"].shape
+        return (rows, 2 * columns)  # FP4, two codes a byte
+
+
+def decompressed(
+    source: WeightSource, config: Mapping[str, Any], names: Iterable[str], dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Plain tensors called `names` of a compressed checkpoint; see :class:`Decompressed`."""
+    return Decompressed(source, config, dtype).read(names)

@@ -1,0 +1,82 @@
+"""One Linear between a solver's result and the tensors of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from compressed_tensors.compressors import BaseCompressor
+from compressed_tensors.quantization import QuantizationScheme
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputParams:
+    """Calibrated parameters of a module's input; None where its format has no such tensor.
+
+    scale: [1] in the model's dtype; zero_point: int8 [1]; global_scale: float32 [1].
+    """
+
+    scale: Tensor | None = None
+    zero_point: Tensor | None = None
+    global_scale: Tensor | None = None
+
+
+def pack(
+    weight: Tensor,
+    *,
+    scale: Tensor,
+    zero_point: Tensor | None,
+    global_scale: Tensor | None,
+    inputs: InputParams,
+    scheme: QuantizationScheme,
+) -> dict[str, Tensor]:
+    """The checkpoint's tensors of a Linear by local name (`weight_packed`, `weight_scale`, ...).
+
+    weight: float32 [out, in], on the grid that scale, zero_point and global_scale span. The bias
+    is not part of it. `scheme.format` names the layout.
+    """
+    state = {
+        "weight": weight,
+        "weight_scale": scale,
+        "weight_zero_point": zero_point,
+        "weight_global_scale": global_scale,
+        "input_scale": inputs.scale,
+        "input_zero_point": inputs.zero_point,
+        "input_global_scale": inputs.global_scale,
+    }
+    given = {name: value for name, value in state.items() if value is not None}
+    stored = compressor(scheme).compress(given, scheme)
+    return {name: value.detach().contiguous() for name, value in stored.items()}
+
+
+def unpack(tensors: Mapping[str, Tensor], scheme: QuantizationScheme) -> Tensor:
+    """The weight [out, in] that the tensors of :func:`pack` stand for, in :func:`unpacked_dtype`.
+
+    Raises KeyError where a tensor of the layout is missing.
+    """
+    weight: Tensor = compressor(scheme).decompress(dict(tensors), scheme)["weight"]
+    return weight.detach()
+
+
+def unpacked_dtype(scheme: QuantizationScheme, dtype: torch.dtype) -> torch.dtype:
+    """What compressed-tensors unpacks to for a model of `dtype`: FP4 and MX always to bfloat16."""
+    plain = scheme.format in ("pack-quantized", "int-quantized", "float-quantized")
+    return dtype if plain or scheme.format == "naive-quantized" else torch.bfloat16
+
+
+def compressor(scheme: QuantizationScheme) -> type[BaseCompressor]:
+    """The compressed-tensors class that reads and writes `scheme.format`."""
+    found: type[BaseCompressor] = BaseCompressor.get_value_from_registry(str(scheme.format))
+    return found
+
+
+def checksum(weight: Tensor, scheme: QuantizationScheme, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Sums of a chosen weight [out, in] by row and column, float64, as it will be unpacked.
+
+    The weight is rounded to the dtype that readers unpack to, so that the sums of what they read
+    agree to float64's precision and not just to the dtype's.
+    """
+    rounded = weight.to(unpacked_dtype(scheme, dtype)).double()
+    return {"rows": rounded.sum(dim=1), "columns": rounded.sum(dim=0)}

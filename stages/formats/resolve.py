@@ -1,0 +1,222 @@
+"""From a scheme and a model's blueprint to a format for every module, or what is wrong."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.errors import ManyErrors, UserError
+from stages.formats.matching import is_router, matches, matches_name
+from stages.formats.scheme import SchemeConfig, SchemeGroup
+
+if TYPE_CHECKING:
+    from stages.model.blueprint import Blueprint, LinearSpec
+
+GROUP_SIZES = (16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256, 384, 512)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resolved:
+    """What one module becomes: `group` is the name of `scheme` in the config."""
+
+    group: str
+    scheme: SchemeGroup
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resolution:
+    """The quantized modules by name, and everything that is wrong or odd about the scheme."""
+
+    modules: dict[str, Resolved]
+    problems: tuple[UserError, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def checked(self) -> dict[str, Resolved]:
+        """The modules; raises the problems, all of them at once."""
+        if self.problems:
+            raise ManyErrors(self.problems)
+        return self.modules
+
+
+def resolve(scheme: SchemeConfig, blueprint: Blueprint) -> Resolution:
+    """Give every Linear of the decoder layers its group; see :class:`Resolution`."""
+    groups = dict(scheme.ordered())
+    linears = [linear for layer in blueprint.layers for linear in layer.linears]
+    modules = {}
+    for linear in linears:
+        names = (linear.name, linear.prefix)
+        if any(matches(pattern, names, linear.kind) for pattern in scheme.ignore):
+            continue
+        for name, group in groups.items():
+            if any(_selects(target, linear) for target in group.targets):
+                modules[linear.name] = Resolved(group=name, scheme=group)
+                break
+    problems = [
+        *_unmatched(groups, blueprint, linears),
+        *_outside(groups, scheme, blueprint),
+        *_indivisible(modules, linears),
+    ]
+    warnings = (
+        *_idle_ignores(scheme, blueprint, linears),
+        *_left_outside(groups, scheme, blueprint),
+        *_torn(modules, blueprint),
+    )
+    return Resolution(modules=modules, problems=tuple(problems), warnings=warnings)
+
+
+def _selects(target: str, linear: LinearSpec) -> bool:
+    names = (linear.name, linear.prefix)
+    if is_router(linear.name) or is_router(linear.prefix):
+        return target in names  # a class or a pattern means layers, not what routes to them
+    return matches(target, names, linear.kind)
+
+
+def _unmatched(
+    groups: dict[str, SchemeGroup], blueprint: Blueprint, linears: list[LinearSpec]
+) -> Iterator[UserError]:
+    everything = [*linears, *blueprint.outside_linears]
+    kinds = Counter(linear.kind for linear in linears)
+    for name, group in groups.items():
+        for target in group.targets:
+            if any(_selects(target, linear) for linear in everything) or target == "Embedding":
+                continue
+            near = difflib.get_close_matches(target, [x.name for x in everything], n=3, cutoff=0.5)
+            there = ", ".join(f"{kind} ({count})" for kind, count in kinds.items())
+            leaves = ", ".join(sorted({linear.name.rpartition(".")[2] for linear in linears}))
+            yield UserError(
+                f"target {target!r} of {_where(name)} matches no module of this model",
+                remedy=f"classes: {there}; last parts of names: {leaves}"
+                + (f"; did you mean {', '.join(near)}?" if near else ""),
+            )
+
+
+def _outside(
+    groups: dict[str, SchemeGroup], scheme: SchemeConfig, blueprint: Blueprint
+) -> Iterator[UserError]:
+    named = [
+        linear.name
+        for linear in _targeted_outside(groups, scheme, blueprint)
+        if linear.name == blueprint.head or not _by_class_only(groups, linear)
+    ]
+    if any("Embedding" in group.targets for group in groups.values()):
+        named.append(blueprint.embedding)
+    if named:
+        names = ", ".join(named[:4]) + (", ..." if len(named) > 4 else "")
+        yield UserError(
+            f"the scheme targets {names}: quantising lm_head, embeddings or other modules outside "
+            "the decoder layers is not supported yet",
+            remedy=f"put {names} in scheme.ignore",
+        )
+
+
+def _targeted_outside(
+    groups: dict[str, SchemeGroup], scheme: SchemeConfig, blueprint: Blueprint
+) -> list[LinearSpec]:
+    targets = [target for group in groups.values() for target in group.targets]
+    return [
+        linear
+        for linear in blueprint.outside_linears
+        if any(_selects(target, linear) for target in targets)
+        and not any(matches(p, (linear.name, linear.prefix), linear.kind) for p in scheme.ignore)
+    ]
+
+
+def _by_class_only(groups: dict[str, SchemeGroup], linear: LinearSpec) -> bool:
+    names = (linear.name, linear.prefix)
+    return not any(
+        matches_name(target, names) for group in groups.values() for target in group.targets
+    )
+
+
+def _left_outside(
+    groups: dict[str, SchemeGroup], scheme: SchemeConfig, blueprint: Blueprint
+) -> Iterator[str]:
+    left = [
+        linear
+        for linear in _targeted_outside(groups, scheme, blueprint)
+        if linear.name != blueprint.head and _by_class_only(groups, linear)
+    ]
+    if left:
+        yield (
+            f"{len(left)} Linears outside the decoder layers stay as they are: "
+            + "; ".join(compact(left)[:4])
+        )
+
+
+def _indivisible(
+    modules: dict[str, Resolved], linears: Iterable[LinearSpec]
+) -> Iterator[UserError]:
+    wrong: dict[tuple[str, str, int], list[LinearSpec]] = {}
+    for linear in linears:
+        if linear.name not in modules:
+            continue
+        resolved = modules[linear.name]
+        for part, size, _ in _grouped(resolved.scheme):
+            if linear.in_features % size:
+                wrong.setdefault((resolved.group, part, size), []).append(linear)
+    for (group, part, size), found in wrong.items():
+        widths = {
+            linear.in_features
+            for linear in linears
+            if linear.name in modules and modules[linear.name].group == group
+        }
+        fits = [str(s) for s in GROUP_SIZES if all(width % s == 0 for width in widths)]
+        scheme = next(r.scheme for r in modules.values() if r.group == group)
+        fixed = any(kind == "float" for _, _, kind in _grouped(scheme))
+        yield UserError(
+            f"{_where(group)}.{part}.group_size is {size}, which does not divide the width of\n"
+            + "\n".join(f"    {line}" for line in compact(found)),
+            remedy="this number format has no other group size: put the layers in scheme.ignore"
+            if fixed
+            else f"group sizes that divide all: {', '.join(fits) or 'none'}; or put the layers in "
+            "scheme.ignore",
+        )
+
+
+def _grouped(scheme: SchemeGroup) -> Iterator[tuple[str, int, str]]:
+    parts = {"weights": scheme.weights, "input_activations": scheme.input_activations}
+    for part, args in parts.items():
+        if args is not None and args.group_size is not None:
+            yield part, args.group_size, args.type
+
+
+def compact(linears: Iterable[LinearSpec]) -> list[str]:
+    """One line for all modules that differ in numbers only: pattern, count, in_features."""
+    counts: Counter[tuple[str, int]] = Counter()
+    for linear in linears:
+        counts[re.sub(r"(?<=\.)\d+(?=\.)", "*", linear.name), linear.in_features] += 1
+    return [
+        f"{pattern} ({count} {'layer' if count == 1 else 'layers'}, in_features {width})"
+        for (pattern, width), count in counts.items()
+    ]
+
+
+def _idle_ignores(
+    scheme: SchemeConfig, blueprint: Blueprint, linears: Iterable[LinearSpec]
+) -> Iterator[str]:
+    everything = [*linears, *blueprint.outside_linears]
+    for pattern in scheme.ignore:
+        if not any(matches(pattern, (x.name, x.prefix), x.kind) for x in everything):
+            others = {name.rpartition(".")[0] for name in blueprint.outside}
+            if not matches_name(pattern, others):
+                yield f"scheme.ignore has {pattern!r}, which matches no module of this model"
+
+
+def _torn(modules: dict[str, Resolved], blueprint: Blueprint) -> Iterator[str]:
+    for layer in blueprint.layers:
+        for names in layer.fused:
+            found = {modules[name].group if name in modules else None for name in names}
+            if len(found) > 1:
+                yield (
+                    f"{', '.join(names)} are one module in vLLM and SGLang, but the scheme treats "
+                    "them differently: those engines will not load the checkpoint"
+                )
+                return
+
+
+def _where(group: str) -> str:
+    return "scheme" if group == "scheme" else f"scheme.groups.{group}"
