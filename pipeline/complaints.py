@@ -1,0 +1,108 @@
+"""What Hydra and OmegaConf object to, told in one message with what to do about it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pipeline.errors import ManyErrors, UserError
+from pipeline.registry import choices, nearest
+
+Compose = Callable[[Sequence[str]], DictConfig]
+"""Composes the primary config with overrides; raises what Hydra raises."""
+
+_NOT_THERE = re.compile(r"^Could not (?:override|delete from config\.) ?'(?P<key>[^']+)'")
+_OVERRIDE = re.compile(r"^[+~]*(?P<key>[^=]*)")
+
+
+def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> UserError:
+    """The message for an error of composition.
+
+    `overrides` are those of the command line; `compose` is asked what keys there would be.
+    """
+    if isinstance(error, OverrideParseException):
+        return UserError(
+            f"{error.override!r} cannot be read: {_first_line(error.message)}",
+            remedy="write KEY=VALUE; quote special characters for the shell and for Hydra: "
+            "'key=\"a, b\"'",
+        )
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _missing(error)
+    if match := _NOT_THERE.match(str(error)):
+        return _unknown_keys(match["key"], overrides, compose)
+    cause = error.__cause__
+    told = str(error) if str(error) else str(cause)
+    if isinstance(cause, OmegaConfBaseException) and str(error):
+        told = f"{_first_line(told)}: {_first_line(str(cause))}"
+    elif isinstance(error, OmegaConfBaseException) and error.full_key:
+        told = f"{error.full_key}: {_first_line(told)}"
+    first, _, rest = told.strip().partition("\n")
+    return UserError(first, remedy=rest.strip())
+
+
+def _missing(error: MissingConfigException) -> UserError:
+    """A config file that is not there: a group's option, or the primary config."""
+    group, _, option = str(error.missing_cfg_file).rpartition("/")
+    options = list(error.options or ())
+    if not group:
+        return UserError(
+            f"there is no config {option!r}",
+            remedy="look at --config-name and --config-dir; `--info searchpath` lists the folders",
+        )
+    known = choices(option, options) if options else "`--help` lists the groups and their options"
+    return UserError(f"{group}={option}: there is no such option", remedy=known)
+
+
+def _unknown_keys(first: str, overrides: Sequence[str], compose: Compose) -> UserError:
+    """Every override whose key is not there, found by leaving them out one after the other."""
+    unknown, kept = [first], [given for given in overrides if _key(given) != first]
+    cfg: DictConfig | None = None
+    while cfg is None:
+        try:
+            cfg = compose(kept)
+        except (HydraException, OmegaConfBaseException) as error:
+            match = _NOT_THERE.match(str(error))
+            if match and any(_key(given) == match["key"] for given in kept):
+                unknown.append(match["key"])
+                kept = [given for given in kept if _key(given) != match["key"]]
+            elif kept:
+                kept = []
+            else:
+                break
+    told = [_unknown_key(key, cfg) for key in unknown]
+    return told[0] if len(told) == 1 else ManyErrors(told)
+
+
+def _unknown_key(key: str, cfg: DictConfig | None) -> UserError:
+    steps = key.split(".")
+    node: object = cfg
+    depth = 0
+    while depth < len(steps) and OmegaConf.is_dict(node) and steps[depth] in cast(DictConfig, node):
+        node = cast(DictConfig, node)._get_node(steps[depth])
+        depth += 1
+    names = [str(name) for name in cast(DictConfig, node)] if OmegaConf.is_dict(node) else []
+    where = ".".join(steps[:depth])
+    wrong = steps[min(depth, len(steps) - 1)]
+    close = nearest(wrong, names)
+    if names:
+        listed = f"the keys of {where} are" if where else "the top-level keys are"
+        listed = f"{listed} {', '.join(names)}"
+    else:
+        listed = f"{where} has no keys" if where else ""
+    return UserError(
+        f"{key}: there is no such key", remedy=" ".join(part for part in (close, listed) if part)
+    )
+
+
+def _key(override: str) -> str:
+    match = _OVERRIDE.match(override)
+    return match["key"] if match else ""
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]

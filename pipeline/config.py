@@ -1,0 +1,291 @@
+"""The root of a config: its typed parts, its free sections, and the strict way from YAML to them.
+
+Typed parts have a schema here. Every other top-level key is a free section (`model`, `dataset`,
+`scheme`, ...): the framework knows nothing of it but that the graph must use all of it, by
+reference from `graph.nodes.<site>.params`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pipeline.errors import ManyErrors, UserError
+from pipeline.machine import resolve_device, usable_cpus
+from pipeline.modes import MODES
+from pipeline.references import References, aliases
+from pipeline.registry import Registry, choices
+from pipeline.schema import build
+from pipeline.stage import Stage
+from pipeline.store import StoreConfig
+from pipeline.strict import WrittenNames, unreached, without_effect
+
+GRAPH_MODES = ("run", "plan")
+"""The modes that look at the graph; the others work whatever the graph says."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NumericsConfig:
+    """What decides the order of floating-point sums: the device and the threads of an operation."""
+
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunnerConfig:
+    """Who runs the nodes: `workers` processes of this machine with `threads` threads each."""
+
+    kind: str = "local"
+    workers: int = 1
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind != "local":
+            raise UserError(f"kind is {self.kind!r}", remedy="the only kind is local")
+        if self.workers < 1:
+            raise UserError(f"workers is {self.workers}", remedy="give 1 or more")
+        if self.threads is not None and self.threads < 1:
+            raise UserError(
+                f"threads is {self.threads}", remedy="give 1 or more, or null for all CPUs"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GcConfig:
+    """What `mode=gc` frees: what is older, what is too much, what no run folder refers to."""
+
+    max_age_days: float | None = None
+    max_bytes: int | None = None
+    unreferenced: bool = False
+    dry_run: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportConfig:
+    """What `mode=report` makes again: the report of the run in the folder `run`."""
+
+    run: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SiteConfig:
+    """One entry of `graph.nodes`.
+
+    `each` names the site whose members this one is expanded over. A `final` site is a target of
+    the run. `publish` is the name under which the run folder links to its result.
+    """
+
+    kind: str
+    each: str | None = None
+    inputs: dict[str, str] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
+    final: bool = False
+    publish: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GraphConfig:
+    """The sites of a graph, names to choose wiring by, and free sections that it does not use."""
+
+    nodes: dict[str, SiteConfig]
+    wiring: dict[str, str] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RootConfig:
+    """The typed parts of a config."""
+
+    mode: str
+    device: str
+    numerics: NumericsConfig
+    store: StoreConfig
+    runner: RunnerConfig
+    gc: GcConfig
+    report: ReportConfig
+    runs: list[str]
+    graph: GraphConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SitePlan:
+    """A site with its stage made from its params."""
+
+    name: str
+    stage: Stage
+    each: str | None
+    inputs: Mapping[str, str]
+    final: bool
+    publish: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GraphPlan:
+    """The sites of a run by name."""
+
+    sites: Mapping[str, SitePlan]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """All that a mode is told. `graph` has no sites in modes that do not look at the graph.
+
+    `sections` are the free sections, resolved. `resolved` is the whole config for config.yaml:
+    resolved values, and the graph with its references, so that overrides of it still work. `runs`
+    are the folders below which runs are looked for.
+    """
+
+    mode: str
+    device: str
+    numerics: NumericsConfig
+    store: StoreConfig
+    runner: RunnerConfig
+    gc: GcConfig
+    report: ReportConfig
+    runs: tuple[Path, ...]
+    graph: GraphPlan
+    sections: Mapping[str, Any]
+    resolved: Mapping[str, Any]
+
+
+def load_config(
+    cfg: DictConfig,
+    registry: Registry,
+    *,
+    overrides: Sequence[str] = (),
+    cwd: Path | None = None,
+) -> Config:
+    """Check a composed config in full and make the stages that its graph names.
+
+    `overrides` are those of the command line, `cwd` is what relative folders are relative to.
+    Raises UserError or ManyErrors with every mistake, in the names that a person wrote.
+    """
+    cfg = _settled(cfg, cwd or Path.cwd())
+    raw = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
+    uses_graph = raw["mode"] in GRAPH_MODES
+    trace = References(raw)
+    trace.follow(("graph", "nodes"))
+    if uses_graph and trace.problems:
+        _raise(trace.problems)
+    plain = _resolved(cfg) if uses_graph else _without_graph(cfg)
+    root = build(RootConfig, {k: v for k, v in plain.items() if k in _TYPED}, "", registry)
+    unused = tuple(raw["graph"].get("unused") or ())
+    problems = list(without_effect(overrides, unused if uses_graph else ()))
+    problems += unreached(raw, trace, typed=_TYPED, unused=unused)
+    sites, more = _sites(root.graph, raw, registry)
+    if problems := [*problems, *more]:
+        _raise(problems)
+    sections = {name: value for name, value in plain.items() if name not in _TYPED}
+    return Config(
+        mode=root.mode,
+        device=root.device,
+        numerics=root.numerics,
+        store=root.store,
+        runner=root.runner,
+        gc=root.gc,
+        report=root.report,
+        runs=tuple((cwd or Path.cwd()) / folder for folder in root.runs),
+        graph=GraphPlan(sites=sites),
+        sections=sections,
+        resolved=_rerunnable(raw, plain) if uses_graph else plain,
+    )
+
+
+_TYPED = tuple(RootConfig.__dataclass_fields__)
+
+
+def _settled(cfg: DictConfig, cwd: Path) -> DictConfig:
+    """The config with the values that depend on this machine and folder filled in."""
+    if missing := [name for name in _TYPED if name not in cfg]:
+        raise UserError(
+            f"{', '.join(missing)}: not in this config",
+            remedy="a primary config of one's own needs `defaults: [/base, ...]`",
+        )
+    mode = cfg.mode
+    if mode not in MODES:
+        raise UserError(f"mode: is {mode!r}", remedy=choices(str(mode), MODES))
+    settled = cast(DictConfig, OmegaConf.create(OmegaConf.to_container(cfg, resolve=False)))
+    settled.device = resolve_device(str(cfg.device))
+    if OmegaConf.is_dict(cfg.runner) and cfg.runner.get("threads") is None:
+        settled.runner.threads = usable_cpus()
+    if OmegaConf.is_dict(cfg.store) and isinstance(cfg.store.get("dir"), str):
+        settled.store.dir = str(cwd / Path(cfg.store.dir).expanduser())
+    return settled
+
+
+def _resolved(cfg: Any) -> dict[str, Any]:
+    try:
+        return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    except OmegaConfBaseException as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"{error.full_key}: {first}" if error.full_key else first) from error
+    except RecursionError as error:
+        raise UserError("the config refers to itself in a circle") from error
+
+
+def _without_graph(cfg: DictConfig) -> dict[str, Any]:
+    """The typed parts, resolved; free sections may have gaps where no graph is made."""
+    typed = [name for name in _TYPED if name != "graph"]
+    return {**_resolved(OmegaConf.masked_copy(cfg, typed)), "graph": {"nodes": {}}}
+
+
+def _sites(
+    graph: GraphConfig, raw: Mapping[str, Any], registry: Registry
+) -> tuple[dict[str, SitePlan], list[UserError]]:
+    """Every site with its stage, and what is wrong with the others."""
+    sites: dict[str, SitePlan] = {}
+    problems: list[UserError] = []
+    for name, site in graph.nodes.items():
+        here = f"graph.nodes.{name}"
+        params = f"{here}.params"
+        written = raw["graph"]["nodes"][name].get("params", {})
+        told_as = WrittenNames(dict(aliases(written, tuple(params.split(".")))))
+        try:
+            stage = registry.get("stage", site.kind)
+        except UserError as error:
+            problems.append(UserError(f"{here}.kind: {error.what}", remedy=error.remedy))
+            continue
+        try:
+            config = build(stage.Config, site.params, params, registry, told_as=told_as)
+        except ManyErrors as errors:
+            problems += errors.errors
+        except UserError as error:
+            problems.append(error)
+        else:
+            sites[name] = SitePlan(
+                name=name,
+                stage=stage(config),
+                each=site.each,
+                inputs=site.inputs,
+                final=site.final,
+                publish=site.publish,
+            )
+    return sites, problems
+
+
+def _rerunnable(raw: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Resolved values; in the graph and in numerics, references to keys are kept as they are."""
+    kept = ("graph", "numerics")
+    return {
+        name: _with_references(raw[name], value) if name in kept else value
+        for name, value in plain.items()
+    }
+
+
+def _with_references(raw: Any, plain: Any) -> Any:
+    if isinstance(raw, Mapping) and isinstance(plain, Mapping):
+        return {name: _with_references(value, plain[name]) for name, value in raw.items()}
+    if isinstance(raw, str) and "${" in raw and ":" not in raw:
+        return raw
+    return plain
+
+
+def _raise(problems: Sequence[UserError]) -> None:
+    told = list({str(problem): problem for problem in problems}.values())
+    raise told[0] if len(told) == 1 else ManyErrors(told)

@@ -1,0 +1,51 @@
+"""`mode=gc`: free what the store no longer needs; what a live run holds stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.config import Config
+from pipeline.errors import UserError
+from pipeline.report.units import size
+from pipeline.runs import find_runs
+from pipeline.store import Store, collect
+
+
+def gc(config: Config, run_dir: Path) -> int:
+    """Free by the rules of `gc`, or only say what would go (`gc.dry_run`, the default)."""
+    del run_dir
+    rules = config.gc
+    limit = config.store.max_bytes if rules.max_bytes is None else rules.max_bytes
+    if rules.max_age_days is None and limit is None and not rules.unreferenced:
+        raise UserError(
+            "mode=gc is told nothing to free",
+            remedy="give gc.max_age_days=DAYS, gc.max_bytes=BYTES or gc.unreferenced=true",
+        )
+    referenced = None
+    if rules.unreferenced:
+        referenced = {key for run in find_runs(config.runs) for key in run.keys}
+    report = collect(
+        Store(config.store),
+        max_age_days=rules.max_age_days,
+        max_bytes=rules.max_bytes,
+        referenced=referenced,
+        dry_run=rules.dry_run,
+    )
+    console = Console(highlight=False)
+    table = Table("node", "output", "key", box=None, header_style="bold")
+    table.add_column("size", justify="right")
+    for entry in report.entries:
+        table.add_row(entry.node, entry.output, entry.key[:12], size(entry.bytes))
+    if report.entries:
+        console.print(table)
+    verb = "would be freed" if report.dry_run else "freed"
+    console.print(
+        f"{len(report.entries)} artifacts, {size(report.freed)} {verb}; "
+        f"{size(report.kept)} kept"
+    )
+    if report.dry_run and report.entries:
+        console.print("gc.dry_run=false does it")
+    return 0

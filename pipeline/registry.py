@@ -1,0 +1,125 @@
+"""Where names in a config become classes: `kind` -> class, through entry points."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+
+PREFIX = "presswork."
+"""Entry-point groups are `presswork.stages`, `presswork.datasets`, ...: one for each group here."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`did you mean X?`, or nothing where no name is close."""
+    close = get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else ""
+
+
+def choices(name: str, names: Iterable[str]) -> str:
+    """A remedy for an unknown name: the nearest one, and all there are."""
+    known = sorted(names)
+    listed = f"choose one of {', '.join(known)}" if known else "there is none to choose from"
+    return " ".join(part for part in (nearest(name, known), listed) if part)
+
+
+@dataclass(slots=True)
+class Registry:
+    """The classes that configs may name, by group (`stage`, `dataset`, `modifier`, ...) and kind.
+
+    Entries are loaded when first asked for, so a plugin costs nothing where it is not named.
+    """
+
+    entries: dict[str, dict[str, EntryPoint | type]] = field(default_factory=dict)
+
+    @staticmethod
+    def load() -> Registry:
+        """All entries of this project and of the installed distributions.
+
+        Raises UserError where two distributions give the same kind.
+        """
+        registry = Registry()
+        for entry in _own_entries():
+            registry.add(entry)
+        for entry in _installed_entries(skip_own=bool(registry.entries)):
+            registry.add(entry)
+        return registry
+
+    def add(self, entry: EntryPoint) -> None:
+        """Take in an entry point; raises UserError if its kind is taken by another object."""
+        group = entry.group.removeprefix(PREFIX).removesuffix("s")
+        kinds = self.entries.setdefault(group, {})
+        known = kinds.setdefault(entry.name, entry)
+        if isinstance(known, EntryPoint) and known.value != entry.value:
+            raise UserError(
+                f"two installed packages give the {group} {entry.name!r}: "
+                f"{known.value} and {entry.value}",
+                remedy="uninstall one of them, or ask its authors for another name",
+            )
+
+    def register(self, group: str, kind: str, cls: type) -> None:
+        """Make a class known in this process only."""
+        self.entries.setdefault(group, {})[kind] = cls
+
+    def kinds(self, group: str) -> tuple[str, ...]:
+        """The kinds of a group, sorted."""
+        return tuple(sorted(self.entries.get(group, {})))
+
+    def get(self, group: str, kind: str) -> Any:
+        """The class behind a kind.
+
+        Raises UserError for a kind that nobody gives (with the nearest one), and for an entry
+        that cannot be imported.
+        """
+        kinds: Mapping[str, EntryPoint | type] = self.entries.get(group, {})
+        if kind not in kinds:
+            raise UserError(f"there is no {group} of kind {kind!r}", remedy=choices(kind, kinds))
+        entry = kinds[kind]
+        if isinstance(entry, type):
+            return entry
+        try:
+            loaded = entry.load()
+        except (ImportError, AttributeError) as error:
+            raise UserError(
+                f"{group} {kind!r} ({entry.value}) cannot be imported: {error}",
+                remedy="install what it needs; `pip check` finds packages that do not fit",
+            ) from error
+        self.entries[group][kind] = loaded
+        return loaded
+
+
+def _own_entries() -> list[EntryPoint]:
+    """The entries of this project's pyproject.toml, in a source checkout only.
+
+    There they are the truth: those recorded when the checkout was installed may be older.
+    """
+    path = Path(__file__).resolve().parent.parent / "pyproject.toml"
+    if not path.is_file():
+        return []
+    project = tomllib.loads(path.read_text(encoding="utf-8")).get("project", {})
+    if project.get("name") != "presswork":
+        return []
+    return [
+        EntryPoint(name=name, value=value, group=group)
+        for group, names in project.get("entry-points", {}).items()
+        if group.startswith(PREFIX)
+        for name, value in names.items()
+    ]
+
+
+def _installed_entries(*, skip_own: bool) -> list[EntryPoint]:
+    """The entries of all installed distributions, without those that only name config folders."""
+    groups = [name for name in entry_points().groups if name.startswith(PREFIX)]
+    return [
+        entry
+        for group in groups
+        if group != f"{PREFIX}conf"
+        for entry in entry_points(group=group)
+        if not (skip_own and entry.dist is not None and entry.dist.name == "presswork")
+    ]

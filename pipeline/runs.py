@@ -1,0 +1,66 @@
+"""The run folders that earlier commands left: what they were and what they refer to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.key import Json
+
+RECORDS = ("result.json", "plan.json")
+"""The files of a run folder whose nodes name the keys of artifacts."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """A run folder. `status` is that of result.json, or `unfinished`; `keys` are of artifacts."""
+
+    folder: Path
+    status: str
+    seconds: float
+    built: int
+    reused: int
+    checkpoint: Path | None
+    keys: frozenset[str]
+
+
+def find_runs(folders: Iterable[Path]) -> Iterator[Run]:
+    """The runs below some folders, by path: every folder in which config.yaml was written."""
+    for root in folders:
+        for path in sorted(root.rglob("config.yaml")):
+            if "checkpoint" not in path.relative_to(root).parts:
+                yield read_run(path.parent)
+
+
+def read_run(folder: Path) -> Run:
+    """What is known of one run; a record that is missing or broken counts as not there."""
+    records = {name: _json(folder / name) for name in RECORDS}
+    result: dict[str, Any] = records["result.json"] or {}
+    nodes = result.get("nodes", [])
+    hits = sum(node.get("status") == "hit" for node in nodes)
+    checkpoint = result.get("checkpoint")
+    return Run(
+        folder=folder,
+        status=str(result.get("status", "unfinished")),
+        seconds=float(result.get("seconds") or 0.0),
+        built=len(nodes) - hits,
+        reused=hits,
+        checkpoint=Path(checkpoint) if checkpoint else None,
+        keys=frozenset(key for record in records.values() for key in _keys(record)),
+    )
+
+
+def _keys(record: Any) -> Iterator[str]:
+    nodes = record.get("nodes", []) if isinstance(record, dict) else record or []
+    for node in nodes:
+        yield from node.get("keys", {}).values()
+
+
+def _json(path: Path) -> Json:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

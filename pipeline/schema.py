@@ -1,0 +1,220 @@
+"""Typed configs from plain data: every key is known, every value has its type, all at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pipeline.errors import ManyErrors, UserError
+from pipeline.registry import Registry, nearest
+
+T = TypeVar("T")
+
+MISSING = "???"
+
+
+def build(
+    cls: type[T],
+    data: object,
+    path: str = "",
+    registry: Registry | None = None,
+    *,
+    told_as: Callable[[str], str] = str,
+) -> T:
+    """An instance of the dataclass `cls` from plain data (dicts, lists, scalars).
+
+    `path` is where the data stands in the config; `told_as` turns such a path into the one a
+    person wrote, for messages. A field with `metadata={"component": group}` holds a mapping with
+    a `kind` and becomes an instance of the class that the registry has for it; one with
+    `metadata={"components": group}` holds a mapping of such mappings and becomes a tuple, in order.
+
+    Raises UserError for a key that `cls` does not have, a missing one, a value of another type
+    and whatever `__post_init__` rejects; ManyErrors where there are several.
+    """
+    builder = _Builder(registry=registry or Registry(), told_as=told_as)
+    value = builder.mapping(cls, data, path)
+    problems = list({str(problem): problem for problem in builder.problems}.values())
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise ManyErrors(problems)
+    return typing.cast(T, value)
+
+
+class _Invalid:
+    """Stands for a value that could not be made; its problem has been noted."""
+
+
+_INVALID = _Invalid()
+
+
+@dataclass(slots=True)
+class _Builder:
+    """Walks data and types together and notes every problem on the way."""
+
+    registry: Registry
+    told_as: Callable[[str], str]
+    problems: list[UserError] = field(default_factory=list)
+
+    def fail(self, path: str, what: str, remedy: str = "") -> _Invalid:
+        told = self.told_as(path)
+        self.problems.append(UserError(f"{told}: {what}" if told else what, remedy=remedy))
+        return _INVALID
+
+    def mapping(self, cls: Any, data: object, path: str) -> Any:
+        """A dataclass instance, or _INVALID."""
+        if not isinstance(data, Mapping):
+            given = f"{data!r} ({_name(type(data))})"
+            return self.fail(path, f"{given} is given where a mapping belongs")
+        fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+        hints = get_type_hints(cls)
+        before = len(self.problems)
+        self.unknown_keys(data, fields, path)
+        values: dict[str, Any] = {}
+        for name, item in fields.items():
+            here = _join(path, name)
+            if name in data and data[name] != MISSING:
+                values[name] = self.field(item, hints[name], data[name], here)
+            elif name in data or _required(item):
+                self.fail(here, "is missing", f"give it, as {self.told_as(here)}=VALUE")
+        if len(self.problems) > before:
+            return _INVALID
+        try:
+            return cls(**values)
+        except ManyErrors as errors:
+            rejected = errors.errors
+        except UserError as error:
+            rejected = (error,)
+        for each in rejected:
+            self.rejected(each, fields, path)
+        return _INVALID
+
+    def rejected(self, error: UserError, fields: Mapping[str, object], path: str) -> None:
+        """Note what `__post_init__` says, with the path before the field that it speaks of."""
+        told = self.told_as(path)
+        parent, _, last = told.rpartition(".")
+        first = re.split(r"\W", error.what, maxsplit=1)[0]
+        if told and first == last and error.what[len(first) : len(first) + 1] == ".":
+            what = _join(parent, error.what)
+        elif told and not error.what.startswith(f"{told.partition('.')[0]}."):
+            what = f"{told}.{error.what}" if first in fields else f"{told}: {error.what}"
+        else:
+            what = error.what
+        self.problems.append(UserError(what, remedy=error.remedy))
+
+    def unknown_keys(
+        self, data: Mapping[Any, object], fields: Mapping[str, object], path: str
+    ) -> None:
+        for key in data:
+            if key in fields:
+                continue
+            where = self.told_as(path)
+            known = ", ".join(fields) or "none"
+            close = nearest(str(key), fields)
+            self.problems.append(
+                UserError(
+                    f"{_join(where, str(key))}: there is no such key",
+                    remedy=f"{close + ' ' if close else ''}the keys of {where or 'it'} are {known}",
+                )
+            )
+
+    def field(self, item: dataclasses.Field[Any], hint: Any, data: object, path: str) -> Any:
+        group = item.metadata.get("component")
+        if group is not None:
+            return None if data is None else self.component(group, data, path)
+        group = item.metadata.get("components")
+        if group is not None:
+            return self.components(group, data, path)
+        return self.value(hint, data, path)
+
+    def component(self, group: str, data: object, path: str) -> Any:
+        """An instance of the class that the registry has for `data["kind"]`."""
+        if not isinstance(data, Mapping) or not isinstance(data.get("kind"), str):
+            known = ", ".join(self.registry.kinds(group))
+            return self.fail(path, f"{data!r} names no kind of {group}", f"the kinds are {known}")
+        try:
+            cls = self.registry.get(group, data["kind"])
+        except UserError as error:
+            return self.fail(_join(path, "kind"), error.what, error.remedy)
+        schema = cls if dataclasses.is_dataclass(cls) else cls.Config
+        own = {name: value for name, value in data.items() if name != "kind"}
+        if any(f.name == "kind" and f.init for f in dataclasses.fields(schema)):
+            own["kind"] = data["kind"]
+        made = self.mapping(schema, own, path)
+        return made if made is _INVALID or schema is cls else cls(made)
+
+    def components(self, group: str, data: object, path: str) -> Any:
+        """A tuple of components, in the order of the mapping; none of it is an empty tuple."""
+        if data is None:
+            return ()
+        if not isinstance(data, Mapping):
+            return self.fail(path, f"{data!r} is given where a mapping by name belongs")
+        return tuple(self.component(group, data[name], _join(path, str(name))) for name in data)
+
+    def value(self, hint: Any, data: object, path: str) -> Any:
+        """A field's value by its type: nested dataclasses by this module, the rest by OmegaConf."""
+        options = get_args(hint) if _is_union(hint) else (hint,)
+        if data is None and type(None) in options:
+            return None
+        nested = [option for option in options if dataclasses.is_dataclass(option)]
+        if nested:
+            return self.mapping(nested[0], data, path)
+        for option in options:
+            arguments = get_args(option)
+            holds = arguments and dataclasses.is_dataclass(arguments[-1])
+            if holds and get_origin(option) is dict and isinstance(data, Mapping):
+                return {k: self.mapping(arguments[-1], v, _join(path, k)) for k, v in data.items()}
+            if holds and get_origin(option) is list and isinstance(data, list):
+                return [
+                    self.mapping(arguments[-1], v, f"{path}[{i}]") for i, v in enumerate(data)
+                ]
+        return self.leaf(hint, data, path)
+
+    def leaf(self, hint: Any, data: object, path: str) -> Any:
+        holder = dataclasses.make_dataclass("Holder", [("value", hint)])
+        try:
+            merged = OmegaConf.merge(OmegaConf.structured(holder), {"value": data})
+            return typing.cast(Any, OmegaConf.to_object(merged)).value
+        except OmegaConfBaseException:
+            return self.fail(path, f"{data!r} is not {_name(hint)}")
+
+
+def _required(item: dataclasses.Field[Any]) -> bool:
+    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+
+
+def _is_union(hint: Any) -> bool:
+    return get_origin(hint) in (Union, types.UnionType)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    type(None): "null",
+    list: "a list",
+    dict: "a mapping",
+}
+
+
+def _name(hint: Any) -> str:
+    """A type in words."""
+    if _is_union(hint):
+        return " or ".join(_name(option) for option in get_args(hint))
+    origin = get_origin(hint)
+    if origin in (list, dict):
+        return f"{_WORDS[origin]} in which each item is {_name(get_args(hint)[-1])}"
+    return _WORDS.get(hint, getattr(hint, "__name__", str(hint)))

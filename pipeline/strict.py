@@ -1,0 +1,70 @@
+"""Nothing in a config is read and ignored: what the graph does not use is a mistake."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.references import Path, References, leaves
+from pipeline.registry import nearest
+
+_OVERRIDE = re.compile(r"^[+~]*(?P<key>[^=@:]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenNames:
+    """Turns a path under `graph.nodes` into that of the section it came from.
+
+    `aliases` maps paths of params that are one reference to what they refer to.
+    """
+
+    aliases: Mapping[str, str]
+
+    def __call__(self, path: str) -> str:
+        for written, section in self.aliases.items():
+            if path == written or path.startswith((f"{written}.", f"{written}[")):
+                return section + path[len(written) :]
+        return path
+
+
+def without_effect(overrides: Sequence[str], unused: Sequence[str]) -> Iterator[UserError]:
+    """A problem for every command-line override in a section that the graph does not use."""
+    for given in overrides:
+        match = _OVERRIDE.match(given)
+        key = match["key"].replace("/", ".") if match else ""
+        if _within(key, unused):
+            yield UserError(f"{key}: has no effect with this graph", remedy=f"leave out {given!r}")
+
+
+def unreached(
+    raw: Mapping[str, Any], trace: References, *, typed: Collection[str], unused: Sequence[str]
+) -> Iterator[UserError]:
+    """A problem for every key of a free section that no node of the graph uses.
+
+    `raw` is the unresolved config, `typed` its keys that are not free sections, and `unused` the
+    sections (or parts of them) that the graph says it does without.
+    """
+    for path, _ in leaves({name: value for name, value in raw.items() if name not in typed}):
+        if trace.covers(path) or _within(".".join(path), unused):
+            continue
+        known = _used_beside(path, trace.reached) | (set(typed) if len(path) == 1 else set())
+        section = ".".join(path[:-1])
+        where = f"the keys of {section} that are used are" if section else "the top-level keys are"
+        listed = f"{where} {', '.join(sorted(known))}" if known else ""
+        yield UserError(
+            f"{'.'.join(path)}: nothing uses such a key with this graph",
+            remedy=" ".join(part for part in (nearest(path[-1], known), listed) if part),
+        )
+
+
+def _used_beside(path: Path, reached: Collection[Path]) -> set[str]:
+    """The names on the level of `path` that are reached, or on the way to what is."""
+    depth = len(path) - 1
+    return {p[depth] for p in reached if len(p) > depth and p[:depth] == path[:depth]}
+
+
+def _within(key: str, sections: Sequence[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in sections)
