@@ -1,0 +1,128 @@
+"""`model=llama3_8b` and its like: a model of the Hugging Face hub, identified by its commit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.key import Json
+from pipeline.stage import Artifact, Draft
+from stages.load import hub_files
+from stages.load.folder import Folder, look_into, write_folder
+from stages.load.small import check_config
+from stages.load.source import Look, SourceFacts, Work
+from stages.weights.manifest import SourceManifest
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+REPOSITORY = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HubModel:
+    """The safetensors and small files of one revision of a repository.
+
+    `config` has the numbers of the architecture, for planning before anything is downloaded.
+    Custom Python files count only with `trust_remote_code`.
+    """
+
+    id: str
+    revision: str = "main"
+    config: dict[str, Any] | None = None
+    trust_remote_code: bool = False
+    license: str | None = None
+
+    def __post_init__(self) -> None:
+        if not REPOSITORY.fullmatch(self.id) or ".." in self.id:
+            raise UserError(f"model.id is {self.id!r}", remedy="give it as owner/name")
+        if not self.revision:
+            raise UserError(
+                "model.revision is empty", remedy="give a branch, tag or commit"
+            )
+
+    def semantics(self) -> Json:
+        return {"trust_remote_code": self.trust_remote_code, "license": self.license}
+
+    def look(self, *, mode: str) -> Look:
+        commit, warnings = self.commit(mode)
+        known = hub_files.cached_config(self.id, commit) if commit else None
+        config = known or self.config
+        problems: list[UserError] = []
+        if config is None and mode == "run" and commit:
+            config = hub_files.fetch_config(self.id, commit)
+        if config is not None:
+            problems = check_config(config, trust_remote_code=self.trust_remote_code)
+        return Look(
+            facts=SourceFacts(
+                config=config,
+                identity=f"hub:{self.id}@{commit}" if commit else None,
+                bytes=None,
+                label=f"{self.id} at {self.revision}",
+            ),
+            problems=tuple(problems),
+            warnings=warnings,
+        )
+
+    def commit(self, mode: str) -> tuple[str | None, tuple[str, ...]]:
+        """The commit that `revision` means, and warnings; None in mode plan where it is unknown.
+
+        A commit is taken as it is. A branch or tag is looked up on the hub; in mode plan, offline
+        and where the hub cannot be reached, the commit that the cache remembers is taken.
+        """
+        if COMMIT.fullmatch(self.revision):
+            return self.revision, ()
+        cached = hub_files.cached_commit(self.id, self.revision)
+        if mode == "plan" or (cached and hub_files.offline()):
+            return cached, ()
+        try:
+            return hub_files.ask(self.id, self.revision).commit, ()
+        except hub_files.Unreachable as error:
+            if cached is None:
+                raise
+            return cached, (f"{error.what}; the cached commit {cached[:12]} is used",)
+
+    def plan_config(self) -> Mapping[str, Any] | None:
+        raise UserError(
+            f"the numbers of {self.id} are not known before it is downloaded",
+            remedy="give them as model.config, or run with mode=run",
+        )
+
+    def renew(self, stored: Artifact, identity: str) -> None:
+        """Download again what was removed from the hub's cache; the store holds no weights."""
+        try:
+            for file in SourceManifest.load(stored).files:
+                file.locate(stored.path)
+        except UserError:
+            self.fetch(identity.rpartition("@")[2])
+
+    def load(self, draft: Draft, identity: str | None, work: Work) -> str:
+        commit = (
+            (identity or "").rpartition("@")[2]
+            or self.commit("run")[0]
+            or self.revision
+        )
+        work.progress(0.0, f"fetching {self.id}")
+        folder = self.fetch(commit)
+        done = f"hub:{self.id}@{commit}"
+        write_folder(draft, folder, done)
+        draft.meta["license"] = self.license
+        for name, value in (self.config or {}).items():
+            told = (folder.config or {}).get(name)
+            if told is not None and told != value:
+                work.warn(
+                    f"model.config.{name} is {value}, the model's own config says {told}"
+                )
+        return done
+
+    def fetch(self, commit: str) -> Folder:
+        """The snapshot of a commit: from the cache if all of it is there, else from the hub."""
+        cached = hub_files.cached_snapshot(self.id, commit)
+        folder = look_into(cached, code=self.trust_remote_code) if cached else None
+        if folder is None or folder.problems:
+            path = hub_files.download(self.id, commit, code=self.trust_remote_code)
+            folder = look_into(path, code=self.trust_remote_code)
+        if folder.problems:
+            raise folder.problems[0]
+        return folder

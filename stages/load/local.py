@@ -1,0 +1,59 @@
+"""`model=local model.path=DIR`: a folder as transformers writes it, identified by its content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.key import Json
+from pipeline.stage import Artifact, Draft
+from stages.load.folder import content_of, look_into, write_folder
+from stages.load.source import Look, SourceFacts, Work
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LocalModel:
+    """A folder with config.json, tokenizer and safetensors.
+
+    Custom Python files of it count only with `trust_remote_code`.
+    """
+
+    path: str
+    trust_remote_code: bool = False
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.path).expanduser()
+
+    def semantics(self) -> Json:
+        return {"trust_remote_code": self.trust_remote_code}
+
+    def look(self, *, mode: str) -> Look:
+        del mode  # everything is here already
+        folder = look_into(self.folder, code=self.trust_remote_code)
+        identity = None if folder.problems else content_of(folder)
+        return Look(
+            facts=SourceFacts(
+                config=folder.config,
+                identity=identity,
+                bytes=folder.bytes,
+                label=self.path,
+            ),
+            problems=folder.problems,
+            stored_bytes=sum(path.stat().st_size for path in folder.small.values()),
+        )
+
+    def plan_config(self) -> Mapping[str, Any] | None:
+        return None  # `look` has told it
+
+    def renew(self, stored: Artifact, identity: str) -> None:
+        """Nothing to do: having been hashed by `look`, moved files are found by their content."""
+
+    def load(self, draft: Draft, identity: str | None, work: Work) -> str:
+        work.progress(0.0, f"reading {self.path}")
+        folder = look_into(self.folder, code=self.trust_remote_code)
+        now = content_of(folder)
+        write_folder(draft, folder, now)
+        return now

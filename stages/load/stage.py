@@ -1,0 +1,81 @@
+"""The load stage: it says what a model is and where its weights lie, and copies its small files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pipeline.errors import StageFailed, UserError
+from pipeline.graph import Estimate
+from pipeline.key import Json
+from pipeline.stage import Site, Stage, Survey, Task
+from stages.load.source import MODEL, Look, ModelKind, Work, each
+
+MEMORY = 600_000_000  # transformers and torch imported
+SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadConfig:
+    """Which model: a component of the group `model`."""
+
+    model: Any = field(metadata={"component": "model"})
+
+
+class Load(Stage):
+    """Output `out`: source.json (names, places, hashes of the weight files) and `model/`.
+
+    The key depends on the model's content (a hub commit, sha256 of files), not on where it lies.
+    """
+
+    kind = "load"
+    version = 1
+    Config = LoadConfig
+
+    def __init__(self, config: LoadConfig) -> None:
+        super().__init__(config)
+        self.model: ModelKind = config.model
+        self._look: Look | None = None
+
+    def survey(self, site: Site) -> Survey:
+        self._look = look = self.model.look(mode=site.mode)
+        if look.problems:
+            return Survey(
+                facts=look.facts, problems=look.problems, warnings=look.warnings
+            )
+        stored = site.own()
+        facts = look.facts
+        if stored is not None:
+            facts = replace(facts, config=stored.json(f"{MODEL}/config.json"))
+            if site.mode == "run" and facts.identity is not None:
+                try:
+                    self.model.renew(stored, facts.identity)
+                except UserError as error:
+                    return Survey(
+                        facts=facts, problems=each(error), warnings=look.warnings
+                    )
+        elif site.mode == "plan" and facts.config is None:
+            try:
+                facts = replace(facts, config=self.model.plan_config())
+            except UserError as error:
+                return Survey(facts=facts, problems=each(error), warnings=look.warnings)
+        cost = Estimate(bytes=look.stored_bytes, memory=MEMORY, seconds=SECONDS)
+        return Survey(facts=facts, warnings=look.warnings, estimates={None: cost})
+
+    def semantics(self, member: str | None) -> Json:
+        del member
+        if self._look is None:
+            self._look = self.model.look(mode="plan")
+        identity = self._look.facts.identity
+        return {"identity": identity, "model": self.model.semantics()}
+
+    def run(self, task: Task) -> None:
+        draft = task.outputs["out"]
+        known = self._look.facts.identity if self._look is not None else None
+        work = Work(scratch=task.scratch, progress=task.progress, warn=task.warn)
+        loaded = self.model.load(draft, known, work)
+        if known is not None and loaded != known:
+            raise StageFailed(
+                "the model's files changed while they were loaded",
+                remedy="run it again",
+            )

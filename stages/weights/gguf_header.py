@@ -1,0 +1,193 @@
+"""The header of a GGUF file, walked with every length checked against the file's size.
+
+Libraries for this format trust the counts they read; a file that lies about them can keep such a
+reader busy until memory ends. So a file is walked here first, and only a sound one is handed on.
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3).
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+from pipeline.errors import UserError
+
+REMEDY = "fetch or convert the file again"
+WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+STRING, ARRAY, UINT32 = 8, 9, 4
+KEPT = frozenset({"general.architecture", "general.name"})
+MOST_KEYS, MOST_TENSORS, MOST_ELEMENTS = 100_000, 1_000_000, 4_000_000
+LONGEST_NAME, MOST_DIMENSIONS = 65_536, 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GgufTensor:
+    """A tensor as stored: `shape` is in torch's order (rows first), `type` ggml's name of it."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    start: int
+    length: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GgufHeader:
+    """What a GGUF file holds. `texts` has the metadata named in KEPT."""
+
+    path: Path
+    size: int
+    texts: Mapping[str, str]
+    tensors: Mapping[str, GgufTensor]
+
+    @property
+    def architecture(self) -> str:
+        return self.texts["general.architecture"]
+
+
+def read_gguf_header(path: Path) -> GgufHeader:
+    """Walk the header of a GGUF file; UserError if it is missing, cut off or malformed."""
+    if not path.is_file():
+        raise UserError(
+            f"there is no file {path}", remedy="give the path of a .gguf file"
+        )
+    try:
+        with open(path, "rb") as file:
+            size = path.stat().st_size
+            if size < 24:
+                raise UserError(
+                    f"{path} is cut off: it has only {size} bytes", remedy=REMEDY
+                )
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return _Walk(path=path, data=data, size=size).header()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+@dataclass(slots=True)
+class _Walk:
+    path: Path
+    data: mmap.mmap
+    size: int
+    at: int = 0
+    elements: int = 0
+
+    def header(self) -> GgufHeader:
+        if self.take(4) != b"GGUF":
+            self.fail("it does not begin with 'GGUF'")
+        version, tensors, keys = self.unpack("<IQQ")
+        if version not in (2, 3):
+            self.fail(f"it is of version {version}, only 2 and 3 can be read")
+        if keys > MOST_KEYS or tensors > MOST_TENSORS:
+            self.fail(f"it announces {keys} metadata keys and {tensors} tensors")
+        texts: dict[str, str] = {}
+        alignment = 32
+        for _ in range(keys):
+            key = self.text(LONGEST_NAME)
+            kind = self.unpack("<I")[0]
+            if key in KEPT and kind == STRING:
+                texts[key] = self.text(LONGEST_NAME)
+            elif key == "general.alignment" and kind == UINT32:
+                alignment = self.unpack("<I")[0]
+            else:
+                self.skip(kind)
+        if not texts.get("general.architecture"):
+            self.fail("it does not say its architecture")
+        if alignment < 8 or alignment & (alignment - 1):
+            self.fail(f"its alignment is {alignment}")
+        entries = [self.tensor() for _ in range(tensors)]
+        start = -(-self.at // alignment) * alignment
+        placed = [self.place(start, *entry) for entry in entries]
+        return GgufHeader(
+            path=self.path,
+            size=self.size,
+            texts=texts,
+            tensors={t.name: t for t in placed},
+        )
+
+    def tensor(self) -> tuple[str, tuple[int, ...], int, int]:
+        name = self.text(LONGEST_NAME)
+        count = self.unpack("<I")[0]
+        if count > MOST_DIMENSIONS:
+            self.fail(f"tensor {name!r} has {count} dimensions")
+        shape = tuple(reversed(self.unpack(f"<{count}Q")))
+        kind, offset = self.unpack("<IQ")
+        return name, shape, kind, offset
+
+    def place(
+        self, start: int, name: str, shape: tuple[int, ...], kind: int, at: int
+    ) -> GgufTensor:
+        try:
+            stored = GGMLQuantizationType(kind)
+        except ValueError:
+            self.fail(f"tensor {name!r} is of the unknown type {kind}")
+        elements, width = GGML_QUANT_SIZES[stored]
+        if not shape or shape[-1] % elements:
+            self.fail(
+                f"tensor {name!r} of shape {list(shape)} cannot be stored as {stored.name}"
+            )
+        length = prod(shape) // elements * width
+        if start + at + length > self.size:
+            self.fail(
+                f"tensor {name!r} ends at byte {start + at + length}, the file at {self.size}"
+            )
+        return GgufTensor(
+            name=name, shape=shape, type=stored.name, start=start + at, length=length
+        )
+
+    def skip(self, kind: int) -> None:
+        if kind in WIDTHS:
+            self.take(WIDTHS[kind])
+        elif kind == STRING:
+            self.jump(self.unpack("<Q")[0])
+        elif kind == ARRAY:
+            self.skip_array()
+        else:
+            self.fail(f"a metadata value is of the unknown type {kind}")
+
+    def skip_array(self) -> None:
+        inner, count = self.unpack("<IQ")
+        self.elements += count
+        if self.elements > MOST_ELEMENTS:
+            self.fail(f"its metadata has arrays of {self.elements} elements")
+        if inner in WIDTHS:
+            self.jump(count * WIDTHS[inner])
+        elif inner == STRING:
+            for _ in range(count):
+                self.jump(self.unpack("<Q")[0])
+        else:
+            self.fail(f"a metadata array holds values of type {inner}")
+
+    def text(self, longest: int) -> str:
+        length = self.unpack("<Q")[0]
+        if length > longest:
+            self.fail(f"a name has {length} bytes")
+        try:
+            return self.take(length).decode()
+        except UnicodeDecodeError:
+            self.fail("a name is not UTF-8")
+
+    def unpack(self, form: str) -> tuple[Any, ...]:
+        return struct.unpack(form, self.take(struct.calcsize(form)))
+
+    def take(self, count: int) -> bytes:
+        before = self.at
+        self.jump(count)
+        return self.data[before : self.at]
+
+    def jump(self, count: int) -> None:
+        if self.at + count > self.size:
+            self.fail(
+                "its header goes on after the end of the file: the file is cut off"
+            )
+        self.at += count
+
+    def fail(self, why: str) -> NoReturn:
+        raise UserError(f"{self.path} is no valid GGUF file: {why}", remedy=REMEDY)

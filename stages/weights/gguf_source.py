@@ -1,0 +1,108 @@
+"""A GGUF file as a source of weights, dequantised tensor by tensor.
+
+What a tensor means (its values before quantization, its name and layout in transformers) is taken
+from the `gguf` package and from transformers' own tensor processors, one tensor at a time, so
+that a layer is read without reading the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import UserError
+from stages.weights.manifest import SourceManifest
+from stages.weights.source import TensorSpec, no_such_tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class GgufSource:
+    """Reads from one GGUF file (the protocol `WeightSource`).
+
+    `tensors`: checkpoint name as transformers has it -> {"stored": name in the file, "type":
+    ggml's name of the number format, "start" and "length": where its bytes are, "rows": shape as
+    stored, "shape": shape in transformers}. All tensors are given out as `dtype`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        tensors: Mapping[str, Any],
+        dtype: str,
+        architecture: str,
+        config: Mapping[str, Any],
+    ) -> None:
+        self.path = path
+        self.tensors = tensors
+        self.dtype = dtype
+        self.architecture = architecture
+        self.config = dict(config)
+
+    @staticmethod
+    def of(path: Path, manifest: SourceManifest) -> GgufSource:
+        """From a stored `load` result and the place where its file is now."""
+        settings = manifest.settings
+        return GgufSource(
+            path,
+            tensors=manifest.tensors or {},
+            dtype=settings["dtype"],
+            architecture=settings["architecture"],
+            config=settings["config"],
+        )
+
+    def specs(self) -> Mapping[str, TensorSpec]:
+        return {
+            name: TensorSpec(name=name, shape=tuple(entry["shape"]), dtype=self.dtype)
+            for name, entry in self.tensors.items()
+        }
+
+    def read(self, names: Iterable[str], *, device: str = "cpu") -> dict[str, Tensor]:
+        from transformers.modeling_gguf_pytorch_utils import (
+            TENSOR_PROCESSORS,
+            TensorProcessor,
+        )
+
+        make: Any = TENSOR_PROCESSORS.get(self.architecture, TensorProcessor)
+        processor = make(config=self.config)
+        found: dict[str, Tensor] = {}
+        try:
+            with open(self.path, "rb") as file:
+                for name in names:
+                    if name not in self.tensors:
+                        raise no_such_tensor(name, self.tensors, str(self.path))
+                    entry = self.tensors[name]
+                    file.seek(entry["start"])
+                    data = file.read(entry["length"])
+                    if len(data) < entry["length"]:
+                        raise UserError(f"{self.path} ends inside {entry['stored']!r}")
+                    found[name] = self._values(entry, data, processor).to(device)
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be read: {error.strerror or error}"
+            ) from error
+        return found
+
+    def _values(self, entry: Mapping[str, Any], data: bytes, processor: Any) -> Tensor:
+        import numpy as np
+        import torch
+        from gguf import GGMLQuantizationType, dequantize
+        from gguf.quants import quant_shape_to_byte_shape
+
+        from stages.weights.dtypes import torch_dtype
+
+        stored = GGMLQuantizationType[entry["type"]]
+        raw = np.frombuffer(data, dtype=np.uint8)
+        raw = raw.reshape(quant_shape_to_byte_shape(entry["rows"], stored))
+        done = processor.process(weights=dequantize(raw, stored), name=entry["stored"])
+        values = torch.from_numpy(np.array(done.weights, order="C"))
+        if values.shape != tuple(entry["shape"]):
+            raise UserError(
+                f"{entry['stored']!r} of {self.path} has the shape {list(values.shape)}, the model "
+                f"wants {list(entry['shape'])}",
+                remedy="the installed transformers reads this architecture differently: load again",
+            )
+        return values.to(torch_dtype(self.dtype))

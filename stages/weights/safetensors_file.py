@@ -1,0 +1,147 @@
+"""One safetensors file: its header checked against its size, and its tensors read by position.
+
+The `safetensors` library parses and validates the header. The bytes are read with plain reads
+into fresh memory, because tensors that it hands out keep the whole file mapped.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+
+from pipeline.errors import UserError
+from stages.weights.source import BITS, TensorSpec
+
+if TYPE_CHECKING:
+    from io import FileIO
+
+    from torch import Tensor
+
+LONGEST_HEADER = 100_000_000  # the format's own limit
+REMEDY = "fetch or convert the file again"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a tensor's bytes lie: from `start`, counted from the beginning of the file."""
+
+    spec: TensorSpec
+    start: int
+    length: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Header:
+    """What a safetensors file says about itself."""
+
+    path: Path
+    size: int
+    places: Mapping[str, Place]
+
+
+def read_header(path: Path) -> Header:
+    """Parse and check the header of a safetensors file.
+
+    Raises UserError if the file is missing, cut off or malformed, or holds an unknown dtype.
+    """
+    try:
+        size, length = _sizes(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    try:
+        with safe_open(
+            path, framework="np"
+        ) as file:  # numpy here means "without torch"
+            places = _places(file, 8 + length)
+    except (SafetensorError, UnicodeDecodeError, OSError) as error:
+        raise UserError(
+            f"{path} is no valid safetensors file: {error}", remedy=REMEDY
+        ) from error
+    except KeyError as error:
+        raise UserError(
+            f"{path} holds a tensor of the unknown dtype {error.args[0]}"
+        ) from error
+    return Header(path=path, size=size, places=places)
+
+
+def read_tensors(
+    header: Header, names: Iterable[str], *, device: str
+) -> dict[str, Tensor]:
+    """Copies of the named tensors of one file, in the order of `names`."""
+    wanted = [header.places[name] for name in names]
+    found: dict[str, Tensor] = {}
+    try:
+        with open(header.path, "rb", buffering=0) as file:
+            for place in sorted(wanted, key=lambda place: place.start):
+                found[place.spec.name] = _read(file, place).to(device)
+    except OSError as error:
+        raise UserError(
+            f"{header.path} cannot be read: {error.strerror or error}"
+        ) from error
+    return {place.spec.name: found[place.spec.name] for place in wanted}
+
+
+def _sizes(path: Path) -> tuple[int, int]:
+    """Size of the file and length of its header; checked so that no library reads past the end."""
+    if not path.is_file():
+        raise UserError(f"there is no file {path}", remedy=REMEDY)
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        first = file.read(8)
+    if len(first) < 8:
+        raise UserError(f"{path} is cut off: it has only {size} bytes", remedy=REMEDY)
+    length: int = struct.unpack("<Q", first)[0]
+    if length > LONGEST_HEADER:
+        raise UserError(
+            f"{path} is no safetensors file: it announces a header of {length} bytes",
+            remedy=REMEDY,
+        )
+    if 8 + length > size:
+        raise UserError(
+            f"{path} is cut off: it has {size} bytes, its header alone takes {8 + length}",
+            remedy=REMEDY,
+        )
+    return size, length
+
+
+def _places(file: Any, start: int) -> dict[str, Place]:
+    """Positions from sizes: the library lets no header pass whose tensors leave gaps or overlap."""
+    places: dict[str, Place] = {}
+    for name in file.offset_keys():
+        piece = file.get_slice(name)
+        shape, dtype = tuple(piece.get_shape()), piece.get_dtype()
+        length = prod(shape) * BITS[dtype] // 8
+        places[name] = Place(
+            spec=TensorSpec(name=name, shape=shape, dtype=dtype),
+            start=start,
+            length=length,
+        )
+        start += length
+    return places
+
+
+def _read(file: FileIO, place: Place) -> Tensor:
+    import torch
+
+    from stages.weights.dtypes import torch_dtype
+
+    data = torch.empty(place.length, dtype=torch.uint8)
+    view, done = data.numpy().data, 0
+    file.seek(place.start)
+    while done < place.length:  # one read returns at most 2 GiB
+        count = file.readinto(view[done:])
+        if not count:
+            raise UserError(
+                f"{file.name} ends inside {place.spec.name!r}", remedy=REMEDY
+            )
+        done += count
+    shape = place.spec.shape
+    if place.spec.dtype == "F4":  # torch packs two into an element
+        shape = (*shape[:-1], shape[-1] // 2)
+    return data.view(torch_dtype(place.spec.dtype)).reshape(shape)

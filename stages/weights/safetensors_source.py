@@ -1,0 +1,63 @@
+"""A checkpoint in safetensors files as a source of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from stages.weights.folder import Layout, read_headers
+from stages.weights.safetensors_file import Header, read_header, read_tensors
+from stages.weights.source import TensorSpec, no_such_tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class SafetensorsSource:
+    """Reads from one file or from shards (the protocol `WeightSource`).
+
+    Only the header of a shard that is read from is parsed, and only once.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self._headers: dict[str, Header] = {}
+
+    def specs(self) -> Mapping[str, TensorSpec]:
+        if len(self._headers) < len(self.layout.files):
+            self._headers = read_headers(self.layout)
+        if self.layout.tensors is None:
+            headers = self._headers.values()
+            return {
+                name: place.spec for h in headers for name, place in h.places.items()
+            }
+        return {
+            name: self._headers[file].places[name].spec
+            for name, file in self.layout.tensors.items()
+        }
+
+    def read(self, names: Iterable[str], *, device: str = "cpu") -> dict[str, Tensor]:
+        by_file: dict[str, list[str]] = {}
+        wanted = list(names)
+        for name in wanted:
+            by_file.setdefault(self._file_of(name), []).append(name)
+        found: dict[str, Tensor] = {}
+        for file, here in by_file.items():
+            header = self._header(file)
+            for name in here:
+                if name not in header.places:
+                    raise no_such_tensor(name, header.places, str(header.path))
+            found.update(read_tensors(header, here, device=device))
+        return {name: found[name] for name in wanted}
+
+    def _file_of(self, name: str) -> str:
+        if self.layout.tensors is None:
+            return next(iter(self.layout.files))
+        if name not in self.layout.tensors:
+            raise no_such_tensor(name, self.layout.tensors, self.layout.where)
+        return self.layout.tensors[name]
+
+    def _header(self, file: str) -> Header:
+        if file not in self._headers:
+            self._headers[file] = read_header(self.layout.files[file])
+        return self._headers[file]
