@@ -64,7 +64,7 @@ def collect(
             remove(remains)
     sweep_tmp(layout, kind, dry_run=dry_run)
     if not dry_run:
-        sweep_rest(layout, kind)
+        sweep_rest(layout)
     return Report(freed=freed, kept=ledger.total, entries=tuple(gone), dry_run=dry_run)
 
 
@@ -92,5 +92,5 @@ def condemned(
 
 def in_use(store: Store) -> frozenset[str]:
     with registry(store.layout, store.config.lock):
-        held = leases(store.layout, store.config.lock)
+        held = leases(store.layout)
     return frozenset[str]().union(*held.values())

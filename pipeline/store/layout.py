@@ -47,9 +47,6 @@ class Layout:
     def seal(self, key: str) -> Path:
         return self.seals / checked(key)[:2] / f"{key}.json"
 
-    def lock(self, key: str) -> Path:
-        return self.locks / f"{checked(key)}.lock"
-
     def keys(self) -> Iterator[str]:
         """Keys that have a folder, in order; whether it is valid is not looked at."""
         for shelf in sorted(self.root.glob("[0-9a-f][0-9a-f]")):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline.store.disk import replace_text
 from pipeline.store.layout import Layout
-from pipeline.store.locks import file_lock, registry, taken
+from pipeline.store.locks import file_lock, lock_path, lock_paths, registry, taken
 
 
 class Lease:
@@ -45,7 +45,8 @@ class Lease:
 def lease(layout: Layout, kind: str, keys: Iterable[str]) -> Iterator[Lease]:
     """A lease on `keys` for the time of the `with` block."""
     token = uuid.uuid4().hex
-    lock = file_lock(kind, lock_path(layout, token))
+    path = lock_path(layout.live, token, kind)
+    lock = file_lock(path)
     held = Lease(layout, kind, token)
     # The register is held meanwhile: a file that is there but not locked yet would look dead.
     with registry(layout, kind):
@@ -54,21 +55,21 @@ def lease(layout: Layout, kind: str, keys: Iterable[str]) -> Iterator[Lease]:
     try:
         yield held
     finally:
-        forget(layout, token)
+        forget(layout, path)
         lock.release()
 
 
-def leases(layout: Layout, kind: str) -> dict[str, frozenset[str]]:
+def leases(layout: Layout) -> dict[str, frozenset[str]]:
     """Token -> keys of all leases that are held, those of dead processes being removed.
 
     The caller holds the registry.
     """
     held: dict[str, frozenset[str]] = {}
-    for path in sorted(layout.live.glob("*.lock")):
+    for path in lock_paths(layout.live):
         token = path.stem
-        lock = file_lock(kind, path)
+        lock = file_lock(path)
         if taken(lock, 0):
-            forget(layout, token)
+            forget(layout, path)
             lock.release()
         else:
             held[token] = listed(layout, token)
@@ -83,10 +84,7 @@ def listed(layout: Layout, token: str) -> frozenset[str]:
     return frozenset(content["keys"])
 
 
-def forget(layout: Layout, token: str) -> None:
-    (layout.live / f"{token}.json").unlink(missing_ok=True)
-    lock_path(layout, token).unlink(missing_ok=True)
-
-
-def lock_path(layout: Layout, token: str) -> Path:
-    return layout.live / f"{token}.lock"
+def forget(layout: Layout, path: Path) -> None:
+    # The caller holds the lock on `path`: who waits on the file sees that it has no name any more.
+    (layout.live / f"{path.stem}.json").unlink(missing_ok=True)
+    path.unlink(missing_ok=True)

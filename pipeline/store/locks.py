@@ -11,13 +11,25 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from pipeline.errors import UserError
 from pipeline.store.layout import Layout
 
+FLOCK, MARKER = ".flock", ".marker"
+
 PATIENCE = 120.0
 """Seconds to wait for the registry of live runs, which nobody holds for more than an instant."""
 
 
-def file_lock(kind: str, path: Path) -> BaseFileLock:
-    """A lock on `path`: the kernel's for `flock`, else a marker file that names its process."""
-    if kind == "flock":
+def lock_path(folder: Path, name: str, kind: str) -> Path:
+    """The file of a lock. The kinds use different files: each takes the other's for held."""
+    return folder / f"{name}{FLOCK if kind == 'flock' else MARKER}"
+
+
+def lock_paths(folder: Path) -> list[Path]:
+    """The files of all locks in `folder`, of either kind."""
+    return sorted([*folder.glob(f"*{FLOCK}"), *folder.glob(f"*{MARKER}")])
+
+
+def file_lock(path: Path) -> BaseFileLock:
+    """A lock on what `lock_path` gave: the kernel's, or a marker file that names its process."""
+    if path.suffix == FLOCK:
         return FileLock(path, thread_local=False, fallback_to_soft=False)
     return SoftFileLock(path, thread_local=False)
 
@@ -39,7 +51,7 @@ def taken(lock: BaseFileLock, timeout: float) -> bool:
 @contextmanager
 def registry(layout: Layout, kind: str) -> Iterator[None]:
     """Hold the register of live runs, so that none begins while an artifact is being freed."""
-    lock = file_lock(kind, layout.live / "registry.mutex")
+    lock = file_lock(lock_path(layout.locks, "registry", kind))
     if not taken(lock, PATIENCE):
         raise UserError(
             f"{lock.lock_file} has been held for {PATIENCE:.0f} s by another process",

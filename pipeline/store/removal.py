@@ -25,7 +25,7 @@ def bury(layout: Layout, key: str) -> Path | None:
 def bury_unheld(layout: Layout, kind: str, key: str, own: Lease | None = None) -> Path | None:
     """The same, unless a lease other than `own` holds the key; None then too."""
     with registry(layout, kind):
-        others = leases(layout, kind)
+        others = leases(layout)
         if own is not None:
             others.pop(own.token, None)
         if any(key in keys for keys in others.values()):

@@ -23,9 +23,9 @@ from pipeline.store.config import StoreConfig
 from pipeline.store.disk import remove
 from pipeline.store.draft import StoredDraft
 from pipeline.store.entries import Entry, Ledger, entries
-from pipeline.store.layout import Layout
+from pipeline.store.layout import Layout, checked
 from pipeline.store.leases import Lease, lease
-from pipeline.store.locks import file_lock, taken
+from pipeline.store.locks import file_lock, lock_path, taken
 from pipeline.store.reading import Warn, fetch
 from pipeline.store.removal import bury, bury_unheld
 from pipeline.store.sweep import sweep_tmp
@@ -117,7 +117,7 @@ class Store:
             yield
             return
         with explained(self.place):
-            held = file_lock(self.config.lock, self.layout.lock(key))
+            held = file_lock(lock_path(self.layout.locks, checked(key), self.config.lock))
             if not taken(held, 0):
                 if on_wait is not None:
                     on_wait()

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.store.disk import remove
 from pipeline.store.layout import Layout
 from pipeline.store.leases import leases
-from pipeline.store.locks import file_lock, registry, taken
+from pipeline.store.locks import file_lock, lock_paths, registry, taken
 
 DAY = 86400.0
 TRASH = "trash"
@@ -23,7 +23,7 @@ def sweep_tmp(layout: Layout, kind: str, *, dry_run: bool = False) -> list[Path]
     """
     with registry(layout, kind):
         # Listed with the register held: a process that begins later is not in the list.
-        held = leases(layout, kind)
+        held = leases(layout)
         found = [path for path in layout.tmp.iterdir() if abandoned(path, held)]
     if not dry_run:
         for path in found:
@@ -39,13 +39,13 @@ def abandoned(path: Path, held: Iterable[str]) -> bool:
     return known or older_than(path, DAY)
 
 
-def sweep_rest(layout: Layout, kind: str) -> None:
+def sweep_rest(layout: Layout) -> None:
     """Remove what was quarantined over a week ago, and lock files that nobody used for a day."""
     for path in layout.quarantine.iterdir():
         if older_than(path, 7 * DAY):
             remove(path)
-    for path in stale(layout.locks.glob("*.lock")):
-        lock = file_lock(kind, path)
+    for path in stale(lock_paths(layout.locks)):
+        lock = file_lock(path)
         if taken(lock, 0):
             # Removed while held: whoever waits on the old file sees that it has no name any more.
             path.unlink(missing_ok=True)

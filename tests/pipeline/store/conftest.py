@@ -40,6 +40,6 @@ def put(store: Store, name: str, **files: bytes) -> StoredArtifact:
 
 
 def leftovers(store: Store) -> list[str]:
-    """What lies in tmp/ and live/, but for the mutex."""
+    """What lies in tmp/ and live/, but for small notes, which go after a day."""
     found = [*store.layout.tmp.iterdir(), *store.layout.live.iterdir()]
-    return sorted(path.name for path in found if path.name != "registry.mutex")
+    return sorted(path.name for path in found if not path.name.startswith("note."))

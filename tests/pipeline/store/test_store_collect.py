@@ -145,8 +145,8 @@ def test_a_file_of_two_artifacts_is_counted_once_and_freed_with_the_last(
 
 
 def test_leftovers_go_by_age(store: Store) -> None:
-    old = [store.layout.tmp / "note.x", store.layout.locks / "x.lock", store.layout.tmp / "other"]
-    young = [store.layout.tmp / "note.y", store.layout.locks / "y.lock"]
+    old = [store.layout.tmp / "note.x", store.layout.locks / "x.flock", store.layout.tmp / "other"]
+    young = [store.layout.tmp / "note.y", store.layout.locks / "y.flock"]
     for path in [*old, *young]:
         path.write_text("")
     for path in old:
