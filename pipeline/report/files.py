@@ -1,0 +1,78 @@
+"""The files a run leaves about itself: result.json and report.html, each whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pipeline.errors import UserError
+from pipeline.report.html import render
+from pipeline.report.record import RunRecord
+from pipeline.report.result import SCHEMA, assemble
+
+RESULT = "result.json"
+REPORT = "report.html"
+CONFIG = "config.yaml"
+
+
+def write_reports(run: RunRecord) -> dict[str, Any]:
+    """Write result.json and report.html into the run folder; returns the result."""
+    result = assemble(run)
+    _write(run.run_dir / RESULT, json.dumps(result, indent=1, allow_nan=False) + "\n")
+    _write(run.run_dir / REPORT, render(result, run.config))
+    return result
+
+
+def rebuild(run_dir: Path) -> Path:
+    """Make report.html of a run folder again from its result.json and config.yaml.
+
+    Returns its path. Raises UserError where the folder has no result of this schema.
+    """
+    result = read_result(run_dir)
+    _write(run_dir / REPORT, render(result, _config(run_dir / CONFIG)))
+    return run_dir / REPORT
+
+
+def read_result(run_dir: Path) -> dict[str, Any]:
+    """result.json of a run folder. Raises UserError where it is missing, broken or newer."""
+    path = run_dir / RESULT
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        schema = result["schema"]
+    except FileNotFoundError:
+        raise UserError(
+            f"there is no {path}", remedy="give the folder of a run; mode=ls lists them"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is not a result: {error}", remedy="run the command again"
+        ) from error
+    if schema != SCHEMA:
+        raise UserError(
+            f"{path} has schema {schema}, this version reads {SCHEMA}",
+            remedy="use the version of presswork that wrote it, or run the command again",
+        )
+    return dict(result)
+
+
+def _config(path: Path) -> Mapping[str, Any]:
+    try:
+        plain = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, OmegaConfBaseException) as error:
+        raise UserError(f"{path} cannot be read: {error}", remedy="restore the file") from error
+    return {str(k): v for k, v in plain.items()} if isinstance(plain, dict) else {}
+
+
+def _write(path: Path, text: str) -> None:
+    # A reader, or a kill in the middle, must never meet half a file.
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

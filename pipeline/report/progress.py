@@ -1,0 +1,178 @@
+"""What a person sees while a run goes on: a live display, or plain lines where there is none.
+
+Both are told the same by the runner. Updates may come from several threads.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn
+from rich.progress import Progress as Bars
+from rich.text import Text
+
+from pipeline.report.units import duration
+
+
+class Progress(Protocol):
+    """Follows a run: total nodes to build and how many are reused, then node by node."""
+
+    def start(self, total: int, reused: int) -> None: ...
+
+    def node_started(self, name: str) -> None: ...
+
+    def update(self, name: str, fraction: float, text: str) -> None: ...
+
+    def node_finished(self, name: str, seconds: float) -> None: ...
+
+    def message(self, text: str) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+def progress(stream: TextIO | None = None) -> Progress:
+    """A live display where `stream` (stderr) is a terminal, plain lines otherwise."""
+    out = stream if stream is not None else sys.stderr
+    console = Console(file=out, highlight=False)
+    return Live(console) if console.is_terminal and not console.is_dumb_terminal else Plain(out)
+
+
+class Plain:
+    """One line when a group of nodes is done, and now and then one while it goes on.
+
+    `calibrate 12/30` counts the nodes of a site that were built so far. `interval` is the least
+    number of seconds between two lines that tell of work going on.
+    """
+
+    def __init__(
+        self, out: TextIO, *, interval: float = 10.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._out = out
+        self._interval = interval
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._told = self._began = clock()
+        self._total = self._done = 0
+        self._site = ""
+        self._built: dict[str, int] = {}
+        self._seconds: dict[str, float] = {}
+
+    def start(self, total: int, reused: int) -> None:
+        with self._lock:
+            self._began = self._told = self._clock()
+            self._total, self._done = total, 0
+            if total or reused:
+                self._line(f"{total} nodes to run, {reused} reused")
+
+    def node_started(self, name: str) -> None:
+        del name
+
+    def update(self, name: str, fraction: float, text: str) -> None:
+        with self._lock:
+            if self._clock() - self._told >= self._interval:
+                self._line(f"{name}  {100 * fraction:.0f} %  {text}".rstrip())
+
+    def node_finished(self, name: str, seconds: float) -> None:
+        with self._lock:
+            site, member = site_of(name)
+            self._done += 1
+            self._built[site] = self._built.get(site, 0) + 1
+            self._seconds[site] = self._seconds.get(site, 0.0) + seconds
+            due = self._clock() - self._told >= self._interval
+            if not member or due or self._done == self._total:
+                self._line(self._state(site, member))
+
+    def message(self, text: str) -> None:
+        with self._lock:
+            self._line(text)
+
+    def stop(self) -> None:
+        with self._lock:
+            self._out.flush()
+
+    def _state(self, site: str, member: bool) -> str:
+        spent = duration(self._seconds[site])
+        if not member:
+            return f"{site}  {spent}"
+        elapsed = self._clock() - self._began
+        return (
+            f"{self._done}/{self._total} nodes, {duration(elapsed)}; "
+            f"{site}: {self._built[site]} built in {spent}"
+        )
+
+    def _line(self, text: str) -> None:
+        self._told = self._clock()
+        self._out.write(text + "\n")
+        self._out.flush()
+
+
+class Live:
+    """A bar over all nodes with the time that is left, and a line for each node at work."""
+
+    def __init__(self, console: Console) -> None:
+        self._lock = threading.RLock()
+        self._bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f} %"),
+            _Remaining(),
+            TextColumn("{task.fields[note]}", style="dim"),
+            console=console,
+            transient=True,
+        )
+        self._all: TaskID | None = None
+        self._nodes: dict[str, TaskID] = {}
+
+    def start(self, total: int, reused: int) -> None:
+        with self._lock:
+            note = f"{reused} reused" if reused else ""
+            if self._all is None:
+                self._all = self._bars.add_task("all nodes", total=total, note=note)
+            else:
+                self._bars.reset(self._all, total=total, note=note)
+            if total:
+                self._bars.start()
+
+    def node_started(self, name: str) -> None:
+        with self._lock:
+            self._nodes[name] = self._bars.add_task(name, total=1.0, note="")
+
+    def update(self, name: str, fraction: float, text: str) -> None:
+        with self._lock:
+            if name in self._nodes:
+                self._bars.update(self._nodes[name], completed=fraction, note=text)
+
+    def node_finished(self, name: str, seconds: float) -> None:
+        del seconds
+        with self._lock:
+            if name in self._nodes:
+                self._bars.remove_task(self._nodes.pop(name))
+            if self._all is not None:
+                self._bars.advance(self._all)
+
+    def message(self, text: str) -> None:
+        self._bars.console.print(text, markup=False, soft_wrap=True)
+
+    def stop(self) -> None:
+        with self._lock:
+            self._bars.stop()
+
+
+class _Remaining(ProgressColumn):
+    """Time spent and, on the bar of all nodes, the time that seems to be left."""
+
+    def render(self, task: Task) -> Text:
+        spent = duration(task.elapsed or 0.0)
+        left = task.time_remaining
+        return Text(f"{spent}, {duration(left)} left" if left and task.total != 1.0 else spent)
+
+
+def site_of(name: str) -> tuple[str, bool]:
+    """Site of a node and whether it is one of many: `calibrate[3]` -> ("calibrate", True)."""
+    site, bracket, _ = name.partition("[")
+    return site, bool(bracket)

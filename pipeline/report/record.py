@@ -1,0 +1,54 @@
+"""What the reports are made from: one run and its nodes, as the runner saw them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+NodeStatus = Literal["built", "hit", "waited", "idle"]
+RunStatus = Literal["ok", "failed", "interrupted"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NodeRecord:
+    """One node of a run.
+
+    `status` is `built` (this run did the work), `hit` (the store had the result), `waited`
+    (another process built it meanwhile) or `idle` (nothing that had to be built needed it).
+    `keys` maps outputs to their keys in the store. `started` is seconds since the epoch.
+    `seconds`, `peak_rss_bytes` and `bytes` are this run's; `recorded_seconds` is what the result
+    took when it was built, and `metas` what the stage said about each stored output.
+    """
+
+    name: str
+    kind: str
+    keys: Mapping[str, str]
+    status: NodeStatus
+    started: float
+    seconds: float
+    peak_rss_bytes: int
+    bytes: int
+    recorded_seconds: float = 0.0
+    metas: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRecord:
+    """One run. `config` and `plan` are plain data; `warnings` are those known before running.
+
+    `checkpoint` is None where none was written; `resume` is the command that goes on.
+    """
+
+    run_dir: Path
+    status: RunStatus
+    nodes: tuple[NodeRecord, ...]
+    config: Mapping[str, Any]
+    plan: Any
+    started: float
+    seconds: float
+    checkpoint: Path | None = None
+    warnings: tuple[str, ...] = ()
+    error: str | None = None
+    resume: str = ""

@@ -1,0 +1,104 @@
+"""result.json: the stable, versioned record of a run (schema 1).
+
+    schema, status, checkpoint, error, resume, started, seconds
+    nodes       [{name, kind, key, keys, status built|hit, seconds, started, peak_rss_bytes, bytes}]
+    layers      [{name, scheme, solver, relative_error, bits, fallback}]
+    size        {original_bytes, compressed_bytes, bits_per_weight}
+    eval        {perplexity: {original, compressed, tokens, dataset}, kl, top1_agreement}
+    generations [{prompt, original, compressed}]
+    verify      {ok, checks: [{name, ok, detail}]}      ok null: could not be checked here
+    timings     {kind: {seconds, built, reused}}
+    reuse       {hits, seconds_saved}
+    versions {..}, fallbacks [..], warnings [..], estimates [..], not_checked [..]
+
+A section that no stage spoke about is there and empty. `hit` also stands for a node that another
+process built meanwhile and for one that nothing needed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.report.merge import merge
+from pipeline.report.provenance import versions
+from pipeline.report.record import NodeRecord, RunRecord
+
+SCHEMA = 1
+
+_LISTS = ("layers", "generations", "fallbacks", "warnings", "estimates", "not_checked")
+_MAPPINGS = ("size", "eval", "verify")
+
+
+def assemble(run: RunRecord) -> dict[str, Any]:
+    """All of result.json as plain JSON data.
+
+    The stages' fragments (`meta["result"]` of their artifacts) are merged in graph order: mappings
+    by key, lists one after the other. Raises pipeline.report.merge.Conflict where two disagree.
+    """
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "status": run.status,
+        "checkpoint": str(run.checkpoint) if run.checkpoint else None,
+        "error": run.error,
+        "resume": run.resume,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(run.started)),
+        "seconds": round(run.seconds, 3),
+        "nodes": [_node(node, run.started) for node in run.nodes],
+        **{name: [] for name in _LISTS},
+        **{name: {} for name in _MAPPINGS},
+        "timings": _timings(run.nodes),
+        "reuse": _reuse(run.nodes),
+        "versions": versions(),
+    }
+    for node in run.nodes:
+        for meta in node.metas:
+            merge(result, meta.get("result", {}))
+    result["warnings"] = _warnings(run) + result["warnings"]
+    result["not_checked"] += _skipped(result["verify"])
+    return result
+
+
+def _node(node: NodeRecord, run_started: float) -> dict[str, Any]:
+    built = node.status == "built"
+    return {
+        "name": node.name,
+        "kind": node.kind,
+        "key": next(iter(node.keys.values()), ""),
+        "keys": dict(node.keys),
+        "status": "built" if built else "hit",
+        "seconds": round(node.seconds, 4),
+        "started": round(max(0.0, node.started - run_started), 4) if built else None,
+        "peak_rss_bytes": node.peak_rss_bytes,
+        "bytes": node.bytes,
+    }
+
+
+def _timings(nodes: tuple[NodeRecord, ...]) -> dict[str, dict[str, float]]:
+    by_kind: dict[str, dict[str, float]] = {}
+    for node in nodes:
+        row = by_kind.setdefault(node.kind, {"seconds": 0.0, "built": 0, "reused": 0})
+        row["seconds"] = round(row["seconds"] + node.seconds, 4)
+        row["built" if node.status == "built" else "reused"] += 1
+    return by_kind
+
+
+def _reuse(nodes: tuple[NodeRecord, ...]) -> dict[str, float]:
+    hits = [node for node in nodes if node.status != "built"]
+    saved = sum(node.recorded_seconds for node in hits)
+    return {"hits": len(hits), "seconds_saved": round(saved, 3)}
+
+
+def _warnings(run: RunRecord) -> list[str]:
+    told = list(run.warnings)
+    for node in run.nodes:
+        for meta in node.metas:
+            told += [f"{node.name}: {text}" for text in meta.get("warnings", ())]
+    return list(dict.fromkeys(told))
+
+
+def _skipped(verify: Mapping[str, Any]) -> list[str]:
+    """The checks that verify could not do here."""
+    checks = verify.get("checks", ())
+    return [f"{c['name']}: {c.get('detail', '')}" for c in checks if c.get("ok") is None]

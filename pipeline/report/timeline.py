@@ -1,0 +1,57 @@
+"""When each node ran: one lane for each kind of node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    """A node's time as shares of the whole run."""
+
+    start: float
+    width: float
+    title: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lane:
+    """All nodes of a kind: those built here as spans, those reused as a number."""
+
+    kind: str
+    spans: Sequence[Span]
+    reused: int
+    seconds: float
+    peak_rss_bytes: int
+    bytes: int
+
+
+def lanes(nodes: Sequence[Mapping[str, Any]]) -> list[Lane]:
+    """Lanes in the order in which their kinds first stand in result.json's `nodes`."""
+    whole = max(((n["started"] or 0.0) + n["seconds"] for n in nodes), default=0.0) or 1.0
+    by_kind: dict[str, list[Mapping[str, Any]]] = {}
+    for node in nodes:
+        by_kind.setdefault(node["kind"], []).append(node)
+    return [_lane(kind, rows, whole) for kind, rows in by_kind.items()]
+
+
+def _lane(kind: str, rows: Sequence[Mapping[str, Any]], whole: float) -> Lane:
+    built = [row for row in rows if row["status"] == "built"]
+    spans = [
+        Span(
+            start=row["started"] / whole,
+            width=row["seconds"] / whole,
+            title=f"{row['name']}, {row['seconds']:.2f} s",
+        )
+        for row in built
+    ]
+    return Lane(
+        kind=kind,
+        spans=spans,
+        reused=len(rows) - len(built),
+        seconds=sum(row["seconds"] for row in built),
+        peak_rss_bytes=max((row["peak_rss_bytes"] for row in built), default=0),
+        bytes=sum(row["bytes"] for row in built),
+    )

@@ -1,0 +1,47 @@
+"""Numbers for people."""
+
+from __future__ import annotations
+
+MISSING = "-"
+
+
+def size(count: float | None) -> str:
+    """Bytes: 1536 -> '1.5 kB' (powers of 1000)."""
+    if count is None:
+        return MISSING
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds: 0.42 -> '0.42 s', 75 -> '1 min 15 s', 7260 -> '2 h 01 min'."""
+    if seconds is None:
+        return MISSING
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number with so many significant digits; a dash where there is none."""
+    return MISSING if value is None else f"{value:.{digits}g}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share of one as per cent: 0.934 -> '93.4 %'."""
+    return MISSING if value is None else f"{100 * value:.{digits}f} %"
+
+
+def change(before: float | None, after: float | None) -> str:
+    """How much a number grew or shrank: (25.6, 27.8) -> '+8.6 %'."""
+    if not before or after is None:
+        return MISSING
+    return f"{100 * (after / before - 1):+.1f} %"

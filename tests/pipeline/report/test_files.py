@@ -1,0 +1,103 @@
+"""The files of a run: report.html is whole, offline and safe; it can be made again."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.report.files import read_result, rebuild, write_reports
+from tests.pipeline.report.sample import sample_run
+
+_VOID = {"meta", "br", "link", "img", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Open tags, their balance, and every address that the page refers to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> tuple[str, Page]:
+    write_reports(sample_run(tmp_path))
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    parsed = Page()
+    parsed.feed(text)
+    return text, parsed
+
+
+def test_the_page_is_well_formed_and_refers_to_nothing_outside(page: tuple[str, Page]) -> None:
+    text, parsed = page
+    assert parsed.open == []
+    assert parsed.addresses == []
+    assert "url(" not in text and "@import" not in text
+
+
+def test_what_a_model_generated_cannot_become_markup(page: tuple[str, Page]) -> None:
+    text, parsed = page
+    assert "script" not in parsed.tags
+    assert "&lt;script&gt;alert(1)" in text
+
+
+def test_warnings_and_fallbacks_stand_before_everything_else(page: tuple[str, Page]) -> None:
+    text, _ = page
+    assert 0 < text.index("Gram matrix singular") < text.index("Before and after")
+    assert text.index("91 % of the disk") < text.index("Before and after")
+
+
+def test_every_layer_has_a_cell_that_says_its_error(page: tuple[str, Page]) -> None:
+    text, _ = page
+    titles = re.findall(r"<title>(model\.layers\.\d+\.[^,]+), relative error", text)
+    assert len(set(titles)) == 30 * 7
+
+
+def test_the_page_stays_small_and_grows_with_depth_only(tmp_path: Path) -> None:
+    write_reports(sample_run(tmp_path))
+    assert (tmp_path / "report.html").stat().st_size < 300_000
+    write_reports(sample_run(tmp_path, layers=128))
+    assert (tmp_path / "report.html").stat().st_size < 2_000_000
+
+
+def test_the_page_can_be_made_again_from_what_the_run_left(tmp_path: Path) -> None:
+    run = sample_run(tmp_path)
+    write_reports(run)
+    (tmp_path / "config.yaml").write_text(json.dumps(run.config), encoding="utf-8")
+    first = (tmp_path / "report.html").read_bytes()
+    (tmp_path / "report.html").unlink()
+    assert rebuild(tmp_path).read_bytes() == first
+
+
+def test_a_failed_run_has_a_page_with_its_error_and_how_to_go_on(tmp_path: Path) -> None:
+    run = sample_run(tmp_path, layers=1, status="failed")
+    write_reports(run)
+    assert "python -m pipeline" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 99}'])
+def test_what_is_not_a_result_of_this_schema_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "result.json").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"result\.json"):
+        read_result(tmp_path)
+
+
+def test_a_folder_without_a_result_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(str(tmp_path))):
+        rebuild(tmp_path)
