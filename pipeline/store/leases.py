@@ -13,6 +13,7 @@ from pathlib import Path
 from pipeline.store.disk import replace_text
 from pipeline.store.layout import Layout
 from pipeline.store.locks import file_lock, lock_path, lock_paths, registry, taken
+from pipeline.store.trouble import Place, explained
 
 
 class Lease:
@@ -31,7 +32,7 @@ class Lease:
 
     def extend(self, keys: Iterable[str]) -> None:
         """Hold these keys too. What is found in the store after this call stays there."""
-        with registry(self._layout, self._kind):
+        with explained(Place(root=self._layout.root)), registry(self._layout, self._kind):
             self._write(keys)
 
     def _write(self, keys: Iterable[str]) -> None:
@@ -48,15 +49,16 @@ def lease(layout: Layout, kind: str, keys: Iterable[str]) -> Iterator[Lease]:
     path = lock_path(layout.live, token, kind)
     lock = file_lock(path)
     held = Lease(layout, kind, token)
-    # The register is held meanwhile: a file that is there but not locked yet would look dead.
-    with registry(layout, kind):
-        taken(lock, -1)
-        held._write(keys)
     try:
+        # The register is held meanwhile: a file that is there but not locked yet looks dead.
+        with registry(layout, kind):
+            taken(lock, -1)
+            held._write(keys)
         yield held
     finally:
-        forget(layout, path)
-        lock.release()
+        if lock.is_locked:
+            forget(layout, path)
+            lock.release()
 
 
 def leases(layout: Layout) -> dict[str, frozenset[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from pipeline.errors import UserError
 from pipeline.store.layout import Layout
 
 FLOCK, MARKER = ".flock", ".marker"
+
+UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 PATIENCE = 120.0
 """Seconds to wait for the registry of live runs, which nobody holds for more than an instant."""
@@ -41,6 +44,8 @@ def taken(lock: BaseFileLock, timeout: float) -> bool:
     except Timeout:
         return False
     except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in UNSUPPORTED:
+            raise
         raise UserError(
             f"{lock.lock_file} cannot be locked: {error}",
             remedy="if the file system has no flock, say store.lock=soft",

@@ -10,7 +10,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -134,11 +134,13 @@ class Store:
         `extend` on what it gives adds keys. Also clears away what dead processes left in `tmp/`.
         """
         wanted = frozenset(keys)
-        with explained(self.place):
-            sweep_tmp(self.layout, self.config.lock)
-        with lease(self.layout, self.config.lock, wanted) as held:
-            for key in wanted:
-                self.touch(key)
+        with ExitStack() as stack:
+            # Not around the block: what goes wrong in there may have nothing to do with the store.
+            with explained(self.place):
+                sweep_tmp(self.layout, self.config.lock)
+                held = stack.enter_context(lease(self.layout, self.config.lock, wanted))
+                for key in wanted:
+                    self.touch(key)
             yield held
 
     def touch(self, key: str) -> None:

@@ -122,3 +122,17 @@ def test_a_folder_without_permission_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Permission denied"):
         Store(StoreConfig(dir=str(tmp_path / "store")))
     tmp_path.chmod(0o700)
+
+
+def test_a_full_disk_is_said_when_a_run_registers(small: Path) -> None:
+    store = Store(StoreConfig(dir=str(small / "store")))
+    with store.live([]) as lease:
+        (small / "ballast").write_bytes(bytes(store.free_bytes()))
+        with pytest.raises(UserError, match="no space left"):
+            lease.extend(digest(number) for number in range(100))
+    with (
+        pytest.raises(UserError, match="no space left"),
+        store.live(digest(number) for number in range(100)),
+    ):
+        pass
+    assert leftovers(store) == []
