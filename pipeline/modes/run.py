@@ -24,7 +24,7 @@ from pipeline.report.record import NodeRecord, RunRecord, RunStatus
 from pipeline.report.summary import print_summary
 from pipeline.runner.local import LocalRunner
 from pipeline.runner.preflight import check_room
-from pipeline.store import Store, StoredArtifact, link_tree
+from pipeline.store import Store, StoredArtifact, collect, link_tree
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,8 @@ class _Run:
         check_room(self.plan, self.store.free_bytes(), str(self.store.root))
         self.runner.run(expanded.graph)
         self.publish(expanded.graph)
+        if self.config.store.max_bytes is not None:
+            collect(self.store, dry_run=False)
 
     def publish(self, graph: Graph) -> None:
         """Link the results that sites publish into the run folder, under their names."""

@@ -12,13 +12,14 @@ from typing import Any
 
 from pipeline.errors import StageFailed, UserError
 from pipeline.graph import Graph, Node, Ref
+from pipeline.key import canonical
 from pipeline.plan import Plan, make_plan
 from pipeline.runner.memory import peak_rss_bytes, reset_peak
 from pipeline.runner.outcome import Outcome, Watcher
 from pipeline.runner.queue import ReadyQueue
 from pipeline.runner.release import Releases
 from pipeline.stage import Artifact, Stage, Task
-from pipeline.store import Store
+from pipeline.store import Lease, Store
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class LocalRunner:
         with self.store.live(plan.keys()) as live:
             while plan.building():
                 try:
-                    self._execute(plan)
+                    self._execute(plan, live)
                 except Vanished as error:
                     if str(error) in lost:
                         raise StageFailed(
@@ -104,25 +105,30 @@ class LocalRunner:
         artifact = self.store.get(graph.keys[Ref(node=node.name, output=output)])
         return artifact.bytes if artifact is not None else 0
 
-    def _execute(self, plan: Plan) -> None:
+    def _execute(self, plan: Plan, live: Lease) -> None:
         queue = ReadyQueue(plan)
         releases = Releases(plan, self._transient)
+
+        def after(name: str) -> None:
+            queue.done(name)
+            for ref in releases.finished(name):
+                self.store.drop(plan.graph.keys[ref], own=live)
+
         run_one = partial(self._build, plan)
         if self.workers == 1:
             while (name := queue.pop()) is not None:
                 run_one(name)
-                self._after(name, queue, releases, plan.graph)
+                after(name)
             return
         with ThreadPoolExecutor(self.workers, thread_name_prefix="worker") as pool:
-            self._execute_in(pool, run_one, queue, releases, plan.graph)
+            self._execute_in(pool, run_one, queue, after)
 
     def _execute_in(
         self,
         pool: ThreadPoolExecutor,
         run_one: Callable[[str], None],
         queue: ReadyQueue,
-        releases: Releases,
-        graph: Graph,
+        after: Callable[[str], None],
     ) -> None:
         running: dict[Future[None], str] = {}
         try:
@@ -132,7 +138,7 @@ class LocalRunner:
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     future.result()
-                    self._after(running.pop(future), queue, releases, graph)
+                    after(running.pop(future))
         except BaseException:
             for future in running:
                 future.cancel()
@@ -140,11 +146,6 @@ class LocalRunner:
 
     def _transient(self, site: str) -> frozenset[str]:
         return frozenset() if self.keep_transient else self.stages[site].transient()
-
-    def _after(self, name: str, queue: ReadyQueue, releases: Releases, graph: Graph) -> None:
-        queue.done(name)
-        for ref in releases.finished(name):
-            self.store.drop(graph.keys[ref])
 
     def _build(self, plan: Plan, name: str) -> None:
         """Build the missing outputs of one node, unless another process did while we waited."""
@@ -193,6 +194,7 @@ class LocalRunner:
             try:
                 self.stages[node.site].run(task)
             except UserError as error:
+                self._check_inputs(graph, node)
                 raise StageFailed(f"{node.name}: {error.what}", remedy=error.remedy) from error
             for draft in drafts.values():
                 if warnings:
@@ -200,6 +202,12 @@ class LocalRunner:
                 draft.record["peak_rss_bytes"] = peak_rss_bytes()
         for text in warnings:
             self.watcher.message(f"warning: {node.name}: {text}")
+
+    def _check_inputs(self, graph: Graph, node: Node) -> None:
+        """Look whether a failure came from a damaged input; it is put aside and built again."""
+        for ref in node.inputs.values():
+            if not self.store.check(graph.keys[ref]):
+                raise Vanished(f"{ref.node}.{ref.output}")
 
     def _input(self, graph: Graph, ref: Ref) -> Artifact:
         artifact = self.store.get(graph.keys[ref])
@@ -225,6 +233,6 @@ def _identity(graph: Graph, node: Node, output: str) -> dict[str, Any]:
         "node": node.name,
         "output": output,
         "version": node.version,
-        "params": node.params,
+        "params": canonical(node.params),
         "inputs": {name: graph.keys[ref] for name, ref in node.inputs.items()},
     }

@@ -79,7 +79,9 @@ def test_the_page_stays_small_and_grows_with_depth_only(tmp_path: Path) -> None:
 def test_the_page_can_be_made_again_from_what_the_run_left(tmp_path: Path) -> None:
     run = sample_run(tmp_path)
     write_reports(run)
-    (tmp_path / "config.yaml").write_text(json.dumps(run.config), encoding="utf-8")
+    (tmp_path / "config.yaml").write_text(
+        json.dumps({"defaults": ["base"], **run.config}), encoding="utf-8"
+    )
     first = (tmp_path / "report.html").read_bytes()
     (tmp_path / "report.html").unlink()
     assert rebuild(tmp_path).read_bytes() == first
