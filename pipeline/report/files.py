@@ -68,7 +68,9 @@ def _config(path: Path) -> Mapping[str, Any]:
         return {}
     except (OSError, ValueError, OmegaConfBaseException) as error:
         raise UserError(f"{path} cannot be read: {error}", remedy="restore the file") from error
-    return {str(k): v for k, v in plain.items()} if isinstance(plain, dict) else {}
+    # `defaults` only says how the file is composed again; it is no part of the config.
+    keys = plain if isinstance(plain, dict) else {}
+    return {str(name): value for name, value in keys.items() if name != "defaults"}
 
 
 def _write(path: Path, text: str) -> None:
