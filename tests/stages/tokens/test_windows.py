@@ -29,7 +29,7 @@ def test_windows_are_pieces_of_the_stream(bos):
     stream = np.arange(100, 133, dtype=np.int32)
     count = window_count(len(stream), 8, bos)
     cut = windows(stream, list(range(count)), 8, bos)
-    assert cut.shape == (count, 8) and count == (4 if bos is None else 4)
+    assert cut.shape == (4, 8)
     body = cut if bos is None else cut[:, 1:]
     assert (body.reshape(-1) == stream[: body.size]).all()
     assert bos is None or (cut[:, 0] == bos).all()

@@ -1,0 +1,1 @@
+"""Evaluation: original and compressed model compared on text, streamed layer by layer."""

@@ -1,0 +1,56 @@
+"""The weights that are evaluated: the original's, or those of a compressed checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pipeline.errors import StageFailed
+from pipeline.stage import Artifact
+from stages.formats.activations import InputRule
+from stages.formats.decompress import Decompressed
+from stages.model.blueprint import Blueprint
+from stages.weights import WeightSource, open_checkpoint, open_source
+
+FOLDER = "checkpoint"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """Dense weights by their checkpoint names, and how Linears (by name) quantize their inputs."""
+
+    source: WeightSource
+    rules: Mapping[str, InputRule]
+
+
+def original(source: Artifact) -> Candidate:
+    """The model as it was loaded."""
+    return Candidate(source=open_source(source), rules={})
+
+
+def compressed(folder: Path, blueprint: Blueprint) -> Candidate:
+    """A compressed-tensors checkpoint of the blueprint's model, or a dense one.
+
+    Raises StageFailed for a checkpoint without a readable config.json.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise StageFailed(f"the checkpoint in {folder} has no readable config.json") from error
+    source = open_checkpoint(folder)
+    if not config.get("quantization_config"):
+        return Candidate(source=source, rules={})
+    dense = Decompressed(source, config["quantization_config"], getattr(torch, blueprint.dtype))
+    prefixes = {linear.name: linear.prefix for linear in blueprint.linears()}
+    return Candidate(source=dense, rules=dense.input_rules(prefixes))
+
+
+def candidate(inputs: Mapping[str, Artifact], blueprint: Blueprint) -> Candidate:
+    """The checkpoint where `inputs` has one, else the model as it was loaded."""
+    if "checkpoint" in inputs:
+        return compressed(inputs["checkpoint"].path / FOLDER, blueprint)
+    return original(inputs["source"])

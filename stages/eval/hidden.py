@@ -1,0 +1,64 @@
+"""The stage `hidden`: what the lm_head of a model is given, for every token of the samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from pipeline.errors import UserError
+from pipeline.stage import Site, Stage, Survey, Task
+from stages.eval.estimates import hidden_estimate
+from stages.numerics import Numerics
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HiddenConfig:
+    """`batch_size` sequences run at once; it can change the order of sums."""
+
+    batch_size: int = 4
+    numerics: Numerics = field(default_factory=Numerics)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UserError(f"batch_size is {self.batch_size}", remedy="give 1 or more")
+
+
+class Hidden(Stage):
+    """Makes `00000.safetensors`, ...: for each batch `hidden` [b, T, hidden] after the final norm.
+
+    With an input `checkpoint` (the result of save) the compressed model runs, inputs quantized as
+    engines quantize them; without it the original.
+    """
+
+    kind: ClassVar[str] = "hidden"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("compressed-tensors", "torch", "transformers")
+    Config: ClassVar[type] = HiddenConfig
+
+    def survey(self, site: Site) -> Survey:
+        facts = site.facts
+        estimate = hidden_estimate(facts.get("model"), facts.get("tokens"), self.config.batch_size)
+        return Survey(estimates={None: estimate})
+
+    def run(self, task: Task) -> None:
+        config: HiddenConfig = self.config
+        config.numerics.apply()
+        from stages.eval.candidate import candidate
+        from stages.eval.samples import Samples
+        from stages.eval.stream import final_states, write_batch
+        from stages.model.blueprint import Blueprint
+        from stages.model.skeleton import skeleton
+
+        draft = task.outputs["out"]
+        blueprint = Blueprint.load(task.inputs["model"])
+        samples = Samples.load(task.inputs["tokens"], config.batch_size)
+        states = final_states(
+            skeleton(blueprint, device=config.numerics.device),
+            candidate(task.inputs, blueprint),
+            samples,
+            task.scratch / "boundaries",
+            task.progress,
+        )
+        for i, hidden in enumerate(states):
+            write_batch(draft.path / f"{i:05d}.safetensors", hidden)
+        draft.meta.update(batch_size=config.batch_size, tokens=int(samples.lengths.sum()))

@@ -1,0 +1,38 @@
+"""Token samples as the evaluation reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline.stage import Artifact
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Samples:
+    """ids: int64 [N, T], padded on the right; lengths: int64 [N]; batches of `batch_size` rows."""
+
+    ids: Tensor
+    lengths: Tensor
+    batch_size: int
+
+    @staticmethod
+    def load(tokens: Artifact, batch_size: int) -> Samples:
+        """Read the result of a `tokens` node."""
+        tensors = load_file(tokens.file("tokens.safetensors"))
+        return Samples(
+            ids=tensors["input_ids"].long(),
+            lengths=tensors["lengths"].long(),
+            batch_size=batch_size,
+        )
+
+    @property
+    def batches(self) -> list[slice]:
+        """The rows of each batch, in order."""
+        rows = len(self.ids)
+        return [
+            slice(start, min(start + self.batch_size, rows))
+            for start in range(0, rows, self.batch_size)
+        ]
