@@ -5,7 +5,7 @@ No torch and no transformers are imported here, so that a plan and a fully cache
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -131,7 +131,7 @@ class Blueprint:
             values = dict(data)
             values["layers"] = tuple(_subgraph(layer) for layer in data["layers"])
             values["outside_shapes"] = _shapes(data["outside_shapes"])
-            values["outside_linears"] = tuple(LinearSpec(**spec) for spec in data["outside_linears"])
+            values["outside_linears"] = _linears(data["outside_linears"])
             values["carried"] = tuple(data["carried"])
             return cls(**values)
         except (KeyError, TypeError) as error:
@@ -146,13 +146,17 @@ class Blueprint:
         return cls.from_json(artifact.json(FILE))
 
 
+def _linears(data: Iterable[Mapping[str, Any]]) -> tuple[LinearSpec, ...]:
+    return tuple(LinearSpec(**spec) for spec in data)
+
+
 def _shapes(data: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(shape) for name, shape in data.items()}
 
 
 def _subgraph(data: Mapping[str, Any]) -> Subgraph:
     values = dict(data)
-    values["linears"] = tuple(LinearSpec(**spec) for spec in data["linears"])
+    values["linears"] = _linears(data["linears"])
     values["shapes"] = _shapes(data["shapes"])
     values["pairs"] = tuple(
         Pair(**{**pair, "targets": tuple(pair["targets"])}) for pair in data["pairs"]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import (
     CONFIG_MAPPING,
@@ -35,16 +39,25 @@ class Tree:
 
 def config_of(config: Mapping[str, Any]) -> PreTrainedConfig:
     """The transformers config of a parsed config.json; UserError if its model_type is unknown."""
-    model_type = config.get("model_type")
+    model_type = str(config.get("model_type"))
     if model_type not in CONFIG_MAPPING:
-        close = get_close_matches(str(model_type), list(CONFIG_MAPPING.keys()), n=1)
+        close = get_close_matches(model_type, list(CONFIG_MAPPING.keys()), n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise UserError(
             f"config.json has model_type {model_type!r}, which transformers does not know",
             remedy=f"{hint}use a model that transformers has, or a newer transformers",
         )
     plain = {name: value for name, value in config.items() if name != "quantization_config"}
-    made: PreTrainedConfig = CONFIG_MAPPING[model_type].from_dict(plain)
+    with TemporaryDirectory() as folder:
+        # Through a file, because only that way transformers decodes what JSON has no number for.
+        Path(folder, "config.json").write_text(json.dumps(plain), encoding="utf-8")
+        try:
+            made: PreTrainedConfig = CONFIG_MAPPING[model_type].from_pretrained(folder)
+        except (StrictDataclassError, ValueError, TypeError) as error:
+            raise UserError(
+                f"config.json is not a valid {model_type} config: {error}",
+                remedy="correct it, or fetch the model again",
+            ) from error
     made.use_cache = False
     return made
 
@@ -60,20 +73,18 @@ def meta_model(config: PreTrainedConfig, dtype: str) -> PreTrainedModel:
 
     Raises UserError where transformers has no class that generates text for it.
     """
-    for mapping in (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING):
-        if type(config) in mapping:
-            break
-    else:
+    mappings = (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING)
+    classes: list[Any] = [mapping[type(config)] for mapping in mappings if type(config) in mapping]
+    if not classes:
         raise UserError(
             f"transformers has no causal language model for model_type {config.model_type!r}",
             remedy="use a decoder-only language model",
         )
     with torch.device("meta"):
-        model: PreTrainedModel = mapping[type(config)]._from_config(
-            config, dtype=getattr(torch, dtype)
-        )
+        model: PreTrainedModel = classes[0]._from_config(config, dtype=getattr(torch, dtype))
     model.requires_grad_(False)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def tree_of(model: PreTrainedModel) -> Tree:

@@ -15,7 +15,7 @@ from stages.model.blueprint import Blueprint, LinearSpec, Subgraph
 from stages.model.build import Tree, config_of, dtype_of, meta_model, tree_of
 from stages.model.families import FAMILIES, fused_groups, smoothing_pairs
 from stages.model.names import Names, expected_names, map_names
-from stages.model.patching import patched, patches
+from stages.model.patching import Patched, patched, patched_modules, patches
 
 
 class TensorShape(Protocol):
@@ -30,7 +30,7 @@ def blueprint_of(
     *,
     experts: str = "all",
     specs: Mapping[str, TensorShape] | None = None,
-    by_class: Mapping[str, type] | None = None,
+    by_class: Mapping[str, type[Patched]] | None = None,
 ) -> Blueprint:
     """The blueprint of the model of a parsed config.json.
 
@@ -46,8 +46,7 @@ def blueprint_of(
     found = patches() if by_class is None else by_class
     with patched(model, found) as replaced:
         patched_as = {name: type(module).__name__ for name, module in replaced.items()}
-        new = {name: model.get_submodule(name) for name in replaced}
-        names = _map_unpatched(model, replaced, new, shapes)
+        names = _map_unpatched(model, replaced, shapes)
         tree = tree_of(model)
         _check(model, tree, names, shapes)
         return _assemble(config, model, tree, names, dtype, experts, patched_as)
@@ -56,14 +55,15 @@ def blueprint_of(
 def _map_unpatched(
     model: PreTrainedModel,
     replaced: Mapping[str, nn.Module],
-    new: Mapping[str, nn.Module],
     checkpoint: Iterable[str],
 ) -> Names:
     # The mapping is for the tree as transformers has it, so the patches step aside meanwhile.
+    new = {name: model.get_submodule(name) for name in replaced}
+    claims = patched_modules(model, replaced)
     for name, module in replaced.items():
         model.set_submodule(name, module)
     try:
-        return map_names(model, new, checkpoint)
+        return map_names(model, claims, checkpoint)
     finally:
         for name, module in new.items():
             model.set_submodule(name, module)

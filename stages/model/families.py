@@ -76,13 +76,18 @@ def fused_groups(linears: Iterable[LinearSpec]) -> tuple[tuple[str, ...], ...]:
     names = {linear.name for linear in linears}
     parents = dict.fromkeys(name.rpartition(".")[0] for name in names)
     groups = (
-        tuple(f"{parent}.{leaf}" for leaf in leaves) for parent in sorted(parents) for leaves in FUSED
+        tuple(f"{parent}.{leaf}" for leaf in leaves)
+        for parent in sorted(parents)
+        for leaves in FUSED
     )
     return tuple(group for group in groups if names.issuperset(group))
 
 
 def smoothing_pairs(
-    family: Family | None, layer: str, modules: Iterable[str], linears: Iterable[LinearSpec],
+    family: Family | None,
+    layer: str,
+    modules: Iterable[str],
+    linears: Iterable[LinearSpec],
     head_dim: int,
 ) -> tuple[Pair, ...]:
     """The pairs of one decoder layer; `modules` are the names of all its modules.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
@@ -17,6 +17,7 @@ from transformers.core_model_loading import (
 )
 
 from pipeline.errors import UserError
+from stages.model.patching import Patched
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +44,7 @@ def expected_names(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
 
 
 def map_names(
-    model: PreTrainedModel, replaced: Mapping[str, nn.Module], checkpoint: Iterable[str]
+    model: PreTrainedModel, replaced: Mapping[str, Patched], checkpoint: Iterable[str]
 ) -> Names:
     """Map the tensors of a checkpoint to the parameters of the patched tree.
 
@@ -88,7 +89,7 @@ def _claimed(
     target: str,
     pattern: str,
     converter: WeightConverter,
-    replaced: Mapping[str, nn.Module],
+    replaced: Mapping[str, Patched],
 ) -> str | None:
     """The parameter of a patch that takes the tensor, None if no patch is there."""
     module, _, leaf = target.rpartition(".")
@@ -97,7 +98,7 @@ def _claimed(
     indices = re.search(re.escape(pattern).replace(r"\*", r"(\d+)"), renamed)
     index = int(indices.group(1)) if indices and indices.groups() else 0
     operations = tuple(type(operation).__name__ for operation in converter.operations)
-    claim = replaced[module].claim(  # type: ignore[operator]  # a Patched module
+    claim = replaced[module].claim(
         leaf, converter.source_patterns.index(pattern), index, operations
     )
     return f"{module}.{claim}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, cast
 
 from torch import nn
 
@@ -34,13 +34,18 @@ class Patched(Protocol):
         ...
 
 
-def patches() -> Mapping[str, type]:
+def patches() -> Mapping[str, type[Patched]]:
     """All known patches by the name of the class that they replace."""
     registry = Registry.load()
     return {kind: registry.get(GROUP, kind) for kind in registry.kinds(GROUP)}
 
 
-def apply_patches(model: nn.Module, by_class: Mapping[str, type]) -> dict[str, nn.Module]:
+def patched_modules(model: nn.Module, names: Iterable[str]) -> dict[str, Patched]:
+    """The modules that have taken the place of others, by name."""
+    return {name: cast(Patched, model.get_submodule(name)) for name in names}
+
+
+def apply_patches(model: nn.Module, by_class: Mapping[str, type[Patched]]) -> dict[str, nn.Module]:
     """Replace every module of `model` whose class has a patch.
 
     Returns the replaced modules by name, which `revert_patches` takes.
@@ -62,7 +67,9 @@ def revert_patches(model: nn.Module, replaced: Mapping[str, nn.Module]) -> None:
 
 
 @contextmanager
-def patched(model: nn.Module, by_class: Mapping[str, type]) -> Iterator[dict[str, nn.Module]]:
+def patched(
+    model: nn.Module, by_class: Mapping[str, type[Patched]]
+) -> Iterator[dict[str, nn.Module]]:
     """Within it, `model` is patched; yields the replaced modules by name."""
     replaced = apply_patches(model, by_class)
     try:

@@ -14,7 +14,7 @@ from transformers.core_model_loading import build_glob_alternation
 from pipeline.errors import StageFailed, UserError
 from stages.model.blueprint import Blueprint
 from stages.model.build import config_of, meta_model
-from stages.model.patching import apply_patches, patches, revert_patches
+from stages.model.patching import Patched, apply_patches, patches, revert_patches
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +81,7 @@ def skeleton(
     blueprint: Blueprint,
     *,
     device: str = "cpu",
-    by_class: Mapping[str, type] | None = None,
+    by_class: Mapping[str, type[Patched]] | None = None,
 ) -> Skeleton:
     """Build the skeleton of a blueprint; see :class:`Skeleton`.
 
@@ -121,7 +121,7 @@ def _fill_computed(model: PreTrainedModel, device: torch.device) -> None:
 def _find(model: nn.Module, name: str) -> Tensor:
     parent, _, leaf = name.rpartition(".")
     module = model.get_submodule(parent)
-    tensor = module._parameters.get(leaf)
+    tensor: Tensor | None = module._parameters.get(leaf)
     if tensor is None:
         tensor = module._buffers.get(leaf)
     if tensor is None:

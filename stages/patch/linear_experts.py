@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import torch
@@ -24,10 +25,10 @@ class LinearExpert(nn.Module):
 
     def __init__(self, hidden: int, intermediate: int, like: Tensor) -> None:
         super().__init__()
-        made = {"bias": False, "device": "meta", "dtype": like.dtype}
-        self.gate_proj = nn.Linear(hidden, intermediate, **made)
-        self.up_proj = nn.Linear(hidden, intermediate, **made)
-        self.down_proj = nn.Linear(intermediate, hidden, **made)
+        linear = partial(nn.Linear, bias=False, device="meta", dtype=like.dtype)
+        self.gate_proj = linear(hidden, intermediate)
+        self.up_proj = linear(hidden, intermediate)
+        self.down_proj = linear(intermediate, hidden)
 
 
 class LinearExperts(nn.ModuleList):

@@ -16,10 +16,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from stages.model import Blueprint
 from stages.model.draw import blueprint_of
+from stages.model.patching import Patched
 from stages.model.skeleton import Skeleton, skeleton
 from stages.patch.linear_experts import LinearExperts
 
-PATCHES: Mapping[str, type] = {
+PATCHES: Mapping[str, type[Patched]] = {
     name: LinearExperts
     for name in ("Qwen3MoeExperts", "MixtralExperts", "Qwen2MoeExperts", "OlmoeExperts")
 }
@@ -59,7 +60,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "exaone4": {**WINDOW, "layer_types": TYPES},
     "gpt2": {"n_embd": 64, "n_layer": 4, "n_head": 4, "n_positions": 128},
     "falcon_h1": {
-        "mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 16,
+        "mamba_d_ssm": 64,
+        "mamba_n_heads": 4,
+        "mamba_d_head": 16,
+        "mamba_d_state": 16,
         "mamba_chunk_size": 16,
     },
 }
@@ -103,11 +107,12 @@ class Tiny:
         )
         return model.eval()
 
-    def blueprint(self) -> Blueprint:
-        return blueprint_of(self.config, specs=self.source.specs(), by_class=PATCHES)
+    def blueprint(self, *, experts: str = "all") -> Blueprint:
+        specs = self.source.specs()
+        return blueprint_of(self.config, experts=experts, specs=specs, by_class=PATCHES)
 
-    def skeleton(self) -> Skeleton:
-        return skeleton(self.blueprint(), by_class=PATCHES)
+    def skeleton(self, *, experts: str = "all") -> Skeleton:
+        return skeleton(self.blueprint(experts=experts), by_class=PATCHES)
 
 
 def tiny(family: str, folder: Path, *, dtype: torch.dtype = torch.float32, **changes: Any) -> Tiny:

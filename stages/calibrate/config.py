@@ -1,0 +1,44 @@
+"""The schema of `calibrate` in the config, shared by calibrate and propagate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pipeline.errors import UserError
+from stages.numerics import Numerics
+
+PROPAGATE = ("compressed", "original")
+EXPERTS = ("all", "routed")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CalibrateConfig:
+    """How the calibration data goes through the model.
+
+    `propagate` only decides how the graph is wired, so no key needs it; `experts` is part of the
+    key of `patch`, whose result says it again.
+    """
+
+    propagate: str = field(default="compressed", metadata={"key": False})
+    experts: str = field(default="all", metadata={"key": False})
+    batch_size: int = 4
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("propagate", PROPAGATE), ("experts", EXPERTS)):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise UserError(
+                    f"calibrate.{name} is {value!r}", remedy=f"choose one of {', '.join(allowed)}"
+                )
+        if self.batch_size < 1:
+            raise UserError(
+                f"calibrate.batch_size is {self.batch_size}", remedy="give 1 or more sequences"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerConfig:
+    """`batch_size` and `numerics` decide the order of sums, and so are part of the key."""
+
+    calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
+    numerics: Numerics = field(default_factory=Numerics)

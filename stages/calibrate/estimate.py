@@ -1,0 +1,48 @@
+"""What calibrating or propagating one layer is expected to cost."""
+
+from __future__ import annotations
+
+from pipeline.graph import Estimate
+from pipeline.stage import Site
+from stages.model.blueprint import Blueprint, Subgraph
+
+FLOPS = 4e10
+"""Rough speed of matrix products on a few CPU cores, in operations per second."""
+
+BASE = 700 * 2**20
+"""Bytes of a process that has torch and transformers imported."""
+
+
+def estimates(site: Site, batch_size: int, *, grams: bool) -> dict[str | None, Estimate]:
+    """Bytes, memory and seconds by layer; empty where model or tokens are not known yet."""
+    blueprint, tokens = site.facts.get("model"), site.facts.get("tokens")
+    if not isinstance(blueprint, Blueprint) or not isinstance(tokens, dict):
+        return {}
+    rows, width = tokens["samples"], tokens["sequence_length"]
+    return {
+        layer.name: _estimate(blueprint, layer, rows, width, min(batch_size, rows), grams)
+        for layer in blueprint.layers
+    }
+
+
+def _estimate(
+    blueprint: Blueprint, layer: Subgraph, rows: int, width: int, batch: int, grams: bool
+) -> Estimate:
+    size = layer.bytes // max(1, layer.parameters)
+    activations = rows * width * blueprint.hidden_size * size
+    shared: dict[tuple[str, int], int] = {}
+    for linear in layer.linears:
+        # Linears of one parent with equal inputs share a Gram matrix, and so do all experts'.
+        parent = "experts" if linear.expert else linear.name.rpartition(".")[0]
+        alone = linear.name if linear.expert and linear.name.endswith("down_proj") else ""
+        shared[parent + alone, linear.in_features] = linear.in_features
+    gram = sum(4 * n * n for n in shared.values()) if grams else 0
+    widest = max((linear.in_features for linear in layer.linears), default=0)
+    working = batch * width * (6 * blueprint.hidden_size * size + 4 * widest)
+    operations = 2 * layer.parameters * rows * width
+    operations += sum(n * n * rows * width for n in shared.values()) if grams else 0
+    return Estimate(
+        bytes=activations + gram,
+        memory=BASE + layer.bytes + gram + working,
+        seconds=operations / FLOPS,
+    )

@@ -1,0 +1,50 @@
+"""The stage `propagate`: the output of one compressed decoder layer, as an engine computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pipeline.stage import Site, Stage, Survey, Task
+from stages.calibrate.config import LayerConfig
+from stages.calibrate.estimate import estimates
+
+ACTIVATIONS = "activations"
+
+
+class Propagate(Stage):
+    """Runs the layer with its decompressed weights, and with its inputs quantized.
+
+    How they are quantized is said by the compressed layer itself.
+
+    Output `activations`: a file of hidden states [b, T, hidden] for each batch.
+    """
+
+    kind: ClassVar[str] = "propagate"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "compressed-tensors")
+    Config: ClassVar[type] = LayerConfig
+    outputs: ClassVar[tuple[str, ...]] = (ACTIVATIONS,)
+
+    def demands(self) -> Mapping[str, tuple[str, ...]]:
+        return {ACTIVATIONS: (ACTIVATIONS,), "weights": ("weights",)}
+
+    def transient(self) -> frozenset[str]:
+        return frozenset({ACTIVATIONS})
+
+    def survey(self, site: Site) -> Survey:
+        return Survey(estimates=estimates(site, self.config.calibrate.batch_size, grams=False))
+
+    def run(self, task: Task) -> None:
+        self.config.numerics.apply()
+        from stages.calibrate.layer import filled, place_of, run_layer
+        from stages.formats.activations import simulated_inputs
+        from stages.formats.layer import CompressedLayer
+
+        place = place_of(task, self.config.numerics.device)
+        layer = CompressedLayer(task.inputs["weights"])
+        with (
+            filled(place, layer.weights),
+            simulated_inputs(place.skeleton.model, layer.input_rules()),
+        ):
+            run_layer(task, place, self.config.calibrate.batch_size, None)

@@ -1,0 +1,66 @@
+"""The stage `calibrate`: what the Linears of one decoder layer see, and the layer's output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pipeline.registry import Registry
+from pipeline.stage import Site, Stage, Survey, Task
+from stages.calibrate.config import LayerConfig
+from stages.calibrate.estimate import estimates
+
+ACTIVATIONS = "activations"
+GROUP = "statistic"
+
+
+class Calibrate(Stage):
+    """Runs the original layer on the boundary before it.
+
+    Outputs: `activations`, a file of hidden states [b, T, hidden] for each batch; and for each
+    entry of registry group "statistic" (gram, absmax, range) one of that name, a tensor for each
+    group of Linears that see the same input, under the name of its first module. The meta of a
+    statistic has `groups` (module -> first module) and `tokens` (first module -> rows seen).
+    """
+
+    kind: ClassVar[str] = "calibrate"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+    Config: ClassVar[type] = LayerConfig
+
+    def __init__(self, config: LayerConfig) -> None:
+        super().__init__(config)
+        self.registry = Registry.load()
+        self.outputs = (ACTIVATIONS, *self.registry.kinds(GROUP))  # type: ignore[misc]
+
+    def demands(self) -> Mapping[str, tuple[str, ...]]:
+        return {ACTIVATIONS: (ACTIVATIONS,)}
+
+    def transient(self) -> frozenset[str]:
+        return frozenset({ACTIVATIONS})
+
+    def survey(self, site: Site) -> Survey:
+        return Survey(estimates=estimates(site, self.config.calibrate.batch_size, grams=True))
+
+    def run(self, task: Task) -> None:
+        self.config.numerics.apply()
+        from stages.calibrate.layer import (
+            collector_of,
+            filled,
+            place_of,
+            run_layer,
+            watching,
+            write_statistics,
+        )
+
+        place = place_of(task, self.config.numerics.device)
+        drafts = {name: draft for name, draft in task.outputs.items() if name != ACTIVATIONS}
+        statistics: dict[str, Any] = {name: self.registry.get(GROUP, name) for name in drafts}
+        collector = collector_of(place, statistics) if drafts else None
+        with (
+            filled(place, place.source),
+            watching(place, collector, experts=place.blueprint.experts),
+        ):
+            run_layer(task, place, self.config.calibrate.batch_size, collector)
+        if collector is not None:
+            write_statistics(drafts, collector.collected())

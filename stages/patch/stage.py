@@ -1,0 +1,87 @@
+"""The stage `patch`: the blueprint of the model, and so the list of its decoder layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from pipeline.errors import UserError
+from pipeline.graph import Estimate
+from pipeline.stage import Artifact, Site, Stage, Survey, Task
+from stages.model.blueprint import FILE, Blueprint
+
+EXPERTS = ("all", "routed")
+MEMORY = 700 * 2**20
+SECONDS = 5.0
+"""Importing torch and transformers; building a model without weights is quick."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PatchConfig:
+    """`experts`: which tokens a routed expert sees in calibration, all or those routed to it."""
+
+    experts: str = "all"
+
+    def __post_init__(self) -> None:
+        if self.experts not in EXPERTS:
+            raise UserError(
+                f"experts is {self.experts!r}", remedy=f"choose one of {', '.join(EXPERTS)}"
+            )
+
+
+class Patch(Stage):
+    """Writes `blueprint.json`; lists the decoder layers; its facts are the blueprint."""
+
+    kind: ClassVar[str] = "patch"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("transformers",)
+    Config: ClassVar[type] = PatchConfig
+
+    def __init__(self, config: PatchConfig) -> None:
+        super().__init__(config)
+        self._drawn: dict[str, Blueprint] = {}
+
+    def survey(self, site: Site) -> Survey:
+        try:
+            blueprint = self._find(site)
+        except UserError as error:
+            return Survey(problems=(error,))
+        if blueprint is None:
+            return Survey()
+        size = 300 * sum(1 for _ in blueprint.linears())
+        estimate = Estimate(bytes=size, memory=MEMORY, seconds=SECONDS)
+        return Survey(
+            members=blueprint.members, facts=blueprint, estimates={None: estimate}
+        )
+
+    def run(self, task: Task) -> None:
+        source = task.inputs["source"]
+        blueprint = self._drawn.get(source.key) or self._draw(source)
+        draft = task.outputs["out"]
+        draft.write_json(FILE, blueprint.to_json())
+        draft.meta.update(architecture=blueprint.architecture, layers=len(blueprint.layers))
+
+    def _find(self, site: Site) -> Blueprint | None:
+        """From the store, from the weights, or (a plan without weights) from the config alone."""
+        own = site.own()
+        if own is not None:
+            return Blueprint.load(own)
+        source = site.artifact("source")
+        if source is not None:
+            self._drawn[source.key] = self._draw(source)
+            return self._drawn[source.key]
+        config: Mapping[str, Any] | None = getattr(site.facts.get("source"), "config", None)
+        if config is None:
+            return None
+        from stages.model.draw import blueprint_of
+
+        return blueprint_of(config, experts=self.config.experts)
+
+    def _draw(self, source: Artifact) -> Blueprint:
+        from stages.model.draw import blueprint_of
+        from stages.weights import open_source
+
+        config = source.json("model/config.json")
+        specs = open_source(source).specs()
+        return blueprint_of(config, experts=self.config.experts, specs=specs)
