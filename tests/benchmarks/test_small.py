@@ -1,0 +1,63 @@
+"""The benchmarks' own drivers on a tiny model: what they promise holds there as well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.crash import crash, digests
+from tests.benchmarks.launch import CommandFailed, launch, result_of
+from tests.benchmarks.memory import peak_of, text_of_bytes
+from tests.benchmarks.random_llama import TINY, write_model
+from tests.benchmarks.reuse import again, sweep
+
+SMALL = ("dataset.num_samples=4", "dataset.sequence_length=64", "scheme.weights.group_size=32")
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model"), TINY)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return text_of_bytes(tmp_path_factory.mktemp("text") / "text.txt", 50_000)
+
+
+def test_killed_runs_end_with_the_same_bytes_and_build_no_layer_twice(
+    model: Path, text: Path, tmp_path: Path
+) -> None:
+    found = crash(model, text, tmp_path, kills=4, more=("eval=none", *SMALL))
+    assert found.kills >= 4
+    assert found.different == ()
+    assert found.twice == ()
+
+
+def test_the_same_run_again_builds_nothing_and_another_eval_only_the_eval(
+    model: Path, text: Path, tmp_path: Path
+) -> None:
+    small_eval = (f"eval.dataset={{kind:text,path:{text},num_samples:2,sequence_length:64}}",)
+    found = again(model, text, tmp_path, (*SMALL, *small_eval))
+    assert found["second_built"] == []
+    assert set(found["other_eval_built"]) == {"generate"}
+    kept = digests(tmp_path / "run" / "checkpoint")
+    assert digests(tmp_path / "second" / "checkpoint") == kept
+
+
+def test_a_sweep_over_group_sizes_calibrates_once(model: Path, text: Path, tmp_path: Path) -> None:
+    found = sweep(model, text, tmp_path, (16, 32, 64), SMALL[:2])
+    assert found["calibrated_more_than_once"] == []
+
+
+def test_the_memory_of_a_run_is_measured(model: Path, text: Path, tmp_path: Path) -> None:
+    found = peak_of(model, text, tmp_path / "run", samples=2, length=64, more=SMALL[2:])
+    assert found["peak_rss_bytes"] > 100_000_000
+    assert result_of(tmp_path / "run" / "run")["status"] == "ok"
+
+
+def test_a_command_that_fails_is_not_measured() -> None:
+    with pytest.raises(CommandFailed, match="left with"):
+        launch(["false"])
