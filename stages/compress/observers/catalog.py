@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
-from compressed_tensors.quantization import QuantizationArgs
-from torch import Tensor
+from collections.abc import Callable
 
 from stages.compress.grid import QParams
 from stages.compress.observers import gram, imatrix, minmax, mse
 
-
-class Observe(Protocol):
-    """Chooses the parameters of a weight [out, in]; ``options`` are the observer's own."""
-
-    def __call__(
-        self,
-        weight: Tensor,
-        args: QuantizationArgs,
-        *,
-        importance: Tensor | None = None,
-        global_scale: Tensor | None = None,
-        **options: Any,
-    ) -> QParams: ...
-
+# Chooses the parameters of a weight [out, in]; takes importance=, global_scale=, dtype= and the
+# observer's own options by name.
+Observe = Callable[..., QParams]
 
 OBSERVERS: dict[str, Observe] = {
     "minmax": minmax.observe,

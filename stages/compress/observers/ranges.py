@@ -20,11 +20,11 @@ def by_scale(weight: Tensor, grid: Grid) -> Tensor:
         return weight.reshape(1, -1)
     if grid.block_structure is not None:
         height, width = grid.block_structure
-        padded = maybe_pad_tensor_for_block_quant(weight, grid.block_structure)
+        padded: Tensor = maybe_pad_tensor_for_block_quant(weight, grid.block_structure)
         rows, columns = padded.shape
         blocks = padded.reshape(rows // height, height, columns // width, width)
         return blocks.transpose(1, 2).flatten(-2)
-    return weight.unflatten(-1, (-1, grid.width(weight.shape[-1])))
+    return weight.reshape(weight.shape[0], -1, grid.width(weight.shape[1]))
 
 
 def importance_by_scale(importance: Tensor, grid: Grid, rows: int) -> Tensor:
@@ -33,10 +33,9 @@ def importance_by_scale(importance: Tensor, grid: Grid, rows: int) -> Tensor:
     if grid.strategy == "tensor":
         return importance.expand(rows, -1).reshape(1, -1)
     if grid.block_structure is not None:
-        height, _ = grid.block_structure
-        return by_scale(importance.expand(height, -1), grid).reshape(-1, by_scale(
-            importance.expand(height, -1), grid).shape[-1])
-    return importance.unflatten(-1, (-1, grid.width(importance.shape[-1])))
+        blocks = by_scale(importance.expand(grid.block_structure[0], -1), grid)
+        return blocks.reshape(-1, blocks.shape[-1])
+    return importance.reshape(-1, grid.width(importance.shape[-1]))
 
 
 def global_scale_of(weight: Tensor, args: QuantizationArgs, dtype: torch.dtype) -> Tensor | None:
@@ -44,7 +43,8 @@ def global_scale_of(weight: Tensor, args: QuantizationArgs, dtype: torch.dtype) 
     if grid_of(args, dtype).strategy != "tensor_group":
         return None
     largest = weight.abs().amax().to(dtype).reshape(1)
-    return generate_gparam(-largest, largest)
+    shared: Tensor = generate_gparam(-largest, largest)
+    return shared
 
 
 def qparams_of(

@@ -21,13 +21,22 @@ def nearest_plane_block(
     codes: Rounding,
 ) -> None:
     """One block of GPTQ in place; shapes as in the kernels, all contiguous float32."""
-    tensors = (w, carried, factor, group, scale, zero, code, error)
     if w.device.type != "cpu":
-        blocks_torch.nearest_plane_block(*tensors, codes)
+        blocks_torch.nearest_plane_block(w, carried, factor, group, scale, zero, code, error, codes)
         return
     from stages.compress.solvers import kernels
 
-    kernels.nearest_plane_block(*(t.numpy() for t in tensors), *kernels.as_float32(codes))
+    kernels.nearest_plane_block(
+        w.numpy(),
+        carried.numpy(),
+        factor.numpy(),
+        group.numpy(),
+        scale.numpy(),
+        zero.numpy(),
+        code.numpy(),
+        error.numpy(),
+        *kernels.as_float32(codes),
+    )
 
 
 def descend_block(
@@ -45,14 +54,20 @@ def descend_block(
     scales: Rounding,
 ) -> None:
     """One block of descent in place; shapes as in the kernels, all contiguous float32."""
-    tensors = (code, gradient, gram, group, scale, zero)
     if code.device.type != "cpu":
-        blocks_torch.descend_block(*tensors, refit, descend, multiplier, codes, scales)
+        blocks_torch.descend_block(
+            code, gradient, gram, group, scale, zero, refit, descend, multiplier, codes, scales
+        )
         return
     from stages.compress.solvers import kernels
 
     kernels.descend_block(
-        *(t.numpy() for t in tensors),
+        code.numpy(),
+        gradient.numpy(),
+        gram.numpy(),
+        group.numpy(),
+        scale.numpy(),
+        zero.numpy(),
         refit,
         descend,
         np.float32(multiplier),

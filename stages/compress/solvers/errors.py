@@ -2,7 +2,7 @@
 
 
 class NumericalError(ArithmeticError):
-    """Numerical trouble in one weight: ``name`` (what), ``reason`` and ``remedy``, each a phrase."""
+    """Numerical trouble in one weight: what (``name``), ``reason`` and ``remedy``, as phrases."""
 
     def __init__(self, *, name: str, reason: str, remedy: str) -> None:
         super().__init__(f"{name}: {reason}; {remedy}")

@@ -42,15 +42,20 @@ def upper_factor(H: Tensor) -> Tensor:
     definite in float32.
     """
     reverse = H.flip(0, 1).contiguous()
-    try:
-        lower = _cholesky_cpu(reverse) if H.device.type == "cpu" else torch.linalg.cholesky(reverse)
-    except torch.linalg.LinAlgError as error:
+    lower = _cholesky_cpu(reverse) if H.device.type == "cpu" else _cholesky(reverse)
+    return lower.flip(0, 1).contiguous()
+
+
+def _cholesky(a: Tensor) -> Tensor:
+    lower: Tensor
+    lower, info = torch.linalg.cholesky_ex(a)
+    if int(info) > 0 or not bool(torch.isfinite(lower).all()):
         raise NumericalError(
             name="H",
-            reason=f"the damped Gram matrix is not positive definite ({error})",
+            reason="the damped Gram matrix is not positive definite in float32",
             remedy="raise dampening_frac, or calibrate with more tokens than input channels",
-        ) from error
-    return lower.flip(0, 1).contiguous()
+        )
+    return lower
 
 
 def _cholesky_cpu(a: Tensor) -> Tensor:
@@ -67,7 +72,7 @@ def _cholesky_cpu(a: Tensor) -> Tensor:
 
             if start:
                 list(pool.map(update, range(start, n, _PANEL)))
-            pivot = pool.submit(torch.linalg.cholesky, a[panel, panel]).result()
+            pivot = pool.submit(_cholesky, a[panel, panel]).result()
             a[panel, panel] = pivot
 
             def divide(first: int, panel: slice = panel, pivot: Tensor = pivot) -> None:

@@ -130,12 +130,16 @@ class _Problem:
     refit: int
     descent: int
 
+    @property
+    def sweeps(self) -> int:
+        return max(self.refit, self.descent)
+
     def solve(self, weight: Tensor, scale: Tensor, zero: Tensor) -> tuple[Tensor, Tensor]:
         """Codes minus zero point [rows, in] and effective scales [rows, groups] of some rows."""
         w = weight.float().T[self.order].contiguous()
         s, z = scale.T.contiguous(), zero.T.contiguous()
         code, gradient = self._nearest_plane(w, s, z)
-        if max(self.refit, self.descent) > 0:
+        if self.sweeps:
             descend(
                 code,
                 gradient,
@@ -174,8 +178,9 @@ class _Problem:
                 self.grid.codes,
             )
             carried[stop:].addmm_(self.factor[part, stop:].T, error[part])
-            # E H = (E M) M^T, and M is upper triangular: only columns before `stop` feel this
-            gradient[:stop].addmm_(self.factor[:stop, part], carried[part])
+            if self.sweeps:
+                # E H = (E M) M^T, and M is upper triangular: columns after `stop` do not feel this
+                gradient[:stop].addmm_(self.factor[:stop, part], carried[part])
         back = torch.argsort(self.order)
         return code[back], gradient[back]
 

@@ -27,9 +27,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def _compiled(function: F) -> F:
     # an installed package may be read-only: then every process compiles for itself
-    cache = os.access(Path(__file__).parent, os.W_OK)
-    options = {"nogil": True, "error_model": "numpy", "cache": cache}
-    return cast(F, numba.njit(fastmath={"contract", "reassoc", "nsz"}, **options)(function))
+    jit = numba.njit(
+        nogil=True,
+        error_model="numpy",
+        fastmath={"contract", "reassoc", "nsz"},
+        cache=os.access(Path(__file__).parent, os.W_OK),
+    )
+    return cast(F, jit(function))
 
 
 def as_float32(rounding: Rounding) -> tuple[np.float32, np.float32, np.float32, np.float32]:
@@ -43,12 +47,14 @@ def as_float32(rounding: Rounding) -> tuple[np.float32, np.float32, np.float32, 
 
 
 @_compiled
-def _round(x, binade, step, low, high):  # type: ignore[no-untyped-def]
+def _round(
+    x: np.float32, binade: np.float32, step: np.float32, low: np.float32, high: np.float32
+) -> np.float32:
     """:func:`stages.compress.grid.round_to` for one float32."""
     x = min(max(x, low), high)
     bits = np.int32(np.float32(x).view(np.int32) & np.int32(0x7F800000))
     unit = max(bits.view(np.float32), binade) * step
-    return np.rint(x / unit) * unit
+    return np.float32(np.rint(x / unit) * unit)
 
 
 @_compiled
@@ -117,21 +123,24 @@ def nearest_plane_block(
     """
     columns, rows = w.shape
     for first in range(0, rows, LANES):
-        last = min(first + LANES, rows)
+        # every loop counts from 0: numba wraps negative indices, which keeps others from vectors
+        width = min(LANES, rows - first)
         for k in range(columns):
             diagonal = factor[k, k]
             inverse = np.float32(1.0) / diagonal
-            wk, ck, ek, vk = w[k], carried[k], error[k], code[k]
-            sk, zk = scale[group[k]], zero[group[k]]
-            for t in range(first, last):
+            wk, ck = w[k, first : first + width], carried[k, first : first + width]
+            vk, ek = code[k, first : first + width], error[k, first : first + width]
+            sk = scale[group[k], first : first + width]
+            zk = zero[group[k], first : first + width]
+            for t in range(width):
                 target = (wk[t] + ck[t] * inverse) / sk[t] + zk[t]
-                v = _round(target, binade, step, low, high) - zk[t]
-                vk[t] = v
-                ek[t] = wk[t] - v * sk[t]
+                vk[t] = _round(target, binade, step, low, high) - zk[t]
+            for t in range(width):
+                ek[t] = wk[t] - vk[t] * sk[t]
                 ck[t] += ek[t] * diagonal
             for j in range(k + 1, columns):
-                m, cj = factor[k, j], carried[j]
-                for t in range(first, last):
+                m, cj = factor[k, j], carried[j, first : first + width]
+                for t in range(width):
                     cj[t] += m * ek[t]
 
 
