@@ -22,7 +22,7 @@ HEX = frozenset("0123456789abcdef")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Folder:
-    """What a look into a model folder gave; `layout` and `config` are None where they are broken."""
+    """What a look into a model folder gave. What is broken is None, and among the problems."""
 
     path: Path
     layout: Layout | None
@@ -76,9 +76,7 @@ def write_folder(draft: Draft, folder: Folder, identity: str) -> None:
     hashes = {path: blob_sha256(path) for path in layout.files.values()}
     unknown = [path for path, known in hashes.items() if known is None]
     hashes |= sha256_of(unknown)
-    files = tuple(
-        SourceFile.of(name, path, hashes[path]) for name, path in layout.files.items()
-    )
+    files = tuple(SourceFile.of(name, path, hashes[path]) for name, path in layout.files.items())
     manifest = SourceManifest(
         kind="safetensors", identity=identity, files=files, tensors=layout.tensors
     )
@@ -111,11 +109,5 @@ def sound(folder: Folder) -> Layout:
 def blob_sha256(path: Path) -> str | None:
     """The sha256 of a weight file in the hub's cache, which names its blobs by it; else None."""
     blob = path.resolve()
-    inside_cache = (
-        blob.parent.name == "blobs" and home_of(path.parent) == blob.parent.parent
-    )
-    return (
-        blob.name
-        if inside_cache and len(blob.name) == 64 and set(blob.name) <= HEX
-        else None
-    )
+    inside_cache = blob.parent.name == "blobs" and home_of(path.parent) == blob.parent.parent
+    return blob.name if inside_cache and len(blob.name) == 64 and set(blob.name) <= HEX else None

@@ -45,9 +45,7 @@ class GgufModel:
         except UserError as error:
             problems = each(error)
         return Look(
-            facts=SourceFacts(
-                config=None, identity=identity, bytes=size, label=self.path
-            ),
+            facts=SourceFacts(config=None, identity=identity, bytes=size, label=self.path),
             problems=problems,
             stored_bytes=4_000_000,
         )

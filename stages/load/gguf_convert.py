@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from gguf.quants import _type_traits
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     GenerationConfig,
 )
 from transformers import modeling_gguf_pytorch_utils as gguf_loading
@@ -22,7 +22,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from pipeline.errors import UserError
 from pipeline.stage import Draft
 from stages.load.folder import describe
+from stages.load.gguf_bare import write_bare
 from stages.load.gguf_file import DTYPES
+from stages.load.gguf_tokenizer import tokenizer_of
 from stages.load.source import MODEL, Work
 from stages.weights.gguf_header import GgufHeader, GgufTensor, read_gguf_header
 from stages.weights.gguf_source import GgufSource
@@ -50,6 +52,7 @@ UNREADABLE = (
 """What transformers' and gguf's readers raise on a file that they do not understand."""
 
 LISTED = 5
+BARE = "bare.gguf"
 PLAIN = frozenset({"F32", "F16"})
 
 
@@ -60,7 +63,9 @@ def config_of(header: GgufHeader, *, dtype: str) -> Any:
     """
     path = header.path
     try:
-        config = AutoConfig.from_pretrained(str(path.parent), gguf_file=path.name)
+        with tempfile.TemporaryDirectory() as folder:
+            write_bare(header, Path(folder, BARE))
+            config = AutoConfig.from_pretrained(folder, gguf_file=BARE)
     except UNREADABLE as error:
         raise UserError(
             f"{path}: its architecture {header.architecture!r} cannot be read: {error}",
@@ -91,8 +96,13 @@ def write_gguf(
     folder = draft.path / MODEL
     folder.mkdir(parents=True, exist_ok=True)
     work.progress(0.5, "converting the tokenizer")
-    tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
-    tokenizer.save_pretrained(folder)
+    try:
+        tokenizer_of(path, config.model_type).save_pretrained(folder)
+    except UNREADABLE as error:
+        raise UserError(
+            f"the tokenizer in {path} cannot be converted for {config.model_type!r}: {error}",
+            remedy="give the model as safetensors: model=local or model=hub",
+        ) from error
     _write(folder / "config.json", public)
     generation = GenerationConfig.from_model_config(config).to_diff_dict()
     _write(folder / "generation_config.json", _public(generation))
@@ -170,10 +180,7 @@ def _check_names(
 
 
 def _entry(path: Path, tensor: GgufTensor, shape: tuple[int, ...]) -> dict[str, Any]:
-    if (
-        tensor.type not in PLAIN
-        and GGMLQuantizationType[tensor.type] not in _type_traits
-    ):
+    if tensor.type not in PLAIN and GGMLQuantizationType[tensor.type] not in _type_traits:
         raise UserError(
             f"{path}: {tensor.name!r} is stored as {tensor.type}, which cannot be dequantised",
             remedy="give a file of another quantization type, or the model as safetensors",

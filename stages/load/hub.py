@@ -38,9 +38,7 @@ class HubModel:
         if not REPOSITORY.fullmatch(self.id) or ".." in self.id:
             raise UserError(f"model.id is {self.id!r}", remedy="give it as owner/name")
         if not self.revision:
-            raise UserError(
-                "model.revision is empty", remedy="give a branch, tag or commit"
-            )
+            raise UserError("model.revision is empty", remedy="give a branch, tag or commit")
 
     def semantics(self) -> Json:
         return {"trust_remote_code": self.trust_remote_code, "license": self.license}
@@ -98,11 +96,7 @@ class HubModel:
             self.fetch(identity.rpartition("@")[2])
 
     def load(self, draft: Draft, identity: str | None, work: Work) -> str:
-        commit = (
-            (identity or "").rpartition("@")[2]
-            or self.commit("run")[0]
-            or self.revision
-        )
+        commit = (identity or "").rpartition("@")[2] or self.commit("run")[0] or self.revision
         work.progress(0.0, f"fetching {self.id}")
         folder = self.fetch(commit)
         done = f"hub:{self.id}@{commit}"
@@ -111,9 +105,7 @@ class HubModel:
         for name, value in (self.config or {}).items():
             told = (folder.config or {}).get(name)
             if told is not None and told != value:
-                work.warn(
-                    f"model.config.{name} is {value}, the model's own config says {told}"
-                )
+                work.warn(f"model.config.{name} is {value}, the model's own config says {told}")
         return done
 
     def fetch(self, commit: str) -> Folder:

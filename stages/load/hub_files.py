@@ -60,9 +60,7 @@ def fetch_config(id: str, commit: str) -> dict[str, Any]:
     """The config.json of a commit; raises UserError where it cannot be had."""
     ask(id, commit)
     with _one_line(id, commit):
-        return read_config(
-            Path(hub.hf_hub_download(id, "config.json", revision=commit))
-        )
+        return read_config(Path(hub.hf_hub_download(id, "config.json", revision=commit)))
 
 
 def ask(id: str, revision: str) -> Revision:
@@ -81,9 +79,7 @@ def download(id: str, commit: str, *, code: bool) -> Path:
     weights = weight_names(id, commit, names)
     wanted = [*weights, *(name for name in names if is_small(name, code=code))]
     with _one_line(id, commit):
-        done = hub.snapshot_download(
-            id, revision=commit, allow_patterns=_exactly(wanted)
-        )
+        done = hub.snapshot_download(id, revision=commit, allow_patterns=_exactly(wanted))
     return Path(done)
 
 
@@ -96,13 +92,9 @@ def weight_names(id: str, commit: str, names: Iterable[str]) -> list[str]:
         index = f"{stem}.safetensors.index.json"
         if index in there:
             with _one_line(id, commit):
-                tensors = parse_index(
-                    Path(hub.hf_hub_download(id, index, revision=commit))
-                )
+                tensors = parse_index(Path(hub.hf_hub_download(id, index, revision=commit)))
             return [index, *sorted(set(tensors.values()) & there)]
-    kinds = sorted(
-        {PurePosixPath(name).suffix for name in there if name.count("/") == 0} - {""}
-    )
+    kinds = sorted({PurePosixPath(name).suffix for name in there if name.count("/") == 0} - {""})
     raise UserError(
         f"{id} has no safetensors on the hub, only {', '.join(kinds) or 'nothing'}",
         remedy="convert it to safetensors where you trust it, and use model=local model.path=DIR",
@@ -135,9 +127,7 @@ def _one_line(id: str, revision: str) -> Iterator[None]:
             remedy="look at model.id; for a private model set HF_TOKEN",
         ) from error
     except (errors.HfHubHTTPError, errors.XetDownloadError) as error:
-        raise UserError(
-            f"the hub refused {id}: {_told(error)}", remedy="try again"
-        ) from error
+        raise UserError(f"the hub refused {id}: {_told(error)}", remedy="try again") from error
     except (httpx.HTTPError, errors.LocalEntryNotFoundError, ConnectionError) as error:
         raise Unreachable(
             f"the Hugging Face hub cannot be reached ({_told(error)}); "

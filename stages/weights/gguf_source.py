@@ -81,9 +81,7 @@ class GgufSource:
                         raise UserError(f"{self.path} ends inside {entry['stored']!r}")
                     found[name] = self._values(entry, data, processor).to(device)
         except OSError as error:
-            raise UserError(
-                f"{self.path} cannot be read: {error.strerror or error}"
-            ) from error
+            raise UserError(f"{self.path} cannot be read: {error.strerror or error}") from error
         return found
 
     def _values(self, entry: Mapping[str, Any], data: bytes, processor: Any) -> Tensor:

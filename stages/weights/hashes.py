@@ -69,11 +69,7 @@ def sha256_of(paths: Iterable[Path]) -> dict[Path, str]:
 def find_content(sha256: str, size: int) -> Path | None:
     """A file with this content that was hashed before and has not changed since."""
     for text, (known_size, mtime, known) in _load().items():
-        if (
-            known == sha256
-            and known_size == size
-            and _unchanged(Path(text), size, mtime)
-        ):
+        if known == sha256 and known_size == size and _unchanged(Path(text), size, mtime):
             return Path(text)
     return None
 
@@ -94,10 +90,7 @@ def _hash(path: Path) -> str:
 def _load() -> Memory:
     try:
         entries = json.loads(memory_file().read_bytes())["files"]
-        return {
-            str(p): (int(size), int(at), str(sha))
-            for p, (size, at, sha) in entries.items()
-        }
+        return {str(p): (int(size), int(at), str(sha)) for p, (size, at, sha) in entries.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}  # not there yet, or not ours: hash again
 
@@ -107,9 +100,7 @@ def _remember(fresh: Memory) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
-            entries = {
-                p: entry for p, entry in _load().items() if Path(p).exists()
-            } | fresh
+            entries = {p: entry for p, entry in _load().items() if Path(p).exists()} | fresh
             handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
             with os.fdopen(handle, "w") as file:
                 json.dump({"files": entries}, file)

@@ -55,24 +55,16 @@ def read_header(path: Path) -> Header:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     try:
-        with safe_open(
-            path, framework="np"
-        ) as file:  # numpy here means "without torch"
+        with safe_open(path, framework="np") as file:  # numpy here means "without torch"
             places = _places(file, 8 + length)
     except (SafetensorError, UnicodeDecodeError, OSError) as error:
-        raise UserError(
-            f"{path} is no valid safetensors file: {error}", remedy=REMEDY
-        ) from error
+        raise UserError(f"{path} is no valid safetensors file: {error}", remedy=REMEDY) from error
     except KeyError as error:
-        raise UserError(
-            f"{path} holds a tensor of the unknown dtype {error.args[0]}"
-        ) from error
+        raise UserError(f"{path} holds a tensor of the unknown dtype {error.args[0]}") from error
     return Header(path=path, size=size, places=places)
 
 
-def read_tensors(
-    header: Header, names: Iterable[str], *, device: str
-) -> dict[str, Tensor]:
+def read_tensors(header: Header, names: Iterable[str], *, device: str) -> dict[str, Tensor]:
     """Copies of the named tensors of one file, in the order of `names`."""
     wanted = [header.places[name] for name in names]
     found: dict[str, Tensor] = {}
@@ -81,9 +73,7 @@ def read_tensors(
             for place in sorted(wanted, key=lambda place: place.start):
                 found[place.spec.name] = _read(file, place).to(device)
     except OSError as error:
-        raise UserError(
-            f"{header.path} cannot be read: {error.strerror or error}"
-        ) from error
+        raise UserError(f"{header.path} cannot be read: {error.strerror or error}") from error
     return {place.spec.name: found[place.spec.name] for place in wanted}
 
 
@@ -137,9 +127,7 @@ def _read(file: FileIO, place: Place) -> Tensor:
     while done < place.length:  # one read returns at most 2 GiB
         count = file.readinto(view[done:])
         if not count:
-            raise UserError(
-                f"{file.name} ends inside {place.spec.name!r}", remedy=REMEDY
-            )
+            raise UserError(f"{file.name} ends inside {place.spec.name!r}", remedy=REMEDY)
         done += count
     shape = place.spec.shape
     if place.spec.dtype == "F4":  # torch packs two into an element

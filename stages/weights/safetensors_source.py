@@ -28,9 +28,7 @@ class SafetensorsSource:
             self._headers = read_headers(self.layout)
         if self.layout.tensors is None:
             headers = self._headers.values()
-            return {
-                name: place.spec for h in headers for name, place in h.places.items()
-            }
+            return {name: place.spec for h in headers for name, place in h.places.items()}
         return {
             name: self._headers[file].places[name].spec
             for name, file in self.layout.tensors.items()
