@@ -1,0 +1,249 @@
+"""The work of stage `compress`: one decoder layer from its weights to its compressed shard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from compressed_tensors.quantization import QuantizationScheme
+from torch import Tensor
+
+from pipeline.errors import StageFailed
+from stages.compress.modifiers.base import Modifier, Solver, Transform
+from stages.compress.modifiers.rtn import Rtn
+from stages.compress.scales import global_scales, input_params, partners
+from stages.compress.solvers.errors import NumericalError
+from stages.compress.solving import Solved, solve_layer
+from stages.compress.state import LayerState
+from stages.formats.convert import to_compressed_tensors
+from stages.formats.pack import InputParams, checksum, pack
+from stages.formats.sizes import label
+from stages.model.blueprint import LinearSpec
+
+Say = Callable[[str], None]
+
+
+@dataclass(kw_only=True, slots=True)
+class Compressed:
+    """A compressed layer as it will be written: tensors by checkpoint name, and what was done.
+
+    `modules` and `rows` are by module in the order of the layer; `fallbacks` says which modules
+    did not become what was asked for, and why.
+    """
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    checksums: dict[str, Tensor] = field(default_factory=dict)
+    modules: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    fallbacks: list[dict[str, str]] = field(default_factory=list)
+    schemes: dict[str, QuantizationScheme] = field(default_factory=dict)
+    changed: list[str] = field(default_factory=list)
+
+
+def compress_layer(
+    layer: LayerState,
+    modifiers: Sequence[Modifier],
+    *,
+    device: str,
+    progress: Callable[[float, str], None],
+    warn: Say,
+) -> Compressed:
+    """Transform, solve and pack all of `layer`, which is emptied on the way.
+
+    Raises StageFailed for numerical trouble under the policy `error`, naming the module.
+    """
+    solver = next((m for m in modifiers if isinstance(m, Solver)), Rtn())
+    for modifier in modifiers:
+        if isinstance(modifier, Transform):
+            progress(0.0, modifier.kind)
+            modifier.rewrite(layer)
+    work = _Work(layer=layer, solver=solver, device=device, warn=warn)
+    work.find_inputs()
+    work.warn_of_few_tokens()
+    scales = global_scales(layer, work.schemes)
+    total, dead = max(1, len(work.schemes)), dict[str, int]()
+    todo = {name: work.schemes[name] for name in work.schemes if name not in work.skipped}
+    for solved in solve_layer(layer, solver, todo, scales, device=device):
+        work.take(solved, scales)
+        if solved.dead:
+            dead[solved.module] = solved.dead
+        done = len(work.result.modules) + len(work.skipped)
+        progress(min(1.0, done / total), f"{solver.kind} {solved.module}")
+    if dead:
+        name, count = next(iter(dead.items()))
+        warn(f"input channels that were zero for every token: {count} of {name}{_more(dead)}")
+    return work.finish()
+
+
+@dataclass(kw_only=True, slots=True)
+class _Work:
+    layer: LayerState
+    solver: Solver
+    device: str
+    warn: Say
+    schemes: dict[str, QuantizationScheme] = field(init=False)
+    groups: dict[str, tuple[str, ...]] = field(init=False)
+    inputs: dict[str, InputParams] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    result: Compressed = field(default_factory=Compressed)
+
+    def __post_init__(self) -> None:
+        by_group = {
+            resolved.group: to_compressed_tensors(resolved.scheme)
+            for resolved in self.layer.resolved.values()
+        }
+        self.schemes = {n: by_group[r.group] for n, r in self.layer.resolved.items()}
+        self.groups = partners(self.layer)
+
+    def find_inputs(self) -> None:
+        """Calibrated parameters of every module's input, where its format has them."""
+        for name, scheme in self.schemes.items():
+            try:
+                self.inputs[name] = input_params(
+                    self.layer.statistics,
+                    self.groups[name],
+                    scheme.input_activations,
+                    self.layer.dtype,
+                )
+            except NumericalError as error:
+                if self.solver.on_failure != "skip":  # rounding the weight would not help here
+                    raise _failed(error, name) from error
+                self.skip(name, error)
+
+    def warn_of_few_tokens(self) -> None:
+        """One warning for all modules whose Gram matrix cannot have full rank."""
+        if "gram" not in self.solver.statistics():
+            return
+        few = [
+            linear.name
+            for linear in self.layer.subgraph.linears
+            if linear.name in self.schemes
+            and 0 < self.layer.statistics.tokens(linear.name) < linear.in_features
+        ]
+        if few:
+            self.warn(f"fewer tokens than input channels were seen by {few[0]}{_more(few)}")
+
+    def take(self, solved: Solved, scales: Mapping[str, Tensor]) -> None:
+        """Pack a solved module, or deal with the trouble it made as the policy says."""
+        name = solved.module
+        if solved.trouble is None:
+            self.put(solved, self.solver.kind)
+        elif self.solver.on_failure == "fallback":
+            again = list(
+                solve_layer(
+                    self.layer, Rtn(), {name: self.schemes[name]}, scales, device=self.device
+                )
+            )
+            if again[0].trouble is not None:
+                raise _failed(again[0].trouble, name)
+            self.note(name, "rounded to nearest", solved.trouble)
+            self.put(again[0], Rtn.kind, fallback=Rtn.kind)
+        elif self.solver.on_failure == "skip":
+            self.skip(name, solved.trouble)
+        else:
+            raise _failed(solved.trouble, name)
+
+    def skip(self, name: str, error: NumericalError) -> None:
+        """Leave a module as it is, and those that engines run together with it."""
+        for other in self.groups[name]:
+            if other in self.skipped:
+                continue
+            self.skipped[other] = error.reason
+            self.note(other, "left unquantized", error)
+            if other in self.result.modules:
+                self.take_back(other)
+
+    def note(self, name: str, action: str, error: NumericalError) -> None:
+        self.result.fallbacks.append({"module": name, "action": action, "reason": error.reason})
+        self.warn(f"{name} was {action}: {error.reason}")
+
+    def put(self, solved: Solved, solver: str, fallback: str | None = None) -> None:
+        """Pack one module into the result; its dense weight is kept until the layer is done."""
+        name, quantized = solved.module, solved.quantized
+        if name in self.skipped or quantized is None:
+            return
+        scheme, spec = self.schemes[name], self.spec(name)
+        weight = quantized.weight.cpu()
+        packed = pack(
+            weight,
+            scale=quantized.scale.cpu(),
+            zero_point=None if quantized.zero_point is None else quantized.zero_point.cpu(),
+            global_scale=None if quantized.global_scale is None else quantized.global_scale.cpu(),
+            inputs=self.inputs[name],
+            scheme=scheme,
+        )
+        for part, tensor in packed.items():
+            self.result.tensors[f"{spec.prefix}.{part}"] = tensor
+        for side, sums in checksum(weight, scheme, self.layer.dtype).items():
+            self.result.checksums[f"{spec.prefix}.{side}"] = sums
+        bits = 8 * sum(tensor.nbytes for tensor in packed.values()) / weight.numel()
+        self.result.modules[name] = {
+            "prefix": spec.prefix,
+            "format": str(scheme.format),
+            "scheme": label(self.layer.resolved[name].scheme),
+            "solver": solver,
+            "relative_error": solved.relative_error,
+            "bits": bits,
+            "fallback": fallback,
+        }
+
+    def take_back(self, name: str) -> None:
+        """Forget what was packed for a module."""
+        prefix = self.result.modules.pop(name)["prefix"]
+        for tensors in (self.result.tensors, self.result.checksums):
+            for key in [key for key in tensors if key.rpartition(".")[0] == prefix]:
+                del tensors[key]
+
+    def spec(self, name: str) -> LinearSpec:
+        return next(linear for linear in self.layer.subgraph.linears if linear.name == name)
+
+    def finish(self) -> Compressed:
+        """The result, with all dense tensors of the layer under their checkpoint names."""
+        result, stored = self.result, self.layer.subgraph.tensors
+        for name in list(self.layer.tensors):
+            tensor = self.layer.tensors.pop(name)
+            module, _, part = name.rpartition(".")
+            if part == "weight" and module in result.modules:
+                continue
+            dense = tensor.to(self.layer.dtype) if module in self.skipped else tensor
+            result.tensors[stored[name]] = dense.contiguous()
+            if name in self.layer.changed:
+                result.changed.append(stored[name])
+        for name, module_info in result.modules.items():
+            result.schemes[module_info["prefix"]] = self.schemes[name]
+        for linear in self.layer.subgraph.linears:
+            if linear.name in result.modules:
+                result.rows.append(_row(linear.name, result.modules[linear.name]))
+            elif linear.name in self.skipped:
+                result.rows.append(_skipped_row(linear.name, self.layer.dtype))
+        return result
+
+
+def _row(name: str, info: Mapping[str, Any]) -> dict[str, Any]:
+    shown = ("scheme", "solver", "relative_error", "bits", "fallback")
+    return {"name": name, **{key: info[key] for key in shown}}
+
+
+def _skipped_row(name: str, dtype: torch.dtype) -> dict[str, Any]:
+    bits = 8.0 * torch.empty(0, dtype=dtype).element_size()
+    return {
+        "name": name,
+        "scheme": "dense",
+        "solver": None,
+        "relative_error": 0.0,
+        "bits": bits,
+        "fallback": "skipped",
+    }
+
+
+def _more(names: Collection[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+
+
+def _failed(error: NumericalError, module: str) -> StageFailed:
+    return StageFailed(
+        f"{module}: {error.reason}",
+        remedy=f"{error.remedy}; or say what to do instead with modifier.<solver>.on_failure",
+    )

@@ -1,0 +1,93 @@
+"""What a modifier is; a plugin subclasses Transform or Solver. Light: no torch is imported here."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from compressed_tensors.quantization import QuantizationArgs
+    from torch import Tensor
+
+    from stages.compress.grid import Quantized
+    from stages.compress.state import LayerState
+
+OBSERVERS = ("minmax", "mse", "imatrix", "gram")
+GRAM_OBSERVERS = frozenset({"imatrix", "gram"})
+POLICIES = ("error", "fallback", "skip")
+
+
+class Modifier(ABC):
+    """One entry of `modifier` in a config: a frozen dataclass of its options with a `kind`."""
+
+    __slots__ = ()
+    kind: ClassVar[str]
+
+    def statistics(self) -> frozenset[str]:
+        """Which outputs of `calibrate` it needs: of gram, absmax and range."""
+        return frozenset()
+
+
+class Transform(Modifier):
+    """Rewrites a layer so that it computes the same and is easier to quantize."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def rewrite(self, layer: LayerState) -> None:
+        """Change tensors of `layer`, and tell its statistics what became of the inputs."""
+
+
+class Solver(Modifier):
+    """Chooses the quantized weight. `on_failure` says what numerical trouble leads to."""
+
+    __slots__ = ()
+    on_failure: str
+
+    @abstractmethod
+    def solve(self, problem: Problem) -> Quantized:
+        """The weight in place of `problem.weight`; raises NumericalError if there is none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """A weight [out, in] to quantize; rows may come from several modules that share an input.
+
+    H: float32 [in, in] Gram matrix of the inputs, None where the solver asks for none.
+    global_scale: float32 [1] for tensor_group formats. dtype: what plain scales are stored in.
+    """
+
+    weight: Tensor
+    H: Tensor | None
+    args: QuantizationArgs
+    global_scale: Tensor | None
+    dtype: torch.dtype
+
+
+def one_of(what: str, value: str, allowed: Sequence[str]) -> None:
+    """Raise UserError unless `value` is allowed."""
+    if value not in allowed:
+        raise UserError(f"{what} is {value!r}", remedy=f"choose one of {', '.join(allowed)}")
+
+
+def check_order(modifiers: Sequence[object]) -> None:
+    """Raise UserError unless `modifiers` are transforms and then at most one solver."""
+    kinds = [str(getattr(modifier, "kind", modifier)) for modifier in modifiers]
+    for modifier, kind in zip(modifiers, kinds, strict=True):
+        if not isinstance(modifier, Modifier):
+            raise UserError(f"modifier {kind!r} is neither a Transform nor a Solver")
+    solvers = [index for index, m in enumerate(modifiers) if isinstance(m, Solver)]
+    if len(solvers) > 1:
+        named = ", ".join(kinds[index] for index in solvers)
+        raise UserError(f"there are {len(solvers)} solvers: {named}", remedy="leave one of them")
+    if solvers and solvers[0] != len(modifiers) - 1:
+        raise UserError(
+            f"modifier {kinds[-1]!r} comes after the solver {kinds[solvers[0]]!r}, which has "
+            "already chosen the weights",
+            remedy=f"put {kinds[solvers[0]]!r} last",
+        )

@@ -1,0 +1,67 @@
+"""GPTQ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from pipeline.errors import UserError
+from stages.compress.modifiers.base import OBSERVERS, POLICIES, Problem, Solver, one_of
+
+if TYPE_CHECKING:
+    from stages.compress.grid import Quantized
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gptq(Solver):
+    """Column by column, later columns making up for earlier ones, then refits and descent.
+
+    `refit` and `descent` are sweeps over the result: of closed-form scale refits and of
+    coordinate descent over the codes. `on_failure`: error, fallback (to rounding) or skip.
+    """
+
+    kind: ClassVar[str] = "gptq"
+
+    block_size: int = 128
+    dampening_frac: float = 0.01
+    actorder: str = "static"
+    observer: str = "gram"
+    refit: int = 2
+    descent: int = 2
+    on_failure: str = "error"
+
+    def __post_init__(self) -> None:
+        one_of("actorder", self.actorder, ("static", "none"))
+        one_of("observer", self.observer, OBSERVERS)
+        one_of("on_failure", self.on_failure, POLICIES)
+        if self.block_size < 1:
+            raise UserError(f"block_size is {self.block_size}", remedy="give 1 or more")
+        if not 0 < self.dampening_frac < 1:
+            raise UserError(
+                f"dampening_frac is {self.dampening_frac}", remedy="give more than 0, less than 1"
+            )
+        for name, value in (("refit", self.refit), ("descent", self.descent)):
+            if value < 0:
+                raise UserError(f"{name} is {value}", remedy="give 0 or more")
+
+    def statistics(self) -> frozenset[str]:
+        return frozenset({"gram"})
+
+    def solve(self, problem: Problem) -> Quantized:
+        from stages.compress.solvers.gptq import gptq
+
+        if problem.H is None:
+            raise ValueError("gptq needs a Gram matrix")
+        return gptq(
+            problem.weight,
+            problem.H,
+            problem.args,
+            block_size=self.block_size,
+            dampening_frac=self.dampening_frac,
+            actorder=self.actorder,
+            observer=self.observer,
+            refit=self.refit,
+            descent=self.descent,
+            global_scale=problem.global_scale,
+            dtype=problem.dtype,
+        )

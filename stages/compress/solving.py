@@ -1,0 +1,153 @@
+"""Solving the modules of a layer: those that share an input and a format at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from compressed_tensors.quantization import QuantizationScheme
+from torch import Tensor
+
+from stages.compress.grid import ROW_STRATEGIES, Quantized
+from stages.compress.modifiers.base import Problem, Solver
+from stages.compress.scales import gram_of
+from stages.compress.solvers.error import relative_error
+from stages.compress.solvers.errors import NumericalError
+from stages.compress.state import LayerState
+
+ELEMENTS_AT_ONCE = 1 << 26
+"""Largest stack of weights, in elements (float32: 256 MiB)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Solved:
+    """What a module became, or why it did not: exactly one of `quantized` and `trouble` is set.
+
+    `dead` counts the input channels that were zero for every token.
+    """
+
+    module: str
+    quantized: Quantized | None = None
+    relative_error: float | None = None
+    trouble: NumericalError | None = None
+    dead: int = 0
+
+
+def solve_layer(
+    layer: LayerState,
+    solver: Solver,
+    schemes: Mapping[str, QuantizationScheme],
+    global_scales: Mapping[str, Tensor],
+    *,
+    device: str,
+) -> Iterator[Solved]:
+    """Solve every module of `schemes`, batch by batch; nothing is kept of a batch once it is out.
+
+    The error of a module is measured in the Gram metric where the solver uses it.
+    """
+    for batch in batches(layer, schemes, global_scales):
+        yield from _solve(layer, solver, batch, schemes, global_scales, device)
+
+
+def batches(
+    layer: LayerState,
+    schemes: Mapping[str, QuantizationScheme],
+    global_scales: Mapping[str, Tensor],
+) -> list[list[str]]:
+    """Modules that may be stacked: same input, format and global scale, no scale across rows."""
+    found: dict[object, list[list[str]]] = {}
+    for name, scheme in schemes.items():
+        args = scheme.weights
+        if args is None:
+            continue
+        weight = layer.tensors[f"{name}.weight"]
+        shared = args.strategy in ROW_STRATEGIES
+        scale = float(global_scales[name]) if name in global_scales else None
+        key = (layer.statistics.leader(name), args.model_dump_json(), scale, weight.dtype)
+        stacks = found.setdefault(key if shared else name, [[]])
+        taken = sum(layer.tensors[f"{other}.weight"].numel() for other in stacks[-1])
+        if stacks[-1] and taken + weight.numel() > ELEMENTS_AT_ONCE:
+            stacks.append([])
+        stacks[-1].append(name)
+    return [stack for stacks in found.values() for stack in stacks if stack]
+
+
+def _solve(
+    layer: LayerState,
+    solver: Solver,
+    names: list[str],
+    schemes: Mapping[str, QuantizationScheme],
+    global_scales: Mapping[str, Tensor],
+    device: str,
+) -> Iterator[Solved]:
+    first = names[0]
+    args = schemes[first].weights
+    if args is None:
+        raise ValueError(f"{first} has no weight format")
+    weights = [layer.tensors[f"{name}.weight"].to(device) for name in names]
+    try:
+        needs_gram = "gram" in solver.statistics()
+        problem = Problem(
+            weight=weights[0] if len(weights) == 1 else torch.cat(weights),
+            H=gram_of(layer.statistics, first).to(device) if needs_gram else None,
+            args=args,
+            global_scale=global_scales[first].to(device) if first in global_scales else None,
+            dtype=layer.dtype,
+        )
+        whole = _checked(solver.solve(problem), first)
+    except NumericalError as error:
+        if len(names) == 1:
+            yield Solved(module=first, trouble=error)
+            return
+        for name in names:  # one of them may be to blame: each alone, so that the others go on
+            yield from _solve(layer, solver, [name], schemes, global_scales, device)
+        return
+    start, H = 0, problem.H
+    dead = 0 if H is None else int((H.diagonal() == 0).sum())
+    for name, weight in zip(names, weights, strict=True):
+        rows = slice(start, start + weight.shape[0])
+        start += weight.shape[0]
+        part = _rows(whole, rows, alone=len(names) == 1)
+        yield Solved(
+            module=name,
+            quantized=part,
+            relative_error=relative_error(weight, part.weight, H),
+            dead=dead,
+        )
+
+
+def _checked(found: Quantized, name: str) -> Quantized:
+    """`found`, unless something in it must never be written."""
+    scale = found.scale.float()
+    if not bool(torch.isfinite(found.weight).all()):
+        raise _bad(name, "the quantized weight has non-finite entries")
+    if not bool((torch.isfinite(scale) & (scale > 0)).all()):
+        raise _bad(name, "a scale is zero, negative or not finite")
+    if found.global_scale is not None and not bool(
+        (torch.isfinite(found.global_scale) & (found.global_scale > 0)).all()
+    ):
+        raise _bad(name, "the global scale is zero, negative or not finite")
+    return found
+
+
+def _bad(name: str, reason: str) -> NumericalError:
+    return NumericalError(
+        name=name,
+        reason=reason,
+        remedy="look at the weight in the original checkpoint, or put it in scheme.ignore",
+    )
+
+
+def _rows(whole: Quantized, rows: slice, *, alone: bool) -> Quantized:
+    if alone:
+        return whole
+    zero_point, global_scale = whole.zero_point, whole.global_scale
+    return replace(
+        whole,
+        weight=whole.weight[rows],
+        scale=whole.scale[rows],
+        zero_point=None if zero_point is None else zero_point[rows],
+        # its own copy: a safetensors file takes no tensor twice
+        global_scale=None if global_scale is None else global_scale.clone(),
+    )

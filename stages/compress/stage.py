@@ -1,0 +1,115 @@
+"""The compress stage: one decoder layer's weights in the format that the scheme asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.graph import Estimate
+from pipeline.key import Json, canonical
+from pipeline.stage import Site, Stage, Survey, Task
+from stages.compress.modifiers.base import Modifier, Solver, Transform, check_order
+from stages.formats.resolve import Resolution, resolve
+from stages.formats.scheme import SchemeConfig
+from stages.formats.sizes import linear_bytes
+from stages.model.blueprint import Blueprint, Subgraph
+from stages.numerics import Numerics
+
+STATISTICS = ("gram", "absmax", "range")
+FLOPS = 2e10  # of float32 products on one core, for estimates only
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompressConfig:
+    """A scheme, and how its numbers are found: transforms in order, then one solver (or rtn)."""
+
+    scheme: SchemeConfig
+    modifiers: tuple[Any, ...] = field(default=(), metadata={"components": "modifier"})
+    numerics: Numerics = field(default_factory=Numerics)
+
+    def __post_init__(self) -> None:
+        check_order(self.modifiers)
+
+
+class Compress(Stage):
+    """Output `weights`: shard.safetensors, layer.json and checksum.safetensors of one layer."""
+
+    kind = "compress"
+    version = 1
+    Config = CompressConfig
+    outputs = ("weights",)
+    libraries = ("torch", "compressed-tensors", "numba")
+    config: CompressConfig
+
+    def __init__(self, config: CompressConfig) -> None:
+        super().__init__(config)
+        self._resolution: Resolution | None = None
+        self._blueprint: Blueprint | None = None
+
+    def demands(self) -> dict[str, tuple[str, ...]]:
+        needed: set[str] = set()
+        groups = [group for _, group in self.config.scheme.ordered()]
+        modifiers: tuple[Modifier, ...] = self.config.modifiers
+        if groups:
+            needed.update(kind for m in modifiers for kind in m.statistics())
+        if any(g.input_activations is not None and g.input_activations.calibrated for g in groups):
+            needed.add("range")
+            if any(isinstance(m, Transform) for m in modifiers):
+                needed.add("absmax")  # what becomes of a range is known from the channels
+        return {"statistics": tuple(kind for kind in STATISTICS if kind in needed)}
+
+    def survey(self, site: Site) -> Survey:
+        blueprint = site.facts.get("model")
+        if not isinstance(blueprint, Blueprint):
+            return Survey()
+        found = resolve(self.config.scheme, blueprint)
+        self._blueprint, self._resolution = blueprint, found
+        return Survey(
+            facts=blueprint,
+            problems=found.problems,
+            warnings=found.warnings,
+            estimates={
+                layer.name: self._estimate(layer, found, blueprint.dtype)
+                for layer in blueprint.layers
+            }
+            if not found.problems
+            else {},
+        )
+
+    def semantics(self, member: str | None) -> Json:
+        """What the scheme says of this layer's own modules, not of others."""
+        config = self.config
+        scheme: Json = canonical(config.scheme)
+        if self._resolution is not None and self._blueprint is not None and member is not None:
+            layer = self._blueprint.layer(member)
+            scheme = {
+                linear.name: canonical(self._resolution.modules[linear.name].scheme)
+                | {"targets": []}
+                for linear in layer.linears
+                if linear.name in self._resolution.modules
+            }
+        return {
+            "scheme": scheme,
+            "modifiers": [[modifier.kind, canonical(modifier)] for modifier in config.modifiers],
+            "numerics": canonical(config.numerics),
+        }
+
+    def run(self, task: Task) -> None:
+        from stages.compress.work import run
+
+        run(self.config, task)
+
+    def _estimate(self, layer: Subgraph, found: Resolution, dtype: str) -> Estimate:
+        size, seconds, widest = layer.bytes, 0.5, 0
+        solved = any(isinstance(m, Solver) and m.statistics() for m in self.config.modifiers)
+        for linear in layer.linears:
+            if linear.name not in found.modules:
+                continue
+            elements = linear.in_features * linear.out_features
+            plain = layer.bytes * elements // max(1, layer.parameters)
+            size += linear_bytes(linear, found.modules[linear.name].scheme, dtype) - plain
+            passes = 12 * linear.in_features if solved else 200
+            seconds += passes * elements / (FLOPS * self.config.numerics.threads)
+            widest = max(widest, linear.in_features)
+        memory = 700_000_000 + 2 * layer.bytes + 24 * widest * widest + 4 * layer.parameters
+        return Estimate(bytes=size, memory=memory, seconds=seconds)

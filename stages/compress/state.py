@@ -1,0 +1,35 @@
+"""One decoder layer while it is being compressed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from stages.compress.statistics import Statistics
+from stages.formats.resolve import Resolved
+from stages.model.blueprint import Subgraph
+
+
+@dataclass(kw_only=True, slots=True)
+class LayerState:
+    """The layer's tensors by module-tree name, what is known of its inputs, and what changed.
+
+    Tensors stay in the dtype of the checkpoint until a transform rewrites them: then those that
+    will be quantized are float32. `changed` names them. `dtype` is the model's.
+    """
+
+    subgraph: Subgraph
+    tensors: dict[str, Tensor]
+    statistics: Statistics
+    resolved: dict[str, Resolved]
+    dtype: torch.dtype
+    changed: set[str] = field(default_factory=set)
+
+    def rewrite(self, name: str, value: Tensor) -> None:
+        """Put `value` in place of the tensor `name`, in float32 if it is yet to be quantized."""
+        module = name.rpartition(".")[0]
+        keep = torch.float32 if module in self.resolved else self.tensors[name].dtype
+        self.tensors[name] = value.to(keep)
+        self.changed.add(name)

@@ -1,0 +1,96 @@
+"""Reading what a compress node needs, and writing what it made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from compressed_tensors.quantization import QuantizationConfig
+from safetensors.torch import save_file
+
+from pipeline.stage import Artifact, Draft, Task
+from stages.compress.layer import Compressed, compress_layer
+from stages.compress.state import LayerState
+from stages.compress.statistics import Statistics
+from stages.formats.layer import CHECKSUM, LAYER, SHARD
+from stages.formats.resolve import resolve
+from stages.model.blueprint import Blueprint
+from stages.model.tensors import layer_tensors
+from stages.weights import open_source
+
+if TYPE_CHECKING:
+    from stages.compress.stage import CompressConfig
+
+STATISTICS = ("gram", "absmax", "range")
+
+
+def run(config: CompressConfig, task: Task) -> None:
+    """Compress the layer `task.member` and write its shard."""
+    config.numerics.apply()
+    blueprint = Blueprint.load(task.inputs["model"])
+    subgraph = blueprint.layers[task.index or 0]
+    resolved = resolve(config.scheme, blueprint).checked()
+    mine = {linear.name for linear in subgraph.linears}
+    task.progress(0.0, "reading weights")
+    layer = LayerState(
+        subgraph=subgraph,
+        tensors=layer_tensors(subgraph, open_source(task.inputs["source"])),
+        statistics=Statistics(_statistics(task.inputs), config.numerics.device),
+        resolved={name: found for name, found in resolved.items() if name in mine},
+        dtype=getattr(torch, blueprint.dtype),
+    )
+    made = compress_layer(
+        layer,
+        config.modifiers,
+        device=config.numerics.device,
+        progress=task.progress,
+        warn=task.warn,
+    )
+    write(task.outputs["weights"], made, blueprint.dtype)
+
+
+def _statistics(inputs: Mapping[str, Artifact]) -> dict[str, Artifact]:
+    """Statistic -> artifact, also where only one is there and goes by the input's own name."""
+    found = {
+        kind: inputs[f"statistics.{kind}"] for kind in STATISTICS if f"statistics.{kind}" in inputs
+    }
+    if "statistics" in inputs:
+        only = inputs["statistics"]
+        kind = next(kind for kind in STATISTICS if (only.path / f"{kind}.safetensors").is_file())
+        found[kind] = only
+    return found
+
+
+def write(draft: Draft, made: Compressed, dtype: str) -> None:
+    """Write a compressed layer as `stages.formats.layer` reads it."""
+    # in a fixed order: the same layer gives the same bytes
+    save_file(dict(sorted(made.tensors.items())), draft.path / SHARD, metadata={"format": "pt"})
+    save_file(dict(sorted(made.checksums.items())), draft.path / CHECKSUM)
+    draft.write_json(
+        LAYER,
+        {
+            "dtype": dtype,
+            "modules": made.modules,
+            "changed": sorted(made.changed),
+            "quantization_config": _config(made),
+        },
+    )
+    draft.meta["result"] = {"layers": made.rows, "fallbacks": made.fallbacks}
+
+
+def _config(made: Compressed) -> dict[str, Any]:
+    """A quantization_config for this shard alone, its targets being the modules by name."""
+    groups: dict[str, Any] = {}
+    for prefix, scheme in made.schemes.items():
+        key = scheme.model_dump_json(exclude={"targets"})
+        group = groups.setdefault(key, scheme.model_copy(update={"targets": []}))
+        group.targets.append(prefix)
+    config = QuantizationConfig(
+        config_groups={f"group_{i}": group for i, group in enumerate(groups.values())},
+        quantization_status="compressed",
+        format="mixed-precision",
+        ignore=[],
+    )
+    dumped: dict[str, Any] = config.model_dump(mode="json")
+    return dumped
