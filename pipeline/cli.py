@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -81,7 +81,8 @@ def job(cfg: DictConfig) -> None:
     """What Hydra runs, once or for each job of a sweep."""
     context = HydraConfig.get()
     sweep = context.mode == RunMode.MULTIRUN
-    overrides = list(context.overrides.task)
+    # Not resolved: an override may itself be a reference.
+    overrides = cast(list[str], OmegaConf.to_container(context.overrides.task, resolve=False))
     folder = Path(context.runtime.output_dir)
     label = f"job {context.job.num} ({' '.join(overrides)}): " if sweep else ""
     if sweep:
@@ -128,12 +129,16 @@ def write_config(config: Config, folder: Path) -> Path:
         ["python", "-m", "pipeline", "--config-dir", str(folder), "--config-name", "config"]
     )
     text = OmegaConf.to_yaml(OmegaConf.create(dict(config.resolved)))
-    path.write_text(
-        f"# A run's config, resolved. To run it again, also with other values:\n"
-        f"#   {command} [KEY=VALUE ...]\n"
-        f"defaults: [base, _self_]\n{text}",
-        encoding="utf-8",
+    heading = (
+        f"# A run's config, resolved. To run it again, also with other values:\n#   {command}\n"
     )
+    try:
+        path.write_text(f"{heading}defaults: [base, _self_]\n{text}", encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written: {error.strerror}",
+            remedy="choose another folder with hydra.run.dir=DIR",
+        ) from error
     return path
 
 

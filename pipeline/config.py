@@ -78,7 +78,7 @@ class SiteConfig:
     """One entry of `graph.nodes`.
 
     `each` names the site whose members this one is expanded over. A `final` site is a target of
-    the run. `publish` is the name under which the run folder links to its result.
+    the run. `publish` names the folder of its result that is linked into the run folder.
     """
 
     kind: str
@@ -209,7 +209,7 @@ def _settled(cfg: DictConfig, cwd: Path) -> DictConfig:
         )
     mode = cfg.mode
     if mode not in MODES:
-        raise UserError(f"mode: is {mode!r}", remedy=choices(str(mode), MODES))
+        raise UserError(f"mode is {mode!r}", remedy=choices(str(mode), MODES))
     settled = cast(DictConfig, OmegaConf.create(OmegaConf.to_container(cfg, resolve=False)))
     settled.device = resolve_device(str(cfg.device))
     if OmegaConf.is_dict(cfg.runner) and cfg.runner.get("threads") is None:

@@ -26,7 +26,7 @@ def resolve_device(device: str) -> str:
     torch is imported only where an NVIDIA driver is installed. Raises UserError for another name.
     """
     if device not in DEVICES:
-        raise UserError(f"device: is {device!r}", remedy=choices(device, DEVICES))
+        raise UserError(f"device is {device!r}", remedy=choices(device, DEVICES))
     if device != "auto":
         return device
     if not any(Path(name).exists() for name in _DRIVER_FILES):

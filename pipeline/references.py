@@ -24,11 +24,12 @@ Path = tuple[str, ...]
 class References:
     """What is reached from `start` in the unresolved config `raw` (plain dicts, lists, scalars).
 
-    `reached` are paths whose whole subtree is used; `problems` are references to nothing.
+    `reached` are paths whose whole subtree is used, with what a scalar there becomes (nothing
+    while it is being followed, so that a circle ends); `problems` are references to nothing.
     """
 
     raw: Mapping[str, Any]
-    reached: set[Path] = field(default_factory=set)
+    reached: dict[Path, str | None] = field(default_factory=dict)
     problems: list[UserError] = field(default_factory=list)
 
     def follow(self, start: Path) -> None:
@@ -71,16 +72,14 @@ class References:
             return None
         if value == "???":
             told = ".".join(path)
-            self.problems.append(UserError(f"{told}: is missing", remedy=f"give {told}=VALUE"))
-        seen = path in self.reached
-        self.reached.add(path)
-        if isinstance(value, Mapping | list):
-            if not seen:
+            self.problems.append(UserError(f"{told} is missing", remedy=f"give {told}=VALUE"))
+        if path not in self.reached:
+            self.reached[path] = None if isinstance(value, Mapping | list) else ""
+            if isinstance(value, Mapping | list):
                 self.follow(path)
-            return None
-        if isinstance(value, str) and not seen:
-            return self.text(value, path)
-        return str(value)
+            else:
+                self.reached[path] = self.text(str(value), path)
+        return self.reached[path]
 
     def call(self, inner: str, *, nested: bool) -> str:
         """A resolver, as `oc.env:HOME`: keys it reads are reached; its value if that is needed."""
@@ -98,8 +97,7 @@ class References:
             return ""
 
     def dangling(self, path: Path, at: Path, chosen: list[tuple[Path, str]]) -> UserError:
-        """The problem of a reference to nothing, told as the choice that led there if there is one.
-        """
+        """The problem of a reference to nothing, told as the choice that led there if one did."""
         known = 0
         while known < len(path) and _holds(self.raw, path[: known + 1]):
             known += 1

@@ -16,6 +16,11 @@ PREFIX = "presswork."
 """Entry-point groups are `presswork.stages`, `presswork.datasets`, ...: one for each group here."""
 
 
+def singular(plural: str) -> str:
+    """`stages` -> `stage`, `patches` -> `patch`: a registry's group for one of entry points."""
+    return plural.removesuffix("es") if plural.endswith("ches") else plural.removesuffix("s")
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """`did you mean X?`, or nothing where no name is close."""
     close = get_close_matches(name, list(names), n=1, cutoff=0.6)
@@ -31,12 +36,13 @@ def choices(name: str, names: Iterable[str]) -> str:
 
 @dataclass(slots=True)
 class Registry:
-    """The classes that configs may name, by group (`stage`, `dataset`, `modifier`, ...) and kind.
+    """What configs may name, classes as a rule, by group (`stage`, `dataset`, ...) and kind.
 
     Entries are loaded when first asked for, so a plugin costs nothing where it is not named.
     """
 
-    entries: dict[str, dict[str, EntryPoint | type]] = field(default_factory=dict)
+    entries: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Group -> kind -> object, or the entry point that it is still to be loaded from."""
 
     @staticmethod
     def load() -> Registry:
@@ -53,7 +59,7 @@ class Registry:
 
     def add(self, entry: EntryPoint) -> None:
         """Take in an entry point; raises UserError if its kind is taken by another object."""
-        group = entry.group.removeprefix(PREFIX).removesuffix("s")
+        group = singular(entry.group.removeprefix(PREFIX))
         kinds = self.entries.setdefault(group, {})
         known = kinds.setdefault(entry.name, entry)
         if isinstance(known, EntryPoint) and known.value != entry.value:
@@ -72,16 +78,16 @@ class Registry:
         return tuple(sorted(self.entries.get(group, {})))
 
     def get(self, group: str, kind: str) -> Any:
-        """The class behind a kind.
+        """What stands behind a kind, a class as a rule.
 
         Raises UserError for a kind that nobody gives (with the nearest one), and for an entry
         that cannot be imported.
         """
-        kinds: Mapping[str, EntryPoint | type] = self.entries.get(group, {})
+        kinds: Mapping[str, Any] = self.entries.get(group, {})
         if kind not in kinds:
             raise UserError(f"there is no {group} of kind {kind!r}", remedy=choices(kind, kinds))
         entry = kinds[kind]
-        if isinstance(entry, type):
+        if not isinstance(entry, EntryPoint):
             return entry
         try:
             loaded = entry.load()

@@ -76,15 +76,16 @@ class _Builder:
             return self.fail(path, f"{given} is given where a mapping belongs")
         fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
         hints = get_type_hints(cls)
-        before = len(self.problems)
         self.unknown_keys(data, fields, path)
+        before = len(self.problems)
         values: dict[str, Any] = {}
         for name, item in fields.items():
             here = _join(path, name)
             if name in data and data[name] != MISSING:
                 values[name] = self.field(item, hints[name], data[name], here)
             elif name in data or _required(item):
-                self.fail(here, "is missing", f"give it, as {self.told_as(here)}=VALUE")
+                told = self.told_as(here)
+                self.problems.append(UserError(f"{told} is missing", remedy=f"give {told}=VALUE"))
         if len(self.problems) > before:
             return _INVALID
         try:
@@ -162,6 +163,8 @@ class _Builder:
     def value(self, hint: Any, data: object, path: str) -> Any:
         """A field's value by its type: nested dataclasses by this module, the rest by OmegaConf."""
         options = get_args(hint) if _is_union(hint) else (hint,)
+        if hint is Any or (hint in _FREE and isinstance(data, _FREE[hint])):
+            return data
         if data is None and type(None) in options:
             return None
         nested = [option for option in options if dataclasses.is_dataclass(option)]
@@ -173,9 +176,7 @@ class _Builder:
             if holds and get_origin(option) is dict and isinstance(data, Mapping):
                 return {k: self.mapping(arguments[-1], v, _join(path, k)) for k, v in data.items()}
             if holds and get_origin(option) is list and isinstance(data, list):
-                return [
-                    self.mapping(arguments[-1], v, f"{path}[{i}]") for i, v in enumerate(data)
-                ]
+                return [self.mapping(arguments[-1], v, f"{path}[{i}]") for i, v in enumerate(data)]
         return self.leaf(hint, data, path)
 
     def leaf(self, hint: Any, data: object, path: str) -> Any:
@@ -184,7 +185,13 @@ class _Builder:
             merged = OmegaConf.merge(OmegaConf.structured(holder), {"value": data})
             return typing.cast(Any, OmegaConf.to_object(merged)).value
         except OmegaConfBaseException:
-            return self.fail(path, f"{data!r} is not {_name(hint)}")
+            told = self.told_as(path)
+            self.problems.append(UserError(f"{told} is {data!r}, which is not {_name(hint)}"))
+            return _INVALID
+
+
+_FREE: dict[Any, type] = {dict[str, Any]: dict, list[Any]: list}
+"""Types whose content is for the class to judge."""
 
 
 def _required(item: dataclasses.Field[Any]) -> bool:
@@ -215,6 +222,6 @@ def _name(hint: Any) -> str:
     if _is_union(hint):
         return " or ".join(_name(option) for option in get_args(hint))
     origin = get_origin(hint)
-    if origin in (list, dict):
+    if origin in (list, dict) and get_args(hint)[-1] is not Any:
         return f"{_WORDS[origin]} in which each item is {_name(get_args(hint)[-1])}"
-    return _WORDS.get(hint, getattr(hint, "__name__", str(hint)))
+    return _WORDS.get(origin or hint, getattr(hint, "__name__", str(hint)))

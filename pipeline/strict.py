@@ -50,14 +50,25 @@ def unreached(
     for path, _ in leaves({name: value for name, value in raw.items() if name not in typed}):
         if trace.covers(path) or _within(".".join(path), unused):
             continue
-        known = _used_beside(path, trace.reached) | (set(typed) if len(path) == 1 else set())
-        section = ".".join(path[:-1])
+        depth, known = _astray(path, trace.reached, typed)
+        section = ".".join(path[:depth])
         where = f"the keys of {section} that are used are" if section else "the top-level keys are"
         listed = f"{where} {', '.join(sorted(known))}" if known else ""
         yield UserError(
             f"{'.'.join(path)}: nothing uses such a key with this graph",
-            remedy=" ".join(part for part in (nearest(path[-1], known), listed) if part),
+            remedy=" ".join(part for part in (nearest(path[depth], known), listed) if part),
         )
+
+
+def _astray(path: Path, reached: Collection[Path], typed: Collection[str]) -> tuple[int, set[str]]:
+    """Where `path` leaves what is used: the step, and the names that are used on its level."""
+    known = set(typed)
+    for depth, step in enumerate(path):
+        known |= _used_beside(path[: depth + 1], reached)
+        if step not in known:
+            return depth, known
+        known = set()
+    return len(path) - 1, _used_beside(path, reached)
 
 
 def _used_beside(path: Path, reached: Collection[Path]) -> set[str]:

@@ -87,4 +87,6 @@ def _hub(endpoint: str) -> str:
         answer = httpx.head(endpoint, timeout=HUB_SECONDS)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return f"{endpoint} cannot be reached ({error}); local models and datasets work"
-    return f"{endpoint} answers" if answer.status_code < 400 else f"{answer.status_code}: {endpoint}"
+    return (
+        f"{endpoint} answers" if answer.status_code < 400 else f"{answer.status_code}: {endpoint}"
+    )

@@ -43,8 +43,7 @@ def gc(config: Config, run_dir: Path) -> int:
         console.print(table)
     verb = "would be freed" if report.dry_run else "freed"
     console.print(
-        f"{len(report.entries)} artifacts, {size(report.freed)} {verb}; "
-        f"{size(report.kept)} kept"
+        f"{len(report.entries)} artifacts, {size(report.freed)} {verb}; {size(report.kept)} kept"
     )
     if report.dry_run and report.entries:
         console.print("gc.dry_run=false does it")
