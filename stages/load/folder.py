@@ -53,12 +53,7 @@ def look_into(path: Path, *, code: bool) -> Folder:
         except UserError as error:
             problems.append(error)
     return Folder(
-        path=path,
-        layout=layout,
-        config=config,
-        small=small,
-        bytes=size,
-        problems=tuple(problems),
+        path=path, layout=layout, config=config, small=small, bytes=size, problems=tuple(problems)
     )
 
 

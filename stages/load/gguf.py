@@ -64,12 +64,5 @@ class GgufModel:
         work.progress(0.0, f"reading {self.path}")
         sha256 = sha256_of([self.file])[self.file]
         file = SourceFile.of(self.file.name, self.file, sha256)
-        write_gguf(
-            draft,
-            self.file,
-            file,
-            identity=f"gguf:{sha256}",
-            dtype=self.dtype,
-            work=work,
-        )
+        write_gguf(draft, self.file, file, identity=f"gguf:{sha256}", dtype=self.dtype, work=work)
         return f"gguf:{sha256}"

@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoConfig,
-    GenerationConfig,
-)
+from transformers import AutoConfig, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from pipeline.errors import UserError
@@ -27,14 +24,7 @@ from stages.weights.gguf_header import GgufHeader, read_gguf_header
 from stages.weights.gguf_source import GgufSource
 from stages.weights.manifest import SourceFile, SourceManifest
 
-UNREADABLE = (
-    ValueError,
-    KeyError,
-    IndexError,
-    TypeError,
-    OverflowError,
-    NotImplementedError,
-)
+UNREADABLE = (ValueError, KeyError, IndexError, TypeError, OverflowError, NotImplementedError)
 """What transformers' and gguf's readers raise on a file that they do not understand."""
 
 BARE = "bare.gguf"
@@ -90,17 +80,9 @@ def write_gguf(
     _write(folder / "config.json", public)
     generation = GenerationConfig.from_model_config(config).to_diff_dict()
     _write(folder / "generation_config.json", _public(generation))
-    settings = {
-        "dtype": DTYPES[dtype],
-        "architecture": header.architecture,
-        "config": public,
-    }
+    settings = {"dtype": DTYPES[dtype], "architecture": header.architecture, "config": public}
     manifest = SourceManifest(
-        kind="gguf",
-        identity=identity,
-        files=(file,),
-        tensors=tensors,
-        settings=settings,
+        kind="gguf", identity=identity, files=(file,), tensors=tensors, settings=settings
     )
     manifest.write(draft)
     specs = GgufSource.of(path, manifest).specs().values()

@@ -14,15 +14,10 @@ def check_dtype(dtype: str) -> None:
     """UserError for a dtype that weights cannot be dequantised to."""
     if dtype not in DTYPES:
         raise UserError(
-            f"model.dtype is {dtype!r}",
-            remedy=f"choose one of {', '.join(sorted(DTYPES))}",
+            f"model.dtype is {dtype!r}", remedy=f"choose one of {', '.join(sorted(DTYPES))}"
         )
 
 
 def gguf_semantics(dtype: str) -> Json:
     """Dequantised values depend on the libraries that know the format, too."""
-    return {
-        "dtype": dtype,
-        "gguf": version("gguf"),
-        "transformers": version("transformers"),
-    }
+    return {"dtype": dtype, "gguf": version("gguf"), "transformers": version("transformers")}

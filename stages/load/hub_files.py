@@ -118,8 +118,7 @@ def _one_line(id: str, revision: str) -> Iterator[None]:
         ) from error
     except (errors.RevisionNotFoundError, errors.RevisionResolutionError) as error:
         raise UserError(
-            f"{id} has no revision {revision!r} on the hub",
-            remedy="look at model.revision",
+            f"{id} has no revision {revision!r} on the hub", remedy="look at model.revision"
         ) from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise UserError(

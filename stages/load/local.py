@@ -36,10 +36,7 @@ class LocalModel:
         identity = None if folder.problems else content_of(folder)
         return Look(
             facts=SourceFacts(
-                config=folder.config,
-                identity=identity,
-                bytes=folder.bytes,
-                label=self.path,
+                config=folder.config, identity=identity, bytes=folder.bytes, label=self.path
             ),
             problems=folder.problems,
             stored_bytes=sum(path.stat().st_size for path in folder.small.values()),

@@ -55,8 +55,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """A config.json; UserError if it is missing, no JSON object, or says no model_type."""
     if not path.is_file():
         raise UserError(
-            f"there is no {path}",
-            remedy="give a model folder as transformers writes it",
+            f"there is no {path}", remedy="give a model folder as transformers writes it"
         )
     if path.stat().st_size > LARGEST_CONFIG:
         raise UserError(f"{path} has {path.stat().st_size} bytes: that is no model's config")
@@ -66,8 +65,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not JSON: {error}", remedy="fetch it again") from error
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise UserError(
-            f"{path} says no model_type",
-            remedy="give a model folder as transformers writes it",
+            f"{path} says no model_type", remedy="give a model folder as transformers writes it"
         )
     return config
 

@@ -72,6 +72,5 @@ class Load(Stage):
         loaded = self.model.load(draft, known, work)
         if known is not None and loaded != known:
             raise StageFailed(
-                "the model's files changed while they were loaded",
-                remedy="run it again",
+                "the model's files changed while they were loaded", remedy="run it again"
             )

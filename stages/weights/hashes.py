@@ -54,11 +54,7 @@ def sha256_of(paths: Iterable[Path]) -> dict[Path, str]:
                 found[path] = digest
                 state = states[path]
                 if state.st_mtime < started - SETTLED:
-                    fresh[str(path.resolve())] = (
-                        state.st_size,
-                        state.st_mtime_ns,
-                        digest,
-                    )
+                    fresh[str(path.resolve())] = (state.st_size, state.st_mtime_ns, digest)
     except OSError as error:
         raise UserError(f"{error.filename} cannot be read: {error.strerror}") from error
     if fresh:

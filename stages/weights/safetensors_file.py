@@ -89,8 +89,7 @@ def _sizes(path: Path) -> tuple[int, int]:
     length: int = struct.unpack("<Q", first)[0]
     if length > LONGEST_HEADER:
         raise UserError(
-            f"{path} is no safetensors file: it announces a header of {length} bytes",
-            remedy=REMEDY,
+            f"{path} is no safetensors file: it announces a header of {length} bytes", remedy=REMEDY
         )
     if 8 + length > size:
         raise UserError(
@@ -108,9 +107,7 @@ def _places(file: Any, start: int) -> dict[str, Place]:
         shape, dtype = tuple(piece.get_shape()), piece.get_dtype()
         length = prod(shape) * BITS[dtype] // 8
         places[name] = Place(
-            spec=TensorSpec(name=name, shape=shape, dtype=dtype),
-            start=start,
-            length=length,
+            spec=TensorSpec(name=name, shape=shape, dtype=dtype), start=start, length=length
         )
         start += length
     return places

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from stages.weights import hashes
+from stages.weights.hashes import find_content, memory_file, sha256_of
+
+
+def aged(path: Path, text: str) -> Path:
+    """A file that was written a while ago."""
+    path.write_text(text)
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    return path
+
+
+def test_a_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = aged(tmp_path / "x", "hello")
+    expected = hashlib.sha256(b"hello").hexdigest()
+    assert sha256_of([file]) == {file: expected}
+    monkeypatch.setattr(hashes, "_hash", lambda path: pytest.fail(f"{path} is read again"))
+    assert sha256_of([file]) == {file: expected}
+
+
+def test_a_file_that_was_just_written_is_not_remembered(tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    file.write_text("one")
+    sha256_of([file])
+    assert not memory_file().exists()
+
+
+def test_a_changed_file_is_hashed_again(tmp_path: Path) -> None:
+    file = aged(tmp_path / "x", "one")
+    before = sha256_of([file])[file]
+    aged(file, "two more")
+    assert sha256_of([file])[file] != before
+
+
+def test_content_is_found_after_it_moved(tmp_path: Path) -> None:
+    file = aged(tmp_path / "x", "hello")
+    digest = sha256_of([file])[file]
+    assert find_content(digest, 5) == file
+    file.rename(tmp_path / "y")
+    assert find_content(digest, 5) is None
+    sha256_of([tmp_path / "y"])
+    assert find_content(digest, 5) == tmp_path / "y"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"files": 3}', '{"files": {"x": 1}}'])
+def test_a_broken_memory_costs_time_only(tmp_path: Path, text: str) -> None:
+    memory_file().parent.mkdir(parents=True)
+    memory_file().write_text(text)
+    file = aged(tmp_path / "x", "hello")
+    assert sha256_of([file])[file] == hashlib.sha256(b"hello").hexdigest()
+
+
+def test_a_missing_file_is_one_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        sha256_of([tmp_path / "gone"])
