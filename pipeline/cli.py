@@ -54,7 +54,7 @@ def _main(argv: Sequence[str]) -> int:
         warnings.filterwarnings("error", r"provider=.*is not available", UserWarning)
         try:
             register()
-            hydra.main(config_path=str(given.folder), config_name="config", **_base())(job)()
+            hydra.main(config_path=str(given.folder), config_name="config", **rules())(job)()
         except KeyboardInterrupt:
             _tell(f"stopped; {_goes_on()}")
             return INTERRUPTED
@@ -84,9 +84,9 @@ def job(cfg: DictConfig) -> None:
     # Not resolved: an override may itself be a reference.
     overrides = cast(list[str], OmegaConf.to_container(context.overrides.task, resolve=False))
     folder = Path(context.runtime.output_dir)
-    label = f"job {context.job.num} ({' '.join(overrides)}): " if sweep else ""
+    label = f"job {context.job.num}: " if sweep else ""
     if sweep:
-        _tell(label.rstrip(": "))
+        _tell(f"{label}{' '.join(overrides)}")
     try:
         code = _perform(cfg, folder, overrides, Path(context.runtime.cwd))
     except UserError as error:
@@ -152,7 +152,7 @@ class _Given:
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """The primary config with these overrides, for looking at its keys."""
-        with hydra.initialize_config_dir(str(self.folder), **_base()):
+        with hydra.initialize_config_dir(str(self.folder), **rules()):
             return hydra.compose(self.name, overrides=list(overrides))
 
 
@@ -180,8 +180,11 @@ def _given(argv: Sequence[str]) -> _Given:
     )
 
 
-def _base() -> dict[str, Any]:
-    """Hydra 1.4 warns about `version_base`; before it, leaving it out means the rules of 1.1."""
+def rules() -> dict[str, Any]:
+    """Arguments that make Hydra follow its present rules.
+
+    1.4 warns about `version_base`; before it, leaving it out means the rules of 1.1.
+    """
     return {} if Version(hydra.__version__) >= Version("1.4.0.dev0") else {"version_base": "1.3"}
 
 

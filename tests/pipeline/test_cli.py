@@ -182,10 +182,10 @@ def test_a_sweep_goes_on_after_a_failed_job_and_leaves_with_1(
     assert [folder.name for folder in folders] == ["1", "2", "3"]
     assert folders[0].parent.parent.parent == Path.cwd() / "outputs/sweeps"
     err = capsys.readouterr().err
-    assert "job 0 (mode=run data.count=0): error: data.count is 0" in err
-    assert "job 1 (mode=run data.count=13): error: thirteen cannot be made" in err
-    assert "job 2 (mode=run data.count=15): error: ZeroDivisionError" in err
-    assert err.index("job 1") < err.index("job 3 (mode=run data.count=5)")
+    assert "job 0: error: data.count is 0" in err
+    assert "job 1: error: thirteen cannot be made" in err
+    assert "job 2: error: ZeroDivisionError" in err
+    assert err.index("job 1") < err.index("job 3: mode=run data.count=5")
 
 
 def test_a_sweep_in_which_all_is_well_leaves_with_0(

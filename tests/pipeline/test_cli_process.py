@@ -128,7 +128,7 @@ def test_a_sweep_leaves_with_1_when_a_job_fails_and_runs_the_others(
         "hydra.sweep.dir=sweep",
     )
     assert done.returncode == 1
-    assert "job 0 (mode=run data.count=0): error: data.count is 0" in done.stderr
+    assert "job 0: error: data.count is 0" in done.stderr
     assert "Traceback" not in done.stderr
     assert (tmp_path / "sweep/1/used/used.json").is_file()
     assert not (tmp_path / "sweep/0").exists()

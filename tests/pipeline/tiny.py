@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from pipeline.cli import rules
 from pipeline.config import Config, load_config
 from pipeline.errors import UserError
 from pipeline.registry import Registry
@@ -136,7 +137,7 @@ def write_files(folder: Path, files: dict[str, str]) -> Path:
 
 def composed(folder: Path, *overrides: str, name: str = "tiny") -> DictConfig:
     register()
-    with initialize_config_dir(str(folder), version_base="1.3"):
+    with initialize_config_dir(str(folder), **rules()):
         return compose(name, overrides=list(overrides))
 
 
