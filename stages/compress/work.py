@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from compressed_tensors.quantization import QuantizationConfig
 from safetensors.torch import save_file
 
+from pipeline.key import canonical
 from pipeline.stage import Artifact, Draft, Task
 from stages.compress.layer import Compressed, compress_layer
+from stages.compress.modifiers.base import Modifier, Solver
+from stages.compress.modifiers.rtn import Rtn
 from stages.compress.state import LayerState
 from stages.compress.statistics import Statistics
 from stages.formats.layer import CHECKSUM, LAYER, SHARD
@@ -47,7 +50,24 @@ def run(config: CompressConfig, task: Task) -> None:
         progress=task.progress,
         warn=task.warn,
     )
-    write(task.outputs["weights"], made, blueprint.dtype)
+    draft = task.outputs["weights"]
+    write(draft, made, blueprint.dtype)
+    draft.meta["recipe"] = _recipe(config, _statistics(task.inputs))
+
+
+def _recipe(config: CompressConfig, statistics: Mapping[str, Artifact]) -> dict[str, Any]:
+    """How the weights came about: modifiers in order, and what calibration measured."""
+    modifiers: Sequence[Modifier] = config.modifiers or (Rtn(),)
+    if not any(isinstance(modifier, Solver) for modifier in modifiers):
+        modifiers = (*modifiers, Rtn())
+    calibration: dict[str, Any] = {"statistics": sorted(statistics)}
+    for artifact in statistics.values():
+        calibration["tokens"] = max(artifact.meta["tokens"].values(), default=0)
+        calibration |= artifact.meta.get("calibration", {})
+    return {
+        "modifiers": [{"kind": m.kind, **canonical(m)} for m in modifiers],
+        "calibration": calibration if statistics else None,
+    }
 
 
 def _statistics(inputs: Mapping[str, Artifact]) -> dict[str, Artifact]:

@@ -57,7 +57,12 @@ def unquantized(
     """Checkpoint names of all Linears, and of what engines build as Linears, that stay dense."""
     linears = list(linears)
     known = {linear.prefix for linear in linears}
-    names = [linear.prefix for linear in linears if linear.name not in resolved]
+    tied = blueprint.head if blueprint.tied else None  # its tensor is the embedding's
+    names = [
+        linear.name if linear.name == tied else linear.prefix
+        for linear in linears
+        if linear.name not in resolved
+    ]
     for layer in blueprint.layers:
         for stored in layer.tensors.values():
             prefix, _, part = stored.rpartition(".")

@@ -1,0 +1,1 @@
+"""Saving: a checkpoint folder that vLLM, SGLang and transformers load."""

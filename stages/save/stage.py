@@ -1,0 +1,63 @@
+"""The save stage: layer shards become a checkpoint folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pipeline.graph import Estimate
+from pipeline.stage import Site, Stage, Survey, Task
+from stages.formats.resolve import resolve
+from stages.formats.scheme import SchemeConfig
+from stages.formats.sizes import DTYPE_BYTES
+from stages.model.blueprint import Blueprint
+
+SECONDS = 2.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SaveOptions:
+    """`name` is what the model card calls the model; null: its architecture and format."""
+
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SaveConfig:
+    """The scheme that the layers were compressed with, and how to save them."""
+
+    scheme: SchemeConfig
+    save: SaveOptions = field(default_factory=SaveOptions)
+
+
+class Save(Stage):
+    """Output `out`: the folder `checkpoint/`, its layer shards hard links to those of compress."""
+
+    kind = "save"
+    version = 1
+    libraries = ("compressed-tensors",)
+    Config = SaveConfig
+    config: SaveConfig
+
+    def demands(self) -> dict[str, tuple[str, ...]]:
+        return {"layers": ("weights",)}
+
+    def survey(self, site: Site) -> Survey:
+        """Problems of the scheme are told by `compress`; here only the bytes beside its shards."""
+        blueprint = site.facts.get("model")
+        if not isinstance(blueprint, Blueprint) or resolve(self.config.scheme, blueprint).problems:
+            return Survey()
+        kept = {stored: name for name, stored in blueprint.outside.items()}
+        elements = 0
+        for name in kept.values():
+            size = 1
+            for length in blueprint.outside_shapes[name]:
+                size *= length
+            elements += size
+        size = elements * DTYPE_BYTES[blueprint.dtype]
+        estimate = Estimate(bytes=size, memory=700_000_000 + size, seconds=SECONDS)
+        return Survey(facts=blueprint, estimates={None: estimate})
+
+    def run(self, task: Task) -> None:
+        from stages.save.write import save
+
+        save(self.config, task)
