@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+from pipeline.errors import UserError
+from stages.load.gguf import GgufModel
+from stages.load.stage import Load, LoadConfig
+from stages.weights import open_source
+from tests.stages.load.conftest import View, write_gguf_model
+
+
+def surveyed(path: Path, **more: str) -> Load:
+    made = Load(LoadConfig(model=GgufModel(path=str(path), **more)))
+    assert not made.survey(View()).problems
+    return made
+
+
+def as_transformers_reads(path: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return load_gguf_checkpoint(path, return_tensors=True, model_to_load=model, torch_dtype=dtype)[
+        "tensors"
+    ]
+
+
+def assert_equal_tensors(result, expected: dict[str, torch.Tensor]) -> None:
+    source = open_source(result)
+    specs = source.specs()
+    assert set(specs) == set(expected)
+    for name, tensor in expected.items():
+        found = source.read([name])[name]
+        assert found.dtype == tensor.dtype and found.shape == specs[name].shape == tensor.shape
+        assert torch.equal(found, tensor), name
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_tensors_equal_those_of_transformers(tiny_gguf: Path, load, dtype: str) -> None:
+    result, _ = load(surveyed(tiny_gguf, dtype=dtype))
+    assert_equal_tensors(result, as_transformers_reads(tiny_gguf, getattr(torch, dtype)))
+
+
+def test_config_is_what_transformers_reads(tiny_gguf: Path, load) -> None:
+    result, _ = load(surveyed(tiny_gguf))
+    found = AutoConfig.from_pretrained(result.path / "model")
+    expected = AutoConfig.from_pretrained(tiny_gguf.parent, gguf_file=tiny_gguf.name)
+    names = ("hidden_size", "num_key_value_heads", "vocab_size", "tie_word_embeddings")
+    names = (*names, "rope_parameters", "rms_norm_eps", "intermediate_size", "num_hidden_layers")
+    assert [getattr(found, n) for n in names] == [getattr(expected, n) for n in names]
+    assert found.architectures == ["LlamaForCausalLM"] and found.dtype == torch.bfloat16
+    text = (result.path / "model" / "config.json").read_text()
+    assert not [name for name in json.loads(text) if name.startswith("_")]
+
+
+def test_no_small_file_names_a_path_of_this_machine(tiny_gguf: Path, load) -> None:
+    result, _ = load(surveyed(tiny_gguf))
+    for file in (result.path / "model").iterdir():
+        assert str(tiny_gguf.parent) not in file.read_text(), file.name
+
+
+def test_the_tokenizer_splits_as_transformers_does(tiny_gguf: Path, load) -> None:
+    result, _ = load(surveyed(tiny_gguf))
+    found = AutoTokenizer.from_pretrained(result.path / "model")
+    expected = AutoTokenizer.from_pretrained(tiny_gguf.parent, gguf_file=tiny_gguf.name)
+    text = "abcdefgab<s>xyz</s>"
+    assert found(text)["input_ids"] == expected(text)["input_ids"]
+
+
+def test_special_tokens_are_those_that_the_file_names(tiny_gguf: Path, load) -> None:
+    result, _ = load(surveyed(tiny_gguf))
+    found = AutoTokenizer.from_pretrained(result.path / "model")
+    assert (found.bos_token_id, found.eos_token_id, found.unk_token_id) == (0, 1, 2)
+
+
+def test_plan_knows_the_config_before_anything_is_stored(tiny_gguf: Path) -> None:
+    made = Load(LoadConfig(model=GgufModel(path=str(tiny_gguf))))
+    facts = made.survey(View(mode="plan")).facts
+    assert facts.config["hidden_size"] == 64 and facts.config["vocab_size"] == 32
+
+
+def test_the_key_follows_content_and_dtype(tiny_gguf: Path) -> None:
+    before = surveyed(tiny_gguf).semantics(None)
+    moved = tiny_gguf.rename(tiny_gguf.parent / "moved.gguf")
+    assert surveyed(moved).semantics(None) == before
+    assert surveyed(moved, dtype="float32").semantics(None) != before
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"extra": ("blk.0.ffn_gate_exps",)}, "experts merged"),
+        ({"extra": ("blk.0.strange",)}, "1 tensors have no place"),
+        ({"without": "ffn_up"}, "2 of the model are not in the file"),
+    ],
+)
+def test_files_that_are_not_the_model_one_to_one_are_refused(
+    tmp_path: Path, load, more: dict, why: str
+) -> None:
+    write_gguf_model(tmp_path / "x.gguf", **more)
+    with pytest.raises(UserError, match=why):
+        load(surveyed(tmp_path / "x.gguf"))
+
+
+def test_factors_of_scaled_rope_are_warned_about(tmp_path: Path, load) -> None:
+    write_gguf_model(tmp_path / "x.gguf", extra=("rope_freqs",))
+    _, warnings = load(surveyed(tmp_path / "x.gguf"))
+    assert any("rope_freqs" in warning for warning in warnings)
+
+
+def test_a_broken_file_is_one_problem(tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"GGUF" + bytes(100))
+    made = Load(LoadConfig(model=GgufModel(path=str(tmp_path / "x.gguf"))))
+    (problem,) = made.survey(View()).problems
+    assert "no valid GGUF file" in str(problem)
+
+
+def test_an_unknown_dtype_is_refused() -> None:
+    with pytest.raises(UserError, match="int3"):
+        GgufModel(path="x", dtype="int3")
+
+
+@pytest.mark.slow
+def test_the_real_model_equals_what_transformers_reads(real_gguf: Path, load) -> None:
+    result, warnings = load(surveyed(real_gguf))
+    assert_equal_tensors(result, as_transformers_reads(real_gguf, torch.bfloat16))
+    assert not warnings
+    found = AutoTokenizer.from_pretrained(result.path / "model")
+    expected = AutoTokenizer.from_pretrained(real_gguf.parent, gguf_file=real_gguf.name)
+    text = "def f(x):\n    return [x] * 3  # naïve <|im_end|> über\n"
+    assert found(text)["input_ids"] == expected(text)["input_ids"]
+    assert found.eos_token_id == 2 and found.chat_template
