@@ -15,7 +15,7 @@ from stages.model.blueprint import Blueprint, LinearSpec, Subgraph
 from stages.model.build import Tree, config_of, dtype_of, meta_model, tree_of
 from stages.model.families import FAMILIES, fused_groups, smoothing_pairs
 from stages.model.names import Names, expected_names, map_names
-from stages.model.patching import Patched, patched, patched_modules, patches
+from stages.model.patching import Patched, patches, replacements, swapped
 
 
 class TensorShape(Protocol):
@@ -44,29 +44,14 @@ def blueprint_of(
     model = meta_model(made, dtype)
     shapes = expected_names(model) if specs is None else {n: s.shape for n, s in specs.items()}
     found = patches() if by_class is None else by_class
-    with patched(model, found) as replaced:
+    tree = tree_of(model)
+    modules = replacements(model, found)
+    names = map_names(model, modules, shapes)
+    _check_experts(model, tree, names, modules)
+    with swapped(model, modules) as replaced:
         patched_as = {name: type(module).__name__ for name, module in replaced.items()}
-        names = _map_unpatched(model, replaced, shapes)
-        tree = tree_of(model)
-        _check(model, tree, names, shapes)
+        _check(model, names, shapes)
         return _assemble(config, model, tree, names, dtype, experts, patched_as)
-
-
-def _map_unpatched(
-    model: PreTrainedModel,
-    replaced: Mapping[str, nn.Module],
-    checkpoint: Iterable[str],
-) -> Names:
-    # The mapping is for the tree as transformers has it, so the patches step aside meanwhile.
-    new = {name: model.get_submodule(name) for name in replaced}
-    claims = patched_modules(model, replaced)
-    for name, module in replaced.items():
-        model.set_submodule(name, module)
-    try:
-        return map_names(model, claims, checkpoint)
-    finally:
-        for name, module in new.items():
-            model.set_submodule(name, module)
 
 
 def _tied(model: PreTrainedModel) -> Mapping[str, str]:
@@ -74,9 +59,7 @@ def _tied(model: PreTrainedModel) -> Mapping[str, str]:
     return tied
 
 
-def _check(
-    model: PreTrainedModel, tree: Tree, names: Names, shapes: Mapping[str, tuple[int, ...]]
-) -> None:
+def _check(model: PreTrainedModel, names: Names, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Every parameter of the decoder must have its tensor, in its shape."""
     tied = _tied(model)
     missing, wrong = [], []
@@ -88,15 +71,6 @@ def _check(
             wrong.append(
                 f"{tensor_name} is {list(shapes[tensor_name])}, not {list(tensor.shape)}"
             )
-    fused = [n for n in missing if n in names.converted or _inside(n, model)]
-    mine = [name for name in fused if name.startswith(tree.layers)]
-    if mine:
-        owner = mine[0].rpartition(".")[0]
-        raise UserError(
-            f"the checkpoint holds {mine[0]} in a form that cannot be compressed one by one "
-            f"({type(_container(model, owner)).__name__})",
-            remedy="use a checkpoint with a tensor for each expert's gate, up and down",
-        )
     lost = [name for name in missing if name not in names.converted]
     if lost or wrong:
         told = [f"no tensor for {name}" for name in lost] + wrong
@@ -107,19 +81,30 @@ def _check(
         )
 
 
-def _inside(name: str, model: nn.Module) -> bool:
-    """Whether a parameter lies in a patched module."""
-    return hasattr(_container(model, name.rpartition(".")[0]), "claim")
-
-
-def _container(model: nn.Module, name: str) -> nn.Module:
-    """The nearest patched module around `name`, or the module itself."""
-    parts = name.split(".")
-    for length in range(len(parts), 0, -1):
-        module = model.get_submodule(".".join(parts[:length]))
-        if hasattr(module, "claim"):
-            return module
-    return model.get_submodule(name)
+def _check_experts(
+    model: PreTrainedModel, tree: Tree, names: Names, modules: Mapping[str, nn.Module]
+) -> None:
+    """Every weight matrix of a layer must be one tensor on disk and one module's weight here."""
+    mapped = (name.rpartition(".")[0] for name in names.found)
+    containers = {name.rpartition(".")[0] for name in names.converted}
+    containers |= {name for name in mapped if name in modules}
+    containers |= {
+        name
+        for name, module in model.named_modules()
+        if any(parameter.dim() == 3 for parameter in module.parameters(recurse=False))
+        and name not in modules
+        and not type(module).__module__.startswith("torch.nn")
+    }
+    for layer in tree.layers:
+        for name in sorted(containers):
+            if name.startswith(f"{layer}."):
+                raise UserError(
+                    f"{name} is a {type(model.get_submodule(name)).__name__}, whose experts "
+                    "cannot be compressed one by one: no patch takes them apart, or the "
+                    "checkpoint holds them fused",
+                    remedy="use a model with one tensor for each expert's gate, up and down, or "
+                    "add a patch for this class",
+                )
 
 
 def _assemble(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
@@ -44,11 +45,11 @@ def expected_names(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
 
 
 def map_names(
-    model: PreTrainedModel, replaced: Mapping[str, Patched], checkpoint: Iterable[str]
+    model: PreTrainedModel, modules: Mapping[str, nn.Module], checkpoint: Iterable[str]
 ) -> Names:
     """Map the tensors of a checkpoint to the parameters of the patched tree.
 
-    `model` is the unpatched model, `replaced` maps module names to their patches. Raises
+    `model` is the unpatched model, `modules` maps module names to their patches. Raises
     UserError for two tensors of one parameter.
     """
     state = model.state_dict()
@@ -69,7 +70,7 @@ def map_names(
         if pattern is None:
             parameter: str | None = target if target in state else None
         else:
-            parameter = _claimed(renamed, target, pattern, by_pattern[pattern], replaced)
+            parameter = _claimed(renamed, target, pattern, by_pattern[pattern], modules)
             if parameter is None:
                 converted.add(target)
         if parameter is None:
@@ -89,16 +90,16 @@ def _claimed(
     target: str,
     pattern: str,
     converter: WeightConverter,
-    replaced: Mapping[str, Patched],
+    modules: Mapping[str, nn.Module],
 ) -> str | None:
     """The parameter of a patch that takes the tensor, None if no patch is there."""
     module, _, leaf = target.rpartition(".")
-    if module not in replaced:
+    if module not in modules:
         return None
     indices = re.search(re.escape(pattern).replace(r"\*", r"(\d+)"), renamed)
     index = int(indices.group(1)) if indices and indices.groups() else 0
     operations = tuple(type(operation).__name__ for operation in converter.operations)
-    claim = replaced[module].claim(
+    claim = cast(Patched, modules[module]).claim(
         leaf, converter.source_patterns.index(pattern), index, operations
     )
     return f"{module}.{claim}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol, cast
+from typing import Protocol
 
 from torch import nn
 
@@ -40,44 +40,29 @@ def patches() -> Mapping[str, type[Patched]]:
     return {kind: registry.get(GROUP, kind) for kind in registry.kinds(GROUP)}
 
 
-def patched_modules(model: nn.Module, names: Iterable[str]) -> dict[str, Patched]:
-    """The modules that have taken the place of others, by name."""
-    return {name: cast(Patched, model.get_submodule(name)) for name in names}
+def replacements(
+    model: nn.Module, by_class: Mapping[str, type[Patched]]
+) -> dict[str, nn.Module]:
+    """What takes the place of the modules of `model` whose class has a patch, by module name."""
+    found = [(n, m) for n, m in model.named_modules() if type(m).__name__ in by_class]
+    return {name: by_class[type(module).__name__].of(module) for name, module in found}
 
 
-def apply_patches(model: nn.Module, by_class: Mapping[str, type[Patched]]) -> dict[str, nn.Module]:
-    """Replace every module of `model` whose class has a patch.
-
-    Returns the replaced modules by name, which `revert_patches` takes.
-    """
-    found = {
-        name: module
-        for name, module in model.named_modules()
-        if type(module).__name__ in by_class
-    }
-    for name, module in found.items():
-        _set(model, name, by_class[type(module).__name__].of(module))
-    return found
-
-
-def revert_patches(model: nn.Module, replaced: Mapping[str, nn.Module]) -> None:
-    """Put the replaced modules back."""
-    for name, module in replaced.items():
-        _set(model, name, module)
+def swap(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Put `modules` into `model`; returns those that were there, which swap puts back."""
+    before = {name: model.get_submodule(name) for name in modules}
+    for name, module in modules.items():
+        model.set_submodule(name, module)
+    return before
 
 
 @contextmanager
-def patched(
-    model: nn.Module, by_class: Mapping[str, type[Patched]]
+def swapped(
+    model: nn.Module, modules: Mapping[str, nn.Module]
 ) -> Iterator[dict[str, nn.Module]]:
-    """Within it, `model` is patched; yields the replaced modules by name."""
-    replaced = apply_patches(model, by_class)
+    """Within it `modules` are in `model`; yields those that were there, by name."""
+    before = swap(model, modules)
     try:
-        yield replaced
+        yield before
     finally:
-        revert_patches(model, replaced)
-
-
-def _set(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
+        swap(model, before)

@@ -14,7 +14,7 @@ from transformers.core_model_loading import build_glob_alternation
 from pipeline.errors import StageFailed, UserError
 from stages.model.blueprint import Blueprint
 from stages.model.build import config_of, meta_model
-from stages.model.patching import Patched, apply_patches, patches, revert_patches
+from stages.model.patching import Patched, patches, replacements, swap
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +40,7 @@ class Skeleton:
 
     def unpatch(self) -> None:
         """Put the modules back that patches have replaced; the skeleton is of no use after."""
-        revert_patches(self.model, self.replaced)
+        swap(self.model, self.replaced)
 
     @contextmanager
     def materialized(self, tensors: Mapping[str, Tensor]) -> Iterator[None]:
@@ -89,7 +89,7 @@ def skeleton(
     """
     model = meta_model(config_of(blueprint.config), blueprint.dtype)
     _fill_computed(model, torch.device(device))
-    replaced = apply_patches(model, patches() if by_class is None else by_class)
+    replaced = swap(model, replacements(model, patches() if by_class is None else by_class))
     return Skeleton(
         blueprint=blueprint,
         model=model,
