@@ -2,6 +2,8 @@
 
 For one row, E[((w - q) x)^2] = e H e^T with H = E[x x^T]; with errors of neighbouring columns
 uncorrelated that is sum_j H_jj e_j^2, a separable problem per group that a fine search solves.
+Before GPTQ the weight of a column is its conditional variance, the squared diagonal of the
+triangular factor of H: the part that the columns solved after it cannot make up for.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ def observe(
 ) -> QParams:
     """``steps`` ranges from the largest down to ``lowest`` of it, squared error weighted by H_jj.
 
-    weight [out, in]; ``importance`` float [in] is the diagonal of the Gram matrix (any multiple of
-    it), required: ValueError without it. Float codes are also tried on wider ranges, up to 1.6
+    weight [out, in]; ``importance`` float [in] is H_jj or the conditional variance (any
+    multiple), required: ValueError without it. Float codes are also tried on wider ranges, up to 1.6
     times: their steps are uneven, so a group may fit better below the top binade. A symmetric
     integer range is searched from 16/15 down, where the extra negative code is the largest value.
     """

@@ -74,20 +74,20 @@ def gptq(
         )
     grid = grid_of(args, dtype)
     metric = damped(H, dampening_frac)
-    qparams = OBSERVERS[observer](
-        weight,
-        args,
-        importance=H.diagonal(),
-        global_scale=global_scale,
-        dtype=dtype,
-        **(observer_options or {}),
-    )
     order = (
         torch.argsort(metric.diagonal(), descending=True, stable=True)
         if actorder == "static"
         else torch.arange(H.shape[0], device=H.device)
     )
     factor = upper_factor(metric[order][:, order])
+    qparams = OBSERVERS[observer](
+        weight,
+        args,
+        importance=_importance(observer, H, factor, order),
+        global_scale=global_scale,
+        dtype=dtype,
+        **(observer_options or {}),
+    )
     scale, zero = expand(qparams, grid, weight.shape[0])
     column = column_scale(grid, weight.shape[1], weight.device)
     problem = _Problem(
@@ -114,6 +114,19 @@ def gptq(
     else:
         solve(0, weight.shape[0])
     return _stored(codes, scale, zero, column, qparams, problem)
+
+
+def _importance(observer: str, H: Tensor, factor: Tensor, order: Tensor) -> Tensor:
+    """Weight [in] of each column's squared error: E[x^2] for imatrix, else what GPTQ really pays.
+
+    tr(E H E^T) is the sum of M_kk^2 (target_k - q_k)^2: what later columns can make up for does
+    not count. Scales chosen under M_kk^2 come out better than under H_kk.
+    """
+    if observer == "imatrix":
+        return H.diagonal()
+    paid = torch.empty_like(factor.diagonal())
+    paid[order] = factor.diagonal().square()
+    return paid
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
