@@ -1,0 +1,186 @@
+"""All checks of a checkpoint, run one after the other; none stops the ones that follow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.stage import Task
+from stages.formats.config import unquantized
+from stages.formats.matching import matches_name
+from stages.formats.resolve import Resolved
+from stages.formats.scheme import SchemeGroup
+from stages.verify.layout import expected_parts
+from stages.verify.subject import Subject, subject_of
+from stages.verify.values import check_dense, check_scales, check_weights
+from stages.weights.dtypes import dtype_name
+from stages.weights.safetensors_file import read_header
+
+Check = Callable[[Subject], Iterator[str]]
+INDEX = "model.safetensors.index.json"
+SHOWN = 4
+NOT_HERE = "loading in vLLM and SGLang: run tests/engines where those are installed"
+
+
+def verify(task: Task, *, original: bool) -> dict[str, Any]:
+    """{"ok", "checks": [{"name", "ok", "detail"}]}; `ok` of a check is null if it was not run."""
+    checks = []
+    try:
+        subject = subject_of(task)
+    except UserError as error:
+        checks.append({"name": "readable", "ok": False, "detail": str(error)})
+        return {"ok": False, "checks": checks}
+    checks.append({"name": "readable", "ok": True, "detail": str(len(subject.specs)) + " tensors"})
+    todo: dict[str, Check] = {
+        "index": check_index,
+        "names": check_names,
+        "shapes and dtypes": check_shapes,
+        "config": check_config,
+        "ignore": check_ignore,
+        "tied weights": check_tied,
+        "small files": check_files,
+        "scales": check_scales,
+        "weights": check_weights,
+    }
+    if original:
+        todo["unchanged tensors"] = check_dense
+    for index, (name, check) in enumerate(todo.items()):
+        task.progress(index / len(todo), name)
+        checks.append(_run(name, check, subject))
+    skipped = {"unchanged tensors": "verify.original is false"} if not original else {}
+    skipped["engines"] = NOT_HERE
+    checks += [{"name": name, "ok": None, "detail": why} for name, why in skipped.items()]
+    return {"ok": all(check["ok"] is not False for check in checks), "checks": checks}
+
+
+def _run(name: str, check: Check, subject: Subject) -> dict[str, Any]:
+    try:
+        wrong = list(check(subject))
+    except UserError as error:
+        wrong = [str(error)]
+    more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+    return {"name": name, "ok": not wrong, "detail": "; ".join(wrong[:SHOWN]) + more}
+
+
+def check_index(subject: Subject) -> Iterator[str]:
+    """The index lists every tensor of every file, in its file, and the right total size."""
+    path = subject.folder / INDEX
+    if not path.is_file():
+        yield f"there is no {INDEX}"
+        return
+    index = json.loads(path.read_bytes())
+    found: dict[str, str] = {}
+    for file in sorted(subject.folder.glob("*.safetensors")):
+        for name in read_header(file).places:
+            if name in found:
+                yield f"{name} is in {found[name]} and in {file.name}"
+            found[name] = file.name
+    listed = index["weight_map"]
+    for name in found.keys() - listed.keys():
+        yield f"{name} is in {found[name]}, but not in the index"
+    for name in listed.keys() & found.keys():
+        if listed[name] != found[name]:
+            yield f"{name} is in {found[name]}, not in {listed[name]}"
+    total = sum(spec.bytes for spec in subject.specs.values())
+    if index["metadata"]["total_size"] != total:
+        yield f"total_size is {index['metadata']['total_size']}, the tensors have {total} bytes"
+
+
+def check_names(subject: Subject) -> Iterator[str]:
+    """Every tensor of the original is there, dense or compressed, and nothing else."""
+    expected: set[str] = set()
+    for name in _original_names(subject):
+        prefix, _, part = name.rpartition(".")
+        if part == "weight" and prefix in subject.quantized:
+            scheme, shape = subject.quantized[prefix], subject.original[name].shape
+            parts = expected_parts(scheme, shape, dtype_name(subject.dtype))
+            expected.update(f"{prefix}.{own}" for own in parts)
+        else:
+            expected.add(name)
+    for name in sorted(expected - subject.specs.keys()):
+        yield f"{name} is missing"
+    for name in sorted(subject.specs.keys() - expected):
+        yield f"{name} belongs to nothing in the original"
+    chosen = {m["prefix"] for info in subject.layer_info() for m in info["modules"].values()}
+    for prefix in sorted(chosen ^ subject.quantized.keys()):
+        told = "compressed" if prefix in chosen else "left dense"
+        yield f"{prefix} was {told}, but the checkpoint says otherwise"
+
+
+def check_shapes(subject: Subject) -> Iterator[str]:
+    """Shapes and dtypes are those of the format, or of the original."""
+    for name in _original_names(subject):
+        prefix, _, part = name.rpartition(".")
+        spec = subject.original[name]
+        wanted = {name: (spec.shape, spec.dtype)}
+        if part == "weight" and prefix in subject.quantized:
+            scheme = subject.quantized[prefix]
+            parts = expected_parts(scheme, spec.shape, dtype_name(subject.dtype))
+            wanted = {f"{prefix}.{own}": value for own, value in parts.items()}
+        for own, (shape, dtype) in wanted.items():
+            found = subject.specs.get(own)
+            if found is not None and (found.shape, found.dtype) != (shape, dtype):
+                yield (
+                    f"{own} is {found.dtype} {list(found.shape)} instead of {dtype} {list(shape)}"
+                )
+
+
+def check_config(subject: Subject) -> Iterator[str]:
+    """config.json keeps the original's fields; compressed-tensors reads what it adds."""
+    for field, value in subject.blueprint.config.items():
+        if field != "quantization_config" and subject.settings.get(field) != value:
+            yield f"{field} is {subject.settings.get(field)!r} instead of {value!r}"
+    if subject.config is None:
+        if subject.quantized or any(info["modules"] for info in subject.layer_info()):
+            yield "modules are compressed, but there is no quantization_config"
+        return
+    if subject.config.quant_method != "compressed-tensors":
+        yield f"quant_method is {subject.config.quant_method!r}"
+    if str(subject.config.quantization_status.value) != "compressed":
+        yield f"quantization_status is {subject.config.quantization_status.value!r}"
+
+
+def check_ignore(subject: Subject) -> Iterator[str]:
+    """`ignore` names exactly the Linears that are dense."""
+    if subject.config is None:
+        return
+    listed = subject.config.ignore or []
+    none = Resolved(group="", scheme=SchemeGroup())
+    quantized = {
+        linear.name: none
+        for linear in subject.blueprint.linears()
+        if linear.prefix in subject.quantized
+    }
+    dense = unquantized(subject.blueprint.linears(), quantized, subject.blueprint)
+    for name in dense:
+        if not any(matches_name(pattern, (name,)) for pattern in listed):
+            yield f"{name} is dense, but not in ignore"
+    for pattern in listed:
+        if not any(matches_name(pattern, (name,)) for name in dense):
+            yield f"{pattern} is in ignore, but is no dense Linear"
+
+
+def check_tied(subject: Subject) -> Iterator[str]:
+    """A tied lm_head has no tensor of its own; an untied one has."""
+    tied = bool(subject.settings.get("tie_word_embeddings", subject.blueprint.tied))
+    if subject.blueprint.tied and not tied:
+        yield "tie_word_embeddings is false, in the original the head is the embedding"
+    head = f"{subject.blueprint.head}.weight"
+    stored = subject.blueprint.outside.get(head, head)
+    if stored not in subject.specs:
+        yield f"{stored}, the weight of the head, is missing"
+
+
+def check_files(subject: Subject) -> Iterator[str]:
+    """The small files that readers and people need are there."""
+    for name in ("recipe.yaml", "provenance.json", "README.md"):
+        if not (subject.folder / name).is_file():
+            yield f"there is no {name}"
+
+
+def _original_names(subject: Subject) -> list[str]:
+    blueprint = subject.blueprint
+    layers = (name for layer in blueprint.layers for name in layer.tensors.values())
+    return list(dict.fromkeys([*blueprint.outside.values(), *blueprint.carried, *layers]))

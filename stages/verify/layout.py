@@ -1,0 +1,80 @@
+"""Which tensors a compressed module has, in which shape and dtype."""
+
+from __future__ import annotations
+
+from math import ceil
+
+from compressed_tensors.quantization import QuantizationScheme
+
+from stages.formats.pack import compressor
+
+Expected = tuple[tuple[int, ...], str]
+
+
+def expected_parts(
+    scheme: QuantizationScheme, shape: tuple[int, ...], dtype: str
+) -> dict[str, Expected]:
+    """Local name -> (shape, dtype) of every tensor of a compressed weight [out, in].
+
+    `dtype` is the model's, as safetensors names it. The names are those that the format's reader
+    in compressed-tensors lists, with those of calibrated inputs.
+    """
+    weights, layout = scheme.weights, str(scheme.format)
+    if weights is None:
+        return {"weight": (shape, dtype)}
+    rows, columns = shape
+    scales = _scale_shape(scheme, rows, columns)
+    parts: dict[str, Expected] = {}
+    for name in compressor(scheme).compression_param_names(scheme):
+        if name == "weight_packed":
+            packed = (rows, ceil(columns * weights.num_bits / 32))
+            bytes_of = (rows, columns // 2)
+            parts[name] = (packed, "I32") if layout == "pack-quantized" else (bytes_of, "U8")
+        elif name == "weight":
+            parts[name] = (shape, "I8" if weights.type == "int" else "F8_E4M3")
+        elif name == "weight_scale":
+            parts[name] = (scales, _scale_dtype(scheme, dtype))
+        elif name == "weight_shape":
+            parts[name] = ((2,), "I64")
+        elif name == "weight_global_scale":
+            parts[name] = ((1,), "F32")
+        elif name == "weight_zero_point":
+            parts[name] = _zero_point(scheme, rows, scales)
+    return parts | _inputs(scheme, dtype)
+
+
+def _scale_shape(scheme: QuantizationScheme, rows: int, columns: int) -> tuple[int, ...]:
+    weights = scheme.weights
+    if weights is None or weights.strategy == "tensor":
+        return (1,)
+    if weights.block_structure is not None:
+        height, width = weights.block_structure
+        return (ceil(rows / height), ceil(columns / width))
+    return (rows, columns // weights.group_size if weights.group_size else 1)
+
+
+def _scale_dtype(scheme: QuantizationScheme, dtype: str) -> str:
+    layout = str(scheme.format)
+    if layout == "nvfp4-pack-quantized":
+        return "F8_E4M3"
+    return "U8" if layout.startswith("mx") else dtype
+
+
+def _zero_point(scheme: QuantizationScheme, rows: int, scales: tuple[int, ...]) -> Expected:
+    weights = scheme.weights
+    packed = str(scheme.format) == "pack-quantized" and len(scales) == 2
+    if weights is None or not packed or weights.strategy == "block":
+        return scales, "I8"
+    return (ceil(rows * weights.num_bits / 32), scales[1]), "I32"
+
+
+def _inputs(scheme: QuantizationScheme, dtype: str) -> dict[str, Expected]:
+    inputs = scheme.input_activations
+    if inputs is None or inputs.dynamic is True:
+        return {}
+    if inputs.dynamic == "local":
+        return {"input_global_scale": ((1,), "F32")}
+    found: dict[str, Expected] = {"input_scale": ((1,), dtype)}
+    if not inputs.symmetric:
+        found["input_zero_point"] = ((1,), "I8")
+    return found

@@ -1,0 +1,65 @@
+"""The verify stage: reads a saved checkpoint again and says what is right and wrong about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pipeline.errors import StageFailed
+from pipeline.graph import Estimate
+from pipeline.stage import Site, Stage, Survey, Task
+from stages.model.blueprint import Blueprint
+
+BYTES_PER_SECOND = 2e8
+SECONDS = 2.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerifyOptions:
+    """`original`: also compare what compression left alone, byte for byte, with the original."""
+
+    original: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerifyConfig:
+    """What to check."""
+
+    verify: VerifyOptions = field(default_factory=VerifyOptions)
+
+
+class Verify(Stage):
+    """Output `out`: verify.json with every check. Fails the run where one of them fails."""
+
+    kind = "verify"
+    version = 1
+    libraries = ("compressed-tensors",)
+    Config = VerifyConfig
+    config: VerifyConfig
+
+    def demands(self) -> dict[str, tuple[str, ...]]:
+        return {"layers": ("weights",)}
+
+    def survey(self, site: Site) -> Survey:
+        blueprint = site.facts.get("model")
+        if not isinstance(blueprint, Blueprint):
+            return Survey()
+        size = sum(layer.bytes for layer in blueprint.layers)
+        widest = max(layer.bytes // max(1, len(layer.linears)) for layer in blueprint.layers)
+        seconds = SECONDS + size / BYTES_PER_SECOND
+        estimate = Estimate(bytes=4096, memory=700_000_000 + 16 * widest, seconds=seconds)
+        return Survey(estimates={None: estimate})
+
+    def run(self, task: Task) -> None:
+        from stages.verify.checks import verify
+
+        report = verify(task, original=self.config.verify.original)
+        draft = task.outputs["out"]
+        draft.write_json("verify.json", report)
+        draft.meta["result"] = {"verify": report}
+        failed = [check for check in report["checks"] if check["ok"] is False]
+        if failed:
+            told = "\n".join(f"    {check['name']}: {check['detail']}" for check in failed)
+            raise StageFailed(
+                f"the checkpoint fails {len(failed)} of {len(report['checks'])} checks:\n{told}",
+                remedy="do not use it; run again, and report this with the run folder",
+            )

@@ -1,0 +1,81 @@
+"""What is verified: the checkpoint, and everything that is known of how it should be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from compressed_tensors.quantization import QuantizationConfig, QuantizationScheme
+
+from pipeline.errors import UserError
+from pipeline.stage import Artifact, Task
+from stages.formats.config import parse, quantized_prefixes, scheme_of
+from stages.formats.decompress import Decompressed
+from stages.formats.layer import LAYER
+from stages.model.blueprint import Blueprint
+from stages.weights import TensorSpec, WeightSource, open_checkpoint, open_source
+
+FOLDER = "checkpoint"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subject:
+    """A checkpoint, the original's tensors, and the layers that it was made of.
+
+    `quantized` maps the checkpoint names of modules to the schemes that config.json gives them.
+    """
+
+    folder: Path
+    blueprint: Blueprint
+    source: WeightSource
+    original: Mapping[str, TensorSpec]
+    saved: WeightSource
+    specs: Mapping[str, TensorSpec]
+    settings: Mapping[str, Any]
+    config: QuantizationConfig | None
+    quantized: Mapping[str, QuantizationScheme]
+    layers: Sequence[Artifact]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = getattr(torch, self.blueprint.dtype)
+        return dtype
+
+    def dense(self) -> Decompressed:
+        """The checkpoint read as the dense model."""
+        return Decompressed(self.saved, self.settings["quantization_config"], self.dtype)
+
+    def layer_info(self) -> list[Mapping[str, Any]]:
+        """layer.json of every layer."""
+        return [layer.json(LAYER) for layer in self.layers]
+
+
+def subject_of(task: Task) -> Subject:
+    """Open everything; raises UserError where the checkpoint cannot even be read."""
+    folder = task.inputs["checkpoint"].path / FOLDER
+    blueprint = Blueprint.load(task.inputs["model"])
+    source, saved = open_source(task.inputs["source"]), open_checkpoint(folder)
+    try:
+        settings = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"config.json of the checkpoint cannot be read: {error}") from error
+    specs = saved.specs()
+    given = settings.get("quantization_config")
+    config = None if given is None else parse(given)
+    prefixes = quantized_prefixes(list(specs))
+    return Subject(
+        folder=folder,
+        blueprint=blueprint,
+        source=source,
+        original=source.specs(),
+        saved=saved,
+        specs=specs,
+        settings=settings,
+        config=config,
+        quantized={} if config is None else {p: scheme_of(p, config) for p in prefixes},
+        layers=[task.inputs[f"layers/{index}"] for index in range(len(blueprint.layers))],
+    )

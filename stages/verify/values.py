@@ -1,0 +1,97 @@
+"""Checks that read tensors, one module at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import UserError
+from stages.formats.decompress import INPUT_PARTS
+from stages.formats.layer import CHECKSUM
+from stages.formats.pack import checksum, unpack
+from stages.verify.subject import Subject
+from stages.weights.folder import Layout
+from stages.weights.safetensors_source import SafetensorsSource
+
+TOLERANCE = 1e-12
+"""Of the sum of all magnitudes: the sums are of equal numbers, only their order may differ."""
+
+SCALES = ("weight_scale", "weight_global_scale", "input_scale", "input_global_scale")
+
+
+def check_scales(subject: Subject) -> Iterator[str]:
+    """Every scale is finite and positive; exponents of MX scales are not the one that says NaN."""
+    for prefix in subject.quantized:
+        parts = [part for part in SCALES if f"{prefix}.{part}" in subject.specs]
+        for name, scale in subject.saved.read([f"{prefix}.{part}" for part in parts]).items():
+            if scale.dtype == torch.uint8:
+                if bool((scale == 255).any()):
+                    yield f"{name} has an exponent that means NaN"
+                continue
+            values = scale.float()
+            if not bool(torch.isfinite(values).all()):
+                yield f"{name} has non-finite entries"
+            elif not bool((values > 0).all()):
+                yield f"{name} has entries that are not positive"
+
+
+def check_weights(subject: Subject) -> Iterator[str]:
+    """compressed-tensors unpacks every module to the weight that the solver chose."""
+    if subject.config is None:
+        return
+    dense = subject.dense()
+    for layer, info in zip(subject.layers, subject.layer_info(), strict=True):
+        path = layer.file(CHECKSUM)
+        sums = SafetensorsSource(Layout(where=str(path), files={CHECKSUM: path}, tensors=None))
+        for module in info["modules"].values():
+            prefix = module["prefix"]
+            if prefix not in subject.quantized:
+                continue  # the check of names tells it
+            stored = {
+                part: tensor
+                for part, tensor in dense.stored(prefix).items()
+                if part not in INPUT_PARTS
+            }
+            try:
+                weight = unpack(stored, subject.quantized[prefix])
+            except (KeyError, ValueError, RuntimeError, AssertionError) as error:
+                yield f"{prefix} cannot be unpacked: {error}"
+                continue
+            found = checksum(weight.float(), subject.quantized[prefix], subject.dtype)
+            chosen = sums.read([f"{prefix}.{side}" for side in found])
+            if any(_differs(found[side], chosen[f"{prefix}.{side}"], weight) for side in found):
+                yield f"{prefix} unpacks to another weight than the solver chose"
+
+
+def _differs(found: Tensor, chosen: Tensor, weight: Tensor) -> bool:
+    if found.shape != chosen.shape or not bool(torch.isfinite(found).all()):
+        return True
+    allowed = TOLERANCE * float(weight.double().abs().sum())
+    return bool((found - chosen).abs().max() > allowed)
+
+
+def check_dense(subject: Subject) -> Iterator[str]:
+    """What neither a solver nor a transform touched has the original's bytes."""
+    changed = {name for info in subject.layer_info() for name in info["changed"]}
+    for name in subject.specs:
+        prefix = name.rpartition(".")[0]
+        if prefix in subject.quantized and not name.endswith(".bias"):
+            continue
+        if name in changed or name not in subject.original:
+            continue
+        try:
+            mine = subject.saved.read([name])[name]
+        except UserError as error:
+            yield str(error)
+            continue
+        theirs = subject.source.read([name])[name]
+        same = mine.shape == theirs.shape and mine.dtype == theirs.dtype
+        if not same or not torch.equal(_bytes(mine), _bytes(theirs)):
+            yield f"{name} differs from the original"
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """Its bytes: NaN equals itself, and no dtype is too exotic to compare."""
+    return tensor.contiguous().flatten().view(torch.uint8)
