@@ -93,12 +93,12 @@ class HubModel:
             for file in SourceManifest.load(stored).files:
                 file.locate(stored.path)
         except UserError:
-            self.fetch(identity.rpartition("@")[2])
+            self.fetch(identity.rpartition("@")[2], lambda fraction, text: None)
 
     def load(self, draft: Draft, identity: str | None, work: Work) -> str:
         commit = (identity or "").rpartition("@")[2] or self.commit("run")[0] or self.revision
         work.progress(0.0, f"fetching {self.id}")
-        folder = self.fetch(commit)
+        folder = self.fetch(commit, work.progress)
         done = f"hub:{self.id}@{commit}"
         write_folder(draft, folder, done)
         draft.meta["license"] = self.license
@@ -108,12 +108,15 @@ class HubModel:
                 work.warn(f"model.config.{name} is {value}, the model's own config says {told}")
         return done
 
-    def fetch(self, commit: str) -> Folder:
+    def fetch(self, commit: str, progress: hub_files.Progress) -> Folder:
         """The snapshot of a commit: from the cache if all of it is there, else from the hub."""
         cached = hub_files.cached_snapshot(self.id, commit)
         folder = look_into(cached, code=self.trust_remote_code) if cached else None
         if folder is None or folder.problems:
-            path = hub_files.download(self.id, commit, code=self.trust_remote_code)
+            code = self.trust_remote_code
+            path = hub_files.download(self.id, commit, code=code, progress=progress)
+            if self.revision != commit:
+                hub_files.remember(self.id, self.revision)
             folder = look_into(path, code=self.trust_remote_code)
         if folder.problems:
             raise folder.problems[0]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,11 +13,13 @@ from typing import Any
 import httpx
 import huggingface_hub as hub
 from huggingface_hub import errors
+from huggingface_hub.utils.tqdm import tqdm
 
 from pipeline.errors import UserError
 from stages.load.small import is_small, read_config
 from stages.weights.folder import STEMS, parse_index
 
+Progress = Callable[[float, str], None]
 TIMEOUT = 5.0  # seconds, for the first question to the hub
 SECRET = re.compile(r"hf_\w{6,}|\?\S+")
 
@@ -73,14 +76,22 @@ def ask(id: str, revision: str) -> Revision:
     return Revision(commit=info.sha, names=names)
 
 
-def download(id: str, commit: str, *, code: bool) -> Path:
+def download(id: str, commit: str, *, code: bool, progress: Progress) -> Path:
     """Fetch the safetensors and small files of a commit; returns the snapshot's folder."""
     names = ask(id, commit).names
     weights = weight_names(id, commit, names)
     wanted = [*weights, *(name for name in names if is_small(name, code=code))]
     with _one_line(id, commit):
-        done = hub.snapshot_download(id, revision=commit, allow_patterns=_exactly(wanted))
-    return Path(done)
+        done = hub.snapshot_download(
+            id, revision=commit, allow_patterns=_exactly(wanted), tqdm_class=_bar(progress)
+        )
+    return Path(str(done))
+
+
+def remember(id: str, revision: str) -> None:
+    """Have the cache note which commit a branch or tag means, for when the hub is out of reach."""
+    with _one_line(id, revision):
+        hub.hf_hub_download(id, "config.json", revision=revision)
 
 
 def weight_names(id: str, commit: str, names: Iterable[str]) -> list[str]:
@@ -99,6 +110,20 @@ def weight_names(id: str, commit: str, names: Iterable[str]) -> list[str]:
         f"{id} has no safetensors on the hub, only {', '.join(kinds) or 'nothing'}",
         remedy="convert it to safetensors where you trust it, and use model=local model.path=DIR",
     )
+
+
+def _bar(progress: Progress) -> Any:
+    """A progress bar for the hub's client that tells `progress` instead of drawing."""
+
+    def __init__(bar: Any, *args: Any, **settings: Any) -> None:
+        base.__init__(bar, *args, **settings | {"file": io.StringIO()})
+
+    def display(bar: Any, *args: Any, **settings: Any) -> None:
+        if bar.total:
+            progress(min(1.0, bar.n / bar.total), bar.desc or "downloading")
+
+    base: Any = tqdm
+    return type("Told", (base,), {"__init__": __init__, "display": display})
 
 
 def _exactly(names: Iterable[str]) -> list[str]:

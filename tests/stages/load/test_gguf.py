@@ -126,6 +126,7 @@ def test_an_unknown_dtype_is_refused() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_real_model_equals_what_transformers_reads(real_gguf: Path, load) -> None:
     result, warnings = load(surveyed(real_gguf))
     assert_equal_tensors(result, as_transformers_reads(real_gguf, torch.bfloat16))

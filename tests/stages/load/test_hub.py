@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants as constants
+import pytest
+import torch
+from safetensors.torch import save
+
+from pipeline.errors import UserError
+from stages.load.hub import HubModel
+from stages.load.stage import Load, LoadConfig
+from stages.weights import open_source
+from tests.stages.load.conftest import CONFIG, View
+from tests.stages.load.hub_server import COMMIT, NAME, Hub, serving
+
+FILES = {
+    "config.json": json.dumps(CONFIG).encode(),
+    "tokenizer.json": b"{}",
+    "modeling_own.py": b"raise SystemExit\n",
+    "README.md": b"about\n",
+    "model.safetensors": save({"model.norm.weight": torch.ones(4)}),
+    "consolidated.safetensors": save({"norm": torch.ones(4)}),
+    "original/model.safetensors": b"x",
+    "pytorch_model.bin": b"x",
+}
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with serving(Hub(files=dict(FILES))) as server:
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        monkeypatch.setattr(
+            constants,
+            "HUGGINGFACE_CO_URL_TEMPLATE",
+            server.url + "/{repo_id}/resolve/{revision}/{filename}",
+        )
+        yield server
+
+
+@pytest.fixture
+def away(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub cannot be reached: nothing listens where it is looked for."""
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+
+
+def stage(**more: Any) -> Load:
+    return Load(LoadConfig(model=HubModel(**({"id": NAME} | more))))
+
+
+def test_safetensors_and_small_files_are_fetched_and_nothing_else(hub: Hub, load) -> None:
+    made = stage()
+    survey = made.survey(View())
+    assert not survey.problems and survey.facts.config == CONFIG
+    result, _ = load(made)
+    assert sorted(p.name for p in (result.path / "model").iterdir()) == [
+        "config.json", "tokenizer.json",
+    ]  # fmt: skip
+    source = open_source(result)
+    assert torch.equal(source.read(["model.norm.weight"])["model.norm.weight"], torch.ones(4))
+    fetched = {path.split("/", 5)[5] for path in hub.asked if "/resolve/" in path}
+    assert fetched == {"config.json", "tokenizer.json", "model.safetensors"}
+    assert result.meta["identity"] == f"hub:{NAME}@{COMMIT}"
+
+
+def test_custom_code_is_fetched_only_when_trusted(hub: Hub, load) -> None:
+    made = stage(trust_remote_code=True)
+    made.survey(View())
+    result, _ = load(made)
+    assert (result.path / "model" / "modeling_own.py").exists()
+
+
+def test_a_branch_and_its_commit_are_the_same_source(hub: Hub) -> None:
+    by_branch, by_commit = stage(), stage(revision=COMMIT)
+    by_branch.survey(View())
+    by_commit.survey(View())
+    assert by_branch.semantics(None) == by_commit.semantics(None)
+
+
+def test_a_commit_needs_no_network_to_be_identified(hub: Hub) -> None:
+    made = stage(revision=COMMIT, config=CONFIG)
+    assert made.survey(View()).facts.identity == f"hub:{NAME}@{COMMIT}"
+    assert not hub.asked
+
+
+def test_a_plan_asks_nobody(hub: Hub) -> None:
+    survey = stage(config=CONFIG).survey(View(mode="plan"))
+    assert not survey.problems and survey.facts.config == CONFIG
+    assert survey.facts.identity is None and not hub.asked
+
+
+def test_a_plan_without_numbers_says_what_to_do(hub: Hub) -> None:
+    (problem,) = stage().survey(View(mode="plan")).problems
+    assert "model.config" in problem.remedy
+
+
+@pytest.mark.usefixtures("away")
+def test_a_hub_out_of_reach_is_one_line_within_seconds() -> None:
+    started = time.monotonic()
+    with pytest.raises(UserError) as error:
+        stage(config=CONFIG).survey(View())
+    assert time.monotonic() - started < 10
+    text = str(error.value)
+    assert text.startswith("the Hugging Face hub cannot be reached (")
+    assert "use model=local model.path=" in text and "\n" not in text
+
+
+@pytest.mark.usefixtures("away")
+def test_a_hub_out_of_reach_is_told_while_loading_too(load) -> None:
+    with pytest.raises(UserError, match="cannot be reached"):
+        load(stage(revision=COMMIT))
+
+
+def test_a_cached_model_is_used_when_the_hub_is_out_of_reach(
+    hub: Hub, load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(stage())
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    made = stage()
+    survey = made.survey(View())
+    assert not survey.problems and "cached commit" in survey.warnings[0]
+    result, _ = load(made)
+    assert open_source(result).specs()
+
+
+def test_offline_a_cached_model_is_used_without_a_question(
+    hub: Hub, load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(stage())
+    hub.asked.clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    made = stage()
+    assert made.survey(View()).warnings == ()
+    load(made)
+    assert not hub.asked
+
+
+def test_a_removed_cache_is_filled_again_for_a_stored_result(
+    hub: Hub, load, tmp_path: Path
+) -> None:
+    made = stage()
+    made.survey(View())
+    result, _ = load(made)
+    shutil.rmtree(tmp_path / "hub")
+    with pytest.raises(UserError, match="is gone"):
+        open_source(result)
+    assert not stage().survey(View(stored=result)).problems
+    assert open_source(result).read(["model.norm.weight"])
+
+
+@pytest.mark.parametrize(
+    ("refusal", "why"),
+    [
+        ((403, "GatedRepo"), "is gated.*"),
+        ((404, "RepoNotFound"), "no model someone/tiny, or it is private"),
+        ((404, "RevisionNotFound"), "no revision 'main'"),
+        ((500, ""), "the hub refused someone/tiny"),
+    ],
+)
+def test_every_refusal_is_one_clear_line(hub: Hub, refusal: tuple[int, str], why: str) -> None:
+    hub.refuse = refusal
+    with pytest.raises(UserError, match=why) as error:
+        stage().survey(View())
+    assert "\n" not in error.value.what
+
+
+def test_a_token_is_in_no_message(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "hf_" + "abcdefghijklmnop"
+    monkeypatch.setenv("HF_TOKEN", secret)
+    hub.refuse = (403, "GatedRepo")
+    with pytest.raises(UserError) as error:
+        stage().survey(View())
+    assert secret not in str(error.value)
+
+
+def test_a_repository_of_pickles_is_refused(hub: Hub, load) -> None:
+    for name in [name for name in hub.files if name.endswith(".safetensors")]:
+        del hub.files[name]
+    with pytest.raises(UserError, match=r"has no safetensors on the hub, only .*\.bin"):
+        load(stage())
+
+
+def test_an_index_of_the_hub_that_leaves_its_folder_is_refused(hub: Hub, load) -> None:
+    del hub.files["model.safetensors"]
+    index = {"weight_map": {"x": "../../../x.safetensors"}}
+    hub.files["model.safetensors.index.json"] = json.dumps(index).encode()
+    with pytest.raises(UserError, match="no path inside the folder"):
+        load(stage())
+
+
+def test_numbers_that_differ_from_the_models_own_are_warned_about(hub: Hub, load) -> None:
+    _, warnings = load(stage(config=CONFIG | {"hidden_size": 8}))
+    assert warnings == ["model.config.hidden_size is 8, the model's own config says 4"]
+
+
+@pytest.mark.parametrize("id", ["", "a/b/c", "../x", "a b"])
+def test_what_is_no_repository_is_refused(id: str) -> None:
+    with pytest.raises(UserError, match=r"model\.id"):
+        HubModel(id=id)
