@@ -70,5 +70,11 @@ def continuations(
                 use_cache=True,
                 **options,
             )
-            texts.append(tokenizer.decode(made[0, given.shape[1] :], skip_special_tokens=True))
+            texts.append(
+                tokenizer.decode(
+                    made[0, given.shape[1] :],
+                    skip_special_tokens=True,
+                    clean_up_tokenization_spaces=False,
+                )
+            )
     return texts

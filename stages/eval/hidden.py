@@ -36,24 +36,26 @@ class Hidden(Stage):
     Config: ClassVar[type] = HiddenConfig
 
     def survey(self, site: Site) -> Survey:
-        facts = site.facts
-        estimate = hidden_estimate(facts.get("model"), facts.get("tokens"), self.config.batch_size)
+        config: HiddenConfig = self.config
+        model, tokens = site.facts.get("model"), site.facts.get("tokens")
+        estimate = hidden_estimate(model, tokens, config.batch_size, config.numerics.device)
         return Survey(estimates={None: estimate})
 
     def run(self, task: Task) -> None:
         config: HiddenConfig = self.config
         config.numerics.apply()
         from stages.eval.candidate import candidate
+        from stages.eval.precision import computed
         from stages.eval.samples import Samples
         from stages.eval.stream import final_states, write_batch
         from stages.model.blueprint import Blueprint
         from stages.model.skeleton import skeleton
 
-        draft = task.outputs["out"]
+        draft, device = task.outputs["out"], config.numerics.device
         blueprint = Blueprint.load(task.inputs["model"])
         samples = Samples.load(task.inputs["tokens"], config.batch_size)
         states = final_states(
-            skeleton(blueprint, device=config.numerics.device),
+            skeleton(computed(blueprint, device), device=device),
             candidate(task.inputs, blueprint),
             samples,
             task.scratch / "boundaries",

@@ -65,10 +65,14 @@ def _commit(id: str, revision: str) -> str:
     """The commit that a branch or tag points to now, or a commit if the hub has it."""
     from httpx import HTTPError
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     try:
         commit = HfApi().dataset_info(id, revision=revision, timeout=10).sha
+    except HFValidationError as error:
+        raise UserError(
+            f"{id!r} is no dataset id", remedy="ids look like Salesforce/wikitext"
+        ) from error
     except HfHubHTTPError as error:
         raise UserError(
             f"the hub has no dataset {id} at revision {revision} that can be read from here",

@@ -45,7 +45,7 @@ def assert_close(result: dict, wanted: dict, tolerance: float) -> None:
     assert flat == {name: pytest.approx(value, rel=tolerance) for name, value in wanted.items()}
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "granite"])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "granite", "mixtral"])
 def test_measures_equal_those_of_plain_transformers(tmp_path: Path, family: str, monkeypatch):
     monkeypatch.setattr(comparison, "LOGITS", 10 * 272)  # several chunks a batch
     made = chain(tmp_path, family)
@@ -86,7 +86,7 @@ def test_hidden_states_are_those_of_one_forward_to_the_bit(tmp_path: Path):
     made = chain(tmp_path, dtype=torch.bfloat16)
     ids = add_samples(made, [24, 24, 24])
     states = made.run(Hidden(HiddenConfig(batch_size=2)), "hidden")
-    model = made.model.original()
+    model = made.model.original().float()
     for name, rows in (("00000", ids[:2]), ("00001", ids[2:])):
         with torch.no_grad():
             wanted = model.model(rows, use_cache=False).last_hidden_state
