@@ -12,7 +12,8 @@
     versions {..}, fallbacks [..], warnings [..], estimates [..], not_checked [..]
 
 A section that no stage spoke about is there and empty. `hit` also stands for a node that another
-process built meanwhile and for one that nothing needed.
+process built meanwhile and for one whose stored result nothing asked for; nodes that nothing needed
+and that have no result are left out.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def assemble(run: RunRecord) -> dict[str, Any]:
     The stages' fragments (`meta["result"]` of their artifacts) are merged in graph order: mappings
     by key, lists one after the other. Raises pipeline.report.merge.Conflict where two disagree.
     """
+    nodes = tuple(node for node in run.nodes if node.status != "idle" or node.metas)
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "status": run.status,
@@ -45,11 +47,11 @@ def assemble(run: RunRecord) -> dict[str, Any]:
         "resume": run.resume,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(run.started)),
         "seconds": round(run.seconds, 3),
-        "nodes": [_node(node, run.started) for node in run.nodes],
+        "nodes": [_node(node, run.started) for node in nodes],
         **{name: [] for name in _LISTS},
         **{name: {} for name in _MAPPINGS},
-        "timings": _timings(run.nodes),
-        "reuse": _reuse(run.nodes),
+        "timings": _timings(nodes),
+        "reuse": _reuse(nodes),
         "versions": versions(),
     }
     for node in run.nodes:

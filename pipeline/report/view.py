@@ -98,7 +98,7 @@ def limits(result: Result) -> list[str]:
         )
     if not result["eval"]:
         told.append("quality was not evaluated in this run")
-    if result["reuse"]["hits"]:
+    if result["reuse"]["seconds_saved"]:
         told.append("seconds saved by reuse are those the results took when they were built")
     if any(node["peak_rss_bytes"] for node in result["nodes"]):
         told.append("peak memory is that of the whole process while the node ran")

@@ -17,7 +17,7 @@ from tests.benchmarks.tokens import halves, windows
 
 
 def perplexity(
-    folder: Path, text: Path, *, length: int = 512, limit: int | None = None, batch: int = 4
+    folder: Path, text: Path, *, length: int = 512, limit: int | None = None, batch: int = 1
 ) -> dict[str, float]:
     """exp of the mean negative log-likelihood of all but the first token of every window."""
     import torch

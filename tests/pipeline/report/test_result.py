@@ -53,16 +53,22 @@ def test_fragments_of_layers_concatenate_in_graph_order(tmp_path: Path) -> None:
     ("status", "shown"), [("built", "built"), ("hit", "hit"), ("waited", "hit"), ("idle", "hit")]
 )
 def test_a_node_is_built_here_or_a_hit(status: str, shown: str) -> None:
-    (row,) = assemble(run_of(node("load", status=status)))["nodes"]
+    (row,) = assemble(run_of(node("load", status=status, metas=({},))))["nodes"]
     assert row["status"] == shown
     assert row["kind"] == "load"
     assert len(row["key"]) == 64
 
 
+def test_a_node_that_nothing_needed_and_that_has_no_result_is_left_out() -> None:
+    result = assemble(run_of(node("save"), node("propagate[29]", 0.0, status="idle")))
+    assert [row["name"] for row in result["nodes"]] == ["save"]
+    assert result["reuse"]["hits"] == 0
+
+
 def test_reuse_counts_what_the_hits_took_when_they_were_built() -> None:
     nodes = (
         node("load", 0.1, status="hit", recorded_seconds=2.5),
-        node("calibrate[0]", 0.0, status="idle", recorded_seconds=4.0),
+        node("calibrate[0]", 0.0, status="idle", recorded_seconds=4.0, metas=({},)),
         node("save", 1.0, recorded_seconds=1.0),
     )
     assert assemble(run_of(*nodes))["reuse"] == {"hits": 2, "seconds_saved": 6.5}
