@@ -15,6 +15,7 @@ from pipeline.errors import StageFailed, UserError
 from stages.model.blueprint import Blueprint
 from stages.model.build import config_of, meta_model
 from stages.model.patching import Patched, patches, replacements, swap
+from stages.model.products import native, widen
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,21 +83,27 @@ def skeleton(
     *,
     device: str = "cpu",
     by_class: Mapping[str, type[Patched]] | None = None,
+    wide: bool | None = None,
 ) -> Skeleton:
     """Build the skeleton of a blueprint; see :class:`Skeleton`.
 
-    `by_class` are the module patches (default: the registry's).
+    `by_class` are the module patches (default: the registry's). `wide`: Linears multiply in
+    float32 (default: where the device has no fast product in the model's dtype); False gives the
+    bits of transformers' own model.
     """
     model = meta_model(config_of(blueprint.config), blueprint.dtype)
-    _fill_computed(model, torch.device(device))
+    at = torch.device(device)
+    _fill_computed(model, at)
     replaced = swap(model, replacements(model, patches() if by_class is None else by_class))
+    if wide if wide is not None else not native(getattr(torch, blueprint.dtype), at):
+        widen(model)
     return Skeleton(
         blueprint=blueprint,
         model=model,
         layers=tuple(model.get_submodule(name) for name in blueprint.members),
         embedding=model.get_submodule(blueprint.embedding),
         head=model.get_submodule(blueprint.head),
-        device=torch.device(device),
+        device=at,
         replaced=replaced,
     )
 

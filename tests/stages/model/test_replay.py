@@ -77,12 +77,15 @@ def test_logits_of_some_tokens_are_those_of_all(family: str, tmp_path: Path) -> 
         torch.testing.assert_close(logits(bones, final)[1:, 3:9], logits(bones, final[1:, 3:9]))
 
 
-def test_everything_is_back_on_meta_after_a_replay(tmp_path: Path) -> None:
-    model = tiny("qwen3_moe", tmp_path)
-    bones = model.skeleton()
+@pytest.mark.parametrize("wide", [False, True])
+def test_everything_is_as_before_after_a_replay(wide: bool, tmp_path: Path) -> None:
+    model = tiny("qwen3_moe", tmp_path, dtype=torch.bfloat16)
+    bones = model.skeleton(wide=wide)
+    before = {name: module.__dict__.get("forward") for name, module in bones.model.named_modules()}
     chain(model, bones)
+    after = {name: module.__dict__.get("forward") for name, module in bones.model.named_modules()}
     assert all(parameter.is_meta for parameter in bones.model.parameters())
-    assert all("forward" not in module.__dict__ for module in bones.model.modules())
+    assert after == before
 
 
 def test_generation_with_everything_materialised_equals_transformers(tmp_path: Path) -> None:
