@@ -16,4 +16,5 @@ OBSERVERS: dict[str, Observe] = {
     "mse": mse.observe,
     "imatrix": imatrix.observe,
     "gram": gram.observe,
+    "conditional": gram.observe,  # the same search; GPTQ hands it conditional variances
 }

@@ -2,8 +2,8 @@
 
 For one row, E[((w - q) x)^2] = e H e^T with H = E[x x^T]; with errors of neighbouring columns
 uncorrelated that is sum_j H_jj e_j^2, a separable problem per group that a fine search solves.
-Before GPTQ the weight of a column is its conditional variance, the squared diagonal of the
-triangular factor of H: the part that the columns solved after it cannot make up for.
+The conditional observer weighs by the squared diagonal of GPTQ's triangular factor instead: the
+part of a column's variance that columns solved after it cannot make up for.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def observe(
     """``steps`` ranges from the largest down to ``lowest`` of it, squared error weighted by H_jj.
 
     weight [out, in]; ``importance`` float [in] is H_jj or the conditional variance (any
-    multiple), required: ValueError without it. Float codes are also tried on wider ranges, up to 1.6
-    times: their steps are uneven, so a group may fit better below the top binade. A symmetric
-    integer range is searched from 16/15 down, where the extra negative code is the largest value.
+    multiple), required: ValueError without it. Float codes are also tried on wider ranges, up to
+    1.6 times: their steps are uneven, so a group may fit better below the top binade. Integer
+    ranges start at 1.08, where a symmetric one clips nothing though it has one positive code less.
     """
     if importance is None:
-        raise ValueError("the gram observer needs the diagonal of the Gram matrix")
+        raise ValueError("the gram observer needs a weight for every input channel")
     grid = grid_of(args, dtype)
     highest = 1.6 if grid.type == "float" else 1.08
     step = (highest - lowest) / (steps - 1)

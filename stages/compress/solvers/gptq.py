@@ -57,9 +57,10 @@ def gptq(
 
     H: float32 [in, in], sum or mean of x x^T over tokens; its scale does not matter.
     actorder: "static" solves columns by falling H_jj (groups stay as they are), "none" in order.
-    observer: how scales are first chosen. refit, descent: sweeps of scale refits and of coordinate
-    descent over the result; see :mod:`stages.compress.solvers.descent`. global_scale: float32
-    [1], where tensor_group weights share one. dtype: what plain scales are stored in.
+    observer: how scales are first chosen, a name of the catalog. refit, descent: sweeps of scale
+    refits and of coordinate descent over the result; see
+    :mod:`stages.compress.solvers.descent`. global_scale: float32 [1], where tensor_group weights
+    share one. dtype: what plain scales are stored in.
     Rows are independent: stacked weights give what separate calls give (strategies channel, group
     and tensor_group). Raises NumericalError when the damped H is not positive definite or anything
     is not finite, ValueError for an unknown name.
@@ -117,12 +118,12 @@ def gptq(
 
 
 def _importance(observer: str, H: Tensor, factor: Tensor, order: Tensor) -> Tensor:
-    """Weight [in] of each column's squared error: E[x^2] for imatrix, else what GPTQ really pays.
+    """Weight [in] of each column's squared error: H_kk, or M_kk^2 for the conditional observer.
 
     tr(E H E^T) is the sum of M_kk^2 (target_k - q_k)^2: what later columns can make up for does
-    not count. Scales chosen under M_kk^2 come out better than under H_kk.
+    not count in it.
     """
-    if observer == "imatrix":
+    if observer != "conditional":
         return H.diagonal()
     paid = torch.empty_like(factor.diagonal())
     paid[order] = factor.diagonal().square()

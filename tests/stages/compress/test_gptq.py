@@ -105,6 +105,18 @@ def test_defaults_beat_plain_gptq() -> None:
         assert error < 0.9 * relative_error(weight, plain.weight, H)
 
 
+def test_conditional_scales_cost_less_in_the_metric_than_minmax_scales() -> None:
+    weight, H = problem(rows=96, columns=256)
+    errors = [
+        relative_error(
+            weight, gptq(weight, H, int4(64), observer=name, refit=0, descent=0).weight, H
+        )
+        for name in ("minmax", "gram", "conditional")
+    ]
+    assert errors[1] < errors[0]
+    assert errors[2] < errors[0]
+
+
 def test_scale_of_the_gram_matrix_does_not_matter() -> None:
     weight, H = problem()
     assert torch.equal(gptq(weight, H, int4()).weight, gptq(weight, H / 1024, int4()).weight)
