@@ -84,7 +84,8 @@ def _unmatched(
         for target in group.targets:
             if any(_selects(target, linear) for linear in everything) or target == "Embedding":
                 continue
-            near = difflib.get_close_matches(target, [x.name for x in everything], n=3, cutoff=0.5)
+            known = [*kinds, *(linear.name for linear in everything)]
+            near = difflib.get_close_matches(target, known, n=3, cutoff=0.6)
             there = ", ".join(f"{kind} ({count})" for kind, count in kinds.items())
             leaves = ", ".join(sorted({linear.name.rpartition(".")[2] for linear in linears}))
             yield UserError(

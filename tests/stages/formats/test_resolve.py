@@ -37,6 +37,11 @@ def test_an_expression_matches_from_the_start_of_the_name() -> None:
     assert len(result.problems) == 1
 
 
+def test_a_misspelt_class_is_guessed() -> None:
+    (problem,) = resolve(SchemeConfig(weights=W4, targets=["Linaer"]), blueprint()).problems
+    assert "did you mean Linear" in str(problem)
+
+
 def test_a_target_that_matches_nothing_names_what_is_there() -> None:
     scheme = SchemeConfig(weights=W4, targets=["model.layers.0.mlp.down_prj"])
     with pytest.raises(UserError, match="matches no module") as error:

@@ -1,0 +1,1 @@
+"""Compressing: one decoder layer at a time, transforms first, then one solver."""
