@@ -217,7 +217,7 @@ def _sources(plan: SitePlan, sites: Mapping[str, SitePlan]) -> dict[str, _Source
         if match is None or match["site"] not in sites:
             raise UserError(
                 f"input {name!r} of graph node {plan.name!r} is {text!r}, which names no node",
-                remedy=f"choose one of {', '.join(sorted(sites))}, with @previous if it is expanded",
+                remedy=f"choose one of {', '.join(sorted(sites))}; with @previous if expanded",
             )
         if match["previous"] and plan.each is None:
             raise UserError(

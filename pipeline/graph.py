@@ -97,6 +97,4 @@ def output_keys(node: Node, keys: Mapping[Ref, str]) -> dict[Ref, str]:
             "inputs": {name: keys[ref] for name, ref in node.inputs.items()},
         }
     )
-    return {
-        Ref(node=node.name, output=output): digest([own, output]) for output in node.outputs
-    }
+    return {Ref(node=node.name, output=output): digest([own, output]) for output in node.outputs}

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-
 Json = Any
 """Plain JSON data: None, bool, int, float, str, lists and string-keyed dicts of these."""
 

@@ -30,14 +30,10 @@ def _estimate(
 ) -> Estimate:
     size = layer.bytes // max(1, layer.parameters)
     activations = rows * width * blueprint.hidden_size * size
-    shared: dict[tuple[str, int], int] = {}
-    for linear in layer.linears:
-        # Linears of one parent with equal inputs share a Gram matrix, and so do all experts'.
-        parent = "experts" if linear.expert else linear.name.rpartition(".")[0]
-        alone = linear.name if linear.expert and linear.name.endswith("down_proj") else ""
-        shared[parent + alone, linear.in_features] = linear.in_features
+    shared = _shared(layer)
     gram = sum(4 * n * n for n in shared.values()) if grams else 0
     widest = max((linear.in_features for linear in layer.linears), default=0)
+    # In one forward: a handful of hidden states, and an input in float32 for its statistic.
     working = batch * width * (6 * blueprint.hidden_size * size + 4 * widest)
     operations = 2 * layer.parameters * rows * width
     operations += sum(n * n * rows * width for n in shared.values()) if grams else 0
@@ -46,3 +42,14 @@ def _estimate(
         memory=BASE + layer.bytes + gram + working,
         seconds=operations / FLOPS,
     )
+
+
+def _shared(layer: Subgraph) -> dict[str, int]:
+    """Input width of each statistic: fused Linears share one, and so do all experts of a layer."""
+    first = {name: group[0] for group in layer.fused for name in group}
+    return {
+        "experts"
+        if linear.expert and not linear.name.endswith("down_proj")
+        else first.get(linear.name, linear.name): linear.in_features
+        for linear in layer.linears
+    }

@@ -14,6 +14,7 @@ from stages.calibrate.collector import Collected, Collector
 from stages.calibrate.statistics.base import Statistic
 from stages.model.activations import batches, read_activations, write_activations
 from stages.model.blueprint import Blueprint, Subgraph
+from stages.model.precision import computed
 from stages.model.replay import replay, stem_names
 from stages.model.skeleton import Skeleton, skeleton
 from stages.model.tensors import Reader, layer_tensors, outside_tensors
@@ -37,7 +38,8 @@ def place_of(task: Task, device: str) -> Place:
     """Find the layer of `task`; skeleton and weight source are kept for the worker's next task."""
     model, source = task.inputs["model"], task.inputs["source"]
     bones: Skeleton = task.resource(
-        f"skeleton/{model.key}/{device}", lambda: skeleton(Blueprint.load(model), device=device)
+        f"skeleton/{model.key}/{device}",
+        lambda: skeleton(computed(Blueprint.load(model), device), device=device),
     )
     opened = task.resource(f"weights/{source.key}", lambda: open_source(source))
     return Place(

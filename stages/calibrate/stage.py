@@ -37,7 +37,9 @@ class Calibrate(Stage):
         return {ACTIVATIONS: (ACTIVATIONS,)}
 
     def transient(self) -> frozenset[str]:
-        return frozenset({ACTIVATIONS})
+        """Statistics of a chain of compressed layers fit this config only: they go as well."""
+        compressed = self.config.calibrate.propagate == "compressed"
+        return frozenset(self.outputs if compressed else {ACTIVATIONS})
 
     def survey(self, site: Site) -> Survey:
         return Survey(estimates=estimates(site, self.config.calibrate.batch_size, grams=True))

@@ -1,1 +1,1 @@
-"""Compressing: one decoder layer at a time, transforms first, then one solver."""
+"""Stage compress: transforms, solvers and packing of one decoder layer."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from math import prod
 
 from pipeline.graph import Estimate
-from stages.eval.precision import computed
 from stages.model.blueprint import Blueprint
+from stages.model.precision import computed
 
 LIBRARIES = 500 * 2**20
 """Memory of a process that has imported torch and transformers."""
@@ -52,7 +52,7 @@ def eval_estimate(model: object, tokens: object) -> Estimate:
 
 
 def model_bytes(model: Blueprint) -> int:
-    """The size of all weights in the blueprint's dtype, tied ones once."""
+    """The size of all weights in the dtype of `model`, tied ones once."""
     outside = {name: prod(model.outside_shapes[own]) for own, name in model.outside.items()}
     layers = sum(layer.parameters for layer in model.layers)
     return (layers + sum(outside.values())) * _width(model)

@@ -9,6 +9,7 @@ from pipeline.errors import UserError
 from pipeline.stage import Site, Stage, Survey, Task
 from stages.eval.estimates import generate_estimate, model_bytes
 from stages.model.blueprint import Blueprint
+from stages.model.precision import computed
 from stages.numerics import Numerics
 
 
@@ -47,7 +48,8 @@ class Generate(Stage):
 
     def run(self, task: Task) -> None:
         blueprint = Blueprint.load(task.inputs["model"])
-        size, limit = model_bytes(blueprint), self.config.max_model_bytes
+        size = model_bytes(computed(blueprint, self.config.numerics.device))
+        limit = self.config.max_model_bytes
         if size > limit:
             note = (
                 f"generations: not run: a model of {size / 1e9:.1f} GB does not fit the "
@@ -64,8 +66,8 @@ class Generate(Stage):
         from stages.eval.greedy import continuations, load_tokenizer, stopping
         from stages.model.skeleton import skeleton
 
-        source = task.inputs["source"]
-        bones = skeleton(blueprint, device=config.numerics.device)
+        source, device = task.inputs["source"], config.numerics.device
+        bones = skeleton(computed(blueprint, device), device=device)
         tokenizer = load_tokenizer(source.path / "model")
         options = {
             "max_new_tokens": config.max_new_tokens,

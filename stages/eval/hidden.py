@@ -45,10 +45,10 @@ class Hidden(Stage):
         config: HiddenConfig = self.config
         config.numerics.apply()
         from stages.eval.candidate import candidate
-        from stages.eval.precision import computed
         from stages.eval.samples import Samples
         from stages.eval.stream import final_states, write_batch
         from stages.model.blueprint import Blueprint
+        from stages.model.precision import computed
         from stages.model.skeleton import skeleton
 
         draft, device = task.outputs["out"], config.numerics.device

@@ -68,9 +68,7 @@ def _check(model: PreTrainedModel, names: Names, shapes: Mapping[str, tuple[int,
         if tensor_name is None:
             missing.append(name)
         elif tuple(shapes[tensor_name]) != tuple(tensor.shape):
-            wrong.append(
-                f"{tensor_name} is {list(shapes[tensor_name])}, not {list(tensor.shape)}"
-            )
+            wrong.append(f"{tensor_name} is {list(shapes[tensor_name])}, not {list(tensor.shape)}")
     lost = [name for name in missing if name not in names.converted]
     if lost or wrong:
         told = [f"no tensor for {name}" for name in lost] + wrong

@@ -39,8 +39,7 @@ def expected_names(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
     for tied in model.all_tied_weights_keys:
         state.pop(tied, None)
     return {
-        name: tuple(tensor.shape)
-        for name, tensor in revert_weight_conversion(model, state).items()
+        name: tuple(tensor.shape) for name, tensor in revert_weight_conversion(model, state).items()
     }
 
 

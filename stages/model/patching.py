@@ -40,9 +40,7 @@ def patches() -> Mapping[str, type[Patched]]:
     return {kind: registry.get(GROUP, kind) for kind in registry.kinds(GROUP)}
 
 
-def replacements(
-    model: nn.Module, by_class: Mapping[str, type[Patched]]
-) -> dict[str, nn.Module]:
+def replacements(model: nn.Module, by_class: Mapping[str, type[Patched]]) -> dict[str, nn.Module]:
     """What takes the place of the modules of `model` whose class has a patch, by module name."""
     found = [(n, m) for n, m in model.named_modules() if type(m).__name__ in by_class]
     return {name: by_class[type(module).__name__].of(module) for name, module in found}
@@ -57,9 +55,7 @@ def swap(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, nn.Mod
 
 
 @contextmanager
-def swapped(
-    model: nn.Module, modules: Mapping[str, nn.Module]
-) -> Iterator[dict[str, nn.Module]]:
+def swapped(model: nn.Module, modules: Mapping[str, nn.Module]) -> Iterator[dict[str, nn.Module]]:
     """Within it `modules` are in `model`; yields those that were there, by name."""
     before = swap(model, modules)
     try:

@@ -145,8 +145,6 @@ def _replaced_forward(forwards: Iterable[tuple[nn.Module, Forward]]) -> Iterator
     """Give modules another forward; only the instances are changed, their classes are not."""
     with ExitStack() as stack:
         for module, forward in forwards:
-            own = {name: module.__dict__[name] for name in ("forward",) if name in module.__dict__}
             module.__dict__["forward"] = forward
-            stack.callback(module.__dict__.update, own)
             stack.callback(module.__dict__.pop, "forward")
         yield

@@ -15,7 +15,6 @@ from pipeline.errors import StageFailed, UserError
 from stages.model.blueprint import Blueprint
 from stages.model.build import config_of, meta_model
 from stages.model.patching import Patched, patches, replacements, swap
-from stages.model.products import native, widen
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,27 +82,21 @@ def skeleton(
     *,
     device: str = "cpu",
     by_class: Mapping[str, type[Patched]] | None = None,
-    wide: bool | None = None,
 ) -> Skeleton:
     """Build the skeleton of a blueprint; see :class:`Skeleton`.
 
-    `by_class` are the module patches (default: the registry's). `wide`: Linears multiply in
-    float32 (default: where the device has no fast product in the model's dtype); False gives the
-    bits of transformers' own model.
+    `by_class` are the module patches (default: the registry's).
     """
     model = meta_model(config_of(blueprint.config), blueprint.dtype)
-    at = torch.device(device)
-    _fill_computed(model, at)
+    _fill_computed(model, torch.device(device))
     replaced = swap(model, replacements(model, patches() if by_class is None else by_class))
-    if wide if wide is not None else not native(getattr(torch, blueprint.dtype), at):
-        widen(model)
     return Skeleton(
         blueprint=blueprint,
         model=model,
         layers=tuple(model.get_submodule(name) for name in blueprint.members),
         embedding=model.get_submodule(blueprint.embedding),
         head=model.get_submodule(blueprint.head),
-        device=at,
+        device=torch.device(device),
         replaced=replaced,
     )
 
@@ -148,4 +141,3 @@ def _assign(model: nn.Module, name: str, tensor: Tensor) -> None:
         module._parameters[leaf] = tensor
     else:
         module._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
-

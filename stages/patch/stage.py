@@ -51,9 +51,7 @@ class Patch(Stage):
             return Survey()
         size = 300 * sum(1 for _ in blueprint.linears())
         estimate = Estimate(bytes=size, memory=MEMORY, seconds=SECONDS)
-        return Survey(
-            members=blueprint.members, facts=blueprint, estimates={None: estimate}
-        )
+        return Survey(members=blueprint.members, facts=blueprint, estimates={None: estimate})
 
     def run(self, task: Task) -> None:
         source = task.inputs["source"]

@@ -48,8 +48,8 @@ def gptq(
     actorder: str = "static",
     observer: str = "gram",
     observer_options: Mapping[str, Any] | None = None,
-    refit: int = 2,
-    descent: int = 2,
+    refit: int = 1,
+    descent: int = 1,
     global_scale: Tensor | None = None,
     dtype: torch.dtype = torch.bfloat16,
 ) -> Quantized:

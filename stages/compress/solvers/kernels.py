@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from stages.compress.grid import Rounding
 
-LANES = 32  # rows of a sub-tile: a block of 128 columns of it stays in the first-level cache
+LANES = 64  # rows of a sub-tile: a block of 128 columns of it stays in the caches of one core
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]

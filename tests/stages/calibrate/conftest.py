@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from stages.calibrate.config import CalibrateConfig, LayerConfig
 from stages.calibrate.stage import Calibrate
@@ -23,17 +22,12 @@ from tests.stages.calibrate.fakes import (
     patch_result,
     tokens_of,
 )
+from tests.stages.model.threads import one_thread
 from tests.stages.model.tiny import Tiny, tiny
 
+__all__ = ["one_thread", "scene"]
+
 STATISTICS: dict[str, type] = {"gram": Gram, "absmax": AbsMax, "range": Range}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @dataclass
@@ -80,8 +74,6 @@ def scene(tmp_path: Path) -> Callable[..., Scene]:
             "model": patch,
             "tokens": tokens_of(tmp_path / "tokens", list(lengths), 24),
         }
-        return Scene(
-            model=model, blueprint=bones.blueprint, inputs=inputs, worker=worker, width=24
-        )
+        return Scene(model=model, blueprint=bones.blueprint, inputs=inputs, worker=worker, width=24)
 
     return make

@@ -56,12 +56,13 @@ def load_result(model: Tiny, path: Path) -> FakeArtifact:
     result = folder(path)
     weights = model.path / "model.safetensors"
     entry = {
-        "name": weights.name, "path": str(weights), "size": weights.stat().st_size,
-        "mtime_ns": None, "sha256": None,
+        "name": weights.name,
+        "path": str(weights),
+        "size": weights.stat().st_size,
+        "mtime_ns": None,
+        "sha256": None,
     }
-    result.write_json(
-        "source.json", {"kind": "safetensors", "files": [entry], "identity": "tiny"}
-    )
+    result.write_json("source.json", {"kind": "safetensors", "files": [entry], "identity": "tiny"})
     (path / "model").mkdir()
     (path / "model" / "config.json").write_text(json.dumps(model.config))
     return result

@@ -95,8 +95,7 @@ def test_routed_experts_see_their_own_tokens(scene: Make) -> None:
     made = scene("mixtral", lengths=PADDED, experts="routed")
     meta = made.calibrate(0, "gram")["gram"].meta
     seen = [
-        meta["tokens"].get(f"model.layers.0.mlp.experts.{index}.down_proj", 0)
-        for index in range(4)
+        meta["tokens"].get(f"model.layers.0.mlp.experts.{index}.down_proj", 0) for index in range(4)
     ]
     assert sum(seen) == 2 * sum(PADDED)  # two experts a token
     assert len(set(seen)) > 1

@@ -94,8 +94,14 @@ def test_a_missing_expert_is_named(tmp_path: Path) -> None:
 
 def test_fused_experts_are_refused_by_class() -> None:
     config = GptOssConfig(
-        num_hidden_layers=2, hidden_size=64, intermediate_size=64, num_local_experts=4,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=16, vocab_size=64,
+        num_hidden_layers=2,
+        hidden_size=64,
+        intermediate_size=64,
+        num_local_experts=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        vocab_size=64,
     )
     with pytest.raises(UserError, match="GptOssExperts"):
         blueprint_of(json.loads(config.to_json_string()), by_class=PATCHES)
@@ -119,18 +125,26 @@ def test_a_multimodal_models_text_layers_are_found() -> None:
     config = AutoConfig.for_model(
         "gemma3",
         text_config={
-            "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 64, "head_dim": 16,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 64,
+            "num_hidden_layers": 2,
+            "hidden_size": 64,
+            "intermediate_size": 64,
+            "head_dim": 16,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "vocab_size": 64,
         },
         vision_config={
-            "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2,
+            "hidden_size": 32,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
             "intermediate_size": 32,
         },
     )
     config.dtype = torch.bfloat16
     blueprint = blueprint_of(json.loads(config.to_json_string()), by_class={})
     assert blueprint.members == (
-        "model.language_model.layers.0", "model.language_model.layers.1",
+        "model.language_model.layers.0",
+        "model.language_model.layers.1",
     )
     assert blueprint.layers[0].pairs[0].norm_offset == 1.0
     assert any("vision" in name for name in blueprint.outside)

@@ -111,8 +111,8 @@ class Tiny:
         specs = self.source.specs()
         return blueprint_of(self.config, experts=experts, specs=specs, by_class=PATCHES)
 
-    def skeleton(self, *, experts: str = "all", wide: bool = False) -> Skeleton:
-        return skeleton(self.blueprint(experts=experts), by_class=PATCHES, wide=wide)
+    def skeleton(self, *, experts: str = "all") -> Skeleton:
+        return skeleton(self.blueprint(experts=experts), by_class=PATCHES)
 
 
 def tiny(family: str, folder: Path, *, dtype: torch.dtype = torch.float32, **changes: Any) -> Tiny:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,14 +16,6 @@ from tests.stages.model.tiny import tiny
 
 FAMILIES = ["qwen3_moe", "mixtral", "qwen2_moe", "olmoe"]
 IDS = torch.randint(3, 96, (2, 16), generator=torch.Generator().manual_seed(5))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_outputs_equal_the_unpatched_models(tmp_path: Path) -> None:
