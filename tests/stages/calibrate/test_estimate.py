@@ -38,5 +38,5 @@ def test_nothing_is_said_before_model_and_tokens_are_known() -> None:
     "wrong", [{"propagate": "both"}, {"experts": "some"}, {"batch_size": 0}], ids=str
 )
 def test_bad_settings_name_what_is_allowed(wrong: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="choose one of|give 1 or more"):
+    with pytest.raises(UserError, match=r"choose one of|give 1 or more"):
         CalibrateConfig(**wrong)
