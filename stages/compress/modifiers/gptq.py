@@ -26,8 +26,8 @@ class Gptq(Solver):
     dampening_frac: float = 0.01
     actorder: str = "static"
     observer: str = "gram"
-    refit: int = 2
-    descent: int = 2
+    refit: int = 1
+    descent: int = 1
     on_failure: str = "error"
 
     def __post_init__(self) -> None:
