@@ -15,9 +15,6 @@ from tests.pipeline.tiny import composed
 
 GROUPS = ("model", "dataset", "scheme", "modifier", "graph", "eval", "runner", "experiment")
 
-GIVEN = {"model": ["++model.path=given"], "dataset": ["++dataset.path=given"]}
-"""What options with a `???` need to be complete."""
-
 
 def options() -> Iterator[tuple[str, str]]:
     for group in GROUPS:
@@ -33,9 +30,19 @@ def config(*overrides: str) -> Config:
 def needs(group: str, option: str) -> list[str]:
     """Overrides for the values that the option leaves open."""
     raw = OmegaConf.load(own_configs() / group / f"{option}.yaml")
-    assert OmegaConf.is_dict(raw)
-    keys = [str(key) for key in raw if OmegaConf.is_missing(raw, key)]
-    return [f"{group}.{key}=given/name" for key in keys]
+    plain = OmegaConf.to_container(raw, resolve=False)
+    # a file of package _global_ names its own section
+    keys = [key if key.startswith(f"{group}.") else f"{group}.{key}" for key in missing(plain)]
+    return [f"{key}=given/name" for key in keys]
+
+
+def missing(value: object, path: str = "") -> Iterator[str]:
+    """Dotted names of the values that are `???`."""
+    if value == "???":
+        yield path
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from missing(item, f"{path}.{name}".lstrip("."))
 
 
 @pytest.mark.parametrize(("group", "option"), list(options()))
