@@ -26,6 +26,8 @@ def plan(config: Config, run_dir: Path) -> int:
     planned = make_plan(expanded.graph, lambda key: store.get(key) is not None)
     console = Console()
     table = Table("node", "kind", "status", "key", box=None, header_style="bold")
+    table.columns[0].no_wrap = True
+    table.columns[0].min_width = max(len(row["name"]) for row in plan_rows(planned))
     for heading in ("writes", "memory", "time"):
         table.add_column(heading, justify="right")
     for row in plan_rows(planned):

@@ -52,7 +52,7 @@ class _Run:
         self.plan = make_plan(expanded.graph, self.store.has)
         rows = json.dumps(plan_rows(self.plan), indent=1)
         (self.run_dir / "plan.json").write_text(rows + "\n", encoding="utf-8")
-        check_room(self.plan, self.store.free_bytes(), str(self.store.root))
+        check_room(self.plan, self.runner.transient, self.store.free_bytes(), str(self.store.root))
         self.runner.run(expanded.graph)
         self.publish(expanded.graph)
         if self.config.store.max_bytes is not None:

@@ -107,7 +107,7 @@ class LocalRunner:
 
     def _execute(self, plan: Plan, live: Lease) -> None:
         queue = ReadyQueue(plan)
-        releases = Releases(plan, self._transient)
+        releases = Releases(plan, self.transient)
 
         def after(name: str) -> None:
             queue.done(name)
@@ -144,7 +144,8 @@ class LocalRunner:
                 future.cancel()
             raise
 
-    def _transient(self, site: str) -> frozenset[str]:
+    def transient(self, site: str) -> frozenset[str]:
+        """Outputs of a site that this runner drops once they are read."""
         return frozenset() if self.keep_transient else self.stages[site].transient()
 
     def _build(self, plan: Plan, name: str) -> None:

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import psutil
 
 from pipeline.errors import UserError
 from pipeline.plan import Plan
 
+Transient = Callable[[str], frozenset[str]]
+"""Site name -> its outputs that are dropped once they are read."""
 
-def needed_bytes(plan: Plan) -> int:
-    """Bytes that the nodes to be built write to the store (estimated)."""
-    return sum(step.node.estimate.bytes for step in plan.building())
+AT_A_TIME = 4
+"""Nodes with passing results of which files may be there together."""
+
+
+def needed_bytes(plan: Plan, transient: Transient) -> int:
+    """Bytes that the store needs at the most for the nodes to be built (estimated).
+
+    Of results that are dropped again, those of a few nodes are there at a time.
+    """
+    passing = {
+        step.node.name: step.node.estimate.bytes
+        for step in plan.building()
+        if set(step.missing) <= transient(step.node.site)
+    }
+    kept = sum(s.node.estimate.bytes for s in plan.building() if s.node.name not in passing)
+    return kept + sum(sorted(passing.values())[-AT_A_TIME:])
 
 
 def peak_memory(plan: Plan) -> int:
@@ -18,9 +35,9 @@ def peak_memory(plan: Plan) -> int:
     return max((step.node.estimate.memory for step in plan.building()), default=0)
 
 
-def check_room(plan: Plan, free_bytes: int, store_dir: str) -> None:
+def check_room(plan: Plan, transient: Transient, free_bytes: int, store_dir: str) -> None:
     """Raise UserError when the disk or the memory cannot hold what the plan needs."""
-    needed = needed_bytes(plan)
+    needed = needed_bytes(plan, transient)
     if needed > free_bytes:
         raise UserError(
             f"this run needs about {needed / 1e9:.2f} GB in {store_dir}, "

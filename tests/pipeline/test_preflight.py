@@ -1,0 +1,44 @@
+"""Room on the disk and in memory, asked for before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.graph import Estimate, Graph, Ref
+from pipeline.plan import Plan, make_plan
+from pipeline.runner.preflight import check_room, needed_bytes
+from tests.pipeline.graphs import chain
+
+GB = 10**9
+
+
+def plan(cost: Estimate) -> Plan:
+    nodes = [replace(node, estimate=cost) for node in chain(8)]
+    return make_plan(Graph.of(nodes, [Ref(node="save", output="out")]), lambda key: False)
+
+
+def nothing(site: str) -> frozenset[str]:
+    return frozenset()
+
+
+def passing(site: str) -> frozenset[str]:
+    return frozenset({"activations", "gram"})
+
+
+def test_what_is_dropped_again_is_not_summed_up() -> None:
+    cost = plan(Estimate(bytes=GB))
+    assert needed_bytes(cost, nothing) == len(cost.building()) * GB
+    assert needed_bytes(cost, passing) == (1 + 8 + 1 + 4) * GB
+
+
+def test_too_little_disk_is_told_with_both_numbers() -> None:
+    with pytest.raises(UserError, match=r"14\.00 GB in /store, where 2\.00 GB are free"):
+        check_room(plan(Estimate(bytes=GB)), passing, 2 * GB, "/store")
+
+
+def test_too_little_memory_is_told() -> None:
+    with pytest.raises(UserError, match="of memory"):
+        check_room(plan(Estimate(memory=10**15)), passing, GB, "/store")
