@@ -38,6 +38,8 @@ class Setting:
     work: Path
     peer: str
     tokens: Path
+    recipes: tuple[str, ...]
+    windows: int
     more: tuple[str, ...]
 
 
@@ -58,7 +60,7 @@ def commands(setting: Setting, batch_size: int) -> dict[str, tuple[list[str], Pa
     """Name -> command, the folder it may use (emptied before), and where its checkpoint will be."""
     found = {}
     script = str(Path(__file__).with_name("peer_run.py"))
-    for recipe in RECIPES:
+    for recipe in setting.recipes:
         folder = setting.work / f"peer-{recipe}"
         options = ["--recipe", recipe, "--batch-size", str(batch_size)]
         command = [setting.peer, script, str(setting.model), str(setting.tokens), str(folder)]
@@ -95,16 +97,16 @@ def measure(setting: Setting, repeats: int, batch_size: int, only: str) -> dict[
         rows[name] = {
             "seconds": statistics.median(run["seconds"] for run in runs[name]),
             "peak_rss_bytes": max(run["peak_rss_bytes"] for run in runs[name]),
-            "perplexity": judged(checkpoint, setting.text),
+            "perplexity": judged(checkpoint, setting.text, setting.windows),
             "runs": runs[name],
         }
     return rows
 
 
-def judged(checkpoint: Path, text: Path) -> float:
+def judged(checkpoint: Path, text: Path, limit: int) -> float:
     """Perplexity in a process of its own, by transformers alone."""
     command = [sys.executable, "-m", "tests.benchmarks.perplexity", str(checkpoint)]
-    output = launch([*command, "--text", str(text)], sampling=0.5).output
+    output = launch([*command, "--text", str(text), "--limit", str(limit)], sampling=0.5).output
     return float(json.loads(output.strip().splitlines()[-1])["perplexity"])
 
 
@@ -132,6 +134,8 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=1, help="the peer's; 1 is its default")
     parser.add_argument("--only", default="", help="measure only names that contain this")
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=RECIPES)
+    parser.add_argument("--windows", type=int, default=64, help="of 512 tokens, for perplexity")
     parser.add_argument("overrides", nargs="*", help="more of presswork's overrides")
     args = parser.parse_args()
     if not args.peer:
@@ -147,11 +151,13 @@ def main() -> int:
         work=work,
         peer=args.peer,
         tokens=work / "tokens.safetensors",
+        recipes=tuple(args.recipes),
+        windows=args.windows,
         more=tuple(args.overrides),
     )
     calibration_tokens(setting)
     rows = measure(setting, args.repeats, args.batch_size, args.only)
-    rows["original"] = {"perplexity": judged(setting.model, setting.text)}
+    rows["original"] = {"perplexity": judged(setting.model, setting.text, setting.windows)}
     for name, row in rows.items():
         spent = f"{row['seconds']:8.1f} s" if "seconds" in row else " " * 10
         memory = f"{row['peak_rss_bytes'] / 1e9:6.2f} GB" if "seconds" in row else " " * 9

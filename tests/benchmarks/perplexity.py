@@ -29,7 +29,8 @@ def perplexity(
         from transformers import CompressedTensorsConfig
 
         options["quantization_config"] = CompressedTensorsConfig(run_compressed=False)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", **options).eval()
+    # half precision would only add noise, and is slow on many CPUs
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", **options).eval().float()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     rows = windows(tokenizer, halves(text)[1], length, limit)
     total, count = 0.0, 0
