@@ -39,7 +39,7 @@ class NumericsConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunnerConfig:
-    """Who runs the nodes: `workers` processes of this machine with `threads` threads each."""
+    """Who runs the nodes: `workers` nodes at a time, each with `threads` threads."""
 
     kind: str = "local"
     workers: int = 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -105,9 +106,13 @@ def watching(
     )
 
 
-def write_statistics(drafts: Mapping[str, Draft], collected: Collected) -> None:
-    """Write every statistic to the draft of its name."""
+def write_statistics(
+    drafts: Mapping[str, Draft], collected: Collected, calibration: Mapping[str, Any]
+) -> None:
+    """Write every statistic to the draft of its name; `calibration` says what the data was."""
     for name, draft in drafts.items():
         values = {leader: value.cpu() for leader, value in collected.values[name].items()}
         save_file(values, draft.path / f"{name}.safetensors")
-        draft.meta.update(groups=collected.groups, tokens=collected.tokens)
+        draft.meta.update(
+            groups=collected.groups, tokens=collected.tokens, calibration=dict(calibration)
+        )

@@ -65,4 +65,4 @@ class Calibrate(Stage):
         ):
             run_layer(task, place, self.config.calibrate.batch_size, collector)
         if collector is not None:
-            write_statistics(drafts, collector.collected())
+            write_statistics(drafts, collector.collected(), task.inputs["tokens"].meta)

@@ -51,10 +51,12 @@ def save(config: SaveConfig, task: Task) -> None:
     (folder / "recipe.yaml").write_text(text, encoding="utf-8")
     _write_json(folder / "provenance.json", provenance_of(origin, task.inputs["model"], layers))
     original = [specs[name] for name in original_names(blueprint)]
+    weights = max(1, sum(prod(spec.shape) for spec in original))
     size = {
         "original_bytes": sum(spec.bytes for spec in original),
         "compressed_bytes": written.bytes,
-        "bits_per_weight": 8 * written.bytes / max(1, sum(prod(s.shape) for s in original)),
+        "bits_per_weight": 8 * written.bytes / weights,
+        "original_bits_per_weight": 8 * sum(spec.bytes for spec in original) / weights,
     }
     card = Card(
         name=config.save.name,

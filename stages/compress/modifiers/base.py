@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from stages.compress.grid import Quantized
     from stages.compress.state import LayerState
 
-OBSERVERS = ("minmax", "mse", "imatrix", "gram")
-GRAM_OBSERVERS = frozenset({"imatrix", "gram"})
+OBSERVERS = ("minmax", "mse", "imatrix", "gram", "conditional")
+GRAM_OBSERVERS = frozenset({"imatrix", "gram", "conditional"})
 POLICIES = ("error", "fallback", "skip")
 
 
