@@ -21,6 +21,10 @@ class Cell:
     title: str
 
 
+NOTICEABLE = 0.01
+"""Values that differ by less, relative to the largest, get one shade."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeatMap:
     """`rows` maps a module's name within its layer to its cells; `layers` counts the columns."""
@@ -48,13 +52,15 @@ def heat_map(layers: Sequence[Mapping[str, Any]], value: str) -> HeatMap | None:
         return None
     values = [float(row[value]) for row in found.values()]
     least, most = min(values), max(values)
+    # a few bytes of bookkeeping in a small module must not look like another precision
+    apart = most - least > NOTICEABLE * abs(most)
     rows: dict[str, list[Cell]] = {}
     for (module, index), row in found.items():
         rows.setdefault(module, []).append(
             Cell(
                 index=index,
                 value=row[value],
-                strength=(row[value] - least) / (most - least) if most > least else 0.5,
+                strength=(row[value] - least) / (most - least) if apart else 0.5,
                 title=_title(row),
             )
         )
