@@ -106,7 +106,7 @@ print(most)
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
 def test_memory_does_not_grow_with_the_checkpoint(tmp_path: Path) -> None:
-    one = 8 * 2**20
+    one = 32 * 2**20  # far above what pages of libraries come and go meanwhile
     given = {f"t{i:02}": torch.zeros(one // 4) for i in range(12)}
     save_file(given, tmp_path / "model.safetensors")
     done = subprocess.run(
