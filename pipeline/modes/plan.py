@@ -12,6 +12,7 @@ from pipeline.expand import expand
 from pipeline.graph import Graph, Ref
 from pipeline.plan import make_plan
 from pipeline.planned import plan_rows, totals
+from pipeline.report.units import size
 from pipeline.stage import Artifact
 from pipeline.store import Store
 
@@ -37,8 +38,8 @@ def plan(config: Config, run_dir: Path) -> int:
             row["kind"],
             _STATUS[row["status"]],
             next(iter(row["keys"].values()))[:12],
-            size(cost["bytes"]),
-            size(cost["memory"]),
+            _cost(cost["bytes"]),
+            _cost(cost["memory"]),
             f"{cost['seconds']:.1f} s" if cost["seconds"] else "",
         )
     console.print(table)
@@ -54,15 +55,8 @@ def plan(config: Config, run_dir: Path) -> int:
     return 0
 
 
-def size(count: float) -> str:
-    """Bytes for people: 1536 -> '1.5 kB'; nothing for 0."""
-    if not count:
-        return ""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if count < 1000 or unit == "TB":
-            break
-        count /= 1000
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+def _cost(count: int) -> str:
+    return size(count) if count else ""
 
 
 def _never(graph: Graph, ref: Ref) -> Artifact | None:

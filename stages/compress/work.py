@@ -14,6 +14,7 @@ from pipeline.stage import Artifact, Draft, Task
 from stages.compress.layer import Compressed, compress_layer
 from stages.compress.modifiers.base import Modifier, Solver
 from stages.compress.modifiers.rtn import Rtn
+from stages.compress.stage import STATISTICS
 from stages.compress.state import LayerState
 from stages.compress.statistics import Statistics
 from stages.formats.layer import CHECKSUM, LAYER, SHARD
@@ -24,8 +25,6 @@ from stages.weights import open_source
 
 if TYPE_CHECKING:
     from stages.compress.stage import CompressConfig
-
-STATISTICS = ("gram", "absmax", "range")
 
 
 def run(config: CompressConfig, task: Task) -> None:
