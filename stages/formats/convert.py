@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from compressed_tensors.compressors.format import infer_module_format
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 
-from stages.formats.scheme import QArgs, SchemeGroup
+from stages.formats.layout import layout_of
+from stages.formats.qargs import QArgs
+from stages.formats.scheme import SchemeGroup
 
 
 def to_args(args: QArgs) -> QuantizationArgs:
@@ -27,16 +28,9 @@ def to_args(args: QArgs) -> QuantizationArgs:
 def to_compressed_tensors(group: SchemeGroup) -> QuantizationScheme:
     """The compressed-tensors form of a group, its format always filled in."""
     inputs = group.input_activations
-    scheme = QuantizationScheme(
+    return QuantizationScheme(
         targets=list(group.targets),
         weights=None if group.weights is None else to_args(group.weights),
         input_activations=None if inputs is None else to_args(inputs),
+        format=None if group.weights is None else layout_of(group),
     )
-    return scheme.model_copy(update={"format": format_of(torch.nn.Linear, scheme, group.format)})
-
-
-def format_of(
-    module: type[torch.nn.Module], scheme: QuantizationScheme, wanted: str | None = None
-) -> str:
-    """The name of the layout of `module`'s tensors: `wanted`, or what compressed-tensors infers."""
-    return wanted if wanted is not None else str(infer_module_format(module, scheme).value)

@@ -8,17 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from pipeline.errors import UserError
+from stages.formats.qargs import (
+    ACTIVATION_STRATEGIES,
+    WEIGHT_STRATEGIES,
+    QArgs,
+    member,
+)
 
-TYPES = ("int", "float")
-WEIGHT_STRATEGIES = ("tensor", "channel", "group", "block", "tensor_group")
-ACTIVATION_STRATEGIES = ("tensor", "token", "group", "tensor_group")
-DYNAMIC = (False, True, "local")
-SCALE_DTYPES = ("float8_e4m3fn", "uint8")
-ZP_DTYPES = ("int8", "float8_e4m3fn", "uint8")
-OBSERVERS = ("minmax", "static_minmax")
 FORMATS = (
     "pack-quantized",
     "int-quantized",
@@ -28,82 +26,6 @@ FORMATS = (
     "mxfp4-pack-quantized",
     "mxfp8-quantized",
 )
-GROUPED = ("group", "tensor_group")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class QArgs:
-    """How one tensor is quantized; the fields of compressed-tensors' QuantizationArgs.
-
-    `dynamic` true computes scales on the fly; "local" does so for the group scales only and keeps a
-    calibrated global scale (NVFP4 inputs). `observer` is for calibrated activations; the observer
-    of weights belongs to the solver (`modifier.gptq.observer`).
-    """
-
-    num_bits: int = 8
-    type: str = "int"
-    symmetric: bool = True
-    strategy: str = "tensor"
-    group_size: int | None = None
-    block_structure: list[int] | None = None
-    dynamic: Any = False
-    observer: str | None = None
-    scale_dtype: str | None = None
-    zp_dtype: str | None = None
-
-    def __post_init__(self) -> None:
-        _member("type", self.type, TYPES)
-        _member("strategy", self.strategy, (*WEIGHT_STRATEGIES, "token"))
-        _member("dynamic", self.dynamic, DYNAMIC)
-        _member("scale_dtype", self.scale_dtype, (None, *SCALE_DTYPES))
-        _member("zp_dtype", self.zp_dtype, (None, *ZP_DTYPES))
-        _member("observer", self.observer, (None, *OBSERVERS))
-        if self.type == "int" and not 2 <= self.num_bits <= 8:
-            raise UserError(f"num_bits is {self.num_bits}", remedy="integers have 2 to 8 bits")
-        if self.type == "float" and self.num_bits not in (4, 8):
-            raise UserError(f"num_bits is {self.num_bits}", remedy="floats have 4 or 8 bits")
-        if self.type == "float" and not self.symmetric:
-            raise UserError(
-                "symmetric is false for a float type", remedy="floats are symmetric: drop it"
-            )
-        self._check_shape()
-        if self.dynamic is True and self.observer is not None:
-            raise UserError(
-                f"observer is {self.observer!r} for dynamic quantization, which observes nothing",
-                remedy="drop observer, or say dynamic: false",
-            )
-        if self.dynamic == "local" and self.strategy != "tensor_group":
-            raise UserError(
-                f"dynamic is 'local' with strategy {self.strategy!r}",
-                remedy="'local' goes with strategy tensor_group",
-            )
-
-    def _check_shape(self) -> None:
-        if self.strategy in GROUPED and (self.group_size is None or self.group_size < 1):
-            raise UserError(
-                f"group_size is {self.group_size} with strategy {self.strategy!r}",
-                remedy="give a positive group_size, such as 128",
-            )
-        if self.strategy not in GROUPED and self.group_size is not None:
-            raise UserError(
-                f"group_size is {self.group_size} with strategy {self.strategy!r}",
-                remedy="only the strategies group and tensor_group have groups",
-            )
-        block = self.block_structure
-        if (self.strategy == "block") != (block is not None):
-            raise UserError(
-                f"block_structure is {block} with strategy {self.strategy!r}",
-                remedy="strategy block needs one, such as [128, 128]; the others have none",
-            )
-        if block is not None and (len(block) != 2 or min(block) < 1):
-            raise UserError(
-                f"block_structure is {block}", remedy="give [rows, columns], both 1 or more"
-            )
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether a range of the data is needed before the scales are known."""
-        return self.dynamic is not True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,7 +34,7 @@ class SchemeGroup:
 
     A target is a class name ("Linear"), a module's full name, or `re:` and a regular expression
     that matches from the start of the name. `format` is the layout on disk; None lets
-    compressed-tensors choose.
+    presswork choose (`stages.formats.layout`).
     """
 
     weights: QArgs | None = None
@@ -169,7 +91,7 @@ class SchemeConfig:
 def check_group(weights: QArgs | None, inputs: QArgs | None, layout: str | None) -> None:
     """Raise UserError unless the parts of a group go together."""
     if weights is not None:
-        _member("weights.strategy", weights.strategy, WEIGHT_STRATEGIES)
+        member("weights.strategy", weights.strategy, WEIGHT_STRATEGIES)
         if weights.dynamic is not False:
             raise UserError(
                 f"weights.dynamic is {weights.dynamic!r}", remedy="weights are never dynamic"
@@ -180,7 +102,7 @@ def check_group(weights: QArgs | None, inputs: QArgs | None, layout: str | None)
                 remedy="the solver has it: modifier.<name>.observer",
             )
     if inputs is not None:
-        _member("input_activations.strategy", inputs.strategy, ACTIVATION_STRATEGIES)
+        member("input_activations.strategy", inputs.strategy, ACTIVATION_STRATEGIES)
         if weights is None:
             raise UserError(
                 "input_activations without weights", remedy="give scheme.weights as well"
@@ -199,7 +121,7 @@ def check_group(weights: QArgs | None, inputs: QArgs | None, layout: str | None)
 
 
 def _check_format(weights: QArgs | None, layout: str | None) -> None:
-    _member("format", layout, (None, *FORMATS))
+    member("format", layout, (None, *FORMATS))
     if layout is None or weights is None:
         return
     fits = {
@@ -229,10 +151,3 @@ def check_patterns(what: str, patterns: list[str]) -> None:
                 raise UserError(
                     f"{what} has {pattern!r}, which is no regular expression: {error}"
                 ) from error
-
-
-def _member(what: str, value: object, allowed: tuple[object, ...]) -> None:
-    # 1 == True: the type has to agree as well
-    if not any(value == item and type(value) is type(item) for item in allowed):
-        names = ", ".join("null" if item is None else str(item).lower() for item in allowed)
-        raise UserError(f"{what} is {value!r}", remedy=f"choose one of {names}")

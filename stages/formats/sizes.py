@@ -5,7 +5,9 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING
 
-from stages.formats.scheme import QArgs, SchemeGroup
+from stages.formats.layout import PACKED, layout_of
+from stages.formats.qargs import QArgs
+from stages.formats.scheme import SchemeGroup
 
 if TYPE_CHECKING:
     from stages.model.blueprint import LinearSpec
@@ -42,13 +44,6 @@ def _stem(args: QArgs) -> str:
     return f"{'MX' if args.scale_dtype == 'uint8' else ''}FP{args.num_bits}"
 
 
-def packed(scheme: SchemeGroup) -> bool:
-    """Whether integer codes are stored bit-packed, not one byte each."""
-    if scheme.format is not None:
-        return scheme.format == "pack-quantized"
-    return scheme.input_activations is None
-
-
 def linear_bytes(linear: LinearSpec, scheme: SchemeGroup, dtype: str) -> int:
     """Bytes of a compressed Linear's tensors (bias left out); `dtype` is the model's."""
     weights = scheme.weights
@@ -62,7 +57,7 @@ def linear_bytes(linear: LinearSpec, scheme: SchemeGroup, dtype: str) -> int:
         total += 4 if weights.strategy == "tensor_group" else 0
         return total + scales * (1 if weights.scale_dtype else plain)
     total += scales * plain
-    if not packed(scheme):
+    if layout_of(scheme) != PACKED:
         return total + rows * columns + (0 if weights.symmetric else scales)
     total += 4 * rows * ceil(columns * weights.num_bits / 32) + 16  # and int64 weight_shape [2]
     if weights.symmetric:

@@ -19,7 +19,8 @@ from stages.compress.modifiers.smoothquant import SmoothQuant
 from stages.compress.stage import Compress, CompressConfig
 from stages.formats.layer import CompressedLayer
 from stages.formats.pack import checksum
-from stages.formats.scheme import QArgs, SchemeConfig, SchemeGroup
+from stages.formats.qargs import QArgs
+from stages.formats.scheme import SchemeConfig, SchemeGroup
 from tests.stages.compress.layers import compress, info, inputs_of
 from tests.stages.formats.fakes import blueprint
 from tests.stages.formats.presets import load

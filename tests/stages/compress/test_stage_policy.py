@@ -13,7 +13,8 @@ from pipeline.errors import StageFailed
 from stages.compress.modifiers.gptq import Gptq
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.stage import CompressConfig
-from stages.formats.scheme import QArgs, SchemeConfig
+from stages.formats.qargs import QArgs
+from stages.formats.scheme import SchemeConfig
 from tests.stages.compress.layers import Inputs, compress, info
 from tests.stages.formats.presets import load
 from tests.stages.model.tiny import Folder, Tiny, tiny

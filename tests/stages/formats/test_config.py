@@ -9,8 +9,9 @@ from compressed_tensors.quantization import QuantizationConfig
 
 from pipeline.errors import UserError
 from stages.formats.config import parse, quantization_config, scheme_of
+from stages.formats.qargs import QArgs
 from stages.formats.resolve import resolve
-from stages.formats.scheme import QArgs, SchemeConfig, SchemeGroup
+from stages.formats.scheme import SchemeConfig, SchemeGroup
 from tests.stages.formats.fakes import blueprint
 from tests.stages.formats.presets import load
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from compressed_tensors.quantization import preset_name_to_scheme
+from compressed_tensors.quantization.quant_scheme import PRESET_SCHEMES
 from compressed_tensors.quantization.utils import calculate_qparams
 
 from stages.compress.observers import minmax
@@ -16,29 +17,23 @@ from stages.model.blueprint import LinearSpec
 from tests.stages.formats.presets import NAMES, QUANTIZED, group, load
 
 OURS = {"none", "w4a16_g64"}
-FORMATS = {
-    "w4a16": "pack-quantized",
-    "w4a16_asym": "pack-quantized",
-    "w8a16": "pack-quantized",
-    "w8a8": "int-quantized",
-    "fp8": "float-quantized",
-    "fp8_dynamic": "float-quantized",
-    "nvfp4": "nvfp4-pack-quantized",
-    "nvfp4a16": "nvfp4-pack-quantized",
-    "mxfp4": "mxfp4-pack-quantized",
-}
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - OURS))
-def test_a_shipped_scheme_is_the_preset_of_its_name(name: str) -> None:
-    ours = to_compressed_tensors(group(name)).model_dump(exclude={"format"})
-    preset = preset_name_to_scheme(name, ["Linear"]).model_dump(exclude={"format"})
-    assert ours == preset
+@pytest.mark.parametrize("name", sorted(PRESET_SCHEMES))
+def test_every_preset_is_shipped_with_its_own_numbers(name: str) -> None:
+    found = dict(load(name.lower()).ordered())
+    preset = preset_name_to_scheme(name, ["Linear"])
+    if preset.weights is None:
+        assert not found
+        return
+    ours = to_compressed_tensors(found["scheme"])
+    for part in ("weights", "input_activations", "output_activations", "targets"):
+        assert getattr(ours, part) == getattr(preset, part), part
 
 
-@pytest.mark.parametrize(("name", "layout"), FORMATS.items())
-def test_the_layout_is_the_one_compressed_tensors_infers(name: str, layout: str) -> None:
-    assert to_compressed_tensors(group(name)).format == layout
+def test_there_are_thirty_presets_and_nothing_else_is_shipped_as_one() -> None:
+    assert len(PRESET_SCHEMES) == 30
+    assert {name.lower() for name in PRESET_SCHEMES} | OURS == set(NAMES)
 
 
 def test_scheme_none_quantizes_nothing() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UserError
-from stages.formats.scheme import QArgs, SchemeConfig, SchemeGroup
+from stages.formats.qargs import QArgs
+from stages.formats.scheme import SchemeConfig, SchemeGroup
 from stages.formats.sizes import label
 
 

@@ -1,0 +1,127 @@
+"""How one tensor is quantized: plain values without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import UserError
+
+TYPES = ("int", "float")
+WEIGHT_STRATEGIES = ("tensor", "channel", "group", "block", "tensor_group")
+ACTIVATION_STRATEGIES = ("tensor", "token", "group", "tensor_group")
+DYNAMIC = (False, True, "local")
+SCALE_DTYPES = ("float8_e4m3fn", "uint8")
+ZP_DTYPES = ("int8", "float8_e4m3fn", "uint8")
+OBSERVERS = ("minmax", "static_minmax")
+GROUPED = ("group", "tensor_group")
+FLOAT_GROUPS = {"float8_e4m3fn": ("tensor_group", 16), "uint8": ("group", 32)}
+"""Scales that are small floats themselves, and the only groups they are defined for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QArgs:
+    """How one tensor is quantized; the fields of compressed-tensors' QuantizationArgs.
+
+    `dynamic` true computes scales on the fly; "local" does so for the group scales only and keeps a
+    calibrated global scale (NVFP4 inputs). `observer` is for calibrated activations; the observer
+    of weights belongs to the solver (`modifier.gptq.observer`).
+    """
+
+    num_bits: int = 8
+    type: str = "int"
+    symmetric: bool = True
+    strategy: str = "tensor"
+    group_size: int | None = None
+    block_structure: list[int] | None = None
+    dynamic: Any = False
+    observer: str | None = None
+    scale_dtype: str | None = None
+    zp_dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        member("type", self.type, TYPES)
+        member("strategy", self.strategy, (*WEIGHT_STRATEGIES, "token"))
+        member("dynamic", self.dynamic, DYNAMIC)
+        member("scale_dtype", self.scale_dtype, (None, *SCALE_DTYPES))
+        member("zp_dtype", self.zp_dtype, (None, *ZP_DTYPES))
+        member("observer", self.observer, (None, *OBSERVERS))
+        if self.type == "int" and not 2 <= self.num_bits <= 8:
+            raise UserError(f"num_bits is {self.num_bits}", remedy="integers have 2 to 8 bits")
+        if self.type == "float" and self.num_bits not in (4, 8):
+            raise UserError(f"num_bits is {self.num_bits}", remedy="floats have 4 or 8 bits")
+        if self.type == "float" and not self.symmetric:
+            raise UserError(
+                "symmetric is false for a float type", remedy="floats are symmetric: drop it"
+            )
+        self._check_shape()
+        self._check_scales()
+        if self.dynamic is True and self.observer is not None:
+            raise UserError(
+                f"observer is {self.observer!r} for dynamic quantization, which observes nothing",
+                remedy="drop observer, or say dynamic: false",
+            )
+        if self.dynamic == "local" and self.strategy != "tensor_group":
+            raise UserError(
+                f"dynamic is 'local' with strategy {self.strategy!r}",
+                remedy="'local' goes with strategy tensor_group",
+            )
+
+    def _check_shape(self) -> None:
+        if self.strategy in GROUPED and (self.group_size is None or self.group_size < 1):
+            raise UserError(
+                f"group_size is {self.group_size} with strategy {self.strategy!r}",
+                remedy="give a positive group_size, such as 128",
+            )
+        if self.strategy not in GROUPED and self.group_size is not None:
+            raise UserError(
+                f"group_size is {self.group_size} with strategy {self.strategy!r}",
+                remedy="only the strategies group and tensor_group have groups",
+            )
+        block = self.block_structure
+        if (self.strategy == "block") != (block is not None):
+            raise UserError(
+                f"block_structure is {block} with strategy {self.strategy!r}",
+                remedy="strategy block needs one, such as [128, 128]; the others have none",
+            )
+        if block is not None and (len(block) != 2 or min(block) < 1):
+            raise UserError(
+                f"block_structure is {block}", remedy="give [rows, columns], both 1 or more"
+            )
+
+    def _check_scales(self) -> None:
+        wanted = FLOAT_GROUPS.get(self.scale_dtype or "")
+        if wanted is not None and (self.strategy, self.group_size) != wanted:
+            raise UserError(
+                f"scale_dtype is {self.scale_dtype} with strategy {self.strategy!r} and "
+                f"group_size {self.group_size}",
+                remedy=f"such scales go with strategy {wanted[0]} and group_size {wanted[1]}",
+            )
+        if wanted is not None and self.type != "float":
+            raise UserError(
+                f"scale_dtype is {self.scale_dtype} for integers", remedy="drop scale_dtype"
+            )
+        if self.strategy == "tensor_group" and (self.num_bits, wanted) != (4, ("tensor_group", 16)):
+            raise UserError(
+                f"strategy tensor_group with {self.type} numbers of {self.num_bits} bits and "
+                f"scale_dtype {self.scale_dtype}",
+                remedy="it is for NVFP4: num_bits 4, type float, scale_dtype float8_e4m3fn",
+            )
+        if self.type == "float" and self.num_bits == 4 and wanted is None:
+            raise UserError(
+                "floats of 4 bits without scale_dtype",
+                remedy="say scale_dtype: float8_e4m3fn (NVFP4) or uint8 (MXFP4)",
+            )
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether a range of the data is needed before the scales are known."""
+        return self.dynamic is not True
+
+
+def member(what: str, value: object, allowed: tuple[object, ...]) -> None:
+    """Raise UserError unless `value` is one of `allowed`."""
+    # 1 == True: the type has to agree as well
+    if not any(value == item and type(value) is type(item) for item in allowed):
+        names = ", ".join("null" if item is None else str(item).lower() for item in allowed)
+        raise UserError(f"{what} is {value!r}", remedy=f"choose one of {names}")
