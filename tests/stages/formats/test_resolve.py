@@ -6,7 +6,8 @@ import pytest
 
 from pipeline.errors import UserError
 from stages.formats.resolve import resolve
-from stages.formats.scheme import QArgs, SchemeConfig, SchemeGroup
+from stages.formats.qargs import QArgs
+from stages.formats.scheme import SchemeConfig, SchemeGroup
 from tests.stages.formats.fakes import blueprint
 
 W4 = QArgs(num_bits=4, strategy="group", group_size=32)
