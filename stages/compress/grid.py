@@ -76,12 +76,15 @@ class Quantized:
     scale: [out, groups] | [out, 1] | [1] | [row blocks, column blocks]; the checkpoint's dtype, or
     float32 holding E4M3 values under a global scale.
     zero_point: int8, the scale's shape, None when symmetric. global_scale: float32 [1] or None.
+    original: what rounds to ``weight`` where it is packed instead, because it says more than
+    ``weight`` does: FP4 has a code for -0, whose sign a zero of ``weight`` no longer tells.
     """
 
     weight: Tensor
     scale: Tensor
     zero_point: Tensor | None
     global_scale: Tensor | None
+    original: Tensor | None = None
 
 
 def grid_of(args: QuantizationArgs, dtype: torch.dtype = torch.bfloat16) -> Grid:

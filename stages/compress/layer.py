@@ -41,6 +41,16 @@ class Compressed:
     schemes: dict[str, QuantizationScheme] = field(default_factory=dict)
     changed: list[str] = field(default_factory=list)
 
+    def take(self, other: Compressed) -> None:
+        """Add what was made of other modules."""
+        self.tensors |= other.tensors
+        self.checksums |= other.checksums
+        self.modules |= other.modules
+        self.schemes |= other.schemes
+        self.rows += other.rows
+        self.fallbacks += other.fallbacks
+        self.changed += other.changed
+
 
 def compress_layer(
     layer: LayerState,
@@ -167,7 +177,7 @@ class _Work:
         scheme, spec = self.schemes[name], self.spec(name)
         weight = quantized.weight.cpu()
         packed = pack(
-            weight,
+            weight if quantized.original is None else quantized.original.cpu(),
             scale=quantized.scale.cpu(),
             zero_point=None if quantized.zero_point is None else quantized.zero_point.cpu(),
             global_scale=None if quantized.global_scale is None else quantized.global_scale.cpu(),

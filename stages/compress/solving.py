@@ -147,6 +147,7 @@ def _rows(whole: Quantized, rows: slice, *, alone: bool) -> Quantized:
         whole,
         weight=whole.weight[rows],
         scale=whole.scale[rows],
+        original=None if whole.original is None else whole.original[rows],
         zero_point=None if zero_point is None else zero_point[rows],
         # its own copy: a safetensors file takes no tensor twice
         global_scale=None if global_scale is None else global_scale.clone(),

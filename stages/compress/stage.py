@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.errors import UserError
 from pipeline.graph import Estimate
 from pipeline.key import Json, canonical
 from pipeline.stage import Site, Stage, Survey, Task
@@ -35,7 +36,7 @@ class Compress(Stage):
     """Output `weights`: shard.safetensors, layer.json and checksum.safetensors of one layer."""
 
     kind = "compress"
-    version = 1
+    version = 2
     Config = CompressConfig
     outputs = ("weights",)
     libraries = ("torch", "compressed-tensors", "numba")
@@ -62,6 +63,8 @@ class Compress(Stage):
         blueprint = site.facts.get("model")
         if not isinstance(blueprint, Blueprint):
             return Survey()
+        if lack := self._lack(site, blueprint):
+            return Survey(problems=(lack,))
         found = resolve(self.config.scheme, blueprint)
         self._blueprint, self._resolution = blueprint, found
         return Survey(
@@ -74,6 +77,26 @@ class Compress(Stage):
             }
             if not found.problems
             else {},
+        )
+
+    def _lack(self, site: Site, blueprint: Blueprint) -> UserError | None:
+        """What is wrong where statistics are wanted that nobody can gather."""
+        if not self.demands()["statistics"] or (
+            "statistics" in site.facts and not blueprint.outlined
+        ):
+            return None
+        wants = [f"modifier {m.kind}" for m in self.config.modifiers if m.statistics()]
+        wants += [
+            f"the calibrated input_activations of {name}"
+            for name, group in self.config.scheme.ordered()
+            if group.input_activations is not None and group.input_activations.calibrated
+        ]
+        why = blueprint.outlined or "nothing in this graph measures them"
+        return UserError(
+            f"{' and '.join(wants)} need statistics of the model's activations, but {why}",
+            remedy="say modifier=rtn with observer minmax or mse, and a scheme without calibrated "
+            "inputs (such as fp8_dynamic, w4a16, nvfp4a16); or graph=calibrated, for a model that "
+            "transformers knows",
         )
 
     def semantics(self, member: str | None) -> Json:

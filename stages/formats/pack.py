@@ -34,8 +34,8 @@ def pack(
 ) -> dict[str, Tensor]:
     """The checkpoint's tensors of a Linear by local name (`weight_packed`, `weight_scale`, ...).
 
-    weight: float32 [out, in], on the grid that scale, zero_point and global_scale span. The bias
-    is not part of it. `scheme.format` names the layout.
+    weight: [out, in], rounded to the grid that scale, zero_point and global_scale span; a solver's
+    result lies on it already. The bias is not part of it. `scheme.format` names the layout.
     """
     state = {
         "weight": weight,

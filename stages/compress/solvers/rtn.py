@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from compressed_tensors.quantization import QuantizationArgs
 from compressed_tensors.quantization.lifecycle.forward import quantize
@@ -24,7 +26,8 @@ def rtn(weight: Tensor, args: QuantizationArgs, qparams: QParams) -> Quantized:
         args=args,
         global_scale=qparams.global_scale,
     )
-    return dequantized(codes.float(), qparams, grid_of(args, qparams.scale.dtype))
+    chosen = dequantized(codes.float(), qparams, grid_of(args, qparams.scale.dtype))
+    return replace(chosen, original=weight)
 
 
 def dequantized(codes: Tensor, qparams: QParams, grid: Grid) -> Quantized:

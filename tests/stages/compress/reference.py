@@ -6,14 +6,12 @@ import torch
 from compressed_tensors.compressors import BaseCompressor
 from compressed_tensors.compressors.format import infer_module_format
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+from compressed_tensors.quantization.quant_scheme import PRESET_SCHEMES
 from torch import Tensor
 
 from stages.compress.grid import Quantized
 
-PRESETS = (
-    "W4A16 W3A16 W8A16 W4A16_ASYM W8A8 W4A8 W4AFP8 FP8 FP8_DYNAMIC FP8_BLOCK "
-    "NVFP4A16 NVFP4 MXFP4A16 MXFP4 MXFP8A16 MXFP8"
-).split()
+PRESETS = tuple(name for name, parts in PRESET_SCHEMES.items() if parts)
 
 
 def int4(group_size: int | None = 32, *, symmetric: bool = True, bits: int = 4) -> QuantizationArgs:
@@ -68,7 +66,8 @@ def through_checkpoint(
     """What compressed-tensors stores for ``quantized``, and the weight it reads back."""
     name = infer_module_format(torch.nn.Linear, scheme).value
     compressor = BaseCompressor.get_value_from_registry(name)
-    state = {"weight": quantized.weight, "weight_scale": quantized.scale}
+    rounded = quantized.weight if quantized.original is None else quantized.original
+    state = {"weight": rounded, "weight_scale": quantized.scale}
     if quantized.zero_point is not None:
         state["weight_zero_point"] = quantized.zero_point
     if quantized.global_scale is not None:
