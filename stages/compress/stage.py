@@ -93,7 +93,7 @@ class Compress(Stage):
         ]
         why = blueprint.outlined or "nothing in this graph measures them"
         return UserError(
-            f"{' and '.join(wants)} need statistics of the model's activations, but {why}",
+            f"statistics of activations are needed for {' and '.join(wants)}, but {why}",
             remedy="say modifier=rtn with observer minmax or mse, and a scheme without calibrated "
             "inputs (such as fp8_dynamic, w4a16, nvfp4a16); or graph=calibrated, for a model that "
             "transformers knows",

@@ -9,6 +9,7 @@ from pipeline.errors import UserError
 from pipeline.stage import Site, Stage, Survey, Task
 from stages.eval.estimates import generate_estimate, model_bytes
 from stages.model.blueprint import Blueprint
+from stages.model.outline import needs_class
 from stages.model.precision import computed
 from stages.numerics import Numerics
 
@@ -38,6 +39,9 @@ class Generate(Stage):
     Config: ClassVar[type] = GenerateConfig
 
     def survey(self, site: Site) -> Survey:
+        model = site.facts.get("model")
+        if isinstance(model, Blueprint) and model.outlined:
+            return Survey(problems=(needs_class(model),))
         config: GenerateConfig = self.config
         estimate = generate_estimate(
             site.facts.get("model"),
@@ -73,7 +77,9 @@ class Generate(Stage):
             "max_new_tokens": config.max_new_tokens,
             **stopping(source.path / "model", blueprint.config),
         }
-        before = continuations(bones, original(source), tokenizer, config.prompts, options)
+        before = continuations(
+            bones, original(source, blueprint), tokenizer, config.prompts, options
+        )
         task.progress(0.5, "compressed")
         checkpoint = compressed(task.inputs["checkpoint"].path / FOLDER, blueprint)
         after = continuations(bones, checkpoint, tokenizer, config.prompts, options)

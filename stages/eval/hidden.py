@@ -8,6 +8,8 @@ from typing import ClassVar
 from pipeline.errors import UserError
 from pipeline.stage import Site, Stage, Survey, Task
 from stages.eval.estimates import hidden_estimate
+from stages.model.blueprint import Blueprint
+from stages.model.outline import needs_class
 from stages.numerics import Numerics
 
 
@@ -36,6 +38,9 @@ class Hidden(Stage):
     Config: ClassVar[type] = HiddenConfig
 
     def survey(self, site: Site) -> Survey:
+        model = site.facts.get("model")
+        if isinstance(model, Blueprint) and model.outlined:
+            return Survey(problems=(needs_class(model),))
         config: HiddenConfig = self.config
         model, tokens = site.facts.get("model"), site.facts.get("tokens")
         estimate = hidden_estimate(model, tokens, config.batch_size, config.numerics.device)
@@ -47,7 +52,6 @@ class Hidden(Stage):
         from stages.eval.candidate import candidate
         from stages.eval.samples import Samples
         from stages.eval.stream import final_states, write_batch
-        from stages.model.blueprint import Blueprint
         from stages.model.precision import computed
         from stages.model.skeleton import skeleton
 

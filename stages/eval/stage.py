@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pipeline.errors import StageFailed
 from pipeline.stage import Artifact, Site, Stage, Survey, Task
 from stages.eval.estimates import eval_estimate
+from stages.model.blueprint import Blueprint
+from stages.model.outline import needs_class
 from stages.numerics import Numerics
 
 if TYPE_CHECKING:
@@ -34,6 +36,9 @@ class Eval(Stage):
     Config: ClassVar[type] = EvalConfig
 
     def survey(self, site: Site) -> Survey:
+        model = site.facts.get("model")
+        if isinstance(model, Blueprint) and model.outlined:
+            return Survey(problems=(needs_class(model),))
         estimate = eval_estimate(site.facts.get("model"), site.facts.get("tokens"))
         return Survey(estimates={None: estimate})
 
@@ -43,7 +48,6 @@ class Eval(Stage):
         from stages.eval.candidate import FOLDER, compressed, original
         from stages.eval.comparison import compare_models
         from stages.eval.samples import Samples
-        from stages.model.blueprint import Blueprint
 
         inputs, draft = task.inputs, task.outputs["out"]
         blueprint = Blueprint.load(inputs["model"])
@@ -51,7 +55,7 @@ class Eval(Stage):
         tokens = inputs["tokens"]
         sums = compare_models(
             blueprint,
-            (original(inputs["source"]), compressed(folder, blueprint)),
+            (original(inputs["source"], blueprint), compressed(folder, blueprint)),
             (inputs["original"].path, inputs["compressed"].path),
             Samples.load(tokens, _batch_size(inputs)),
             numerics.device,

@@ -24,6 +24,10 @@ from transformers import (
 from pipeline.errors import UserError
 
 
+class UnknownArchitecture(UserError):
+    """transformers has no class for a model."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tree:
     """Where things are in a model's module tree, by module name.
@@ -38,12 +42,12 @@ class Tree:
 
 
 def config_of(config: Mapping[str, Any]) -> PreTrainedConfig:
-    """The transformers config of a parsed config.json; UserError if its model_type is unknown."""
+    """The transformers config of a parsed config.json; UnknownArchitecture for a new model_type."""
     model_type = str(config.get("model_type"))
     if model_type not in CONFIG_MAPPING:
         close = get_close_matches(model_type, list(CONFIG_MAPPING.keys()), n=1)
         hint = f"did you mean {close[0]}? " if close else ""
-        raise UserError(
+        raise UnknownArchitecture(
             f"config.json has model_type {model_type!r}, which transformers does not know",
             remedy=f"{hint}use a model that transformers has, or a newer transformers",
         )
@@ -71,12 +75,12 @@ def dtype_of(config: PreTrainedConfig) -> str:
 def meta_model(config: PreTrainedConfig, dtype: str) -> PreTrainedModel:
     """The model of `config` with every parameter and buffer on the meta device.
 
-    Raises UserError where transformers has no class that generates text for it.
+    Raises UnknownArchitecture where transformers has no class that generates text for it.
     """
     mappings = (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING)
     classes: list[Any] = [mapping[type(config)] for mapping in mappings if type(config) in mapping]
     if not classes:
-        raise UserError(
+        raise UnknownArchitecture(
             f"transformers has no causal language model for model_type {config.model_type!r}",
             remedy="use a decoder-only language model",
         )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from pipeline.errors import UserError
 from pipeline.graph import Estimate
 from pipeline.stage import Artifact, Site, Stage, Survey, Task
 from stages.model.blueprint import FILE, Blueprint
+from stages.model.outline import Spec, outline_of
 
 EXPERTS = ("all", "routed")
 MEMORY = 700 * 2**20
@@ -34,7 +35,7 @@ class Patch(Stage):
     """Writes `blueprint.json`; lists the decoder layers; its facts are the blueprint."""
 
     kind: ClassVar[str] = "patch"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("transformers",)
     Config: ClassVar[type] = PatchConfig
 
@@ -51,7 +52,12 @@ class Patch(Stage):
             return Survey()
         size = 300 * sum(1 for _ in blueprint.linears())
         estimate = Estimate(bytes=size, memory=MEMORY, seconds=SECONDS)
-        return Survey(members=blueprint.members, facts=blueprint, estimates={None: estimate})
+        return Survey(
+            members=blueprint.members,
+            facts=blueprint,
+            warnings=blueprint.notes,
+            estimates={None: estimate},
+        )
 
     def run(self, task: Task) -> None:
         source = task.inputs["source"]
@@ -72,14 +78,23 @@ class Patch(Stage):
         config: Mapping[str, Any] | None = getattr(site.facts.get("source"), "config", None)
         if config is None:
             return None
-        from stages.model.draw import blueprint_of
-
-        return blueprint_of(config, experts=self.config.experts)
+        return self._blueprint(config, getattr(site.facts.get("source"), "tensors", None))
 
     def _draw(self, source: Artifact) -> Blueprint:
-        from stages.model.draw import blueprint_of
         from stages.weights import open_source
 
-        config = source.json("model/config.json")
-        specs = open_source(source).specs()
-        return blueprint_of(config, experts=self.config.experts, specs=specs)
+        return self._blueprint(source.json("model/config.json"), open_source(source).specs())
+
+    def _blueprint(self, config: Mapping[str, Any], specs: Mapping[str, Spec] | None) -> Blueprint:
+        """Drawn from its class; outlined where transformers has none but tensors are known."""
+        from stages.model.build import UnknownArchitecture
+        from stages.model.draw import blueprint_of
+
+        try:
+            return blueprint_of(config, experts=self.config.experts, specs=specs)
+        except UnknownArchitecture as error:
+            if specs is None:
+                raise
+            outline = outline_of(config, specs, why=error.what)
+            told = f"{error.what}: it is outlined from the names of its tensors ({error.remedy})"
+            return replace(outline, notes=(told, *outline.notes))

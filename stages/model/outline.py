@@ -1,0 +1,262 @@
+"""A blueprint from a checkpoint's tensor names, shapes and dtypes, and its config.json, alone.
+
+No model class is needed, and neither torch nor transformers is imported: models that transformers
+does not know can be outlined. What only a class can tell (norm -> Linear pairs, say) stays empty.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from math import prod
+from typing import Any, Protocol
+
+from pipeline.errors import UserError
+from stages.formats.matching import is_router
+from stages.model.blueprint import Blueprint, LinearSpec, Subgraph
+from stages.model.families import fused_groups
+
+UNIT = re.compile(r"(.+?)\.(\d+)\.")
+"""The unit of work that a tensor belongs to: its name up to the first number."""
+
+DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}
+NO_LINEAR = re.compile(
+    r"embed|conv|norm|(?:^|\.)(?:wte|wpe|relative_attention_bias)(?:\.|$)|(?:^|\.)ln_?\w*$", re.I
+)
+"""Modules whose two-dimensional weights multiply no activations from the left."""
+
+TRANSPOSED = re.compile(r"\.(?:c_attn|q_attn|c_proj|c_fc)$")
+"""Names that GPT-2's relatives give modules that store [in, out]; others store Linears so."""
+
+EMBEDDINGS = ("embed_tokens", "tok_embeddings", "wte", "word_embeddings", "embed_in", "embedding")
+HEADS = ("lm_head", "embed_out", "output", "head")
+TEXT = ("text_config", "llm_config", "language_config")
+
+
+class Spec(Protocol):
+    """What is used of a tensor's description: `TensorSpec` of stages.weights has it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+
+def outline_of(config: Mapping[str, Any], specs: Mapping[str, Spec], *, why: str) -> Blueprint:
+    """The outline of a checkpoint: `specs` describes its tensors, `config` is its config.json.
+
+    `why` says, for messages, why there is no more than an outline. Raises UserError for a
+    checkpoint without any Linear in a numbered unit.
+    """
+    names = sorted(specs, key=natural)
+    ends = _Ends.of(config, specs, names)
+    units = _units(names)
+    linears = {unit: tuple(_linears(own, specs, ends)) for unit, own in units.items()}
+    kept = {unit: own for unit, own in units.items() if linears[unit]}
+    if not kept:
+        raise UserError(
+            "no tensor of this checkpoint is the weight of a Linear in a numbered layer "
+            "(like model.layers.3.mlp.up_proj.weight)",
+            remedy="give a transformer's checkpoint in float32, float16 or bfloat16",
+        )
+    inside = {name for own in kept.values() for name in own}
+    dtype = _dtype(config, specs)
+    outside = {name: name for name in names if name not in inside} | ends.tie()
+    return Blueprint(
+        config=dict(config),
+        architecture=str((config.get("architectures") or [config.get("model_type")])[0]),
+        model_type=str(config.get("model_type")),
+        dtype=dtype,
+        experts="all",
+        tied=ends.tied,
+        vocab_size=ends.shape[0],
+        hidden_size=ends.shape[1],
+        decoder="",
+        embedding=ends.embedding,
+        head=ends.head,
+        layers=tuple(
+            _unit(unit, index, own, specs, linears[unit], dtype)
+            for index, (unit, own) in enumerate(kept.items())
+        ),
+        outside=outside,
+        outside_shapes={name: specs[stored].shape for name, stored in outside.items()},
+        outside_linears=_outside_linears(outside, specs, ends),
+        outlined=why,
+        notes=tuple(_notes(names, specs)),
+    )
+
+
+def needs_class(blueprint: Blueprint) -> UserError:
+    """The error of a stage that has to run the model, of which there is only an outline."""
+    return UserError(
+        f"calibrating, propagating and evaluating need the model's class, but {blueprint.outlined}",
+        remedy="say eval=none, modifier=rtn and a scheme without calibrated inputs (such as "
+        "fp8_dynamic, w4a16, nvfp4a16); for a model that transformers knows graph=calibrated does "
+        "the rest as well",
+    )
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Sorts tensor names with their numbers by value: layers.2 before layers.10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
+
+
+class _Ends:
+    """The token embedding and the lm_head, found by name outside the units ("" where none is).
+
+    `shape` is (vocabulary, hidden size), zeros where neither tensors nor config tell.
+    """
+
+    def __init__(self, embedding: str, head: str, *, tied: bool, shape: tuple[int, int]) -> None:
+        self.embedding, self.head, self.tied, self.shape = embedding, head, tied, shape
+        self.stored = True
+
+    @classmethod
+    def of(
+        cls, config: Mapping[str, Any], specs: Mapping[str, Spec], names: Iterable[str]
+    ) -> _Ends:
+        flat = [n.removesuffix(".weight") for n in names if _is_matrix(n, specs[n])]
+        flat = [name for name in flat if not UNIT.match(f"{name}.")]
+        embedding, head = _named(flat, EMBEDDINGS), _named(flat, HEADS)
+        parts = [config, *(part for key in TEXT if isinstance(part := config.get(key), dict))]
+        said = [part["tie_word_embeddings"] for part in parts if "tie_word_embeddings" in part]
+        found = specs[f"{embedding}.weight"].shape if embedding else (0, 0)
+        sizes = [
+            next((part[key] for part in parts if isinstance(part.get(key), int)), size)
+            for key, size in zip(("vocab_size", "hidden_size"), found, strict=True)
+        ]
+        tied = bool(embedding) and (bool(said[0]) if said else not head)
+        ends = cls(embedding, head, tied=tied, shape=(sizes[0], sizes[1]))
+        if tied and not head:
+            ends.head, ends.stored = "lm_head", False
+        return ends
+
+    def tie(self) -> dict[str, str]:
+        """The parameter of a head that has no tensor of its own -> the embedding's tensor."""
+        return {} if self.stored else {f"{self.head}.weight": f"{self.embedding}.weight"}
+
+
+def _named(prefixes: Iterable[str], leaves: tuple[str, ...]) -> str:
+    for leaf in leaves:
+        for prefix in prefixes:
+            if prefix.rpartition(".")[2] == leaf:
+                return prefix
+    return ""
+
+
+def _units(names: Iterable[str]) -> dict[str, list[str]]:
+    """Unit -> its tensors; names come in natural order, so a stack's units do."""
+    units: dict[str, list[str]] = {}
+    for name in names:
+        found = UNIT.match(name)
+        if found:
+            units.setdefault(f"{found[1]}.{found[2]}", []).append(name)
+    return units
+
+
+def _unit(
+    name: str,
+    index: int,
+    own: list[str],
+    specs: Mapping[str, Spec],
+    linears: tuple[LinearSpec, ...],
+    dtype: str,
+) -> Subgraph:
+    parameters = sum(prod(specs[tensor].shape) for tensor in own)
+    return Subgraph(
+        name=name,
+        index=index,
+        kind="Unit",
+        linears=linears,
+        tensors={tensor: tensor for tensor in own},
+        shapes={tensor: specs[tensor].shape for tensor in own},
+        parameters=parameters,
+        bytes=parameters * WIDTHS[dtype],
+        fused=fused_groups(linears),
+    )
+
+
+def _linears(names: Iterable[str], specs: Mapping[str, Spec], ends: _Ends) -> Iterator[LinearSpec]:
+    names = list(names)
+    transposed = any(
+        name.endswith(".c_attn.weight") and specs[name].shape[1] > specs[name].shape[0]
+        for name in names
+        if len(specs[name].shape) == 2
+    )
+    for name in names:
+        prefix = name.removesuffix(".weight")
+        if not _is_matrix(name, specs[name]) or is_router(prefix) or NO_LINEAR.search(prefix):
+            continue
+        if transposed and TRANSPOSED.search(prefix):
+            continue
+        rows, columns = specs[name].shape
+        if prefix.rpartition(".")[2] in HEADS and rows == ends.shape[0]:
+            continue  # an extra prediction layer's own lm_head
+        yield _linear(prefix, rows, columns, specs)
+
+
+def _linear(prefix: str, rows: int, columns: int, specs: Mapping[str, Spec]) -> LinearSpec:
+    return LinearSpec(
+        name=prefix,
+        prefix=prefix,
+        in_features=columns,
+        out_features=rows,
+        bias=f"{prefix}.bias" in specs,
+        expert=".experts." in prefix,
+    )
+
+
+def _outside_linears(
+    outside: Mapping[str, str], specs: Mapping[str, Spec], ends: _Ends
+) -> tuple[LinearSpec, ...]:
+    found = []
+    for name, stored in outside.items():
+        prefix = name.removesuffix(".weight")
+        linear = prefix == ends.head or not (NO_LINEAR.search(prefix) or is_router(prefix))
+        if prefix != ends.embedding and linear and _is_matrix(name, specs[stored]):
+            rows, columns = specs[stored].shape
+            found.append(_linear(prefix, rows, columns, specs))
+    return tuple(found)
+
+
+def _is_matrix(name: str, spec: Spec) -> bool:
+    return name.endswith(".weight") and len(spec.shape) == 2 and spec.dtype in DTYPES
+
+
+def _dtype(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> str:
+    """The dtype that the config states, else that of most of the weights."""
+    for part in (config, *(config.get(key) for key in TEXT)):
+        for key in ("dtype", "torch_dtype"):
+            stated = part.get(key) if isinstance(part, Mapping) else None
+            if isinstance(stated, str) and stated.removeprefix("torch.") in WIDTHS:
+                return stated.removeprefix("torch.")
+    sizes: Counter[str] = Counter()
+    for name, spec in specs.items():
+        if _is_matrix(name, spec):
+            sizes[DTYPES[spec.dtype]] += prod(spec.shape)
+    return sizes.most_common(1)[0][0]
+
+
+def _notes(names: Iterable[str], specs: Mapping[str, Spec]) -> Iterator[str]:
+    """What stays as it is although someone might expect it to be compressed."""
+    fused = [name for name in names if "expert" in name and len(specs[name].shape) > 2]
+    if fused:
+        yield f"experts that are fused into one tensor stay as they are: {_some(fused)}"
+    other = [
+        name
+        for name in names
+        if name.endswith(".weight") and len(specs[name].shape) == 2 and UNIT.match(name)
+        if specs[name].dtype not in DTYPES
+    ]
+    if other:
+        kinds = ", ".join(sorted({specs[name].dtype for name in other}))
+        yield f"weights stored as {kinds} stay as they are: {_some(other)}"
+
+
+def _some(names: list[str]) -> str:
+    patterns = list(dict.fromkeys(re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name) for name in names))
+    more = f" and {len(patterns) - 4} more patterns" if len(patterns) > 4 else ""
+    return f"{', '.join(patterns[:4])}{more} ({len(names)} tensors)"

@@ -1,0 +1,1 @@
+"""Stage outline: what a checkpoint consists of, by its tensors' names, without a model class."""
