@@ -12,23 +12,32 @@ from pipeline.key import digest
 from pipeline.stage import Draft
 from stages.load.small import check_config, copy_small, read_config, small_files
 from stages.load.source import MODEL, each
-from stages.weights.folder import Layout, find_weights, home_of, read_headers
+from stages.quantized.catalog import dense_dtype, opened, quantization_of
+from stages.weights.folder import Layout, find_weights, home_of
 from stages.weights.hashes import sha256_of
 from stages.weights.manifest import SourceFile, SourceManifest
 from stages.weights.safetensors_source import SafetensorsSource
+from stages.weights.source import TensorSpec, WeightSource
 
 HEX = frozenset("0123456789abcdef")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Folder:
-    """What a look into a model folder gave. What is broken is None, and among the problems."""
+    """What a look into a model folder gave. What is broken is None, and among the problems.
+
+    `quantization` says how the weights are stored quantized, and `quantized_by` in which file that
+    stands; both None for dense weights. `tensors` are those of the dense model all the same.
+    """
 
     path: Path
     layout: Layout | None
     config: Mapping[str, Any] | None
     small: Mapping[str, Path]
     bytes: int | None
+    tensors: Mapping[str, TensorSpec] | None
+    quantization: Mapping[str, Any] | None
+    quantized_by: str | None
     problems: tuple[UserError, ...]
 
 
@@ -38,10 +47,10 @@ def look_into(path: Path, *, code: bool) -> Folder:
     layout: Layout | None = None
     config: dict[str, Any] | None = None
     small: dict[str, Path] = {}
-    size = None
+    size, tensors, told = None, None, None
     try:
         layout = find_weights(path)
-        read_headers(layout)
+        tensors = SafetensorsSource(layout).specs()
         size = sum(file.stat().st_size for file in layout.files.values())
     except UserError as error:
         problems.extend(each(error))
@@ -50,11 +59,35 @@ def look_into(path: Path, *, code: bool) -> Folder:
             small = small_files(path, code=code)
             config = read_config(path / "config.json")
             problems.extend(check_config(config, trust_remote_code=code))
+            told = quantization_of(path, config)
+        except UserError as error:
+            problems.append(error)
+    if layout is not None and config is not None and told is not None and not problems:
+        try:
+            tensors = source_of(layout, config, told[1]).specs()
         except UserError as error:
             problems.append(error)
     return Folder(
-        path=path, layout=layout, config=config, small=small, bytes=size, problems=tuple(problems)
+        path=path,
+        layout=layout,
+        config=config,
+        small=small,
+        bytes=size,
+        tensors=tensors,
+        quantization=told[1] if told else None,
+        quantized_by=told[0] if told else None,
+        problems=tuple(problems),
     )
+
+
+def source_of(
+    layout: Layout, config: Mapping[str, Any], quantization: Mapping[str, Any] | None
+) -> WeightSource:
+    """The dense weights of a folder; UserError where quantized ones cannot be read."""
+    stored = SafetensorsSource(layout)
+    if quantization is None:
+        return stored
+    return opened(stored, quantization, dense_dtype(config))
 
 
 def content_of(folder: Folder) -> str:
@@ -72,13 +105,23 @@ def write_folder(draft: Draft, folder: Folder, identity: str) -> None:
     unknown = [path for path, known in hashes.items() if known is None]
     hashes |= sha256_of(unknown)
     files = tuple(SourceFile.of(name, path, hashes[path]) for name, path in layout.files.items())
+    config = folder.config or {}
+    how = folder.quantization
     manifest = SourceManifest(
-        kind="safetensors", identity=identity, files=files, tensors=layout.tensors
+        kind="safetensors",
+        identity=identity,
+        files=files,
+        tensors=layout.tensors,
+        settings={} if how is None else {"quantization": how, "dtype": dense_dtype(config)},
     )
     manifest.write(draft)
     copy_small(folder.small, draft.path / MODEL)
-    specs = SafetensorsSource(layout).specs().values()
-    describe(draft, identity, folder.config or {}, sum(spec.bytes for spec in specs))
+    specs = source_of(layout, config, how).specs().values()
+    describe(draft, identity, config, sum(spec.bytes for spec in specs))
+    if how is not None:
+        stored = SafetensorsSource(layout).specs().values()
+        draft.meta["quantized"] = how["quant_method"]
+        draft.meta["stored_bytes"] = sum(spec.bytes for spec in stored)
 
 
 def describe(draft: Draft, identity: str, config: Mapping[str, Any], size: int) -> None:

@@ -58,6 +58,7 @@ class HubModel:
                 identity=f"hub:{self.id}@{commit}" if commit else None,
                 bytes=None,
                 label=f"{self.id} at {self.revision}",
+                quantization=None if problems else (config or {}).get("quantization_config"),
             ),
             problems=tuple(problems),
             warnings=warnings,
@@ -120,4 +121,16 @@ class HubModel:
             folder = look_into(path, code=self.trust_remote_code)
         if folder.problems:
             raise folder.problems[0]
+        if folder.quantization is not None:
+            self._check_known(folder)
         return folder
+
+    def _check_known(self, folder: Folder) -> None:
+        """How weights are read is part of the key, so it must be known before the download."""
+        known = self.config is None or self.config.get("quantization_config")
+        if folder.quantized_by != "config.json" or not known:
+            raise UserError(
+                f"{self.id} is stored quantized, which {folder.quantized_by} says and model.config "
+                "does not",
+                remedy=f"say model=local model.path={folder.path}",
+            )

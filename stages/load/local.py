@@ -36,7 +36,12 @@ class LocalModel:
         identity = None if folder.problems else content_of(folder)
         return Look(
             facts=SourceFacts(
-                config=folder.config, identity=identity, bytes=folder.bytes, label=self.path
+                config=folder.config,
+                identity=identity,
+                bytes=folder.bytes,
+                label=self.path,
+                tensors=folder.tensors,
+                quantization=folder.quantization,
             ),
             problems=folder.problems,
             stored_bytes=sum(path.stat().st_size for path in folder.small.values()),

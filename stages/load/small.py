@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.errors import UserError
+from stages.quantized.catalog import quantization_of, reader_of
 from stages.weights.folder import inside
 
 SUFFIXES = frozenset({".json", ".txt", ".model", ".jinja", ".tiktoken", ".vocab", ".bpe", ".spm"})
@@ -73,15 +74,13 @@ def read_config(path: Path) -> dict[str, Any]:
 def check_config(config: Mapping[str, Any], *, trust_remote_code: bool) -> list[UserError]:
     """What of a model's config keeps presswork from compressing it."""
     problems: list[UserError] = []
-    quantized = config.get("quantization_config")
-    if quantized:
-        method = quantized.get("quant_method") if isinstance(quantized, dict) else None
-        problems.append(
-            UserError(
-                f"the model is already quantized ({method or 'by an unnamed method'})",
-                remedy="give the model that it was made from",
-            )
-        )
+    if config.get("quantization_config"):
+        try:
+            quantization = quantization_of(Path(), config)
+            if quantization is not None:
+                reader_of(quantization[1])
+        except UserError as error:
+            problems.append(error)
     if config.get("auto_map") and not config.get("architectures") and not trust_remote_code:
         problems.append(
             UserError(

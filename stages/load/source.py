@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from pipeline.errors import ManyErrors, UserError
 from pipeline.key import Json
 from pipeline.stage import Artifact, Draft
+from stages.weights.source import TensorSpec
 
 MODEL = "model"
 """The folder of a `load` result that holds the model's small files."""
@@ -21,13 +22,17 @@ class SourceFacts:
 
     `config`: its config.json, None where that cannot be known yet. `identity`: what its content
     is identified by, None where that cannot be known yet. `bytes`: size of its weight files on
-    disk, None where not known. `label`: what to call it, for people.
+    disk, None where not known. `label`: what to call it, for people. `tensors`: names, shapes and
+    dtypes of its tensors, None where not known. `quantization` says how its weights are stored
+    quantized: None for dense ones.
     """
 
     config: Mapping[str, Any] | None
     identity: str | None
     bytes: int | None
     label: str
+    tensors: Mapping[str, TensorSpec] | None = None
+    quantization: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

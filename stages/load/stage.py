@@ -10,6 +10,7 @@ from pipeline.graph import Estimate
 from pipeline.key import Json
 from pipeline.stage import Site, Stage, Survey, Task
 from stages.load.source import MODEL, Look, ModelKind, Work, each
+from stages.quantized.catalog import reading_key
 
 MEMORY = 600_000_000  # transformers and torch imported
 SECONDS = 5.0
@@ -25,7 +26,8 @@ class LoadConfig:
 class Load(Stage):
     """Output `out`: source.json (names, places, hashes of the weight files) and `model/`.
 
-    The key depends on the model's content (a hub commit, sha256 of files), not on where it lies.
+    The key depends on the model's content (a hub commit, sha256 of files), not on where it lies;
+    where the weights are stored quantized, on what reads them, too.
     """
 
     kind = "load"
@@ -62,8 +64,11 @@ class Load(Stage):
         del member
         if self._look is None:
             self._look = self.model.look(mode="plan")
-        identity = self._look.facts.identity
-        return {"identity": identity, "model": self.model.semantics()}
+        facts = self._look.facts
+        key = {"identity": facts.identity, "model": self.model.semantics()}
+        if facts.quantization is None:
+            return key
+        return {**key, "reading": reading_key(facts.quantization)}
 
     def run(self, task: Task) -> None:
         draft = task.outputs["out"]

@@ -64,7 +64,8 @@ class SourceManifest:
     """The content of source.json.
 
     `kind` is "safetensors" or "gguf". `tensors`: for safetensors tensor -> file name, None where
-    one file has all; for gguf see `stages.weights.gguf_source`. `settings` is read by `kind`.
+    one file has all; for gguf see `stages.weights.gguf_source`. `settings` is read by `kind`:
+    quantized safetensors have "quantization" (a quantization_config) and "dtype" there.
     """
 
     kind: str

@@ -12,7 +12,7 @@ from stages.weights.source import WeightSource
 
 
 def open_source(artifact: Artifact) -> WeightSource:
-    """The weights that the result of a `load` node stands for.
+    """The weights that the result of a `load` node stands for; quantized ones read as dense.
 
     Raises UserError if a file has changed or is gone since, and is nowhere else either.
     """
@@ -23,7 +23,12 @@ def open_source(artifact: Artifact) -> WeightSource:
 
         return GgufSource.of(next(iter(files.values())), manifest)
     layout = Layout(where=manifest.identity, files=files, tensors=manifest.tensors)
-    return SafetensorsSource(layout)
+    stored = SafetensorsSource(layout)
+    if "quantization" not in manifest.settings:
+        return stored
+    from stages.quantized.catalog import opened
+
+    return opened(stored, manifest.settings["quantization"], manifest.settings["dtype"])
 
 
 def open_checkpoint(folder: Path) -> WeightSource:

@@ -100,11 +100,12 @@ def test_a_missing_folder_is_one_problem(tmp_path: Path) -> None:
     assert "no folder" in str(problem)
 
 
-def test_a_quantized_model_is_refused(folder: Path) -> None:
-    config = {"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}
+def test_a_model_quantized_by_an_unknown_method_is_refused(folder: Path) -> None:
+    config = {"model_type": "llama", "quantization_config": {"quant_method": "aqlm"}}
     (folder / "config.json").write_text(json.dumps(config))
     (problem,) = stage(folder).survey(View()).problems
-    assert "already quantized (gptq)" in str(problem)
+    assert "already quantized, by 'aqlm'" in str(problem)
+    assert "compressed-tensors, fp8, awq, gptq, modelopt" in str(problem)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', "[" * 100_000])

@@ -1,0 +1,110 @@
+"""Which quantized checkpoints can be read, by the `quant_method` that they name. No torch here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from pipeline.errors import UserError
+from pipeline.key import Json
+
+if TYPE_CHECKING:
+    from stages.quantized.source import QuantizedSource
+    from stages.weights.source import WeightSource
+
+LIBRARY = "compressed-tensors"
+DTYPES = ("bfloat16", "float16", "float32")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reader:
+    """Where the class of a reader is; `version` is raised when it reads other values."""
+
+    place: str
+    version: int = 1
+
+
+READERS = {
+    "compressed-tensors": Reader(place="compressed:CompressedSource"),
+    "fp8": Reader(place="fp8:Fp8Source"),
+    "awq": Reader(place="awq:AwqSource"),
+    "gptq": Reader(place="gptq:GptqSource"),
+    "modelopt": Reader(place="modelopt:ModelOptSource"),
+}
+SIDE_FILES = {"hf_quant_config.json": "modelopt", "quantize_config.json": "gptq"}
+"""Files beside config.json that older writers put the same words into -> whose words they are."""
+
+INTERNAL = frozenset({*SIDE_FILES, "quant_config.json"})
+"""Files that describe the source's own quantization: no part of what is made of it."""
+
+
+def quantization_of(folder: Path, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """The file that says how a model folder is quantized, and what it says; None if it is dense.
+
+    Raises UserError for a file that is no JSON object.
+    """
+    if config.get("quantization_config"):
+        return "config.json", _object(config["quantization_config"], "quantization_config")
+    for name, method in SIDE_FILES.items():
+        if (folder / name).is_file():
+            try:
+                said = json.loads((folder / name).read_bytes())
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{folder / name} is not JSON: {error}") from error
+            return name, {"quant_method": method, **_object(said, name)}
+    return None
+
+
+def reader_of(quantization: Mapping[str, Any]) -> Reader:
+    """The reader for a `quantization_config`; UserError for a method that none reads."""
+    method = quantization.get("quant_method")
+    if method not in READERS:
+        named = repr(method) if method else "an unnamed method"
+        raise UserError(
+            f"the model is already quantized, by {named}",
+            remedy=f"what is read: {', '.join(READERS)}; else give the model that it was made from",
+        )
+    return READERS[str(method)]
+
+
+def reading_key(quantization: Mapping[str, Any]) -> Json:
+    """What the values that are read depend on, beside the files: part of the key."""
+    reader = reader_of(quantization)
+    return {"reader": reader.place, "version": reader.version, LIBRARY: version(LIBRARY)}
+
+
+def dense_dtype(config: Mapping[str, Any]) -> str:
+    """The dtype that a parsed config.json states for weights; float32 where it states none.
+
+    Raises UserError for one that dense weights cannot have.
+    """
+    text = config.get("text_config") or {}
+    stated = next(
+        (c[key] for c in (config, text) for key in ("dtype", "torch_dtype") if c.get(key)),
+        "float32",
+    )
+    name = str(stated).removeprefix("torch.")
+    if name not in DTYPES:
+        raise UserError(
+            f"config.json says dtype {stated!r}, which dense weights cannot have",
+            remedy=f"say one of {', '.join(DTYPES)} there: the dtype to read the weights in",
+        )
+    return name
+
+
+def opened(source: WeightSource, quantization: Mapping[str, Any], dtype: str) -> QuantizedSource:
+    """The reader over the tensors of `source`; raises UserError for a config it does not know."""
+    module, _, name = reader_of(quantization).place.partition(":")
+    made = getattr(import_module(f"stages.quantized.{module}"), name)
+    return cast("QuantizedSource", made(source, quantization, dtype))
+
+
+def _object(value: object, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{what} is no JSON object")
+    return dict(value)

@@ -1,0 +1,174 @@
+"""What all readers of quantized checkpoints share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import UserError
+from stages.formats.qargs import QArgs
+from stages.weights.source import TensorSpec, WeightSource
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stages.formats.pack import InputParams
+    from stages.quantized.stored import Stored
+
+SAFETENSORS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+REMEDY = "fetch the checkpoint again, or give the model that it was made from"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Module:
+    """A quantized Linear: its dense shape [out, in], its grid, and the tensors it is stored in.
+
+    `parts` are local names; the bias is none of them.
+    """
+
+    prefix: str
+    shape: tuple[int, int]
+    grid: QArgs
+    parts: tuple[str, ...]
+
+
+class QuantizedSource(ABC):
+    """A quantized checkpoint that reads like the dense one (a `WeightSource`).
+
+    Which module is quantized is found from the tensors and checked against the config. Weights
+    come in `dtype`, one at a time: nothing else of the model is in memory. Beyond reading dense,
+    `stored` gives a module's own codes and scales.
+    """
+
+    def __init__(self, source: WeightSource, config: Mapping[str, Any], dtype: str) -> None:
+        self.source = source
+        self.config = config
+        self.dtype = dtype
+
+    @abstractmethod
+    def find(self, specs: Mapping[str, TensorSpec]) -> Iterable[Module]:
+        """The quantized modules of a checkpoint; UserError for tensors that do not fit."""
+
+    @abstractmethod
+    def decode(self, module: Module, parts: Mapping[str, Tensor]) -> Stored:
+        """Codes and scales from a module's tensors by local name."""
+
+    def inputs(self, prefix: str) -> InputParams:
+        """The calibrated parameters of a module's input, those that the checkpoint has."""
+        del prefix
+        from stages.formats.pack import InputParams
+
+        return InputParams()
+
+    def drops(self, name: str) -> bool:
+        """Whether a tensor means nothing to the dense model and belongs to no module either."""
+        del name
+        return False
+
+    @cached_property
+    def modules(self) -> dict[str, Module]:
+        """Every quantized module by its name in the checkpoint; no torch is imported."""
+        specs = self.source.specs()
+        found = {module.prefix: module for module in self.find(specs)}
+        for prefix in found:
+            if f"{prefix}.weight" in specs and "weight" not in found[prefix].parts:
+                raise UserError(f"{prefix} is stored both dense and quantized", remedy=REMEDY)
+        return found
+
+    @cached_property
+    def _specs(self) -> dict[str, TensorSpec]:
+        parts = {f"{m.prefix}.{part}" for m in self.modules.values() for part in m.parts}
+        specs = {
+            name: spec
+            for name, spec in self.source.specs().items()
+            if name not in parts and not self.drops(name)
+        }
+        for module in self.modules.values():
+            name = f"{module.prefix}.weight"
+            specs[name] = TensorSpec(name=name, shape=module.shape, dtype=SAFETENSORS[self.dtype])
+        return specs
+
+    def specs(self) -> Mapping[str, TensorSpec]:
+        """Names, shapes and dtypes of the dense model."""
+        return self._specs
+
+    def read(self, names: Iterable[str], *, device: str = "cpu") -> dict[str, Tensor]:
+        """Dense tensors, in the order of `names`."""
+        import torch
+
+        wanted = list(names)
+        quantized = {n: p for n in wanted if (p := self._prefix(n)) is not None}
+        plain = [name for name in wanted if name not in quantized]
+        found = self.source.read(plain, device=device) if plain else {}
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        for name, prefix in quantized.items():
+            found[name] = self.stored(prefix, device=device).weight().to(dtype)
+        return {name: found[name] for name in wanted}
+
+    def stored(self, prefix: str, *, device: str = "cpu") -> Stored:
+        """One module as it is stored; KeyError for a module that is not quantized."""
+        module = self.modules[prefix]
+        names = [f"{prefix}.{part}" for part in module.parts]
+        read = self.source.read(names, device=device)
+        return self.decode(
+            module, {name.removeprefix(f"{prefix}."): tensor for name, tensor in read.items()}
+        )
+
+    def _prefix(self, name: str) -> str | None:
+        prefix, _, part = name.rpartition(".")
+        return prefix if part == "weight" and prefix in self.modules else None
+
+
+def needed(specs: Mapping[str, TensorSpec], prefix: str, part: str) -> TensorSpec:
+    """A tensor that a quantized module cannot be without; UserError if it is missing."""
+    found = specs.get(f"{prefix}.{part}")
+    if found is None:
+        raise UserError(f"{prefix} is stored quantized, but has no {part}", remedy=REMEDY)
+    return found
+
+
+def shaped(spec: TensorSpec, *allowed: tuple[int, ...]) -> None:
+    """UserError unless a tensor has one of these shapes."""
+    if spec.shape not in allowed:
+        named = " or ".join(str(list(shape)) for shape in allowed)
+        raise UserError(f"{spec.name} is {list(spec.shape)}, not {named}", remedy=REMEDY)
+
+
+def check_dense(prefix: str, patterns: Iterable[str], said_by: str) -> None:
+    """UserError if the config says that a module which is stored quantized is not.
+
+    A pattern means the modules in whose dotted name it stands, whole parts of it.
+    """
+    for pattern in patterns:
+        if f".{pattern}." in f".{prefix}.":
+            raise UserError(
+                f"{prefix} is stored quantized, but {said_by} names {pattern!r} as dense",
+                remedy=REMEDY,
+            )
+
+
+def option(config: Mapping[str, Any], name: str, allowed: tuple[object, ...], default: Any) -> Any:
+    """A value of a quantization_config; UserError for one that is not read."""
+    value = config.get(name, default)
+    if not any(value == known and type(value) is type(known) for known in allowed):
+        named = ", ".join("null" if known is None else str(known) for known in allowed)
+        raise UserError(
+            f"quantization_config.{name} is {value!r}, which is not read here",
+            remedy=f"what is read: {named}; else give the model that it was made from",
+        )
+    return value
+
+
+def group_size_of(config: Mapping[str, Any], default: int) -> int | None:
+    """`group_size` of a config; None for -1, which means whole rows."""
+    value = config.get("group_size", default)
+    if value == -1:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(
+            f"quantization_config.group_size is {value!r}", remedy="it must be -1 or more than 0"
+        )
+    return value
