@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Build = Callable[[Graph, Ref], "Artifact | None"]
 """Gives the result of a node of a graph, building it where that is allowed."""
 
-_INPUT = re.compile(r"^(?P<site>\w+)(?P<previous>@previous)?$")
+_INPUT = re.compile(r"^(?P<site>\w+)(?:@(?P<which>previous|last))?$")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,10 +32,14 @@ class Expanded:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Source:
-    """Where an input of a site comes from."""
+    """Where an input of a site comes from: `which` is previous, last, or None for no choice."""
 
     site: str
-    previous: bool
+    which: str | None
+
+    @property
+    def previous(self) -> bool:
+        return self.which == "previous"
 
 
 @dataclass(slots=True)
@@ -126,6 +130,8 @@ class _Expansion:
         each = self.sites[source.site].each
         if each is None:
             yield name, source.site
+        elif source.which == "last":
+            yield name, f"{source.site}[{len(self.surveys[each].members) - 1}]"
         elif index is None:
             for i in range(len(self.surveys[each].members)):
                 yield f"{name}/{i}", f"{source.site}[{i}]"
@@ -197,7 +203,9 @@ def expand(
     for name in _order(state):
         state.add(name)
     if state.problems:
-        raise state.problems[0] if len(state.problems) == 1 else ManyErrors(state.problems)
+        # once for all stages that met the same mistake
+        told = list({str(problem): problem for problem in state.problems}.values())
+        raise told[0] if len(told) == 1 else ManyErrors(told)
     targets = [
         Ref(node=node.name, output=output)
         for name, plan in sites.items()
@@ -217,15 +225,22 @@ def _sources(plan: SitePlan, sites: Mapping[str, SitePlan]) -> dict[str, _Source
         if match is None or match["site"] not in sites:
             raise UserError(
                 f"input {name!r} of graph node {plan.name!r} is {text!r}, which names no node",
-                remedy=f"choose one of {', '.join(sorted(sites))}; with @previous if expanded",
+                remedy=f"choose one of {', '.join(sorted(sites))}; an expanded one may be followed by "
+                "@previous or @last",
             )
-        if match["previous"] and plan.each is None:
+        if match["which"] == "previous" and plan.each is None:
             raise UserError(
                 f"input {name!r} of graph node {plan.name!r} says @previous, but the node has "
                 "no `each`"
             )
+        if match["which"] == "last" and sites[match["site"]].each is None:
+            raise UserError(
+                f"input {name!r} of graph node {plan.name!r} is {text!r}, but {match['site']!r} "
+                "is one node",
+                remedy="leave out @last",
+            )
         if demands.get(name, ("out",)):
-            found[name] = _Source(site=match["site"], previous=match["previous"] is not None)
+            found[name] = _Source(site=match["site"], which=match["which"])
     return found
 
 

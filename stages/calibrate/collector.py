@@ -87,11 +87,12 @@ class Collector:
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def seen(module: nn.Module, args: tuple[Any, ...]) -> None:
             del module
-            self._see(name, args[0])
+            self.see(name, args[0])
 
         return seen
 
-    def _see(self, name: str, x: Tensor) -> None:
+    def see(self, name: str, x: Tensor) -> None:
+        """Gather one input of module `name`, inside `forward`."""
         # A reference is kept until the forward ends: freed memory could be the next tensor's.
         identity = (x.data_ptr(), x.numel(), x.shape[-1], x._version)
         if identity in self._seen:

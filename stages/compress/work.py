@@ -38,7 +38,7 @@ def run(config: CompressConfig, task: Task) -> None:
     layer = LayerState(
         subgraph=subgraph,
         tensors=layer_tensors(subgraph, open_source(task.inputs["source"])),
-        statistics=Statistics(_statistics(task.inputs), config.numerics.device),
+        statistics=Statistics(statistics_of(task.inputs), config.numerics.device),
         resolved={name: found for name, found in resolved.items() if name in mine},
         dtype=getattr(torch, blueprint.dtype),
     )
@@ -51,10 +51,10 @@ def run(config: CompressConfig, task: Task) -> None:
     )
     draft = task.outputs["weights"]
     write(draft, made, blueprint.dtype)
-    draft.meta["recipe"] = _recipe(config, _statistics(task.inputs))
+    draft.meta["recipe"] = recipe_of(config, statistics_of(task.inputs))
 
 
-def _recipe(config: CompressConfig, statistics: Mapping[str, Artifact]) -> dict[str, Any]:
+def recipe_of(config: CompressConfig, statistics: Mapping[str, Artifact]) -> dict[str, Any]:
     """How the weights came about: modifiers in order, and what calibration measured."""
     modifiers: Sequence[Modifier] = config.modifiers or (Rtn(),)
     if not any(isinstance(modifier, Solver) for modifier in modifiers):
@@ -69,7 +69,7 @@ def _recipe(config: CompressConfig, statistics: Mapping[str, Artifact]) -> dict[
     }
 
 
-def _statistics(inputs: Mapping[str, Artifact]) -> dict[str, Artifact]:
+def statistics_of(inputs: Mapping[str, Artifact]) -> dict[str, Artifact]:
     """Statistic -> artifact, also where only one is there and goes by the input's own name."""
     found = {
         kind: inputs[f"statistics.{kind}"] for kind in STATISTICS if f"statistics.{kind}" in inputs

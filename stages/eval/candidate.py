@@ -21,15 +21,19 @@ FOLDER = "checkpoint"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """Dense weights by their checkpoint names, and how Linears (by name) quantize their inputs."""
+    """Dense weights by their checkpoint names, and how Linears (by name) quantize their inputs.
 
+    `blueprint` names the tensors as `source` has them: compression may have untied the head.
+    """
+
+    blueprint: Blueprint
     source: WeightSource
     rules: Mapping[str, InputRule]
 
 
-def original(source: Artifact) -> Candidate:
+def original(source: Artifact, blueprint: Blueprint) -> Candidate:
     """The model as it was loaded."""
-    return Candidate(source=open_source(source), rules={})
+    return Candidate(blueprint=blueprint, source=open_source(source), rules={})
 
 
 def compressed(folder: Path, blueprint: Blueprint) -> Candidate:
@@ -42,15 +46,17 @@ def compressed(folder: Path, blueprint: Blueprint) -> Candidate:
     except (OSError, ValueError) as error:
         raise StageFailed(f"the checkpoint in {folder} has no readable config.json") from error
     source = open_checkpoint(folder)
+    if blueprint.tied and not config.get("tie_word_embeddings", True):
+        blueprint = blueprint.untied()
     if not config.get("quantization_config"):
-        return Candidate(source=source, rules={})
+        return Candidate(blueprint=blueprint, source=source, rules={})
     dense = Decompressed(source, config["quantization_config"], getattr(torch, blueprint.dtype))
     prefixes = {linear.name: linear.prefix for linear in blueprint.linears()}
-    return Candidate(source=dense, rules=dense.input_rules(prefixes))
+    return Candidate(blueprint=blueprint, source=dense, rules=dense.input_rules(prefixes))
 
 
 def candidate(inputs: Mapping[str, Artifact], blueprint: Blueprint) -> Candidate:
     """The checkpoint where `inputs` has one, else the model as it was loaded."""
     if "checkpoint" in inputs:
         return compressed(inputs["checkpoint"].path / FOLDER, blueprint)
-    return original(inputs["source"])
+    return original(inputs["source"], blueprint)

@@ -96,7 +96,7 @@ def _heads(bones: Skeleton, candidates: tuple[Candidate, Candidate]) -> tuple[_H
     """Both heads; a tensor that is the same in both is held once."""
     names = tail_names(bones, head=True)
     first, second = (
-        outside_tensors(bones.blueprint, names, candidate.source) for candidate in candidates
+        outside_tensors(candidate.blueprint, names, candidate.source) for candidate in candidates
     )
     shared = {name: _wide(tensor) for name, tensor in first.items()}
     own = {

@@ -57,7 +57,7 @@ def continuations(
     Prompts run one by one: padding on the left would change what models with a state, or with
     activations quantized by tensor, make of a prompt.
     """
-    tensors = all_tensors(bones.blueprint, candidate.source)
+    tensors = all_tensors(candidate.blueprint, candidate.source)
     model: Any = bones.model
     texts = []
     with bones.materialized(tensors), simulated_inputs(bones.model, candidate.rules):

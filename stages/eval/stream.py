@@ -54,7 +54,7 @@ def final_states(
                     hidden = replay(bones, layer.index, samples.ids[rows], hidden)
                     _check(hidden, samples.lengths[rows], layer.name)
                     write_batch(_boundary(scratch, layer.index, i), hidden)
-        tail = outside_tensors(bones.blueprint, tail_names(bones, head=False), candidate.source)
+        tail = outside_tensors(candidate.blueprint, tail_names(bones, head=False), candidate.source)
         with bones.materialized(tail):
             for i, rows in enumerate(batches):
                 hidden = read_batch(_boundary(scratch, len(layers) - 1, i))
@@ -66,7 +66,7 @@ def final_states(
 def _needed(bones: Skeleton, layer: Subgraph, candidate: Candidate) -> dict[str, Tensor]:
     names = stem_names(bones, layer.index)
     return {
-        **outside_tensors(bones.blueprint, names, candidate.source),
+        **outside_tensors(candidate.blueprint, names, candidate.source),
         **layer_tensors(layer, candidate.source),
     }
 

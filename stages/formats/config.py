@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from stages.formats.convert import to_compressed_tensors
 from stages.formats.matching import is_router, loader_choice
 from stages.formats.resolve import Resolved
-from stages.model.blueprint import Blueprint, LinearSpec
+from stages.model.blueprint import EMBEDDING, Blueprint, LinearSpec
 
 MIXED = "mixed-precision"
 
@@ -24,24 +24,25 @@ def quantization_config(resolved: Mapping[str, Resolved], blueprint: Blueprint) 
     `ignore` names every other Linear, and the modules that engines build as Linears to choose
     experts, as the checkpoint names them. The schema is compressed-tensors' own.
     """
-    linears = list(blueprint.linears())
+    modules = [*blueprint.linears(), *(end for end in blueprint.ends() if end.kind == EMBEDDING)]
     schemes: dict[str, QuantizationScheme] = {}
     members: dict[str, list[str]] = {}
-    for linear in linears:
-        if linear.name in resolved:
-            choice = resolved[linear.name]
+    for module in modules:
+        if module.name in resolved:
+            choice = resolved[module.name]
             if choice.group not in schemes:
                 schemes[choice.group] = to_compressed_tensors(choice.scheme)
-            members.setdefault(choice.group, []).append(linear.prefix)
-    if _ambiguous(linears, resolved, schemes):
+            members.setdefault(choice.group, []).append(module.prefix)
+    if _ambiguous(modules, resolved, schemes):
         for name, scheme in schemes.items():
             scheme.targets = members[name]
+    _name_ends(blueprint, resolved, schemes)
     formats = {str(scheme.format) for scheme in schemes.values()}
     config = QuantizationConfig(
         config_groups={f"group_{i}": scheme for i, scheme in enumerate(schemes.values())},
         format=formats.pop() if len(formats) == 1 else MIXED if formats else "dense",
         quantization_status="compressed",
-        ignore=unquantized(linears, resolved, blueprint),
+        ignore=unquantized(blueprint.linears(), resolved, blueprint),
     )
     return {
         "version": compressed_tensors.__version__,
@@ -51,18 +52,26 @@ def quantization_config(resolved: Mapping[str, Resolved], blueprint: Blueprint) 
     }
 
 
+def _name_ends(
+    blueprint: Blueprint,
+    resolved: Mapping[str, Resolved],
+    schemes: Mapping[str, QuantizationScheme],
+) -> None:
+    # vLLM builds neither the lm_head nor the embedding as a Linear: only their names find them
+    for end in blueprint.ends():
+        if end.name in resolved:
+            scheme = schemes[resolved[end.name].group]
+            targets = [target for target in scheme.targets if target != EMBEDDING]
+            scheme.targets = list(dict.fromkeys([*targets, end.prefix]))
+
+
 def unquantized(
     linears: Iterable[LinearSpec], resolved: Mapping[str, Resolved], blueprint: Blueprint
 ) -> list[str]:
     """Checkpoint names of all Linears, and of what engines build as Linears, that stay dense."""
     linears = list(linears)
     known = {linear.prefix for linear in linears}
-    tied = blueprint.head if blueprint.tied else None  # its tensor is the embedding's
-    names = [
-        linear.name if linear.name == tied else linear.prefix
-        for linear in linears
-        if linear.name not in resolved
-    ]
+    names = [linear.prefix for linear in linears if linear.name not in resolved]
     for layer in blueprint.layers:
         for stored in layer.tensors.values():
             prefix, _, part = stored.rpartition(".")
@@ -85,6 +94,16 @@ def _ambiguous(
         if target is None or owner[target] != resolved[linear.name].group:
             return True
     return False
+
+
+def untied(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A parsed config.json that says that head and embedding have tensors of their own."""
+    stated = {
+        name: {**part, "tie_word_embeddings": False}
+        for name, part in settings.items()
+        if isinstance(part, Mapping) and "tie_word_embeddings" in part
+    }
+    return {**settings, **stated, "tie_word_embeddings": False}
 
 
 def parse(config: Mapping[str, Any]) -> QuantizationConfig:

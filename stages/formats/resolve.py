@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import ManyErrors, UserError
 from stages.formats.matching import is_router, matches, matches_name
 from stages.formats.scheme import SchemeConfig, SchemeGroup
+from stages.model.blueprint import EMBEDDING
 
 if TYPE_CHECKING:
     from stages.model.blueprint import Blueprint, LinearSpec
@@ -43,29 +44,42 @@ class Resolution:
 
 
 def resolve(scheme: SchemeConfig, blueprint: Blueprint) -> Resolution:
-    """Give every Linear of the decoder layers its group; see :class:`Resolution`."""
+    """Give every Linear of the decoder layers its group, and what is named outside of them.
+
+    Outside the layers a class name means the lm_head (Linear) or the token embedding (Embedding)
+    only: other Linears there, of a vision tower say, have to be named.
+    """
     groups = dict(scheme.ordered())
     linears = [linear for layer in blueprint.layers for linear in layer.linears]
-    modules = {}
-    for linear in linears:
+    ends = blueprint.ends()
+    modules: dict[str, Resolved] = {}
+    for linear in (*linears, *ends):
         names = (linear.name, linear.prefix)
         if any(matches(pattern, names, linear.kind) for pattern in scheme.ignore):
             continue
         for name, group in groups.items():
-            if any(_selects(target, linear) for target in group.targets):
+            chosen = [target for target in group.targets if _selects(target, linear)]
+            if chosen and _means(chosen, linear, blueprint):
                 modules[linear.name] = Resolved(group=name, scheme=group)
                 break
+    everything = (*linears, *ends)
     problems = [
-        *_unmatched(groups, blueprint, linears),
-        *_outside(groups, scheme, blueprint),
-        *_indivisible(modules, linears),
+        *_unmatched(groups, everything, linears),
+        *_ends_with_inputs(modules, blueprint),
+        *_indivisible(modules, everything),
     ]
     warnings = (
-        *_idle_ignores(scheme, blueprint, linears),
-        *_left_outside(groups, scheme, blueprint),
+        *_idle_ignores(scheme, blueprint, everything),
+        *_left_outside(groups, scheme, blueprint, modules),
         *_torn(modules, blueprint),
     )
     return Resolution(modules=modules, problems=tuple(problems), warnings=warnings)
+
+
+def _means(chosen: list[str], linear: LinearSpec, blueprint: Blueprint) -> bool:
+    """Whether targets that select a module are meant for it; see :func:`resolve`."""
+    inside = linear not in blueprint.outside_linears
+    return inside or linear.name == blueprint.head or chosen != [linear.kind]
 
 
 def _selects(target: str, linear: LinearSpec) -> bool:
@@ -76,13 +90,14 @@ def _selects(target: str, linear: LinearSpec) -> bool:
 
 
 def _unmatched(
-    groups: dict[str, SchemeGroup], blueprint: Blueprint, linears: list[LinearSpec]
+    groups: dict[str, SchemeGroup],
+    everything: tuple[LinearSpec, ...],
+    linears: list[LinearSpec],
 ) -> Iterator[UserError]:
-    everything = [*linears, *blueprint.outside_linears]
     kinds = Counter(linear.kind for linear in linears)
     for name, group in groups.items():
         for target in group.targets:
-            if any(_selects(target, linear) for linear in everything) or target == "Embedding":
+            if any(_selects(target, linear) for linear in everything):
                 continue
             known = [*kinds, *(linear.name for linear in everything)]
             near = difflib.get_close_matches(target, known, n=3, cutoff=0.6)
@@ -95,51 +110,40 @@ def _unmatched(
             )
 
 
-def _outside(
-    groups: dict[str, SchemeGroup], scheme: SchemeConfig, blueprint: Blueprint
-) -> Iterator[UserError]:
-    named = [
-        linear.name
-        for linear in _targeted_outside(groups, scheme, blueprint)
-        if linear.name == blueprint.head or not _by_class_only(groups, linear)
-    ]
-    if any("Embedding" in group.targets for group in groups.values()):
-        named.append(blueprint.embedding)
-    if named:
-        names = ", ".join(named[:4]) + (", ..." if len(named) > 4 else "")
-        yield UserError(
-            f"the scheme targets {names}: quantising lm_head, embeddings or other modules outside "
-            "the decoder layers is not supported yet",
-            remedy=f"put {names} in scheme.ignore",
-        )
-
-
-def _targeted_outside(
-    groups: dict[str, SchemeGroup], scheme: SchemeConfig, blueprint: Blueprint
-) -> list[LinearSpec]:
-    targets = [target for group in groups.values() for target in group.targets]
-    return [
-        linear
-        for linear in blueprint.outside_linears
-        if any(_selects(target, linear) for target in targets)
-        and not any(matches(p, (linear.name, linear.prefix), linear.kind) for p in scheme.ignore)
-    ]
-
-
-def _by_class_only(groups: dict[str, SchemeGroup], linear: LinearSpec) -> bool:
-    names = (linear.name, linear.prefix)
-    return not any(
-        matches_name(target, names) for group in groups.values() for target in group.targets
-    )
+def _ends_with_inputs(modules: dict[str, Resolved], blueprint: Blueprint) -> Iterator[UserError]:
+    """An embedding has no input to quantize; only that of the head is ever calibrated."""
+    for end in blueprint.ends():
+        if end.name not in modules or end.name == blueprint.head:
+            continue
+        inputs = modules[end.name].scheme.input_activations
+        if inputs is not None and end.kind == EMBEDDING:
+            yield UserError(
+                f"{_where(modules[end.name].group)} quantizes the inputs of {end.name}, which are "
+                "token ids",
+                remedy="give the embedding a group in scheme.groups without input_activations",
+            )
+        elif inputs is not None and inputs.calibrated:
+            yield UserError(
+                f"the inputs of {end.name} would have to be calibrated, but calibration sees the "
+                "decoder layers and the lm_head only",
+                remedy="give it a group in scheme.groups with dynamic or no input_activations, or "
+                "put it in scheme.ignore",
+            )
 
 
 def _left_outside(
-    groups: dict[str, SchemeGroup], scheme: SchemeConfig, blueprint: Blueprint
+    groups: dict[str, SchemeGroup],
+    scheme: SchemeConfig,
+    blueprint: Blueprint,
+    modules: dict[str, Resolved],
 ) -> Iterator[str]:
+    targets = [target for group in groups.values() for target in group.targets]
     left = [
         linear
-        for linear in _targeted_outside(groups, scheme, blueprint)
-        if linear.name != blueprint.head and _by_class_only(groups, linear)
+        for linear in blueprint.outside_linears
+        if linear.name not in modules
+        and any(_selects(target, linear) for target in targets)
+        and not any(matches(p, (linear.name, linear.prefix), linear.kind) for p in scheme.ignore)
     ]
     if left:
         yield (
@@ -197,9 +201,9 @@ def compact(linears: Iterable[LinearSpec]) -> list[str]:
 
 
 def _idle_ignores(
-    scheme: SchemeConfig, blueprint: Blueprint, linears: Iterable[LinearSpec]
+    scheme: SchemeConfig, blueprint: Blueprint, everything: Iterable[LinearSpec]
 ) -> Iterator[str]:
-    everything = [*linears, *blueprint.outside_linears]
+    everything = list(everything)
     for pattern in scheme.ignore:
         if not any(matches(pattern, (x.name, x.prefix), x.kind) for x in everything):
             others = {name.rpartition(".")[0] for name in blueprint.outside}

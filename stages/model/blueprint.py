@@ -5,22 +5,27 @@ No torch and no transformers are imported here, so that a plan and a fully cache
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from math import prod
 from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.stage import Artifact
 
 FILE = "blueprint.json"
+EMBEDDING = "Embedding"
+OUTSIDE = "outside"
+DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LinearSpec:
-    """One nn.Linear of the (patched) module tree.
+    """One nn.Linear of the (patched) module tree, or (kind "Embedding") the token embedding.
 
     `name` is its name in the module tree, `prefix` its name in the checkpoint (without
-    `.weight`), `kind` the name of its class. `expert` marks the Linears of routed experts.
+    `.weight`), `kind` the name of its class. `expert` marks the Linears of routed experts. The
+    `prefix` of a tied lm_head is the name that it has once it is not tied any more.
     """
 
     name: str
@@ -81,7 +86,9 @@ class Blueprint:
     checkpoint tensors that no parameter claims (extra prediction layers, say): save takes them
     over as they are. `decoder`, `embedding` and `head` are names of modules: of the one that holds
     the decoder layers, of the token embedding and of the lm_head. `model_type` is the text model's.
-    `patches` maps replaced modules to the classes that were there.
+    `patches` maps replaced modules to the classes that were there. `outlined` says why the model is
+    known by the names of its tensors only ("" where its class is known): then it cannot be run, and
+    module names are those of the checkpoint. `notes` is what a person should know.
     """
 
     config: Mapping[str, Any]
@@ -101,6 +108,8 @@ class Blueprint:
     outside_linears: tuple[LinearSpec, ...] = ()
     carried: tuple[str, ...] = ()
     patches: Mapping[str, str] = field(default_factory=dict)
+    outlined: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -120,6 +129,60 @@ class Blueprint:
             yield from layer.linears
         yield from self.outside_linears
 
+    def ends(self) -> tuple[LinearSpec, ...]:
+        """What a scheme may name outside the layers: the token embedding and all Linears there."""
+        weight = f"{self.embedding}.weight"
+        if weight not in self.outside:
+            return self.outside_linears
+        rows, columns = self.outside_shapes[weight]
+        spec = LinearSpec(
+            name=self.embedding,
+            prefix=self.outside[weight].removesuffix(".weight"),
+            in_features=columns,
+            out_features=rows,
+            kind=EMBEDDING,
+        )
+        return (spec, *self.outside_linears)
+
+    def outside_part(self, names: Container[str]) -> Subgraph:
+        """The modules `names` outside the layers, as if they were one more layer at the end."""
+        linears = tuple(end for end in self.ends() if end.name in names)
+        mine = {linear.name for linear in linears}
+        tensors = {n: t for n, t in self.outside.items() if n.rpartition(".")[0] in mine}
+        shapes = {name: self.outside_shapes[name] for name in tensors}
+        parameters = sum(prod(shape) for shape in shapes.values())
+        return Subgraph(
+            name=OUTSIDE,
+            index=len(self.layers),
+            kind=OUTSIDE,
+            linears=linears,
+            tensors=tensors,
+            shapes=shapes,
+            parameters=parameters,
+            bytes=parameters * DTYPE_BYTES.get(self.dtype, 4),
+        )
+
+    def saved(self, quantized: Container[str]) -> Blueprint:
+        """The blueprint of the checkpoint in which the modules `quantized` are compressed.
+
+        It differs where head and embedding were one tensor, and one of them is quantized: no
+        loader ties compressed tensors, so each has its own.
+        """
+        if not self.tied or not (self.head in quantized or self.embedding in quantized):
+            return self
+        return self.untied()
+
+    def aliases(self) -> dict[str, str]:
+        """Tensors of `untied` that the original has under another name: new name -> old."""
+        weight = f"{self.head}.weight"
+        return {self.untied().outside[weight]: self.outside[weight]} if self.tied else {}
+
+    def untied(self) -> Blueprint:
+        """The same model with a head of its own."""
+        head = next(linear for linear in self.outside_linears if linear.name == self.head)
+        own = {f"{self.head}.weight": f"{head.prefix}.weight"}
+        return replace(self, tied=False, outside={**self.outside, **own})
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON data from which `from_json` makes an equal blueprint."""
         return asdict(self)
@@ -133,6 +196,7 @@ class Blueprint:
             values["outside_shapes"] = _shapes(data["outside_shapes"])
             values["outside_linears"] = _linears(data["outside_linears"])
             values["carried"] = tuple(data["carried"])
+            values["notes"] = tuple(data.get("notes", ()))
             return cls(**values)
         except (KeyError, TypeError) as error:
             raise UserError(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
 
 from pipeline.errors import UserError
 from stages.model.blueprint import Blueprint, LinearSpec, Subgraph
@@ -139,7 +141,7 @@ def _assemble(
         outside={name: tensors[name] for name in outside},
         outside_shapes={name: shapes[name] for name in outside},
         outside_linears=tuple(
-            linear
+            _own_name(linear, model, tree)
             for linear in _linears("", model, tensors)
             if not linear.name.startswith(tuple(f"{x}." for x in tree.layers))
         ),
@@ -170,6 +172,15 @@ def _layer(
         pairs=smoothing_pairs(FAMILIES.get(text.model_type), name, modules, linears, head_dim),
         fused=fused_groups(linears),
     )
+
+
+def _own_name(linear: LinearSpec, model: PreTrainedModel, tree: Tree) -> LinearSpec:
+    """A tied head under the name that transformers would save it as, were it not tied."""
+    weight = f"{linear.name}.weight"
+    if linear.name != tree.head or weight not in _tied(model):
+        return linear
+    (saved,) = revert_weight_conversion(model, {weight: model.state_dict()[weight]})
+    return replace(linear, prefix=saved.removesuffix(".weight"))
 
 
 def _linears(prefix: str, root: nn.Module, tensors: Mapping[str, str]) -> Iterable[LinearSpec]:

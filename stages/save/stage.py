@@ -38,13 +38,21 @@ class Save(Stage):
     Config = SaveConfig
     config: SaveConfig
 
+    def __init__(self, config: SaveConfig) -> None:
+        super().__init__(config)
+        self._outside: bool = True
+
     def demands(self) -> dict[str, tuple[str, ...]]:
-        return {"layers": ("weights",)}
+        return {"layers": ("weights",), "outside": ("weights",) if self._outside else ()}
 
     def survey(self, site: Site) -> Survey:
         """Problems of the scheme are told by `compress`; here only the bytes beside its shards."""
         blueprint = site.facts.get("model")
-        if not isinstance(blueprint, Blueprint) or resolve(self.config.scheme, blueprint).problems:
+        if not isinstance(blueprint, Blueprint):
+            return Survey()
+        found = resolve(self.config.scheme, blueprint)
+        self._outside = any(end.name in found.modules for end in blueprint.ends())
+        if found.problems:
             return Survey()
         kept = {stored: name for name, stored in blueprint.outside.items()}
         elements = 0

@@ -15,14 +15,16 @@ import yaml
 from pipeline.errors import StageFailed
 from pipeline.key import canonical
 from pipeline.stage import Artifact, Task
-from stages.formats.config import quantization_config
+from stages.formats.config import quantization_config, untied
 from stages.formats.layer import LAYER
 from stages.formats.resolve import Resolved, resolve
 from stages.model.blueprint import Blueprint
+from stages.quantized.catalog import INTERNAL
 from stages.save.card import Card, model_card
 from stages.save.shards import write_shards
 from stages.save.stage import SaveConfig
 from stages.weights import open_source
+from stages.weights.aliased import Aliased
 
 FOLDER = "checkpoint"
 SMALL = "model"
@@ -33,18 +35,22 @@ def save(config: SaveConfig, task: Task) -> None:
     """Write `checkpoint/` from the source, the blueprint and the compressed layers."""
     draft, blueprint = task.outputs["out"], Blueprint.load(task.inputs["model"])
     origin, layers = task.inputs["source"], layers_of(task, blueprint)
-    source = open_source(origin)
+    resolved = done(config, blueprint, layers)
+    form = blueprint.saved(resolved)
+    source = Aliased(open_source(origin), blueprint.aliases())
     specs = source.specs()
     folder = draft.path / FOLDER
     folder.mkdir()
-    outside = [specs[name] for name in outside_names(blueprint)]
-    written = write_shards(folder, [a.path for a in layers], outside, source, task.progress)
-    resolved = done(config, blueprint, layers)
+    quantized = {f"{end.prefix}.weight" for end in form.ends() if end.name in resolved}
+    dense = [specs[name] for name in outside_names(form) if name not in quantized]
+    written = write_shards(folder, [a.path for a in layers], dense, source, task.progress)
     copy_small(origin.path / SMALL, folder)
     settings = dict(json.loads((origin.path / SMALL / CONFIG).read_bytes()))
     settings.pop("quantization_config", None)
     if resolved:
-        settings["quantization_config"] = quantization_config(resolved, blueprint)
+        settings["quantization_config"] = quantization_config(resolved, form)
+    if form.tied != blueprint.tied:
+        settings = untied(settings)
     _write_json(folder / CONFIG, settings)
     recipe = recipe_of(config, layers)
     text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=100)
@@ -73,8 +79,9 @@ def save(config: SaveConfig, task: Task) -> None:
 
 
 def layers_of(task: Task, blueprint: Blueprint) -> list[Artifact]:
-    """The compressed layers in the order of the model."""
-    return [task.inputs[f"layers/{index}"] for index in range(len(blueprint.layers))]
+    """The compressed layers in the order of the model, then what is compressed outside of them."""
+    layers = [task.inputs[f"layers/{index}"] for index in range(len(blueprint.layers))]
+    return [*layers, *(task.inputs[name] for name in ("outside",) if name in task.inputs)]
 
 
 def outside_names(blueprint: Blueprint) -> list[str]:
@@ -109,7 +116,7 @@ def copy_small(source: Path, target: Path) -> None:
     """The tokenizer, processor, chat template, generation config and custom code of the model."""
     for path in sorted(source.rglob("*")):
         name = path.relative_to(source)
-        if path.is_file() and str(name) not in (CONFIG, "README.md"):
+        if path.is_file() and str(name) not in (CONFIG, "README.md", *INTERNAL):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target / name)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.stage import Task
-from stages.formats.config import unquantized
+from stages.formats.config import unquantized, untied
 from stages.formats.matching import matches_name
 from stages.formats.resolve import Resolved
 from stages.formats.scheme import SchemeGroup
@@ -129,7 +129,10 @@ def check_shapes(subject: Subject) -> Iterator[str]:
 
 def check_config(subject: Subject) -> Iterator[str]:
     """config.json keeps the original's fields; compressed-tensors reads what it adds."""
-    for field, value in subject.blueprint.config.items():
+    expected = dict(subject.blueprint.config)
+    if subject.untied:
+        expected = untied(expected)
+    for field, value in expected.items():
         if field != "quantization_config" and subject.settings.get(field) != value:
             yield f"{field} is {subject.settings.get(field)!r} instead of {value!r}"
     if subject.config is None:
@@ -167,9 +170,11 @@ def check_tied(subject: Subject) -> Iterator[str]:
     tied = bool(subject.settings.get("tie_word_embeddings", subject.blueprint.tied))
     if subject.blueprint.tied and not tied:
         yield "tie_word_embeddings is false, in the original the head is the embedding"
+    if subject.untied and tied:
+        yield "tie_word_embeddings is true, but head and embedding are compressed differently"
     head = f"{subject.blueprint.head}.weight"
     stored = subject.blueprint.outside.get(head, head)
-    if stored not in subject.specs:
+    if stored not in subject.specs and stored.removesuffix(".weight") not in subject.quantized:
         yield f"{stored}, the weight of the head, is missing"
 
 

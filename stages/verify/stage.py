@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pipeline.errors import StageFailed
 from pipeline.graph import Estimate
 from pipeline.stage import Site, Stage, Survey, Task
+from stages.formats.resolve import resolve
+from stages.formats.scheme import SchemeConfig
 from stages.model.blueprint import Blueprint
 
 BYTES_PER_SECOND = 2e8
@@ -22,8 +24,9 @@ class VerifyOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VerifyConfig:
-    """What to check."""
+    """The scheme that the checkpoint should have, and what to check."""
 
+    scheme: SchemeConfig
     verify: VerifyOptions = field(default_factory=VerifyOptions)
 
 
@@ -36,13 +39,19 @@ class Verify(Stage):
     Config = VerifyConfig
     config: VerifyConfig
 
+    def __init__(self, config: VerifyConfig) -> None:
+        super().__init__(config)
+        self._outside: bool = True
+
     def demands(self) -> dict[str, tuple[str, ...]]:
-        return {"layers": ("weights",)}
+        return {"layers": ("weights",), "outside": ("weights",) if self._outside else ()}
 
     def survey(self, site: Site) -> Survey:
         blueprint = site.facts.get("model")
         if not isinstance(blueprint, Blueprint):
             return Survey()
+        found = resolve(self.config.scheme, blueprint).modules
+        self._outside = any(end.name in found for end in blueprint.ends())
         size = sum(layer.bytes for layer in blueprint.layers)
         widest = max(layer.bytes // max(1, len(layer.linears)) for layer in blueprint.layers)
         seconds = SECONDS + size / BYTES_PER_SECOND

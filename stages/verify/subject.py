@@ -18,6 +18,7 @@ from stages.formats.decompress import Decompressed
 from stages.formats.layer import LAYER
 from stages.model.blueprint import Blueprint
 from stages.weights import TensorSpec, WeightSource, open_checkpoint, open_source
+from stages.weights.aliased import Aliased
 
 FOLDER = "checkpoint"
 
@@ -26,7 +27,9 @@ FOLDER = "checkpoint"
 class Subject:
     """A checkpoint, the original's tensors, and the layers that it was made of.
 
-    `quantized` maps the checkpoint names of modules to the schemes that config.json gives them.
+    `blueprint` and `source` name the tensors as the checkpoint should: `untied` says that the head
+    was the embedding in the original and is not any more. `quantized` maps the checkpoint names of
+    modules to the schemes that config.json gives them.
     """
 
     folder: Path
@@ -39,6 +42,7 @@ class Subject:
     config: QuantizationConfig | None
     quantized: Mapping[str, QuantizationScheme]
     layers: Sequence[Artifact]
+    untied: bool
 
     @property
     def dtype(self) -> torch.dtype:
@@ -57,8 +61,15 @@ class Subject:
 def subject_of(task: Task) -> Subject:
     """Open everything; raises UserError where the checkpoint cannot even be read."""
     folder = task.inputs["checkpoint"].path / FOLDER
-    blueprint = Blueprint.load(task.inputs["model"])
-    source, saved = open_source(task.inputs["source"]), open_checkpoint(folder)
+    drawn = Blueprint.load(task.inputs["model"])
+    layers = [task.inputs[f"layers/{index}"] for index in range(len(drawn.layers))]
+    layers += [task.inputs[name] for name in ("outside",) if name in task.inputs]
+    blueprint = drawn.saved({name for layer in layers for name in layer.json(LAYER)["modules"]})
+    untied = drawn.tied and not blueprint.tied
+    source: WeightSource = open_source(task.inputs["source"])
+    if untied:
+        source = Aliased(source, drawn.aliases())
+    saved = open_checkpoint(folder)
     try:
         settings = json.loads((folder / "config.json").read_bytes())
     except (OSError, ValueError) as error:
@@ -77,5 +88,6 @@ def subject_of(task: Task) -> Subject:
         settings=settings,
         config=config,
         quantized={} if config is None else {p: scheme_of(p, config) for p in prefixes},
-        layers=[task.inputs[f"layers/{index}"] for index in range(len(blueprint.layers))],
+        layers=layers,
+        untied=untied,
     )
