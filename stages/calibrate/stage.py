@@ -24,7 +24,7 @@ class Calibrate(Stage):
     """
 
     kind: ClassVar[str] = "calibrate"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     Config: ClassVar[type] = LayerConfig
 

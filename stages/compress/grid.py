@@ -111,6 +111,11 @@ def grid_of(args: QuantizationArgs, dtype: torch.dtype = torch.bfloat16) -> Grid
     )
 
 
+def codes_of(args: QuantizationArgs) -> Rounding:
+    """The codes that values of `args` are rounded to; ValueError for an unknown float width."""
+    return _codes(str(getattr(args.type, "value", args.type)), args.num_bits)
+
+
 def _codes(kind: str, num_bits: int) -> Rounding:
     if kind == "int":
         half = 2.0 ** (num_bits - 1)

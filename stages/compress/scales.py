@@ -9,6 +9,7 @@ from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
 from torch import Tensor
 
+from stages.compress.observers.activations import averaged, latest, searched, widest
 from stages.compress.observers.ranges import global_scale_of
 from stages.compress.solvers.errors import NumericalError
 from stages.compress.state import LayerState
@@ -63,7 +64,7 @@ def input_params(
     if args is None or args.dynamic is True:
         return InputParams()
     names = list(group)
-    ranges = [found for name in names if (found := statistics.range(name)) is not None]
+    ranges = [found for name in names if (found := _seen(statistics, name, args, dtype))]
     if not ranges:
         raise _no_tokens(names[0])
     low = torch.stack([pair[0] for pair in ranges]).amin().to(dtype)
@@ -78,6 +79,22 @@ def input_params(
         return InputParams(global_scale=generate_gparam(low, high).cpu())
     scale, zero_point = calculate_qparams(low, high, args)
     return InputParams(scale=scale.cpu(), zero_point=None if args.symmetric else zero_point.cpu())
+
+
+def _seen(
+    statistics: Statistics, name: str, args: QuantizationArgs, dtype: torch.dtype
+) -> tuple[Tensor, Tensor] | None:
+    """The range of a module's input as the observer of `args` sees it; None without tokens."""
+    options = args.observer_kwargs or {}
+    if args.observer == "mse":
+        histogram = statistics.histogram(name)
+        return None if histogram is None else searched(histogram, args, dtype=dtype, **options)
+    batches = statistics.range(name)
+    if batches is None:
+        return None
+    if args.observer == "minmax":
+        return averaged(batches, options.get("averaging_constant", 0.01))
+    return latest(batches) if args.observer == "memoryless_minmax" else widest(batches)
 
 
 def _no_tokens(name: str) -> NumericalError:

@@ -16,7 +16,7 @@ from stages.formats.sizes import linear_bytes
 from stages.model.blueprint import Blueprint, Subgraph
 from stages.numerics import Numerics
 
-STATISTICS = ("gram", "absmax", "range")
+STATISTICS = ("gram", "absmax", "range", "histogram")
 FLOPS = 2e10  # of float32 products on one core, for estimates only
 
 
@@ -30,6 +30,15 @@ class CompressConfig:
 
     def __post_init__(self) -> None:
         check_order(self.modifiers)
+        transforms = [m.kind for m in self.modifiers if isinstance(m, Transform)]
+        for name, group in self.scheme.ordered():
+            inputs = group.input_activations
+            if transforms and inputs is not None and inputs.observer not in (None, "static_minmax"):
+                raise UserError(
+                    f"{name}: input_activations.observer is {inputs.observer!r}, and "
+                    f"{transforms[0]!r} changes the inputs after they were observed",
+                    remedy="say observer: static_minmax",
+                )
 
 
 class Compress(Stage):
@@ -53,10 +62,10 @@ class Compress(Stage):
         modifiers: tuple[Modifier, ...] = self.config.modifiers
         if groups:
             needed.update(kind for m in modifiers for kind in m.statistics())
-        if any(g.input_activations is not None and g.input_activations.calibrated for g in groups):
-            needed.add("range")
-            if any(isinstance(m, Transform) for m in modifiers):
-                needed.add("absmax")  # what becomes of a range is known from the channels
+        observed = {g.input_activations.statistic for g in groups if g.input_activations}
+        needed |= {kind for kind in observed if kind is not None}
+        if "range" in needed and any(isinstance(m, Transform) for m in modifiers):
+            needed.add("absmax")  # what becomes of a range is known from the channels
         return {"statistics": tuple(kind for kind in STATISTICS if kind in needed)}
 
     def survey(self, site: Site) -> Survey:

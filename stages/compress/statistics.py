@@ -59,24 +59,32 @@ class Statistics:
         s = self._divisors.get(self.leader(module))
         return largest if largest is None or s is None else largest / s.to(largest.device)
 
-    def range(self, module: str) -> tuple[Tensor, Tensor] | None:
-        """Smallest and largest input, float32 scalars; None where no token was seen.
+    def range(self, module: str) -> Tensor | None:
+        """Smallest and largest input of every batch, float32 [n, 2]; None where none was seen.
 
-        After a transform the range is known by magnitude only, and so symmetric about zero.
+        After a transform only the largest magnitude is known: one row, symmetric about zero.
         """
         if self.leader(module) in self._divisors:
             absmax = self.absmax(module)
-            return None if absmax is None else (-absmax.max(), absmax.max())
-        found = self._read("range", module)
-        return None if found is None else (found[0], found[1])
+            return None if absmax is None else torch.stack((-absmax.max(), absmax.max()))[None]
+        return self._read("range", module)
 
-    def _read(self, kind: str, module: str) -> Tensor | None:
+    def histogram(self, module: str) -> Tensor | None:
+        """Values seen and how often, float64 [k, 2]; None where no token was seen.
+
+        Raises ValueError after a transform, of which a histogram cannot tell the effect.
+        """
+        if self.leader(module) in self._divisors:
+            raise ValueError(f"the inputs of {module} were transformed")
+        return self._read("histogram", module, dtype=torch.float64)
+
+    def _read(self, kind: str, module: str, dtype: torch.dtype = torch.float32) -> Tensor | None:
         leader = self.leader(module)
         if kind not in self._files:
             raise KeyError(f"statistic {kind} was not asked for")
         if self.tokens(module) == 0:
             return None
-        return self._files[kind].read([leader], device=self._device)[leader].to(torch.float32)
+        return self._files[kind].read([leader], device=self._device)[leader].to(dtype)
 
 
 def _source(path: Path) -> SafetensorsSource:

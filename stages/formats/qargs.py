@@ -13,7 +13,13 @@ ACTIVATION_STRATEGIES = ("tensor", "token", "group", "tensor_group")
 DYNAMIC = (False, True, "local")
 SCALE_DTYPES = ("float8_e4m3fn", "uint8")
 ZP_DTYPES = ("int8", "float8_e4m3fn", "uint8")
-OBSERVERS = ("minmax", "static_minmax")
+OBSERVERS = {
+    "static_minmax": (),
+    "minmax": ("averaging_constant",),
+    "memoryless_minmax": (),
+    "mse": ("maxshrink", "grid", "norm"),
+}
+"""Observers of calibrated inputs, and the options that each one has."""
 GROUPED = ("group", "tensor_group")
 FLOAT_GROUPS = {"float8_e4m3fn": ("tensor_group", 16), "uint8": ("group", 32)}
 """Scales that are small floats themselves, and the only groups they are defined for."""
@@ -24,8 +30,11 @@ class QArgs:
     """How one tensor is quantized; the fields of compressed-tensors' QuantizationArgs.
 
     `dynamic` true computes scales on the fly; "local" does so for the group scales only and keeps a
-    calibrated global scale (NVFP4 inputs). `observer` is for calibrated activations; the observer
-    of weights belongs to the solver (`modifier.gptq.observer`).
+    calibrated global scale (NVFP4 inputs). `observer` is for calibrated activations: static_minmax
+    (the default) covers all that was seen, minmax is a moving average over batches with
+    `observer_kwargs.averaging_constant` (0.01), memoryless_minmax takes the last batch, mse looks
+    for the range with the least error. Weights have theirs in the solver
+    (`modifier.gptq.observer`).
     """
 
     num_bits: int = 8
@@ -36,6 +45,7 @@ class QArgs:
     block_structure: list[int] | None = None
     dynamic: Any = False
     observer: str | None = None
+    observer_kwargs: dict[str, float] | None = None
     scale_dtype: str | None = None
     zp_dtype: str | None = None
 
@@ -56,6 +66,7 @@ class QArgs:
             )
         self._check_shape()
         self._check_scales()
+        self._check_observer()
         if self.dynamic is True and self.observer is not None:
             raise UserError(
                 f"observer is {self.observer!r} for dynamic quantization, which observes nothing",
@@ -89,6 +100,20 @@ class QArgs:
                 f"block_structure is {block}", remedy="give [rows, columns], both 1 or more"
             )
 
+    def _check_observer(self) -> None:
+        known = OBSERVERS.get(self.observer or "", ())
+        for name, value in (self.observer_kwargs or {}).items():
+            if name not in known:
+                raise UserError(
+                    f"observer_kwargs has {name!r} with observer {self.observer!r}",
+                    remedy=f"this observer has {', '.join(known) or 'no options'}",
+                )
+            most = 1 if name in ("averaging_constant", "maxshrink") else 1000
+            if not 0 < value <= most:
+                raise UserError(
+                    f"observer_kwargs.{name} is {value}", remedy=f"give more than 0, at most {most}"
+                )
+
     def _check_scales(self) -> None:
         wanted = FLOAT_GROUPS.get(self.scale_dtype or "")
         if wanted is not None and (self.strategy, self.group_size) != wanted:
@@ -117,6 +142,13 @@ class QArgs:
     def calibrated(self) -> bool:
         """Whether a range of the data is needed before the scales are known."""
         return self.dynamic is not True
+
+    @property
+    def statistic(self) -> str | None:
+        """What calibration has to gather for it as the format of an input; None where nothing."""
+        if not self.calibrated:
+            return None
+        return "histogram" if self.observer == "mse" else "range"
 
 
 def member(what: str, value: object, allowed: tuple[object, ...]) -> None:

@@ -112,6 +112,11 @@ def check_group(weights: QArgs | None, inputs: QArgs | None, layout: str | None)
                 f"input_activations of strategy {inputs.strategy!r} are not dynamic",
                 remedy="say dynamic: true, or strategy: tensor",
             )
+        if inputs.strategy == "tensor_group" and inputs.observer not in (None, "static_minmax"):
+            raise UserError(
+                f"input_activations.observer is {inputs.observer!r} with strategy tensor_group",
+                remedy="only static_minmax is defined for its global scale",
+            )
         if inputs.strategy == "tensor_group" and inputs.dynamic != "local":
             raise UserError(
                 f"input_activations.dynamic is {inputs.dynamic!r} with strategy tensor_group",

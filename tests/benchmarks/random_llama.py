@@ -71,7 +71,7 @@ def write_model(folder: Path, shape: Shape, seed: int = 0) -> Path:
     index_text = json.dumps({"metadata": {}, "weight_map": weight_map})
     (folder / "model.safetensors.index.json").write_text(index_text, encoding="utf-8")
     _write_config(folder, shape)
-    _write_tokenizer(folder)
+    write_tokenizer(folder)
     return folder
 
 
@@ -94,7 +94,7 @@ def _write_config(folder: Path, shape: Shape) -> None:
     config.save_pretrained(folder)
 
 
-def _write_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -1,4 +1,4 @@
-"""The smallest and the largest input, for static activation scales."""
+"""The smallest and the largest input of every batch, for static activation scales."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ from torch import Tensor
 
 
 class Range:
-    """State and result: float32 [2], minimum and maximum over all rows and channels."""
+    """State and result: float32 [batches, 2], minimum and maximum over rows and channels.
+
+    Batches stay apart and in order, so that any observer (the widest range, a moving average, the
+    last one) is a function of the result, and configs that differ in it share a calibration.
+    """
 
     @staticmethod
     def init(features: int, device: str) -> Tensor:
         del features
-        return torch.tensor([torch.inf, -torch.inf], device=device)
+        return torch.empty(0, 2, device=device)
 
     @staticmethod
     def update(state: Tensor, x: Tensor) -> Tensor:
-        return Range.merge(state, torch.stack(torch.aminmax(x)))
+        return torch.cat((state, torch.stack(torch.aminmax(x))[None]))
 
     @staticmethod
     def merge(one: Tensor, other: Tensor) -> Tensor:
-        low, high = torch.minimum(one[0], other[0]), torch.maximum(one[1], other[1])
-        return torch.stack((low, high))
+        return torch.cat((one, other))
 
     @staticmethod
     def finish(state: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from stages.calibrate.statistics.absmax import AbsMax
 from stages.calibrate.statistics.gram import BLOCK, Gram
+from stages.calibrate.statistics.histogram import Histogram
 from stages.calibrate.statistics.range import Range
 
-KINDS = [Gram, AbsMax, Range]
+KINDS = [Gram, AbsMax, Histogram]
 
 
 def gathered(kind: type[Gram], *chunks: Tensor) -> Tensor:
@@ -46,11 +47,31 @@ def test_gram_is_the_symmetric_product(features: int) -> None:
 def test_absmax_and_range_are_exact() -> None:
     x = torch.tensor([[1.0, -7.0], [2.0, 3.0]])
     assert AbsMax.finish(gathered(AbsMax, x)).tolist() == [2.0, 7.0]  # type: ignore[arg-type]
-    assert Range.finish(gathered(Range, x)).tolist() == [-7.0, 3.0]  # type: ignore[arg-type]
+    assert Range.finish(gathered(Range, x)).tolist() == [[-7.0, 3.0]]  # type: ignore[arg-type]
+
+
+def test_ranges_of_batches_stay_apart_and_in_order() -> None:
+    x = torch.tensor([[1.0, -7.0], [2.0, 3.0], [5.0, 4.0]])
+    first = gathered(Range, x[:1], x[1:2])  # type: ignore[arg-type]
+    second = gathered(Range, x[2:])  # type: ignore[arg-type]
+    whole = Range.finish(Range.merge(first, second))
+    assert whole.tolist() == [[-7.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
+
+
+def test_a_histogram_counts_every_value_once_rounded_to_bfloat16() -> None:
+    x = torch.randn(50, 40, generator=torch.Generator().manual_seed(1)) * 3
+    x[0, :3] = torch.tensor([0.0, -0.0, 1e-40])
+    found = Histogram.finish(gathered(Histogram, x[:20], x[20:]))  # type: ignore[arg-type]
+    values, counts = x.bfloat16().double().unique(return_counts=True)
+    merged: dict[float, float] = {}
+    for value, count in found.tolist():
+        merged[value] = merged.get(value, 0.0) + count
+    assert merged == dict(zip(values.tolist(), counts.tolist(), strict=True))
+    assert bool((found[1:, 0] >= found[:-1, 0]).all())
 
 
 def test_nothing_seen_is_the_neutral_element() -> None:
     x = torch.randn(9, 4)
-    for kind in KINDS:
+    for kind in [*KINDS, Range]:
         state = gathered(kind, x)  # type: ignore[arg-type]
         assert torch.equal(kind.merge(kind.init(4, "cpu"), state), state)

@@ -90,7 +90,7 @@ def statistics(
     measures: Mapping[str, Callable[[Tensor], Tensor]] = {
         "gram": lambda x: x.T @ x,
         "absmax": lambda x: x.abs().amax(dim=0),
-        "range": lambda x: torch.stack(x.aminmax()),
+        "range": lambda x: torch.stack([torch.stack(half.aminmax()) for half in x.chunk(2)]),
     }
     artifacts = {}
     for kind in kinds:

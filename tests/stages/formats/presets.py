@@ -11,7 +11,7 @@ from stages.formats.scheme import SchemeConfig, SchemeGroup
 
 FOLDER = Path(__file__).parents[3] / "conf" / "scheme"
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
-QUANTIZED = tuple(name for name in NAMES if name not in ("none", "unquantized"))
+QUANTIZED = tuple(name for name in NAMES if name not in ("none", "unquantized", "mixed"))
 
 
 def load(name: str) -> SchemeConfig:

@@ -16,7 +16,7 @@ from stages.formats.sizes import linear_bytes
 from stages.model.blueprint import LinearSpec
 from tests.stages.formats.presets import NAMES, QUANTIZED, group, load
 
-OURS = {"none", "w4a16_g64"}
+OURS = {"none", "w4a16_g64", "mixed"}
 
 
 @pytest.mark.parametrize("name", sorted(PRESET_SCHEMES))

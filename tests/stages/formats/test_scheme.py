@@ -30,6 +30,17 @@ from stages.formats.sizes import label
         ({"dynamic": "local"}, "tensor_group"),
         ({"dynamic": True, "observer": "minmax"}, "drop observer"),
         ({"scale_dtype": "float64"}, "float8_e4m3fn"),
+        ({"scale_dtype": "uint8", "type": "float"}, "group_size 32"),
+        ({"type": "float", "num_bits": 4, "strategy": "group", "group_size": 32}, "MXFP4"),
+        ({"strategy": "tensor_group", "group_size": 16}, "NVFP4"),
+        (
+            {"strategy": "group", "group_size": 32, "scale_dtype": "uint8"},
+            "for integers",
+        ),
+        ({"observer": "entropy"}, "memoryless_minmax"),
+        ({"observer": "mse", "observer_kwargs": {"patience": 5.0}}, "maxshrink, grid, norm"),
+        ({"observer": "static_minmax", "observer_kwargs": {"norm": 2.0}}, "no options"),
+        ({"observer": "minmax", "observer_kwargs": {"averaging_constant": 1.5}}, "at most 1"),
     ],
 )
 def test_impossible_arguments_are_refused(fields: dict[str, Any], says: str) -> None:

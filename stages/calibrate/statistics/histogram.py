@@ -1,0 +1,37 @@
+"""How often every value was seen, for activation scales that are searched for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+PATTERNS = 1 << 16
+
+
+class Histogram:
+    """State: int64 [65536], how many inputs had each bit pattern of bfloat16.
+
+    Result: float64 [k, 2], the k values that were seen in ascending order, and their counts.
+    Inputs of a bfloat16 model are counted exactly, others after rounding to it.
+    """
+
+    @staticmethod
+    def init(features: int, device: str) -> Tensor:
+        del features
+        return torch.zeros(PATTERNS, dtype=torch.int64, device=device)
+
+    @staticmethod
+    def update(state: Tensor, x: Tensor) -> Tensor:
+        patterns = x.to(torch.bfloat16).flatten().view(torch.int16).int() & (PATTERNS - 1)
+        return state.add_(torch.bincount(patterns, minlength=PATTERNS))
+
+    @staticmethod
+    def merge(one: Tensor, other: Tensor) -> Tensor:
+        return one + other
+
+    @staticmethod
+    def finish(state: Tensor) -> Tensor:
+        (seen,) = state.nonzero(as_tuple=True)
+        values = seen.to(torch.int16).view(torch.bfloat16).double()
+        order = values.argsort(stable=True)
+        return torch.stack((values[order], state[seen][order].double()), dim=1)
