@@ -109,8 +109,17 @@ class RootConfig:
     runner: RunnerConfig
     gc: GcConfig
     report: ReportConfig
+    checkpoint: str | None
     runs: list[str]
     graph: GraphConfig
+
+    def __post_init__(self) -> None:
+        if self.checkpoint is not None and self.mode != "verify":
+            raise UserError(
+                f"checkpoint is {self.checkpoint!r} with mode={self.mode}",
+                remedy="only mode=verify looks at a checkpoint; a model to compress is given by "
+                "model=local model.path=DIR",
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,7 +147,8 @@ class Config:
 
     `sections` are the free sections, resolved. `resolved` is the whole config for config.yaml:
     resolved values, and the graph with its references, so that overrides of it still work. `runs`
-    are the folders below which runs are looked for.
+    are the folders below which runs are looked for. `checkpoint` is the folder that mode=verify
+    checks in place of the store.
     """
 
     mode: str
@@ -148,6 +158,7 @@ class Config:
     runner: RunnerConfig
     gc: GcConfig
     report: ReportConfig
+    checkpoint: Path | None
     runs: tuple[Path, ...]
     graph: GraphPlan
     sections: Mapping[str, Any]
@@ -190,6 +201,9 @@ def load_config(
         runner=root.runner,
         gc=root.gc,
         report=root.report,
+        checkpoint=None
+        if root.checkpoint is None
+        else (cwd or Path.cwd()) / Path(root.checkpoint).expanduser(),
         runs=tuple((cwd or Path.cwd()) / folder for folder in root.runs),
         graph=GraphPlan(sites=sites),
         sections=sections,

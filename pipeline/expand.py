@@ -225,8 +225,8 @@ def _sources(plan: SitePlan, sites: Mapping[str, SitePlan]) -> dict[str, _Source
         if match is None or match["site"] not in sites:
             raise UserError(
                 f"input {name!r} of graph node {plan.name!r} is {text!r}, which names no node",
-                remedy=f"choose one of {', '.join(sorted(sites))}; an expanded one may be followed by "
-                "@previous or @last",
+                remedy=f"choose one of {', '.join(sorted(sites))}; one with `each` may be followed "
+                "by @previous or @last",
             )
         if match["which"] == "previous" and plan.each is None:
             raise UserError(

@@ -1,4 +1,4 @@
-"""`mode=verify`: hash every file of the store; what is damaged is put aside and built again."""
+"""`mode=verify`: hash every file of the store, or check one checkpoint, whoever wrote it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,41 @@ from rich.console import Console
 from rich.progress import Progress
 
 from pipeline.config import Config
+from pipeline.registry import Registry
 from pipeline.store import Store
+
+MARKS = {True: "ok", False: "WRONG", None: "not checked"}
 
 
 def verify(config: Config, run_dir: Path) -> int:
-    """Print what is damaged; exit code 1 if anything is, else 0."""
+    """Check the store, or `checkpoint=DIR`; exit code 1 if anything is wrong, else 0."""
     del run_dir
     console = Console(highlight=False)
-    store = Store(config.store)
+    if config.checkpoint is not None:
+        return _checkpoint(config.checkpoint, console)
+    return _store(Store(config.store), console)
+
+
+def _checkpoint(folder: Path, console: Console) -> int:
+    inspect = Registry.load().get("inspector", "checkpoint")
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("checking", total=1.0)
+
+        def told(done: float, what: str) -> None:
+            progress.update(task, completed=done, description=what)
+
+        report = inspect(folder, told)
+    for check in report["checks"]:
+        detail = f": {check['detail']}" if check["detail"] else ""
+        console.print(f"{MARKS[check['ok']]:12}{check['name']}{detail}", markup=False)
+    wrong = sum(check["ok"] is False for check in report["checks"])
+    verdict = f"{wrong} checks failed" if wrong else "nothing wrong was found"
+    console.print(f"{folder}: {verdict}", markup=False)
+    return 1 if wrong else 0
+
+
+def _store(store: Store, console: Console) -> int:
+    """What is damaged is put aside and built again by the next run."""
     seen = 0
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("hashing")

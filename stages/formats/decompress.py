@@ -57,7 +57,7 @@ class Decompressed:
         for prefix in self.schemes:
             name = f"{prefix}.weight"
             specs[name] = TensorSpec(
-                name=name, shape=self._shape(prefix), dtype=dtype_name(self._dtype)
+                name=name, shape=self.shape(prefix), dtype=dtype_name(self._dtype)
             )
         return specs
 
@@ -115,7 +115,8 @@ class Decompressed:
             ) from error
         return weight.to(self._dtype)
 
-    def _shape(self, prefix: str) -> tuple[int, ...]:
+    def shape(self, prefix: str) -> tuple[int, ...]:
+        """The shape of a compressed module's weight; KeyError if it has none of its tensors."""
         specs = self._source.specs()
         if f"{prefix}.weight" in specs:
             return specs[f"{prefix}.weight"].shape

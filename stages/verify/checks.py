@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.errors import UserError
 from pipeline.stage import Task
@@ -12,14 +12,16 @@ from stages.formats.config import unquantized, untied
 from stages.formats.matching import matches_name
 from stages.formats.resolve import Resolved
 from stages.formats.scheme import SchemeGroup
-from stages.verify.layout import expected_parts
-from stages.verify.subject import Subject, subject_of
+from stages.verify.layout import expected_parts, kept_wide
+from stages.verify.plain import check_plain
+from stages.verify.subject import Stored, Subject, subject_of
 from stages.verify.values import check_dense, check_scales, check_weights
 from stages.weights.dtypes import dtype_name
 from stages.weights.safetensors_file import read_header
 
 Check = Callable[[Subject], Iterator[str]]
-INDEX = "model.safetensors.index.json"
+T = TypeVar("T")
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 SHOWN = 4
 NOT_HERE = "loading in vLLM and SGLang: run tests/engines where those are installed"
 
@@ -42,20 +44,21 @@ def verify(task: Task, *, original: bool) -> dict[str, Any]:
         "tied weights": check_tied,
         "small files": check_files,
         "scales": check_scales,
-        "weights": check_weights,
+        "weights": check_plain if subject.plain else check_weights,
     }
     if original:
         todo["unchanged tensors"] = check_dense
     for index, (name, check) in enumerate(todo.items()):
         task.progress(index / len(todo), name)
-        checks.append(_run(name, check, subject))
+        checks.append(checked(name, check, subject))
     skipped = {"unchanged tensors": "verify.original is false"} if not original else {}
     skipped["engines"] = NOT_HERE
     checks += [{"name": name, "ok": None, "detail": why} for name, why in skipped.items()]
     return {"ok": all(check["ok"] is not False for check in checks), "checks": checks}
 
 
-def _run(name: str, check: Check, subject: Subject) -> dict[str, Any]:
+def checked(name: str, check: Callable[[T], Iterator[str]], subject: T) -> dict[str, Any]:
+    """What a check says, as an entry of the report; the first few troubles and how many more."""
     try:
         wrong = list(check(subject))
     except UserError as error:
@@ -64,11 +67,12 @@ def _run(name: str, check: Check, subject: Subject) -> dict[str, Any]:
     return {"name": name, "ok": not wrong, "detail": "; ".join(wrong[:SHOWN]) + more}
 
 
-def check_index(subject: Subject) -> Iterator[str]:
+def check_index(subject: Stored) -> Iterator[str]:
     """The index lists every tensor of every file, in its file, and the right total size."""
     path = subject.folder / INDEX
     if not path.is_file():
-        yield f"there is no {INDEX}"
+        if not (subject.folder / SINGLE).is_file():
+            yield f"there is no {INDEX}"
         return
     index = json.loads(path.read_bytes())
     found: dict[str, str] = {}
@@ -84,8 +88,9 @@ def check_index(subject: Subject) -> Iterator[str]:
         if listed[name] != found[name]:
             yield f"{name} is in {found[name]}, not in {listed[name]}"
     total = sum(spec.bytes for spec in subject.specs.values())
-    if index["metadata"]["total_size"] != total:
-        yield f"total_size is {index['metadata']['total_size']}, the tensors have {total} bytes"
+    stated = (index.get("metadata") or {}).get("total_size", total)
+    if stated != total:
+        yield f"total_size is {stated}, the tensors have {total} bytes"
 
 
 def check_names(subject: Subject) -> Iterator[str]:
@@ -103,7 +108,7 @@ def check_names(subject: Subject) -> Iterator[str]:
         yield f"{name} is missing"
     for name in sorted(subject.specs.keys() - expected):
         yield f"{name} belongs to nothing in the original"
-    chosen = {m["prefix"] for info in subject.layer_info() for m in info["modules"].values()}
+    chosen = set() if subject.plain else subject.chosen()
     for prefix in sorted(chosen ^ subject.quantized.keys()):
         told = "compressed" if prefix in chosen else "left dense"
         yield f"{prefix} was {told}, but the checkpoint says otherwise"
@@ -121,7 +126,11 @@ def check_shapes(subject: Subject) -> Iterator[str]:
             wanted = {f"{prefix}.{own}": value for own, value in parts.items()}
         for own, (shape, dtype) in wanted.items():
             found = subject.specs.get(own)
-            if found is not None and (found.shape, found.dtype) != (shape, dtype):
+            if found is None or (found.shape, found.dtype) == (shape, dtype):
+                continue
+            if found.shape != shape or not kept_wide(
+                own, found.dtype, subject.quantized.get(prefix)
+            ):
                 yield (
                     f"{own} is {found.dtype} {list(found.shape)} instead of {dtype} {list(shape)}"
                 )
@@ -136,9 +145,11 @@ def check_config(subject: Subject) -> Iterator[str]:
         if field != "quantization_config" and subject.settings.get(field) != value:
             yield f"{field} is {subject.settings.get(field)!r} instead of {value!r}"
     if subject.config is None:
-        if subject.quantized or any(info["modules"] for info in subject.layer_info()):
+        if subject.quantized or (subject.chosen() and not subject.plain):
             yield "modules are compressed, but there is no quantization_config"
         return
+    if subject.plain:
+        yield "weights were to be saved dense, but there is a quantization_config"
     if subject.config.quant_method != "compressed-tensors":
         yield f"quant_method is {subject.config.quant_method!r}"
     if str(subject.config.quantization_status.value) != "compressed":

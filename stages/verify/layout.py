@@ -43,6 +43,16 @@ def expected_parts(
     return parts | _inputs(scheme, dtype)
 
 
+def kept_wide(name: str, dtype: str, scheme: QuantizationScheme | None) -> bool:
+    """Whether a tensor is a float32 scale of FP8, which engines hold so whatever the model's dtype.
+
+    A checkpoint converted from one with float32 scales keeps them.
+    """
+    scales = ("weight_scale", "input_scale")
+    wide = dtype == "F32" and name.endswith(scales)
+    return wide and scheme is not None and str(scheme.format) == "float-quantized"
+
+
 def _scale_shape(scheme: QuantizationScheme, rows: int, columns: int) -> tuple[int, ...]:
     weights = scheme.weights
     if weights is None or weights.strategy == "tensor":

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from compressed_tensors.quantization import QuantizationConfig, QuantizationScheme
@@ -23,13 +23,30 @@ from stages.weights.aliased import Aliased
 FOLDER = "checkpoint"
 
 
+class Stored(Protocol):
+    """What is used of a checkpoint where only its own files count."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def saved(self) -> WeightSource: ...
+
+    @property
+    def specs(self) -> Mapping[str, TensorSpec]: ...
+
+    @property
+    def quantized(self) -> Mapping[str, QuantizationScheme]: ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Subject:
     """A checkpoint, the original's tensors, and the layers that it was made of.
 
     `blueprint` and `source` name the tensors as the checkpoint should: `untied` says that the head
     was the embedding in the original and is not any more. `quantized` maps the checkpoint names of
-    modules to the schemes that config.json gives them.
+    modules to the schemes that config.json gives them. `plain`: compressed weights were to be saved
+    dense, with the values that they stand for.
     """
 
     folder: Path
@@ -43,6 +60,7 @@ class Subject:
     quantized: Mapping[str, QuantizationScheme]
     layers: Sequence[Artifact]
     untied: bool
+    plain: bool
 
     @property
     def dtype(self) -> torch.dtype:
@@ -52,6 +70,10 @@ class Subject:
     def dense(self) -> Decompressed:
         """The checkpoint read as the dense model."""
         return Decompressed(self.saved, self.settings["quantization_config"], self.dtype)
+
+    def chosen(self) -> set[str]:
+        """Checkpoint names of the modules whose weights a solver chose."""
+        return {m["prefix"] for info in self.layer_info() for m in info["modules"].values()}
 
     def layer_info(self) -> list[Mapping[str, Any]]:
         """layer.json of every layer."""
@@ -90,4 +112,5 @@ def subject_of(task: Task) -> Subject:
         quantized={} if config is None else {p: scheme_of(p, config) for p in prefixes},
         layers=layers,
         untied=untied,
+        plain=not task.inputs["checkpoint"].meta.get("compressed", True),
     )

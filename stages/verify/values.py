@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
+from compressed_tensors.quantization import QuantizationScheme
 from torch import Tensor
 
 from pipeline.errors import UserError
 from stages.formats.decompress import INPUT_PARTS
 from stages.formats.layer import CHECKSUM
 from stages.formats.pack import checksum, unpack
-from stages.verify.subject import Subject
+from stages.verify.subject import Stored, Subject
 from stages.weights.folder import Layout
 from stages.weights.safetensors_source import SafetensorsSource
 
@@ -21,7 +22,7 @@ TOLERANCE = 1e-12
 SCALES = ("weight_scale", "weight_global_scale", "input_scale", "input_global_scale")
 
 
-def check_scales(subject: Subject) -> Iterator[str]:
+def check_scales(subject: Stored) -> Iterator[str]:
     """Every scale is finite and positive; exponents of MX scales are not the one that says NaN."""
     for prefix in subject.quantized:
         parts = [part for part in SCALES if f"{prefix}.{part}" in subject.specs]
@@ -49,23 +50,28 @@ def check_weights(subject: Subject) -> Iterator[str]:
             prefix = module["prefix"]
             if prefix not in subject.quantized:
                 continue  # the check of names tells it
-            stored = {
-                part: tensor
-                for part, tensor in dense.stored(prefix).items()
-                if part not in INPUT_PARTS
-            }
-            try:
-                weight = unpack(stored, subject.quantized[prefix])
-            except (KeyError, ValueError, RuntimeError, AssertionError) as error:
-                yield f"{prefix} cannot be unpacked: {error}"
+            stored = dense.stored(prefix)
+            weight = unpacked(stored, subject.quantized[prefix])
+            if isinstance(weight, str):
+                yield f"{prefix} cannot be unpacked: {weight}"
                 continue
             found = checksum(weight.float(), subject.quantized[prefix], subject.dtype)
             chosen = sums.read([f"{prefix}.{side}" for side in found])
-            if any(_differs(found[side], chosen[f"{prefix}.{side}"], weight) for side in found):
+            if any(differs(found[side], chosen[f"{prefix}.{side}"], weight) for side in found):
                 yield f"{prefix} unpacks to another weight than the solver chose"
 
 
-def _differs(found: Tensor, chosen: Tensor, weight: Tensor) -> bool:
+def unpacked(stored: Mapping[str, Tensor], scheme: QuantizationScheme) -> Tensor | str:
+    """The weight that a module's tensors stand for, or why compressed-tensors cannot tell."""
+    own = {part: tensor for part, tensor in stored.items() if part not in INPUT_PARTS}
+    try:
+        return unpack(own, scheme)
+    except (KeyError, ValueError, RuntimeError, AssertionError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def differs(found: Tensor, chosen: Tensor, weight: Tensor) -> bool:
+    """Whether sums of what was found are not those of what was chosen, or not finite."""
     if found.shape != chosen.shape or not bool(torch.isfinite(found).all()):
         return True
     allowed = TOLERANCE * float(weight.double().abs().sum())
@@ -75,9 +81,10 @@ def _differs(found: Tensor, chosen: Tensor, weight: Tensor) -> bool:
 def check_dense(subject: Subject) -> Iterator[str]:
     """What neither a solver nor a transform touched has the original's bytes."""
     changed = {name for info in subject.layer_info() for name in info["changed"]}
+    chosen = subject.chosen() if subject.plain else set(subject.quantized)
     for name in subject.specs:
         prefix = name.rpartition(".")[0]
-        if prefix in subject.quantized and not name.endswith(".bias"):
+        if prefix in chosen and not name.endswith(".bias"):
             continue
         if name in changed or name not in subject.original:
             continue
