@@ -16,9 +16,18 @@ if TYPE_CHECKING:
 
     from stages.compress.grid import Quantized
     from stages.compress.state import LayerState
+    from stages.quantized.stored import Stored
 
-OBSERVERS = ("minmax", "mse", "imatrix", "gram", "conditional")
-GRAM_OBSERVERS = frozenset({"imatrix", "gram", "conditional"})
+OBSERVERS = (
+    "minmax",
+    "mse",
+    "imatrix",
+    "nvfp4_expanded_mse",
+    "nvfp4_expanded_imatrix",
+    "gram",
+    "conditional",
+)
+GRAM_OBSERVERS = frozenset({"imatrix", "nvfp4_expanded_imatrix", "gram", "conditional"})
 POLICIES = ("error", "fallback", "skip")
 
 
@@ -44,9 +53,14 @@ class Transform(Modifier):
 
 
 class Solver(Modifier):
-    """Chooses the quantized weight. `on_failure` says what numerical trouble leads to."""
+    """Chooses the quantized weight. `on_failure` says what numerical trouble leads to.
+
+    One that `keeps` takes what the source holds: it is handed `Problem.stored`, one module at a
+    time, and needs no calibration.
+    """
 
     __slots__ = ()
+    keeps: ClassVar[bool] = False
     on_failure: str
 
     @abstractmethod
@@ -60,6 +74,7 @@ class Problem:
 
     H: float32 [in, in] Gram matrix of the inputs, None where the solver asks for none.
     global_scale: float32 [1] for tensor_group formats. dtype: what plain scales are stored in.
+    stored: how the source holds the weight, for a solver that keeps it; None where it is dense.
     """
 
     weight: Tensor
@@ -67,6 +82,7 @@ class Problem:
     args: QuantizationArgs
     global_scale: Tensor | None
     dtype: torch.dtype
+    stored: Stored | None = None
 
 
 def one_of(what: str, value: str, allowed: Sequence[str]) -> None:
@@ -85,6 +101,12 @@ def check_order(modifiers: Sequence[object]) -> None:
     if len(solvers) > 1:
         named = ", ".join(kinds[index] for index in solvers)
         raise UserError(f"there are {len(solvers)} solvers: {named}", remedy="leave one of them")
+    keeper = next((m for m in modifiers if isinstance(m, Solver) and m.keeps), None)
+    if keeper is not None and len(modifiers) > 1:
+        raise UserError(
+            f"modifier {keeper.kind!r} takes over weights that {kinds[0]!r} would rewrite",
+            remedy=f"leave one of them: modifier={keeper.kind}, or a solver that quantizes anew",
+        )
     if solvers and solvers[0] != len(modifiers) - 1:
         raise UserError(
             f"modifier {kinds[-1]!r} comes after the solver {kinds[solvers[0]]!r}, which has "

@@ -25,7 +25,8 @@ Ints = NDArray[np.int64]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _compiled(function: F) -> F:
+def compiled(function: F) -> F:
+    """`function` as machine code that releases the interpreter lock."""
     # an installed package may be read-only: then every process compiles for itself
     jit = numba.njit(
         nogil=True,
@@ -46,8 +47,8 @@ def as_float32(rounding: Rounding) -> tuple[np.float32, np.float32, np.float32, 
     )
 
 
-@_compiled
-def _round(
+@compiled
+def rounded(
     x: np.float32, binade: np.float32, step: np.float32, low: np.float32, high: np.float32
 ) -> np.float32:
     """:func:`stages.compress.grid.round_to` for one float32."""
@@ -57,50 +58,7 @@ def _round(
     return np.float32(np.rint(x / unit) * unit)
 
 
-@_compiled
-def best_scale(
-    x: Floats,
-    scale: Floats,
-    zero: Floats,
-    weight: Floats,
-    start: int,
-    stop: int,
-    best: Ints,
-    binade: np.float32,
-    step: np.float32,
-    low: np.float32,
-    high: np.float32,
-) -> None:
-    """best[p] = argmin_k sum_i weight[p % m, i] * (q_k(x[p, i]) - x[p, i])^2 for start <= p < stop.
-
-    x [p, n], scale and zero [p, k], weight [m, n], best [p].
-    """
-    count = x.shape[1]
-    integers = binade * step == np.float32(1.0)
-    for p in range(start, stop):
-        values, weights = x[p], weight[p % weight.shape[0]]
-        least = np.float32(np.inf)
-        best[p] = 0
-        for k in range(scale.shape[1]):
-            s, z = scale[p, k], zero[p, k]
-            inverse = np.float32(1.0) / s
-            error = np.float32(0.0)
-            if integers:
-                for i in range(count):
-                    code = np.rint(min(max(values[i] * inverse + z, low), high))
-                    e = (code - z) * s - values[i]
-                    error += weights[i] * e * e
-            else:
-                for i in range(count):
-                    code = _round(values[i] * inverse + z, binade, step, low, high)
-                    e = (code - z) * s - values[i]
-                    error += weights[i] * e * e
-            if error < least:
-                least = error
-                best[p] = k
-
-
-@_compiled
+@compiled
 def nearest_plane_block(
     w: Floats,
     carried: Floats,
@@ -134,7 +92,7 @@ def nearest_plane_block(
             zk = zero[group[k], first : first + width]
             for t in range(width):
                 target = (wk[t] + ck[t] * inverse) / sk[t] + zk[t]
-                vk[t] = _round(target, binade, step, low, high) - zk[t]
+                vk[t] = rounded(target, binade, step, low, high) - zk[t]
             for t in range(width):
                 ek[t] = wk[t] - vk[t] * sk[t]
                 ck[t] += ek[t] * diagonal
@@ -144,7 +102,7 @@ def nearest_plane_block(
                     cj[t] += m * ek[t]
 
 
-@_compiled
+@compiled
 def descend_block(
     code: Floats,
     gradient: Floats,
@@ -205,7 +163,7 @@ def descend_block(
                     d = np.float32(0.0)
                     if lower[t] > np.float32(0.0):
                         wanted = (sg[t] + upper[t] / lower[t]) * multiplier
-                        new = _round(wanted, scale_binade, scale_step, scale_low, scale_high)
+                        new = rounded(wanted, scale_binade, scale_step, scale_low, scale_high)
                         d = new / multiplier - sg[t]
                         if d * (d * lower[t] - np.float32(2.0) * upper[t]) >= np.float32(0.0):
                             d = np.float32(0.0)
@@ -224,7 +182,7 @@ def descend_block(
                     vk, rk = code[k, first : first + width], gradient[k, first : first + width]
                     for t in range(width):
                         target = vk[t] + rk[t] * inverse / sg[t] + zg[t]
-                        new = _round(target, binade, step, low, high) - zg[t]
+                        new = rounded(target, binade, step, low, high) - zg[t]
                         delta[t] = (new - vk[t]) * sg[t]
                         vk[t] = new
                     for j in range(columns):

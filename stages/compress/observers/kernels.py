@@ -1,0 +1,137 @@
+"""The loops of the scale search, compiled for a CPU.
+
+For one scale and n values the error of a candidate is sum_i weight_i |q(x_i) - x_i|^norm. Neither
+kernel is parallel: the caller runs one tile of scales per thread.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stages.compress.solvers.kernels import Floats, Ints, compiled, rounded
+
+
+@compiled
+def _power(x: np.float32, exponent: np.float32) -> np.float32:
+    """x**exponent for finite x >= 0, to some 1e-6 relative, in plain arithmetic (vectorises).
+
+    2**(exponent * log2(x)): the exponent's bits, and polynomials through Chebyshev points for
+    log2(1 + f) and 2**f on [0, 1). Results beyond 2**-126 and
+    2**127 come out as those, and 0 as 2**(-127 * exponent) or 2**-126.
+    """
+    bits = np.float32(x).view(np.int32)
+    power = np.float32((bits >> 23) - 127)
+    f = np.int32((bits & 0x7FFFFF) | 0x3F800000).view(np.float32) - np.float32(1.0)
+    log = np.float32(-0.008665699511766434)
+    log = log * f + np.float32(0.04943336918950081)
+    log = log * f - np.float32(0.13314692676067352)
+    log = log * f + np.float32(0.2380419820547104)
+    log = log * f - np.float32(0.34542933106422424)
+    log = log * f + np.float32(0.47817644476890564)
+    log = log * f - np.float32(0.7210957407951355)
+    log = log * f + np.float32(1.442685842514038)
+    log = log * f + np.float32(5.642244005343855e-08)
+    y = min(max((power + log) * exponent, np.float32(-126.0)), np.float32(127.0))
+    whole = np.floor(y)
+    g = y - whole
+    two = np.float32(0.00021865784947294742)
+    two = two * g + np.float32(0.0012391331838443875)
+    two = two * g + np.float32(0.009684186428785324)
+    two = two * g + np.float32(0.055480629205703735)
+    two = two * g + np.float32(0.24023045599460602)
+    two = two * g + np.float32(0.6931469440460205)
+    two = two * g + np.float32(1.0)
+    return np.float32(two * np.int32((np.int32(whole) + 127) << 23).view(np.float32))
+
+
+@compiled
+def _error(
+    x: Floats,
+    weight: Floats,
+    s: np.float32,
+    z: np.float32,
+    norm: np.float32,
+    binade: np.float32,
+    step: np.float32,
+    low: np.float32,
+    high: np.float32,
+) -> np.float32:
+    """sum_i weight[i] * |(round(x[i] / s + z) - z) * s - x[i]|^norm."""
+    inverse = np.float32(1.0) / s
+    total = np.float32(0.0)
+    integers = binade * step == np.float32(1.0)
+    if norm == np.float32(2.0):
+        if integers:
+            for i in range(len(x)):
+                code = np.rint(min(max(x[i] * inverse + z, low), high))
+                e = (code - z) * s - x[i]
+                total += weight[i] * e * e
+        else:
+            for i in range(len(x)):
+                code = rounded(x[i] * inverse + z, binade, step, low, high)
+                e = (code - z) * s - x[i]
+                total += weight[i] * e * e
+    elif integers:
+        for i in range(len(x)):
+            code = np.rint(min(max(x[i] * inverse + z, low), high))
+            total += weight[i] * _power(abs((code - z) * s - x[i]), norm)
+    else:
+        for i in range(len(x)):
+            code = rounded(x[i] * inverse + z, binade, step, low, high)
+            total += weight[i] * _power(abs((code - z) * s - x[i]), norm)
+    return total
+
+
+@compiled
+def best_scale(
+    x: Floats,
+    scale: Floats,
+    zero: Floats,
+    weight: Floats,
+    start: int,
+    stop: int,
+    best: Ints,
+    norm: np.float32,
+    binade: np.float32,
+    step: np.float32,
+    low: np.float32,
+    high: np.float32,
+) -> None:
+    """best[p] = argmin_k of the error of candidate k for start <= p < stop; ties go to the first.
+
+    x [p, n], scale and zero [p, k], weight [m, n] of which scale p uses row p % m, best [p].
+    """
+    for p in range(start, stop):
+        weights = weight[p % weight.shape[0]]
+        least = np.float32(np.inf)
+        best[p] = 0
+        for k in range(scale.shape[1]):
+            s, z = scale[p, k], zero[p, k]
+            error = _error(x[p], weights, s, z, norm, binade, step, low, high)
+            if error < least:
+                least = error
+                best[p] = k
+
+
+@compiled
+def chunk_errors(
+    x: Floats,
+    scale: Floats,
+    zero: Floats,
+    weight: Floats,
+    start: int,
+    stop: int,
+    errors: Floats,
+    norm: np.float32,
+    binade: np.float32,
+    step: np.float32,
+    low: np.float32,
+    high: np.float32,
+) -> None:
+    """errors[c, k] of candidate k on chunk c, start <= c < stop, where all share one scale.
+
+    x and weight [c, n], scale and zero [k].
+    """
+    for c in range(start, stop):
+        for k in range(len(scale)):
+            errors[c, k] = _error(x[c], weight[c], scale[k], zero[k], norm, binade, step, low, high)
