@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from stages.compress.grid import QParams
 from stages.compress.observers import minmax, searched
@@ -12,7 +13,7 @@ from stages.compress.observers import minmax, searched
 # observer's own options by name.
 Observe = Callable[..., QParams]
 
-WIDER = {"expand": 1.8, "maxshrink": 1 - 0.8 / 1.8, "grid": 200, "norm": 2.4}
+WIDER: dict[str, Any] = {"expand": 1.8, "maxshrink": 1 - 0.8 / 1.8, "grid": 200, "norm": 2.4}
 """From 1.8 times the range down to it: E2M1 has uneven steps, so many groups fit better there."""
 
 OBSERVERS: dict[str, Observe] = {
