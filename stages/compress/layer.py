@@ -11,10 +11,13 @@ from compressed_tensors.quantization import QuantizationScheme
 from torch import Tensor
 
 from pipeline.errors import StageFailed
+from stages.compress.direct import parts_of, solve_direct
+from stages.compress.keeping import kept_inputs
 from stages.compress.modifiers.base import Modifier, Solver, Transform
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.scales import global_scales, input_params, partners
 from stages.compress.solvers.errors import NumericalError
+from stages.compress.solvers.direct import Direct
 from stages.compress.solving import Solved, solve_layer
 from stages.compress.state import LayerState
 from stages.formats.convert import to_compressed_tensors
@@ -75,6 +78,10 @@ def compress_layer(
     scales = global_scales(layer, work.schemes)
     total, dead = max(1, len(work.schemes)), dict[str, int]()
     todo = {name: work.schemes[name] for name in work.schemes if name not in work.skipped}
+    for name, made in solve_direct(layer, solver, todo, device):
+        work.put_direct(name, made, solver.kind)
+        del todo[name]
+        progress(min(1.0, len(work.result.modules) / total), f"{solver.kind} {name}")
     for solved in solve_layer(layer, solver, todo, scales, device=device):
         work.take(solved, scales)
         if solved.dead:
@@ -111,6 +118,9 @@ class _Work:
         """Calibrated parameters of every module's input, where its format has them."""
         for name, scheme in self.schemes.items():
             try:
+                if self.solver.keeps:
+                    self.inputs[name] = kept_inputs(self.layer, name, scheme.input_activations)
+                    continue
                 self.inputs[name] = input_params(
                     self.layer.statistics,
                     self.groups[name],
@@ -174,7 +184,7 @@ class _Work:
         name, quantized = solved.module, solved.quantized
         if name in self.skipped or quantized is None:
             return
-        scheme, spec = self.schemes[name], self.spec(name)
+        scheme = self.schemes[name]
         weight = quantized.weight.cpu()
         packed = pack(
             weight if quantized.original is None else quantized.original.cpu(),
@@ -184,17 +194,45 @@ class _Work:
             inputs=self.inputs[name],
             scheme=scheme,
         )
+        sums = checksum(weight, scheme, self.layer.dtype)
+        self.record(name, packed, sums, solved.relative_error, solver, fallback)
+
+    def put_direct(self, name: str, made: Direct, solver: str) -> None:
+        """Take a module that came packed, together with the parameters of its input."""
+        scheme, spec, inputs = self.schemes[name], self.spec(name), self.inputs[name]
+        packed = parts_of(made, (spec.out_features, spec.in_features), scheme)
+        given = {
+            "input_scale": inputs.scale,
+            "input_zero_point": inputs.zero_point,
+            "input_global_scale": inputs.global_scale,
+        }
+        packed |= {part: tensor for part, tensor in given.items() if tensor is not None}
+        sums = {"rows": made.rows, "columns": made.columns}
+        self.record(name, packed, sums, made.relative_error, solver)
+
+    def record(
+        self,
+        name: str,
+        packed: Mapping[str, Tensor],
+        sums: Mapping[str, Tensor],
+        relative_error: float | None,
+        solver: str,
+        fallback: str | None = None,
+    ) -> None:
+        """Put a packed module into the result."""
+        scheme, spec = self.schemes[name], self.spec(name)
         for part, tensor in packed.items():
             self.result.tensors[f"{spec.prefix}.{part}"] = tensor
-        for side, sums in checksum(weight, scheme, self.layer.dtype).items():
-            self.result.checksums[f"{spec.prefix}.{side}"] = sums
-        bits = 8 * sum(tensor.nbytes for tensor in packed.values()) / weight.numel()
+        for side, values in sums.items():
+            self.result.checksums[f"{spec.prefix}.{side}"] = values
+        elements = spec.out_features * spec.in_features
+        bits = 8 * sum(tensor.nbytes for tensor in packed.values()) / elements
         self.result.modules[name] = {
             "prefix": spec.prefix,
             "format": str(scheme.format),
             "scheme": label(self.layer.resolved[name].scheme),
             "solver": solver,
-            "relative_error": solved.relative_error,
+            "relative_error": relative_error,
             "bits": bits,
             "fallback": fallback,
         }
@@ -213,10 +251,11 @@ class _Work:
         """The result, with all dense tensors of the layer under their checkpoint names."""
         result, stored = self.result, self.layer.subgraph.tensors
         for name in list(self.layer.tensors):
-            tensor = self.layer.tensors.pop(name)
             module, _, part = name.rpartition(".")
             if part == "weight" and module in result.modules:
+                del self.layer.tensors[name]
                 continue
+            tensor = self.layer.tensors.pop(name)
             dense = tensor.to(self.layer.dtype) if module in self.skipped else tensor
             result.tensors[stored[name]] = dense.contiguous()
             if name in self.layer.changed:

@@ -38,6 +38,7 @@ def run(config: CompressConfig, solvers: tuple[Modifier, ...], task: Task) -> No
             statistics=Statistics(found, config.numerics.device),
             resolved={end.name: resolved[end.name]},
             dtype=getattr(torch, blueprint.dtype),
+            source=source,
         )
         one = compress_layer(
             layer,

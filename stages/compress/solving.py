@@ -10,6 +10,7 @@ from compressed_tensors.quantization import QuantizationScheme
 from torch import Tensor
 
 from stages.compress.grid import ROW_STRATEGIES, Quantized
+from stages.compress.keeping import stored_of
 from stages.compress.modifiers.base import Problem, Solver
 from stages.compress.scales import gram_of
 from stages.compress.solvers.error import relative_error
@@ -46,23 +47,27 @@ def solve_layer(
 
     The error of a module is measured in the Gram metric where the solver uses it.
     """
-    for batch in batches(layer, schemes, global_scales):
+    for batch in batches(layer, solver, schemes, global_scales):
         yield from _solve(layer, solver, batch, schemes, global_scales, device)
 
 
 def batches(
     layer: LayerState,
+    solver: Solver,
     schemes: Mapping[str, QuantizationScheme],
     global_scales: Mapping[str, Tensor],
 ) -> list[list[str]]:
-    """Modules that may be stacked: same input, format and global scale, no scale across rows."""
+    """Modules that may be stacked: same input, format and global scale, no scale across rows.
+
+    A solver that keeps what is there gets every module alone.
+    """
     found: dict[object, list[list[str]]] = {}
     for name, scheme in schemes.items():
         args = scheme.weights
         if args is None:
             continue
         weight = layer.tensors[f"{name}.weight"]
-        shared = args.strategy in ROW_STRATEGIES
+        shared = args.strategy in ROW_STRATEGIES and not solver.keeps
         scale = float(global_scales[name]) if name in global_scales else None
         key = (layer.statistics.leader(name), args.model_dump_json(), scale, weight.dtype)
         stacks = found.setdefault(key if shared else name, [[]])
@@ -85,7 +90,11 @@ def _solve(
     args = schemes[first].weights
     if args is None:
         raise ValueError(f"{first} has no weight format")
-    weights = [layer.tensors[f"{name}.weight"].to(device) for name in names]
+    stored = stored_of(layer, first) if solver.keeps else None
+    if stored is None:
+        weights = [layer.tensors[f"{name}.weight"].to(device) for name in names]
+    else:
+        weights = [stored.weight()]  # before it was rounded to the model's dtype
     try:
         needs_gram = "gram" in solver.statistics()
         problem = Problem(
@@ -94,6 +103,7 @@ def _solve(
             args=args,
             global_scale=global_scales[first].to(device) if first in global_scales else None,
             dtype=layer.dtype,
+            stored=stored,
         )
         whole = _checked(solver.solve(problem), first)
     except NumericalError as error:

@@ -57,6 +57,8 @@ class Compress(Stage):
         self._blueprint: Blueprint | None = None
 
     def demands(self) -> dict[str, tuple[str, ...]]:
+        if self._keeper is not None:
+            return {"statistics": ()}
         needed: set[str] = set()
         groups = [group for _, group in self.config.scheme.ordered()]
         modifiers: tuple[Modifier, ...] = self.config.modifiers
@@ -76,17 +78,28 @@ class Compress(Stage):
             return Survey(problems=(lack,))
         found = resolve(self.config.scheme, blueprint)
         self._blueprint, self._resolution = blueprint, found
+        problems = found.problems
+        keeper = self._keeper
+        if keeper is not None and not problems and keeper.on_failure == "error":
+            from stages.compress.keepable import unkeepable
+
+            problems = tuple(unkeepable(site, blueprint, found))
         return Survey(
             facts=blueprint,
-            problems=found.problems,
+            problems=problems,
             warnings=found.warnings,
             estimates={
                 layer.name: self._estimate(layer, found, blueprint.dtype)
                 for layer in blueprint.layers
             }
-            if not found.problems
+            if not problems
             else {},
         )
+
+    @property
+    def _keeper(self) -> Solver | None:
+        """The solver that takes over what the source is quantized to, if that is asked for."""
+        return next((m for m in self.config.modifiers if isinstance(m, Solver) and m.keeps), None)
 
     def _lack(self, site: Site, blueprint: Blueprint) -> UserError | None:
         """What is wrong where statistics are wanted that nobody can gather."""

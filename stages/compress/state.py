@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from stages.compress.lazy import LazyTensors
 from stages.compress.statistics import Statistics
 from stages.formats.resolve import Resolved
 from stages.model.blueprint import Subgraph
+from stages.weights import WeightSource
 
 
 @dataclass(kw_only=True, slots=True)
@@ -18,14 +21,21 @@ class LayerState:
 
     Tensors stay in the dtype of the checkpoint until a transform rewrites them: then those that
     will be quantized are float32. `changed` names them. `dtype` is the model's.
+    `source` is where they were read from, for a solver that keeps what it finds there.
     """
 
     subgraph: Subgraph
-    tensors: dict[str, Tensor]
+    tensors: MutableMapping[str, Tensor]
     statistics: Statistics
     resolved: dict[str, Resolved]
     dtype: torch.dtype
+    source: WeightSource | None = None
     changed: set[str] = field(default_factory=set)
+
+    def peek(self, name: str) -> Tensor:
+        """A tensor for one look: where tensors are read when asked for, it is not kept."""
+        tensors = self.tensors
+        return tensors.peek(name) if isinstance(tensors, LazyTensors) else tensors[name]
 
     def rewrite(self, name: str, value: Tensor) -> None:
         """Put `value` in place of the tensor `name`, in float32 if it is yet to be quantized."""

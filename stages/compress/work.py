@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from pipeline.key import canonical
 from pipeline.stage import Artifact, Draft, Task
 from stages.compress.layer import Compressed, compress_layer
+from stages.compress.lazy import LazyTensors
 from stages.compress.modifiers.base import Modifier, Solver
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.stage import STATISTICS
@@ -20,7 +21,6 @@ from stages.compress.statistics import Statistics
 from stages.formats.layer import CHECKSUM, LAYER, SHARD
 from stages.formats.resolve import resolve
 from stages.model.blueprint import Blueprint
-from stages.model.tensors import layer_tensors
 from stages.weights import open_source
 
 if TYPE_CHECKING:
@@ -35,12 +35,14 @@ def run(config: CompressConfig, task: Task) -> None:
     resolved = resolve(config.scheme, blueprint).checked()
     mine = {linear.name for linear in subgraph.linears}
     task.progress(0.0, "reading weights")
+    source = open_source(task.inputs["source"])
     layer = LayerState(
         subgraph=subgraph,
-        tensors=layer_tensors(subgraph, open_source(task.inputs["source"])),
+        tensors=LazyTensors(subgraph.tensors, source),
         statistics=Statistics(statistics_of(task.inputs), config.numerics.device),
         resolved={name: found for name, found in resolved.items() if name in mine},
         dtype=getattr(torch, blueprint.dtype),
+        source=source,
     )
     made = compress_layer(
         layer,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import compressed_tensors
@@ -77,7 +77,19 @@ def unquantized(
             prefix, _, part = stored.rpartition(".")
             if part == "weight" and is_router(prefix) and prefix not in known:
                 names.append(prefix)
-    return names
+    return [*names, *_carried(blueprint)]
+
+
+def _carried(blueprint: Blueprint) -> Iterator[str]:
+    """Modules that no part of the model claims (extra prediction layers), which stay dense.
+
+    Engines that do have them build them with the same config, so it must name them.
+    """
+    for stored in blueprint.carried:
+        prefix, _, part = stored.rpartition(".")
+        leaf = prefix.rpartition(".")[2]
+        if part == "weight" and "norm" not in leaf and "embed" not in leaf:
+            yield prefix
 
 
 def _ambiguous(

@@ -66,7 +66,7 @@ class CompressedSource(QuantizedSource):
             yield Module(
                 prefix=prefix,
                 shape=(shape[0], shape[1]),
-                grid=_grid(scheme.weights),
+                grid=numbers_of(scheme.weights),
                 parts=tuple(parts),
             )
 
@@ -107,7 +107,7 @@ class CompressedSource(QuantizedSource):
         return InputParams(**{p.removeprefix("input_"): read[f"{prefix}.{p}"] for p in there})
 
 
-def _grid(args: QuantizationArgs) -> QArgs:
+def numbers_of(args: QuantizationArgs) -> QArgs:
     """What of compressed-tensors' arguments says which numbers a weight may be."""
     plain = args.model_dump(mode="json")
     kept = ("num_bits", "type", "symmetric", "strategy", "block_structure")

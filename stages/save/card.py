@@ -14,7 +14,11 @@ WORST = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Card:
-    """What a model card tells. `rows` and `fallbacks` are those of result.json."""
+    """What a model card tells. `rows` and `fallbacks` are those of result.json.
+
+    `source_format` is how the original was stored quantized, None where it was dense; `dense` is
+    the dtype of weights that are not stored compressed.
+    """
 
     name: str | None
     architecture: str
@@ -24,6 +28,8 @@ class Card:
     rows: Sequence[Mapping[str, Any]]
     fallbacks: Sequence[Mapping[str, Any]]
     recipe: str
+    source_format: str | None = None
+    dense: str | None = None
 
 
 def model_card(card: Card) -> str:
@@ -33,14 +39,13 @@ def model_card(card: Card) -> str:
     front = {
         **({"license": card.license} if card.license else {}),
         "library_name": "transformers",
-        "tags": ["compressed-tensors", "presswork"],
+        "tags": ["presswork"] if card.dense else ["compressed-tensors", "presswork"],
     }
     lines = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {card.name or f'{card.architecture}, {main}'}",
-        "A compressed-tensors checkpoint made by presswork. vLLM, SGLang and transformers load "
-        "it like any other model folder.",
-        _sizes(card.size),
+        _what(card),
+        _sizes(card),
         _table(["format", "modules"], [[name, str(count)] for name, count in formats.items()]),
         *_worst(card.rows),
         *_fallbacks(card.fallbacks),
@@ -50,11 +55,29 @@ def model_card(card: Card) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def _sizes(size: Mapping[str, Any]) -> str:
-    before, after = size["original_bytes"], size["compressed_bytes"]
-    rows = [
-        ["original", f"{before / 1e6:.1f} MB"],
-        ["compressed", f"{after / 1e6:.1f} MB"],
+def _what(card: Card) -> str:
+    if card.dense is None:
+        return (
+            "A compressed-tensors checkpoint made by presswork. vLLM, SGLang and transformers load "
+            "it like any other model folder."
+        )
+    return (
+        f"Plain {card.dense} weights, each rounded to a value of the format below "
+        "(save.compressed=false): as large as a dense model, for any tool that knows nothing of "
+        "quantization. Inputs of modules are not quantized when this folder is run."
+    )
+
+
+def _sizes(card: Card) -> str:
+    size = card.size
+    rows = [["original", f"{size['original_bytes'] / 1e6:.1f} MB"]]
+    if card.source_format is not None:
+        rows = [
+            ["original, dense", rows[0][1]],
+            [f"original, stored as {card.source_format}", f"{size['source_bytes'] / 1e6:.1f} MB"],
+        ]
+    rows += [
+        ["dense" if card.dense else "compressed", f"{size['compressed_bytes'] / 1e6:.1f} MB"],
         ["bits per weight, embeddings included", f"{size['bits_per_weight']:.2f}"],
     ]
     return _table(["", "size"], rows)

@@ -13,11 +13,21 @@ from safetensors.torch import save_file
 
 from stages.formats.layer import SHARD
 from stages.weights import TensorSpec, WeightSource
-from stages.weights.safetensors_file import read_header
+from stages.weights.folder import Layout
+from stages.weights.safetensors_source import SafetensorsSource
 
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 1 << 29
-"""Tensors outside the layers are written in files of about this size: one file is in memory."""
+"""Files that are not linked are about this large at most: one of them is in memory."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """One file to write: these tensors of a source. `file` has just these and can be linked."""
+
+    source: WeightSource
+    specs: Sequence[TensorSpec]
+    file: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,31 +42,50 @@ class Written:
         return sum(spec.bytes for specs in self.files.values() for spec in specs)
 
 
-def write_shards(
-    folder: Path,
-    layers: Sequence[Path],
-    outside: Sequence[TensorSpec],
-    source: WeightSource,
-    progress: Callable[[float, str], None],
-) -> Written:
-    """Link the shards in `layers` (folders), write the `outside` tensors, and an index.
+def parts_of(
+    specs: Iterable[TensorSpec], source: WeightSource, limit: int | None = None
+) -> Iterator[Part]:
+    """Files for some tensors of a source, each of `limit` bytes at most, or of one tensor."""
+    most = SHARD_BYTES if limit is None else min(limit, SHARD_BYTES)
+    part: list[TensorSpec] = []
+    for spec in specs:
+        if part and sum(other.bytes for other in part) + spec.bytes > most:
+            yield Part(source=source, specs=part)
+            part = []
+        part.append(spec)
+    if part:
+        yield Part(source=source, specs=part)
 
-    The files are called as transformers calls them; the dense ones come first. Memory holds one
-    dense file of about SHARD_BYTES, or one larger tensor.
+
+def shard_parts(layer: Path, limit: int | None = None) -> Iterator[Part]:
+    """The files for a compressed layer in a folder: its shard itself, if that is within `limit`."""
+    path = layer / SHARD
+    source = SafetensorsSource(Layout(where=str(path), files={SHARD: path}, tensors=None))
+    specs = list(source.specs().values())
+    if limit is None or len(specs) < 2 or sum(spec.bytes for spec in specs) <= limit:
+        yield Part(source=source, specs=specs, file=path)
+    else:
+        yield from parts_of(specs, source, limit)
+
+
+def write_shards(
+    folder: Path, parts: Sequence[Part], progress: Callable[[float, str], None]
+) -> Written:
+    """Write or link every part, in order, and an index; named as transformers names them.
+
+    Memory holds one file that is not linked.
     """
-    parts = list(_parts(outside))
-    total = len(parts) + len(layers)
-    names = [f"model-{number:05d}-of-{total:05d}.safetensors" for number in range(1, total + 1)]
+    total = len(parts)
     files: dict[str, Sequence[TensorSpec]] = {}
-    for name, part in zip(names, parts, strict=False):
+    for number, part in enumerate(parts, start=1):
+        name = f"model-{number:05d}-of-{total:05d}.safetensors"
         progress(len(files) / total, name)
-        tensors = source.read([spec.name for spec in part])
-        save_file(tensors, folder / name, metadata={"format": "pt"})
-        files[name] = part
-    for name, layer in zip(names[len(parts) :], layers, strict=True):
-        progress(len(files) / total, name)
-        link(layer / SHARD, folder / name)
-        files[name] = [place.spec for place in read_header(folder / name).places.values()]
+        if part.file is not None:
+            link(part.file, folder / name)
+        else:
+            tensors = part.source.read([spec.name for spec in part.specs])
+            save_file(tensors, folder / name, metadata={"format": "pt"})
+        files[name] = part.specs
     written = Written(files=files)
     _write_index(folder, written)
     return written
@@ -68,17 +97,6 @@ def link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def _parts(specs: Iterable[TensorSpec]) -> Iterator[list[TensorSpec]]:
-    part: list[TensorSpec] = []
-    for spec in specs:
-        if part and sum(other.bytes for other in part) + spec.bytes > SHARD_BYTES:
-            yield part
-            part = []
-        part.append(spec)
-    if part:
-        yield part
 
 
 def _write_index(folder: Path, written: Written) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pipeline.errors import UserError
 from pipeline.graph import Estimate
 from pipeline.stage import Site, Stage, Survey, Task
 from stages.formats.resolve import resolve
@@ -16,9 +17,22 @@ SECONDS = 2.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SaveOptions:
-    """`name` is what the model card calls the model; null: its architecture and format."""
+    """`name` is what the model card calls the model; null: its architecture and format.
+
+    `compressed` false writes dense weights with the values that compression chose. No file is
+    larger than `max_shard_bytes`, unless by one tensor; null: a file for each layer.
+    """
 
     name: str | None = None
+    compressed: bool = True
+    max_shard_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_shard_bytes is not None and self.max_shard_bytes < 1:
+            raise UserError(
+                f"save.max_shard_bytes is {self.max_shard_bytes}",
+                remedy="give 1 or more, such as 5_000_000_000; null for a file for each layer",
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +47,7 @@ class Save(Stage):
     """Output `out`: the folder `checkpoint/`, its layer shards hard links to those of compress."""
 
     kind = "save"
-    version = 1
+    version = 2
     libraries = ("compressed-tensors",)
     Config = SaveConfig
     config: SaveConfig
@@ -62,6 +76,8 @@ class Save(Stage):
                 size *= length
             elements += size
         size = elements * DTYPE_BYTES[blueprint.dtype]
+        if not self.config.save.compressed:
+            size += sum(layer.bytes for layer in blueprint.layers)
         estimate = Estimate(bytes=size, memory=700_000_000 + size, seconds=SECONDS)
         return Survey(facts=blueprint, estimates={None: estimate})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from pipeline.errors import StageFailed
 from pipeline.key import canonical
 from pipeline.stage import Artifact, Task
 from stages.formats.config import quantization_config, untied
-from stages.formats.layer import LAYER
+from stages.formats.layer import LAYER, CompressedLayer
 from stages.formats.resolve import Resolved, resolve
 from stages.model.blueprint import Blueprint
 from stages.quantized.catalog import INTERNAL
 from stages.save.card import Card, model_card
-from stages.save.shards import write_shards
+from stages.save.shards import Part, parts_of, shard_parts, write_shards
 from stages.save.stage import SaveConfig
 from stages.weights import open_source
 from stages.weights.aliased import Aliased
@@ -43,11 +43,12 @@ def save(config: SaveConfig, task: Task) -> None:
     folder.mkdir()
     quantized = {f"{end.prefix}.weight" for end in form.ends() if end.name in resolved}
     dense = [specs[name] for name in outside_names(form) if name not in quantized]
-    written = write_shards(folder, [a.path for a in layers], dense, source, task.progress)
+    parts = [*parts_of(dense, source, config.save.max_shard_bytes), *layer_parts(config, layers)]
+    written = write_shards(folder, parts, task.progress)
     copy_small(origin.path / SMALL, folder)
     settings = dict(json.loads((origin.path / SMALL / CONFIG).read_bytes()))
     settings.pop("quantization_config", None)
-    if resolved:
+    if resolved and config.save.compressed:
         settings["quantization_config"] = quantization_config(resolved, form)
     if form.tied != blueprint.tied:
         settings = untied(settings)
@@ -64,18 +65,34 @@ def save(config: SaveConfig, task: Task) -> None:
         "bits_per_weight": 8 * written.bytes / weights,
         "original_bits_per_weight": 8 * sum(spec.bytes for spec in original) / weights,
     }
+    if "stored_bytes" in origin.meta:
+        size["source_bytes"] = origin.meta["stored_bytes"]
     card = Card(
         name=config.save.name,
         architecture=blueprint.architecture,
         identity=str(origin.meta.get("identity", "")),
         license=origin.meta.get("license"),
         size=size,
+        source_format=origin.meta.get("quantized"),
+        dense=None if config.save.compressed else blueprint.dtype,
         rows=[row for layer in layers for row in layer.meta["result"]["layers"]],
         fallbacks=[entry for layer in layers for entry in layer.meta["result"]["fallbacks"]],
         recipe=text,
     )
     (folder / "README.md").write_text(model_card(card), encoding="utf-8")
     draft.meta["result"] = {"size": size}
+    draft.meta["compressed"] = config.save.compressed
+
+
+def layer_parts(config: SaveConfig, layers: Sequence[Artifact]) -> Iterator[Part]:
+    """The files of the layers: as they are stored, or what they mean as dense weights."""
+    limit = config.save.max_shard_bytes
+    for layer in layers:
+        if config.save.compressed:
+            yield from shard_parts(layer.path, limit)
+        else:
+            weights = CompressedLayer(layer).weights
+            yield from parts_of(weights.specs().values(), weights, limit)
 
 
 def layers_of(task: Task, blueprint: Blueprint) -> list[Artifact]:

