@@ -16,8 +16,8 @@ from stages.compress.keeping import kept_inputs
 from stages.compress.modifiers.base import Modifier, Solver, Transform
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.scales import global_scales, input_params, partners
-from stages.compress.solvers.errors import NumericalError
 from stages.compress.solvers.direct import Direct
+from stages.compress.solvers.errors import NumericalError
 from stages.compress.solving import Solved, solve_layer
 from stages.compress.state import LayerState
 from stages.formats.convert import to_compressed_tensors
@@ -78,7 +78,7 @@ def compress_layer(
     scales = global_scales(layer, work.schemes)
     total, dead = max(1, len(work.schemes)), dict[str, int]()
     todo = {name: work.schemes[name] for name in work.schemes if name not in work.skipped}
-    for name, made in solve_direct(layer, solver, todo, device):
+    for name, made in solve_direct(layer, solver, dict(todo), device):
         work.put_direct(name, made, solver.kind)
         del todo[name]
         progress(min(1.0, len(work.result.modules) / total), f"{solver.kind} {name}")

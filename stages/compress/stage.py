@@ -45,7 +45,7 @@ class Compress(Stage):
     """Output `weights`: shard.safetensors, layer.json and checksum.safetensors of one layer."""
 
     kind = "compress"
-    version = 2
+    version = 3
     Config = CompressConfig
     outputs = ("weights",)
     libraries = ("torch", "compressed-tensors", "numba")

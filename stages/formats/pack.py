@@ -10,6 +10,8 @@ from compressed_tensors.compressors import BaseCompressor
 from compressed_tensors.quantization import QuantizationScheme
 from torch import Tensor
 
+from stages.formats.sums import bit_sums
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputParams:
@@ -73,10 +75,5 @@ def compressor(scheme: QuantizationScheme) -> type[BaseCompressor]:
 
 
 def checksum(weight: Tensor, scheme: QuantizationScheme, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Sums of a chosen weight [out, in] by row and column, float64, as it will be unpacked.
-
-    The weight is rounded to the dtype that readers unpack to, so that the sums of what they read
-    agree to float64's precision and not just to the dtype's.
-    """
-    rounded = weight.to(unpacked_dtype(scheme, dtype)).double()
-    return {"rows": rounded.sum(dim=1), "columns": rounded.sum(dim=0)}
+    """`bit_sums` of a chosen weight [out, in] as it will be unpacked: in the readers' dtype."""
+    return bit_sums(weight.to(unpacked_dtype(scheme, dtype)))

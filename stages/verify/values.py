@@ -9,24 +9,27 @@ from compressed_tensors.quantization import QuantizationScheme
 from torch import Tensor
 
 from pipeline.errors import UserError
+from stages.formats.cache import STATES
 from stages.formats.decompress import INPUT_PARTS
 from stages.formats.layer import CHECKSUM
-from stages.formats.pack import checksum, unpack
+from stages.formats.pack import unpack
+from stages.formats.stored import stored_sums
 from stages.verify.subject import Stored, Subject
+from stages.weights import WeightSource
 from stages.weights.folder import Layout
 from stages.weights.safetensors_source import SafetensorsSource
 
-TOLERANCE = 1e-12
-"""Of the sum of all magnitudes: the sums are of equal numbers, only their order may differ."""
-
 SCALES = ("weight_scale", "weight_global_scale", "input_scale", "input_global_scale")
+STATE_SCALES = {f"{state}_{part}" for state in STATES for part in ("scale", "global_scale")}
 
 
 def check_scales(subject: Stored) -> Iterator[str]:
     """Every scale is finite and positive; exponents of MX scales are not the one that says NaN."""
-    for prefix in subject.quantized:
-        parts = [part for part in SCALES if f"{prefix}.{part}" in subject.specs]
-        for name, scale in subject.saved.read([f"{prefix}.{part}" for part in parts]).items():
+    wanted = [[f"{prefix}.{part}" for part in SCALES] for prefix in subject.quantized]
+    states = [name for name in subject.specs if name.rpartition(".")[2] in STATE_SCALES]
+    for names in (*wanted, states):
+        there = [name for name in names if name in subject.specs]
+        for name, scale in subject.saved.read(there).items():
             if scale.dtype == torch.uint8:
                 if bool((scale == 255).any()):
                     yield f"{name} has an exponent that means NaN"
@@ -50,15 +53,23 @@ def check_weights(subject: Subject) -> Iterator[str]:
             prefix = module["prefix"]
             if prefix not in subject.quantized:
                 continue  # the check of names tells it
-            stored = dense.stored(prefix)
-            weight = unpacked(stored, subject.quantized[prefix])
-            if isinstance(weight, str):
-                yield f"{prefix} cannot be unpacked: {weight}"
-                continue
-            found = checksum(weight.float(), subject.quantized[prefix], subject.dtype)
-            chosen = sums.read([f"{prefix}.{side}" for side in found])
-            if any(differs(found[side], chosen[f"{prefix}.{side}"], weight) for side in found):
-                yield f"{prefix} unpacks to another weight than the solver chose"
+            wrong = _wrong(dense.stored(prefix), subject.quantized[prefix], sums, prefix)
+            if wrong is not None:
+                yield wrong
+
+
+def _wrong(
+    stored: Mapping[str, Tensor], scheme: QuantizationScheme, sums: WeightSource, prefix: str
+) -> str | None:
+    own = {part: tensor for part, tensor in stored.items() if part not in INPUT_PARTS}
+    try:
+        found = stored_sums(own, scheme)
+    except (KeyError, ValueError, RuntimeError, AssertionError) as error:
+        return f"{prefix} cannot be unpacked: {type(error).__name__}: {error}"
+    chosen = sums.read([f"{prefix}.{side}" for side in found])
+    if any(differs(found[side], chosen[f"{prefix}.{side}"]) for side in found):
+        return f"{prefix} unpacks to another weight than the solver chose"
+    return None
 
 
 def unpacked(stored: Mapping[str, Tensor], scheme: QuantizationScheme) -> Tensor | str:
@@ -70,12 +81,9 @@ def unpacked(stored: Mapping[str, Tensor], scheme: QuantizationScheme) -> Tensor
         return f"{type(error).__name__}: {error}"
 
 
-def differs(found: Tensor, chosen: Tensor, weight: Tensor) -> bool:
-    """Whether sums of what was found are not those of what was chosen, or not finite."""
-    if found.shape != chosen.shape or not bool(torch.isfinite(found).all()):
-        return True
-    allowed = TOLERANCE * float(weight.double().abs().sum())
-    return bool((found - chosen).abs().max() > allowed)
+def differs(found: Tensor, chosen: Tensor) -> bool:
+    """Whether sums of what was found are not those of what was chosen."""
+    return not torch.equal(found, chosen)
 
 
 def check_dense(subject: Subject) -> Iterator[str]:

@@ -87,7 +87,7 @@ def test_a_survey_finds_problems_or_says_what_it_costs() -> None:
 
 
 def test_the_key_of_a_layer_knows_only_its_own_modules() -> None:
-    site: Any = SimpleNamespace(facts={"model": blueprint()})
+    site: Any = SimpleNamespace(facts={"model": blueprint(), "statistics": None})
 
     def keys(*groups: SchemeGroup) -> list[str]:
         scheme = SchemeConfig(weights=G16, groups={str(i): g for i, g in enumerate(groups)})
