@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from stages.weights.safetensors_source import SafetensorsSource
 from stages.weights.source import TensorSpec, WeightSource
 
 HEX = frozenset("0123456789abcdef")
+CODES = ("F8_", "F4", "U8", "I8")
+PACKED = (".qweight", ".weight_packed", ".weight_scale_inv")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +69,8 @@ def look_into(path: Path, *, code: bool) -> Folder:
             tensors = source_of(layout, config, told[1]).specs()
         except UserError as error:
             problems.append(error)
+    if told is None:
+        problems.extend(undeclared(path, tensors or {}))
     return Folder(
         path=path,
         layout=layout,
@@ -78,6 +82,19 @@ def look_into(path: Path, *, code: bool) -> Folder:
         quantized_by=told[0] if told else None,
         problems=tuple(problems),
     )
+
+
+def undeclared(path: Path, tensors: Mapping[str, TensorSpec]) -> Iterator[UserError]:
+    """Weights that are codes although no file says what they mean: reading them would be wrong."""
+    for name, spec in tensors.items():
+        codes = spec.dtype.startswith(CODES) and name.endswith(".weight")
+        if codes or name.endswith(PACKED):
+            yield UserError(
+                f"{name} of {path} is stored quantized ({spec.dtype}), but config.json has no "
+                "quantization_config",
+                remedy="put it there, at the top level, as the writer of the model meant it",
+            )
+            return
 
 
 def source_of(

@@ -203,3 +203,32 @@ def test_numbers_that_differ_from_the_models_own_are_warned_about(hub: Hub, load
 def test_what_is_no_repository_is_refused(id: str) -> None:
     with pytest.raises(UserError, match=r"model\.id"):
         HubModel(id=id)
+
+
+QUANTIZED = {"quant_method": "fp8", "activation_scheme": "dynamic"}
+
+
+def test_how_a_quantized_model_is_read_is_part_of_its_key(hub: Hub, load) -> None:
+    hub.files["config.json"] = json.dumps(CONFIG | {"quantization_config": QUANTIZED}).encode()
+    made = stage()
+    assert not made.survey(View()).problems
+    key = made.semantics(None)
+    assert isinstance(key, dict) and "fp8" in str(key["reading"])
+    result, _ = load(made)
+    assert result.meta["quantized"] == "fp8"
+
+
+@pytest.mark.parametrize("side", [True, False])
+def test_a_quantization_that_is_found_after_the_download_is_refused(
+    hub: Hub, load, side: bool
+) -> None:
+    if side:
+        said = {"quantization": {"quant_algo": "FP8", "exclude_modules": []}}
+        hub.files["hf_quant_config.json"] = json.dumps(said).encode()
+        made = stage(revision=COMMIT)
+    else:
+        hub.files["config.json"] = json.dumps(CONFIG | {"quantization_config": QUANTIZED}).encode()
+        made = stage(revision=COMMIT, config=CONFIG)
+    made.survey(View())
+    with pytest.raises(UserError, match=r"stored quantized.*model.config does not"):
+        load(made)

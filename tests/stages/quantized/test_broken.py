@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,3 +110,17 @@ def test_a_part_of_a_module_name_is_not_the_module(tmp_path: Path, tiny_llama: P
     quantize(tiny_llama, tmp_path / "q", KINDS["awq"])
     edit(tmp_path / "q", config=lambda config: config.update(modules_to_not_convert=["gate"]))
     assert "model.layers.0.mlp.gate_proj.weight" in reading(tmp_path / "q").specs()
+
+
+@pytest.mark.parametrize("kind", ["gptq", "fp8_block", "modelopt_nvfp4"])
+def test_codes_without_a_word_about_them_are_refused(
+    tmp_path: Path, tiny_llama: Path, kind: str
+) -> None:
+    quantize(tiny_llama, tmp_path / "q", KINDS[kind])
+    path = tmp_path / "q" / "config.json"
+    config = json.loads(path.read_text())
+    del config["quantization_config"]
+    path.write_text(json.dumps(config))
+    (problem,) = LocalModel(path=str(tmp_path / "q")).look(mode="plan").problems
+    with pytest.raises(UserError, match=r"is stored quantized .*but config.json has no"):
+        raise problem

@@ -269,3 +269,18 @@ def test_what_does_not_fit_is_rounded_if_asked_for(
     assert [entry["module"] for entry in result["fallbacks"]] == [Q]
     other = ["scheme.ignore=[lm_head,re:.*layers.1.self_attn.q_proj]"]
     assert keep(tmp_path, some_text, "w4a16", SMALL, *other)["verify"]["ok"] is True
+
+
+def test_from_disk_to_disk_the_model_needs_no_class(
+    tmp_path: Path, tiny_llama: Path, some_text: Path
+) -> None:
+    meant = quantize(tiny_llama, tmp_path / "q", KINDS["awq"])
+    config = tmp_path / "q" / "config.json"
+    config.write_text(
+        config.read_text().replace('"model_type": "llama"', '"model_type": "unknown"')
+    )
+    result = keep(tmp_path, some_text, "w4a16_asym", SMALL, "graph=data_free")
+    assert result["verify"]["ok"] is True
+    found = meanings(tmp_path / "run" / "checkpoint")
+    assert all(torch.equal(found[name], meant[f"{name}.weight"]) for name in found)
+    assert len(found) == 14

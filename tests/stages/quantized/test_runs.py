@@ -53,7 +53,7 @@ def test_a_quantized_model_is_calibrated_and_solved_again(
     assert job.run("run", "modifier=gptq", "scheme=w4a16")["verify"]["ok"] is True
 
 
-@pytest.mark.parametrize("scheme", ["w4a16_asym", "mxfp4", "fp8"])
+@pytest.mark.parametrize("scheme", ["w4a16_asym", "mxfp4", "mixed"])
 def test_what_was_written_here_is_compressed_again(
     tmp_path: Path, tiny_llama: Path, some_text: Path, scheme: str
 ) -> None:
@@ -63,6 +63,7 @@ def test_what_was_written_here_is_compressed_again(
     again = job_of(tmp_path, tmp_path / "first" / "checkpoint", some_text)
     result = again.run("second", "modifier=rtn", "scheme=fp8_block")
     assert result["verify"]["ok"] is True
+    assert len(result["layers"]) == 7 * LAYERS
     assert "fp8" in result["layers"][0]["scheme"].lower()
 
 
