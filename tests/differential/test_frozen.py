@@ -18,6 +18,7 @@ from stages.compress.state import LayerState
 from stages.compress.statistics import Statistics
 from stages.formats.resolve import resolve
 from stages.formats.scheme import SchemeConfig
+from stages.model.blueprint import Blueprint
 from stages.model.tensors import layer_tensors
 from tests.differential.cases import CASES, Case
 from tests.differential.frozen import digests, read
@@ -28,12 +29,14 @@ FROZEN = [(family, name) for family, found in read().items() for name in found]
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tiny]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Blueprint, Folder]]:
+    """Blueprint and weights of each family."""
     made = {}
     for family in FAMILIES:
         folder = write_model(tmp_path_factory.mktemp(family), family)
         config = json.loads((folder / "config.json").read_text())
-        made[family] = Tiny(path=folder, source=Folder(folder), config=config)
+        model = Tiny(path=folder, source=Folder(folder), config=config)
+        made[family] = model.blueprint(), model.source
     return made
 
 
@@ -47,16 +50,15 @@ def scheme_of(case: Case) -> SchemeConfig:
     return dataclasses.replace(scheme, input_activations=None) if case.data else scheme
 
 
-def rounded(model: Tiny, scheme: SchemeConfig) -> dict[str, Tensor]:
+def rounded(blueprint: Blueprint, source: Folder, scheme: SchemeConfig) -> dict[str, Tensor]:
     """All tensors of the compressed layers by name."""
-    blueprint = model.blueprint()
     resolved = resolve(scheme, blueprint).checked()
     found: dict[str, Tensor] = {}
     for subgraph in blueprint.layers:
         names = {linear.name for linear in subgraph.linears}
         state = LayerState(
             subgraph=subgraph,
-            tensors=layer_tensors(subgraph, model.source),  # type: ignore[arg-type]  # a fake
+            tensors=layer_tensors(subgraph, source),  # type: ignore[arg-type]  # a fake
             statistics=Statistics({}, "cpu"),
             resolved={name: made for name, made in resolved.items() if name in names},
             dtype=torch.bfloat16,
@@ -77,7 +79,7 @@ def test_presets_and_more_are_frozen_for_both_families() -> None:
 
 @pytest.mark.parametrize(("family", "name"), FROZEN)
 def test_the_bytes_are_those_of_llm_compressor(
-    family: str, name: str, models: dict[str, Tiny]
+    family: str, name: str, models: dict[str, tuple[Blueprint, Folder]]
 ) -> None:
-    found = digests(rounded(models[family], scheme_of(CASES[name])))
+    found = digests(rounded(*models[family], scheme_of(CASES[name])))
     assert found == read()[family][name]
