@@ -74,20 +74,19 @@ class AwqSource(QuantizedSource):
     def decode(self, module: Module, parts: Mapping[str, Tensor]) -> Stored:
         from stages.quantized.stored import Stored
 
-        zeros = _unpacked(parts["qzeros"]).T.contiguous() if self.zero_point else None
+        zeros = _codes(parts["qzeros"]) if self.zero_point else None
         return Stored(
             grid=module.grid,
-            codes=_unpacked(parts["qweight"]).T.contiguous(),
+            codes=_codes(parts["qweight"]),
             scale=parts["scales"].T.contiguous(),
             zero_point=zeros,
         )
 
 
-def _unpacked(words: Tensor) -> Tensor:
-    """int8 [rows, 8 * words], eight less than the unsigned codes of int32 [rows, words]."""
-    import torch
-    from compressed_tensors.compressors.pack_quantized.helpers import unpack_from_int32
+def _codes(words: Tensor) -> Tensor:
+    """int8 [8 * words, n], eight less than the unsigned codes of int32 [n, words]."""
+    from stages.quantized.bits import unpacked
 
-    rows, width = words.shape
-    codes: Tensor = unpack_from_int32(words, BITS, torch.Size((rows, PER_WORD * width)))
-    return codes.reshape(rows, width, PER_WORD)[:, :, list(PLACES)].reshape(rows, -1)
+    count = PER_WORD * words.shape[1]
+    codes = unpacked(words.T, BITS, count).reshape(-1, PER_WORD, words.shape[0])
+    return codes[:, list(PLACES)].reshape(count, -1)

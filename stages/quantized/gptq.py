@@ -75,16 +75,14 @@ class GptqSource(QuantizedSource):
 
     def decode(self, module: Module, parts: Mapping[str, Tensor]) -> Stored:
         import torch
-        from compressed_tensors.compressors.pack_quantized.helpers import unpack_from_int32
 
+        from stages.quantized.bits import unpacked
         from stages.quantized.stored import Stored
 
         rows, columns = module.shape
         groups = parts["scales"].shape[0]
-        codes = unpack_from_int32(
-            parts["qweight"], self.bits, torch.Size((columns, rows)), packed_dim=0
-        )
-        zeros = unpack_from_int32(parts["qzeros"], self.bits, torch.Size((groups, rows)))
+        codes = unpacked(parts["qweight"], self.bits, columns)
+        zeros = unpacked(parts["qzeros"].T, self.bits, rows)
         # the minus one wraps within the bits, as the original kernels have it
         half = 1 << (self.bits - 1)
         zeros = ((zeros.int() + half + self.offset) % (2 * half) - half).to(torch.int8)
@@ -97,7 +95,7 @@ class GptqSource(QuantizedSource):
             grid=module.grid,
             codes=codes.T.contiguous(),
             scale=parts["scales"].T.contiguous(),
-            zero_point=None if self.symmetric else zeros.T.contiguous(),
+            zero_point=None if self.symmetric else zeros,
             columns=self._columns(module, groups, parts.get("g_idx")),
         )
 
