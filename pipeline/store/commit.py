@@ -18,17 +18,23 @@ from pipeline.store.draft import StoredDraft, seal_draft
 from pipeline.store.layout import Layout
 from pipeline.store.manifest import read
 from pipeline.store.reading import Warn, fetch
-from pipeline.store.seals import Stamp, write_seal
+from pipeline.store.seals import Digests, Stamp, write_seal
 
 ATTEMPTS = 5
 WORKERS = 8
 OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)
 
 
-def commit(layout: Layout, drafts: Collection[StoredDraft], warn: Warn) -> None:
-    """Make every draft an artifact. Nothing is renamed before all are on the disk."""
+def commit(
+    layout: Layout, drafts: Collection[StoredDraft], warn: Warn, known: Digests | None = None
+) -> None:
+    """Make every draft an artifact. Nothing is renamed before all are on the disk.
+
+    `known` has digests of sealed files, and takes those of the new ones.
+    """
+    known = {} if known is None else known
     with ThreadPoolExecutor(WORKERS) as pool:
-        stamps = [seal_draft(draft, pool) for draft in drafts]
+        stamps = [seal_draft(draft, pool, known) for draft in drafts]
     for draft, marks in zip(drafts, stamps, strict=True):
         place(layout, draft, marks, warn)
 

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from pipeline.key import Json
 from pipeline.store.disk import folders, sync, walk
 from pipeline.store.layout import MANIFEST
 from pipeline.store.manifest import FileRecord, inside, render
-from pipeline.store.seals import Stamp, sha256, stamp
+from pipeline.store.seals import Digests, Stamp, sha256, stamp
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,14 +54,25 @@ class StoredDraft:
         return f"{self.record.get('node', self.key[:12])}.{self.output}"
 
 
-def seal_draft(draft: StoredDraft, pool: Executor) -> dict[str, Stamp]:
+def seal_draft(draft: StoredDraft, pool: Executor, known: Digests) -> dict[str, Stamp]:
     """Make a draft's folder final: read-only files, all on the disk, the manifest written last.
 
+    `known` has digests of files that are sealed already: a hard link to one is not read again.
     Returns the stamps of its files. Raises StageFailed for links and for a file that takes the
     manifest's name.
     """
     names = sorted(files_of(draft))
-    sealed = dict(zip(names, pool.map(seal_file, [draft.path / n for n in names]), strict=True))
+    paths = [draft.path / name for name in names]
+    marks = list(pool.map(freeze, paths))
+    syncing = [pool.submit(sync, path) for path in paths]  # the disk writes while cores hash
+    hashes = list(pool.map(partial(digest_of, known=known), paths, marks))
+    for future in syncing:
+        future.result()
+    sealed = {
+        name: (FileRecord(size=mark[0], sha256=sha), mark)
+        for name, mark, sha in zip(names, marks, hashes, strict=True)
+    }
+    known.update((mark, record.sha256) for record, mark in sealed.values())
     try:
         body = {**draft.record, "key": draft.key, "output": draft.output, "meta": draft.meta}
         text = render(body, {name: record for name, (record, _) in sealed.items()})
@@ -83,15 +95,19 @@ def files_of(draft: StoredDraft) -> Iterable[str]:
         yield name
 
 
-def seal_file(path: Path) -> tuple[FileRecord, Stamp]:
+def freeze(path: Path) -> Stamp:
+    """Make a file read-only and this draft's own, or a link to one that is; returns its stamp."""
     status = path.stat()
     if status.st_nlink > 1 and status.st_mode & 0o222:
         # A writable file with a second name is somebody else's: keep a copy, leave theirs alone.
         unshare(path)
     path.chmod(stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH)
-    sync(path)
-    mark = stamp(path.stat())
-    return FileRecord(size=mark[0], sha256=sha256(path)), mark
+    return stamp(path.stat())
+
+
+def digest_of(path: Path, mark: Stamp, known: Digests) -> str:
+    """The sha256 of a file: of a link to a sealed one (same size, mtime and inode) it is known."""
+    return known.get(mark) or sha256(path)
 
 
 def unshare(path: Path) -> None:

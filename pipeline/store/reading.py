@@ -8,16 +8,19 @@ from collections.abc import Callable
 from pipeline.store.artifact import StoredArtifact
 from pipeline.store.layout import Layout
 from pipeline.store.manifest import Corrupt, read
-from pipeline.store.seals import inspect, read_seal, write_seal
+from pipeline.store.seals import Digests, inspect, read_seal, write_seal
 
 Warn = Callable[[str], None]
 
 
-def fetch(layout: Layout, key: str, *, rehash: bool, warn: Warn) -> StoredArtifact | None:
+def fetch(
+    layout: Layout, key: str, *, rehash: bool, warn: Warn, digests: Digests | None = None
+) -> StoredArtifact | None:
     """The artifact of `key`, or None if there is none or it is damaged (then it is put aside).
 
     Reads only the manifest and the files' stats; files whose stat changed since their bytes were
-    last known are hashed, with `rehash` all are.
+    last known are hashed, with `rehash` all are. `digests` takes
+    those of the files.
     """
     folder = layout.entry(key)
     try:
@@ -33,6 +36,8 @@ def fetch(layout: Layout, key: str, *, rehash: bool, warn: Warn) -> StoredArtifa
         return None
     if stamps != known:
         write_seal(layout, key, stamps)
+    if digests is not None:
+        digests.update((stamps[name], record.sha256) for name, record in manifest.files.items())
     return StoredArtifact(key=key, path=folder, manifest=manifest)
 
 

@@ -20,6 +20,8 @@ from pipeline.store.layout import Layout
 from pipeline.store.manifest import Corrupt, FileRecord
 
 Stamp = tuple[int, int, int]
+Digests = dict[Stamp, str]
+"""sha256 of files whose bytes this process wrote or trusts, by their stamp."""
 
 
 def stamp(status: os.stat_result) -> Stamp:

@@ -28,6 +28,7 @@ from pipeline.store.leases import Lease, lease
 from pipeline.store.locks import file_lock, lock_path, taken
 from pipeline.store.reading import Warn, fetch
 from pipeline.store.removal import bury, bury_unheld
+from pipeline.store.seals import Digests
 from pipeline.store.sweep import sweep_tmp
 from pipeline.store.trouble import Place, explained
 
@@ -46,6 +47,7 @@ class Store:
         self.layout = Layout(root=Path(config.dir).expanduser().absolute())
         self.place = Place(root=self.layout.root)
         self.warn = warn
+        self.digests: Digests = {}
         prepare(self.layout)
 
     @property
@@ -60,7 +62,7 @@ class Store:
         `quarantine/` with a warning, so that it is built again.
         """
         with explained(self.place):
-            return fetch(self.layout, key, rehash=rehash, warn=self.warn)
+            return fetch(self.layout, key, rehash=rehash, warn=self.warn, digests=self.digests)
 
     def has(self, key: str) -> bool:
         """Whether `get` would find it."""
@@ -88,7 +90,7 @@ class Store:
             for each in drafts.values():
                 each.record.setdefault("seconds", round(time.monotonic() - began, 3))
                 each.record["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-            commit(self.layout, list(drafts.values()), self.warn)
+            commit(self.layout, list(drafts.values()), self.warn, self.digests)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

@@ -22,6 +22,7 @@ from stages.formats.layer import CHECKSUM, LAYER, SHARD
 from stages.formats.resolve import resolve
 from stages.model.blueprint import Blueprint
 from stages.weights import open_source
+from stages.weights.writer import write_tensors
 
 if TYPE_CHECKING:
     from stages.compress.stage import CompressConfig
@@ -86,7 +87,7 @@ def statistics_of(inputs: Mapping[str, Artifact]) -> dict[str, Artifact]:
 def write(draft: Draft, made: Compressed, dtype: str) -> None:
     """Write a compressed layer as `stages.formats.layer` reads it."""
     # in a fixed order: the same layer gives the same bytes
-    save_file(dict(sorted(made.tensors.items())), draft.path / SHARD, metadata={"format": "pt"})
+    write_tensors(draft.path / SHARD, made.tensors)
     save_file(dict(sorted(made.checksums.items())), draft.path / CHECKSUM)
     draft.write_json(
         LAYER,

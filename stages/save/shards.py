@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from stages.formats.layer import SHARD
 from stages.weights import TensorSpec, WeightSource
 from stages.weights.folder import Layout
 from stages.weights.safetensors_source import SafetensorsSource
+from stages.weights.writer import copy_tensors
 
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 1 << 29
@@ -59,8 +58,12 @@ def parts_of(
 
 def shard_parts(layer: Path, limit: int | None = None) -> Iterator[Part]:
     """The files for a compressed layer in a folder: its shard itself, if that is within `limit`."""
-    path = layer / SHARD
-    source = SafetensorsSource(Layout(where=str(path), files={SHARD: path}, tensors=None))
+    yield from file_parts(layer / SHARD, limit)
+
+
+def file_parts(path: Path, limit: int | None = None) -> Iterator[Part]:
+    """The files for what is in one file: itself, if that is within `limit`."""
+    source = SafetensorsSource(Layout(where=str(path), files={path.name: path}, tensors=None))
     specs = list(source.specs().values())
     if limit is None or len(specs) < 2 or sum(spec.bytes for spec in specs) <= limit:
         yield Part(source=source, specs=specs, file=path)
@@ -83,8 +86,7 @@ def write_shards(
         if part.file is not None:
             link(part.file, folder / name)
         else:
-            tensors = part.source.read([spec.name for spec in part.specs])
-            save_file(tensors, folder / name, metadata={"format": "pt"})
+            copy_tensors(folder / name, part.specs, part.source)
         files[name] = part.specs
     written = Written(files=files)
     _write_index(folder, written)

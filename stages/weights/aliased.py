@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stages.weights.source import TensorSpec, WeightSource
+from stages.weights.writer import pieces
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +27,10 @@ class Aliased:
         specs = dict(self._source.specs())
         more = {new: replace(specs[old], name=new) for new, old in self._aliases.items()}
         return specs | more
+
+    def pieces(self, name: str) -> Iterator[memoryview]:
+        """The bytes of a tensor in order, each piece good until the next one is asked for."""
+        return pieces(self._source, self._aliases.get(name, name))
 
     def read(self, names: Iterable[str], *, device: str = "cpu") -> dict[str, Tensor]:
         wanted = list(names)

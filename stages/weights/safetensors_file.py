@@ -7,7 +7,7 @@ into fresh memory, because tensors that it hands out keep the whole file mapped.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -75,6 +75,24 @@ def read_tensors(header: Header, names: Iterable[str], *, device: str) -> dict[s
     except OSError as error:
         raise UserError(f"{header.path} cannot be read: {error.strerror or error}") from error
     return {place.spec.name: found[place.spec.name] for place in wanted}
+
+
+def read_pieces(header: Header, name: str, size: int) -> Iterator[memoryview]:
+    """The bytes of one tensor, `size` at a time, in a buffer that is used again."""
+    place = header.places[name]
+    buffer = memoryview(bytearray(min(size, place.length)))
+    try:
+        with open(header.path, "rb", buffering=0) as file:
+            file.seek(place.start)
+            left = place.length
+            while left:
+                count = file.readinto(buffer[: min(size, left)])
+                if not count:
+                    raise UserError(f"{file.name} ends inside {name!r}", remedy=REMEDY)
+                yield buffer[:count]
+                left -= count
+    except OSError as error:
+        raise UserError(f"{header.path} cannot be read: {error.strerror or error}") from error
 
 
 def _sizes(path: Path) -> tuple[int, int]:

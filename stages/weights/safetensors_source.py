@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from stages.weights.folder import Layout, read_headers
-from stages.weights.safetensors_file import Header, read_header, read_tensors
+from stages.weights.safetensors_file import Header, read_header, read_pieces, read_tensors
 from stages.weights.source import TensorSpec, no_such_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+PIECE = 1 << 23
 
 
 class SafetensorsSource:
@@ -47,6 +50,13 @@ class SafetensorsSource:
                     raise no_such_tensor(name, header.places, str(header.path))
             found.update(read_tensors(header, here, device=device))
         return {name: found[name] for name in wanted}
+
+    def pieces(self, name: str) -> Iterator[memoryview]:
+        """The bytes of a tensor in order, each piece good until the next one is asked for."""
+        header = self._header(self._file_of(name))
+        if name not in header.places:
+            raise no_such_tensor(name, header.places, str(header.path))
+        return read_pieces(header, name, PIECE)
 
     def _file_of(self, name: str) -> str:
         if self.layout.tensors is None:
