@@ -14,7 +14,7 @@ from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.formats.pack import unpack
+from stages.formats.pack import checksum, unpack
 from stages.formats.sums import bit_sums, code_sums, unpack_rows
 
 SAMPLED = 64
@@ -24,15 +24,18 @@ BYTES = ("float-quantized", "naive-quantized", "int-quantized")
 PACKED = "pack-quantized"
 
 
-def stored_sums(stored: Mapping[str, Tensor], scheme: QuantizationScheme) -> dict[str, Tensor]:
+def stored_sums(
+    stored: Mapping[str, Tensor], scheme: QuantizationScheme, dtype: torch.dtype
+) -> dict[str, Tensor]:
     """`bit_sums` of the weight that a module's stored tensors (by local name) stand for.
 
+    It is rounded to what readers unpack to for a model of `dtype`: scales may be wider than that.
     Raises KeyError or ValueError where the tensors do not fit the format, or where it and
     compressed-tensors do not read them alike.
     """
     args = scheme.weights
-    if args is None or not _plain(stored, scheme, args):
-        return bit_sums(unpack(stored, scheme))
+    if args is None or dtype != torch.bfloat16 or not _plain(stored, scheme, args):
+        return checksum(unpack(stored, scheme), scheme, dtype)
     codes, table = _codes(stored, args)
     rows, columns = codes.shape
     height, width = _spans(args, rows, columns)
