@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import torch
 from compressed_tensors.quantization import QuantizationScheme
 from torch import Tensor
@@ -18,6 +21,10 @@ from stages.verify.subject import Stored, Subject
 from stages.weights import WeightSource
 from stages.weights.folder import Layout
 from stages.weights.safetensors_source import SafetensorsSource
+from stages.weights.writer import pieces
+
+WORKERS = min(4, os.cpu_count() or 1)
+"""Weights that are read at once: reading and summing happen outside the interpreter's lock."""
 
 SCALES = ("weight_scale", "weight_global_scale", "input_scale", "input_global_scale")
 STATE_SCALES = {f"{state}_{part}" for state in STATES for part in ("scale", "global_scale")}
@@ -45,17 +52,20 @@ def check_weights(subject: Subject) -> Iterator[str]:
     """compressed-tensors unpacks every module to the weight that the solver chose."""
     if subject.config is None:
         return
-    dense = subject.dense()
+    dense, todo = subject.dense(), []
     for layer, info in zip(subject.layers, subject.layer_info(), strict=True):
         path = layer.file(CHECKSUM)
         sums = SafetensorsSource(Layout(where=str(path), files={CHECKSUM: path}, tensors=None))
         for module in info["modules"].values():
-            prefix = module["prefix"]
-            if prefix not in subject.quantized:
-                continue  # the check of names tells it
-            wrong = _wrong(dense.stored(prefix), subject, sums, prefix)
-            if wrong is not None:
-                yield wrong
+            if module["prefix"] in subject.quantized:  # the check of names tells of others
+                todo.append((module["prefix"], sums))
+
+    def look(item: tuple[str, WeightSource]) -> str | None:
+        prefix, sums = item
+        return _wrong(dense.stored(prefix), subject, sums, prefix)
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        yield from (wrong for wrong in pool.map(look, todo) if wrong is not None)
 
 
 def _wrong(
@@ -97,16 +107,31 @@ def check_dense(subject: Subject) -> Iterator[str]:
         if name in changed or name not in subject.original:
             continue
         try:
-            mine = subject.saved.read([name])[name]
+            if not _same(subject, name):
+                yield f"{name} differs from the original"
         except UserError as error:
             yield str(error)
-            continue
-        theirs = subject.source.read([name])[name]
-        same = mine.shape == theirs.shape and mine.dtype == theirs.dtype
-        if not same or not torch.equal(_bytes(mine), _bytes(theirs)):
-            yield f"{name} differs from the original"
 
 
-def _bytes(tensor: Tensor) -> Tensor:
-    """Its bytes: NaN equals itself, and no dtype is too exotic to compare."""
-    return tensor.contiguous().flatten().view(torch.uint8)
+def _same(subject: Subject, name: str) -> bool:
+    """Whether a tensor's bytes are the original's: NaN equals itself, in any dtype."""
+    mine, theirs = subject.specs[name], subject.original[name]
+    if (mine.shape, mine.dtype) != (theirs.shape, theirs.dtype):
+        return False
+    return equal_bytes(pieces(subject.saved, name), pieces(subject.source, name))
+
+
+def equal_bytes(one: Iterator[memoryview], other: Iterator[memoryview]) -> bool:
+    """Whether two sequences of bytes are equal, however each is cut into pieces."""
+    mine, theirs = memoryview(b""), memoryview(b"")
+    while True:
+        mine = mine if len(mine) else next(one, mine)
+        theirs = theirs if len(theirs) else next(other, theirs)
+        count = min(len(mine), len(theirs))
+        if count == 0:
+            return len(mine) == len(theirs)
+        if not np.array_equal(
+            np.frombuffer(mine[:count], np.uint8), np.frombuffer(theirs[:count], np.uint8)
+        ):
+            return False
+        mine, theirs = mine[count:], theirs[count:]
