@@ -24,10 +24,11 @@ _INPUT = re.compile(r"^(?P<site>\w+)(?:@(?P<which>previous|last))?$")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Expanded:
-    """A graph, and what its stages warned about while it was made."""
+    """A graph, what its stages warned about while it was made, and what they note for a plan."""
 
     graph: Graph
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +56,7 @@ class _Expansion:
     nodes: dict[str, tuple[Node, ...]] = field(default_factory=dict)
     problems: list[UserError] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, name: str) -> None:
         """Survey a site and make its nodes, unless something before it already failed."""
@@ -70,6 +72,7 @@ class _Expansion:
             self.problems.append(error)
             return
         self.warnings.extend(survey.warnings)
+        self.notes.extend(survey.notes)
         if survey.problems:
             self.problems.extend(survey.problems)
             return
@@ -214,7 +217,11 @@ def expand(
         for output in node.outputs
     ]
     nodes = [node for made in state.nodes.values() for node in made]
-    return Expanded(graph=Graph.of(nodes, targets), warnings=tuple(state.warnings))
+    return Expanded(
+        graph=Graph.of(nodes, targets),
+        warnings=tuple(state.warnings),
+        notes=tuple(state.notes),
+    )
 
 
 def _sources(plan: SitePlan, sites: Mapping[str, SitePlan]) -> dict[str, _Source]:

@@ -81,13 +81,15 @@ class Survey:
 
     `members` names the subgraphs that other sites may be expanded over (`each:`); `facts` is any
     value that stages fed by this one understand; `problems` are mistakes in the config, all of
-    them; `estimates` are by member (None: the site's single node).
+    them; `notes` are what a plan should say and a run need not; `estimates` are by member (None:
+    the site's single node).
     """
 
     members: tuple[str, ...] = ()
     facts: Any = None
     problems: tuple[UserError, ...] = ()
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     estimates: Mapping[str | None, Estimate] = field(default_factory=dict)
 
 

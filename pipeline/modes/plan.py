@@ -45,6 +45,8 @@ def plan(config: Config, run_dir: Path) -> int:
     console.print(table)
     for text in expanded.warnings:
         console.print(f"warning: {text}", markup=False)
+    for text in expanded.notes:
+        console.print(f"note: {text}", markup=False)
     total = totals(planned)
     console.print(
         f"{total['build']:.0f} nodes to run, {total['reused']:.0f} cached. Estimates: "

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from pipeline.key import Json, canonical
 from pipeline.stage import Site, Stage, Survey, Task
-from stages.calibrate.config import LayerConfig
+from stages.calibrate.cache import CacheConfig
 from stages.calibrate.estimate import estimates
 
 ACTIVATIONS = "activations"
@@ -15,7 +16,8 @@ ACTIVATIONS = "activations"
 class Propagate(Stage):
     """Runs the layer with its decompressed weights, and with its inputs quantized.
 
-    How they are quantized is said by the compressed layer itself.
+    How they are quantized is said by the compressed layer itself; how its attention states are,
+    by the input `cache`.
 
     Output `activations`: a file of hidden states [b, T, hidden] for each batch.
     """
@@ -23,11 +25,12 @@ class Propagate(Stage):
     kind: ClassVar[str] = "propagate"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "compressed-tensors")
-    Config: ClassVar[type] = LayerConfig
+    Config: ClassVar[type] = CacheConfig
     outputs: ClassVar[tuple[str, ...]] = (ACTIVATIONS,)
 
     def demands(self) -> Mapping[str, tuple[str, ...]]:
-        return {ACTIVATIONS: (ACTIVATIONS,), "weights": ("weights",)}
+        scales = ("scales",) if self.config.scheme.states() else ()
+        return {ACTIVATIONS: (ACTIVATIONS,), "weights": ("weights",), "cache": scales}
 
     def transient(self) -> frozenset[str]:
         return frozenset({ACTIVATIONS})
@@ -35,9 +38,16 @@ class Propagate(Stage):
     def survey(self, site: Site) -> Survey:
         return Survey(estimates=estimates(site, self.config.calibrate.batch_size, grams=False))
 
+    def semantics(self, member: str | None) -> Json:
+        """What the scheme says is in the inputs."""
+        del member
+        config = self.config
+        return {"calibrate": canonical(config.calibrate), "numerics": canonical(config.numerics)}
+
     def run(self, task: Task) -> None:
         self.config.numerics.apply()
         from stages.calibrate.layer import filled, place_of, run_layer
+        from stages.calibrate.states import rounded_states
         from stages.formats.activations import simulated_inputs
         from stages.formats.layer import CompressedLayer
 
@@ -46,5 +56,6 @@ class Propagate(Stage):
         with (
             filled(place, layer.weights),
             simulated_inputs(place.skeleton.model, layer.input_rules()),
+            rounded_states(place, self.config.scheme, task.inputs.get("cache")),
         ):
             run_layer(task, place, self.config.calibrate.batch_size, None)

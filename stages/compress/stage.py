@@ -10,6 +10,7 @@ from pipeline.graph import Estimate
 from pipeline.key import Json, canonical
 from pipeline.stage import Site, Stage, Survey, Task
 from stages.compress.modifiers.base import Modifier, Solver, Transform, check_order
+from stages.formats.engines import engine_notes, engine_warnings
 from stages.formats.resolve import Resolution, resolve
 from stages.formats.scheme import SchemeConfig
 from stages.formats.sizes import linear_bytes
@@ -87,7 +88,8 @@ class Compress(Stage):
         return Survey(
             facts=blueprint,
             problems=problems,
-            warnings=found.warnings,
+            warnings=(*found.warnings, *engine_warnings(self.config.scheme)),
+            notes=tuple(engine_notes(self.config.scheme)),
             estimates={
                 layer.name: self._estimate(layer, found, blueprint.dtype)
                 for layer in blueprint.layers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -12,7 +12,9 @@ import torch
 from pipeline.errors import StageFailed
 from pipeline.stage import Artifact
 from stages.formats.activations import InputRule
+from stages.formats.config import parse
 from stages.formats.decompress import Decompressed
+from stages.formats.states import StateRules, state_rules
 from stages.model.blueprint import Blueprint
 from stages.weights import WeightSource, open_checkpoint, open_source
 
@@ -28,6 +30,7 @@ class Candidate:
 
     blueprint: Blueprint
     source: WeightSource
+    states: StateRules = field(default_factory=StateRules)
     rules: Mapping[str, InputRule]
 
 
@@ -52,7 +55,12 @@ def compressed(folder: Path, blueprint: Blueprint) -> Candidate:
         return Candidate(blueprint=blueprint, source=source, rules={})
     dense = Decompressed(source, config["quantization_config"], getattr(torch, blueprint.dtype))
     prefixes = {linear.name: linear.prefix for linear in blueprint.linears()}
-    return Candidate(blueprint=blueprint, source=dense, rules=dense.input_rules(prefixes))
+    return Candidate(
+        blueprint=blueprint,
+        source=dense,
+        rules=dense.input_rules(prefixes),
+        states=state_rules(dense, parse(config["quantization_config"]), blueprint),
+    )
 
 
 def candidate(inputs: Mapping[str, Artifact], blueprint: Blueprint) -> Candidate:

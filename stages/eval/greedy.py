@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 from pipeline.errors import UserError
 from stages.eval.candidate import Candidate
 from stages.formats.activations import simulated_inputs
+from stages.formats.states import simulated_states
 from stages.model.skeleton import Skeleton
 from stages.model.tensors import all_tensors
 
@@ -60,7 +61,12 @@ def continuations(
     tensors = all_tensors(candidate.blueprint, candidate.source)
     model: Any = bones.model
     texts = []
-    with bones.materialized(tensors), simulated_inputs(bones.model, candidate.rules):
+    layers = range(len(bones.layers))
+    with (
+        bones.materialized(tensors),
+        simulated_inputs(bones.model, candidate.rules),
+        simulated_states(bones, layers, candidate.states),
+    ):
         for prompt in prompts:
             given = tokenizer(prompt, return_tensors="pt").input_ids.to(bones.device)
             made = model.generate(

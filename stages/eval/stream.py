@@ -12,6 +12,7 @@ from pipeline.errors import StageFailed
 from stages.eval.candidate import Candidate
 from stages.eval.samples import Samples
 from stages.formats.activations import simulated_inputs
+from stages.formats.states import simulated_states
 from stages.model.blueprint import Subgraph
 from stages.model.replay import final_hidden, replay, stem_names, tail_names
 from stages.model.skeleton import Skeleton
@@ -47,7 +48,10 @@ def final_states(
     with simulated_inputs(bones.model, candidate.rules):
         for layer in layers:
             progress(layer.index / (len(layers) + 1), layer.name)
-            with bones.materialized(_needed(bones, layer, candidate)):
+            with (
+                bones.materialized(_needed(bones, layer, candidate)),
+                simulated_states(bones, [layer.index], candidate.states),
+            ):
                 for i, rows in enumerate(batches):
                     before = _boundary(scratch, layer.index - 1, i)
                     hidden = read_batch(before) if layer.index else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import compressed_tensors
@@ -10,15 +11,30 @@ from compressed_tensors.quantization import QuantizationConfig, QuantizationSche
 from pydantic import ValidationError
 
 from pipeline.errors import UserError
-from stages.formats.convert import to_compressed_tensors
+from stages.formats.convert import to_args, to_compressed_tensors
 from stages.formats.matching import is_router, loader_choice
+from stages.formats.qargs import QArgs
 from stages.formats.resolve import Resolved
 from stages.model.blueprint import EMBEDDING, Blueprint, LinearSpec
 
 MIXED = "mixed-precision"
 
 
-def quantization_config(resolved: Mapping[str, Resolved], blueprint: Blueprint) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class States:
+    """Quantized attention states of a checkpoint: of the cache, or of attention as a whole.
+
+    `kinds` are the class names of the attention modules.
+    """
+
+    kv_cache: QArgs | None = None
+    attention: QArgs | None = None
+    kinds: tuple[str, ...] = ()
+
+
+def quantization_config(
+    resolved: Mapping[str, Resolved], blueprint: Blueprint, states: States | None = None
+) -> dict[str, Any]:
     """The dict for config.json of a checkpoint in which exactly `resolved` is quantized.
 
     `ignore` names every other Linear, and the modules that engines build as Linears to choose
@@ -38,8 +54,14 @@ def quantization_config(resolved: Mapping[str, Resolved], blueprint: Blueprint) 
             scheme.targets = members[name]
     _name_ends(blueprint, resolved, schemes)
     formats = {str(scheme.format) for scheme in schemes.values()}
+    groups = list(schemes.values())
+    if states is not None and states.attention is not None:
+        inputs = to_args(states.attention)
+        groups.append(QuantizationScheme(targets=list(states.kinds), input_activations=inputs))
+    cache = states.kv_cache if states is not None else None
     config = QuantizationConfig(
-        config_groups={f"group_{i}": scheme for i, scheme in enumerate(schemes.values())},
+        config_groups={f"group_{i}": scheme for i, scheme in enumerate(groups)},
+        kv_cache_scheme=None if cache is None else to_args(cache),
         format=formats.pop() if len(formats) == 1 else MIXED if formats else "dense",
         quantization_status="compressed",
         ignore=unquantized(blueprint.linears(), resolved, blueprint),

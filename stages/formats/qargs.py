@@ -10,6 +10,7 @@ from pipeline.errors import UserError
 TYPES = ("int", "float")
 WEIGHT_STRATEGIES = ("tensor", "channel", "group", "block", "tensor_group")
 ACTIVATION_STRATEGIES = ("tensor", "token", "group", "tensor_group")
+STATE_STRATEGIES = ("tensor", "attn_head", "tensor_group")
 DYNAMIC = (False, True, "local")
 SCALE_DTYPES = ("float8_e4m3fn", "uint8")
 ZP_DTYPES = ("int8", "float8_e4m3fn", "uint8")
@@ -51,7 +52,7 @@ class QArgs:
 
     def __post_init__(self) -> None:
         member("type", self.type, TYPES)
-        member("strategy", self.strategy, (*WEIGHT_STRATEGIES, "token"))
+        member("strategy", self.strategy, (*WEIGHT_STRATEGIES, "token", "attn_head"))
         member("dynamic", self.dynamic, DYNAMIC)
         member("scale_dtype", self.scale_dtype, (None, *SCALE_DTYPES))
         member("zp_dtype", self.zp_dtype, (None, *ZP_DTYPES))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pipeline.errors import UserError
 from stages.formats.qargs import (
     ACTIVATION_STRATEGIES,
+    STATE_STRATEGIES,
     WEIGHT_STRATEGIES,
     QArgs,
     member,
@@ -52,7 +53,8 @@ class SchemeConfig:
     """The schema of `conf/scheme/*.yaml`: one format for `targets`, others in `groups`.
 
     For every module the first match counts: `groups` in their order, then the scheme's own
-    `targets`. `ignore` wins over all of them.
+    `targets`. `ignore` wins over all of them. `kv_cache` is the format of keys and values as the
+    cache holds them, `attention` that of queries, keys and values as the attention is given them.
     """
 
     weights: QArgs | None = None
@@ -61,9 +63,12 @@ class SchemeConfig:
     targets: list[str] = field(default_factory=lambda: ["Linear"])
     ignore: list[str] = field(default_factory=lambda: ["lm_head"])
     groups: dict[str, SchemeGroup] = field(default_factory=dict)
+    kv_cache: QArgs | None = None
+    attention: QArgs | None = None
 
     def __post_init__(self) -> None:
         check_group(self.weights, self.input_activations, self.format)
+        check_states(self.kv_cache, self.attention)
         check_patterns("targets", self.targets)
         check_patterns("ignore", self.ignore)
         for name, group in self.groups.items():
@@ -72,6 +77,12 @@ class SchemeConfig:
                     f"scheme.groups.{name} has no weights",
                     remedy="name modules that stay as they are in scheme.ignore",
                 )
+
+    def states(self) -> dict[str, QArgs]:
+        """The format of every quantized attention state: of q, k and v."""
+        if self.attention is not None:
+            return dict.fromkeys(("q", "k", "v"), self.attention)
+        return {} if self.kv_cache is None else dict.fromkeys(("k", "v"), self.kv_cache)
 
     def ordered(self) -> Iterator[tuple[str, SchemeGroup]]:
         """The groups that quantize something, in the order in which they are matched."""
@@ -123,6 +134,30 @@ def check_group(weights: QArgs | None, inputs: QArgs | None, layout: str | None)
                 remedy="say dynamic: local",
             )
     _check_format(weights, layout)
+
+
+def check_states(cache: QArgs | None, attention: QArgs | None) -> None:
+    """Raise UserError unless the formats of attention states are ones that can be calibrated."""
+    if cache is not None and attention is not None:
+        raise UserError(
+            "scheme.kv_cache and scheme.attention are both given",
+            remedy="leave one: attention quantizes keys and values as well",
+        )
+    for name, args in (("kv_cache", cache), ("attention", attention)):
+        if args is None:
+            continue
+        member(f"{name}.strategy", args.strategy, STATE_STRATEGIES)
+        dynamic = "local" if args.strategy == "tensor_group" else False
+        if args.dynamic != dynamic:
+            raise UserError(
+                f"{name}.dynamic is {args.dynamic!r} with strategy {args.strategy!r}",
+                remedy=f"say dynamic: {str(dynamic).lower()}",
+            )
+        if args.observer not in (None, "static_minmax"):
+            raise UserError(
+                f"{name}.observer is {args.observer!r}",
+                remedy="the states' ranges are those of all tokens: leave it out",
+            )
 
 
 def _check_format(weights: QArgs | None, layout: str | None) -> None:

@@ -42,6 +42,13 @@ class SaveConfig:
     scheme: SchemeConfig
     save: SaveOptions = field(default_factory=SaveOptions)
 
+    def __post_init__(self) -> None:
+        if self.scheme.states() and not self.save.compressed:
+            raise UserError(
+                "save.compressed is false, but dense weights have no quantized attention states",
+                remedy="leave out kv_cache and attention",
+            )
+
 
 class Save(Stage):
     """Output `out`: the folder `checkpoint/`, its layer shards hard links to those of compress."""
@@ -57,13 +64,23 @@ class Save(Stage):
         self._outside: bool = True
 
     def demands(self) -> dict[str, tuple[str, ...]]:
-        return {"layers": ("weights",), "outside": ("weights",) if self._outside else ()}
+        return {
+            "layers": ("weights",),
+            "outside": ("weights",) if self._outside else (),
+            "caches": ("scales",) if self.config.scheme.states() else (),
+        }
 
     def survey(self, site: Site) -> Survey:
         """Problems of the scheme are told by `compress`; here only the bytes beside its shards."""
         blueprint = site.facts.get("model")
         if not isinstance(blueprint, Blueprint):
             return Survey()
+        if self.config.scheme.states() and "caches" not in site.facts:
+            problem = UserError(
+                "scheme.kv_cache and scheme.attention are calibrated, which this graph does not do",
+                remedy="say graph=calibrated, or leave them out",
+            )
+            return Survey(problems=(problem,))
         found = resolve(self.config.scheme, blueprint)
         self._outside = any(end.name in found.modules for end in blueprint.ends())
         if found.problems:

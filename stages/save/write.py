@@ -15,13 +15,14 @@ import yaml
 from pipeline.errors import StageFailed
 from pipeline.key import canonical
 from pipeline.stage import Artifact, Task
-from stages.formats.config import quantization_config, untied
+from stages.formats.cache import CACHE
+from stages.formats.config import States, quantization_config, untied
 from stages.formats.layer import LAYER, CompressedLayer
 from stages.formats.resolve import Resolved, resolve
 from stages.model.blueprint import Blueprint
 from stages.quantized.catalog import INTERNAL
 from stages.save.card import Card, model_card
-from stages.save.shards import Part, parts_of, shard_parts, write_shards
+from stages.save.shards import Part, file_parts, parts_of, shard_parts, write_shards
 from stages.save.stage import SaveConfig
 from stages.weights import open_source
 from stages.weights.aliased import Aliased
@@ -43,13 +44,23 @@ def save(config: SaveConfig, task: Task) -> None:
     folder.mkdir()
     quantized = {f"{end.prefix}.weight" for end in form.ends() if end.name in resolved}
     dense = [specs[name] for name in outside_names(form) if name not in quantized]
-    parts = [*parts_of(dense, source, config.save.max_shard_bytes), *layer_parts(config, layers)]
+    caches = caches_of(task, blueprint)
+    parts = [
+        *parts_of(dense, source, config.save.max_shard_bytes),
+        *layer_parts(config, layers),
+        *(part for cache in caches for part in file_parts(cache.file(CACHE))),
+    ]
     written = write_shards(folder, parts, task.progress)
     copy_small(origin.path / SMALL, folder)
     settings = dict(json.loads((origin.path / SMALL / CONFIG).read_bytes()))
     settings.pop("quantization_config", None)
-    if resolved and config.save.compressed:
-        settings["quantization_config"] = quantization_config(resolved, form)
+    if (resolved or caches) and config.save.compressed:
+        states = States(
+            kv_cache=config.scheme.kv_cache,
+            attention=config.scheme.attention,
+            kinds=tuple(sorted({kind for cache in caches for kind in cache.meta["kinds"]})),
+        )
+        settings["quantization_config"] = quantization_config(resolved, form, states)
     if form.tied != blueprint.tied:
         settings = untied(settings)
     _write_json(folder / CONFIG, settings)
@@ -99,6 +110,12 @@ def layers_of(task: Task, blueprint: Blueprint) -> list[Artifact]:
     """The compressed layers in the order of the model, then what is compressed outside of them."""
     layers = [task.inputs[f"layers/{index}"] for index in range(len(blueprint.layers))]
     return [*layers, *(task.inputs[name] for name in ("outside",) if name in task.inputs)]
+
+
+def caches_of(task: Task, blueprint: Blueprint) -> list[Artifact]:
+    """The scales of the attention states of every layer, where the scheme quantizes them."""
+    names = (f"caches/{index}" for index in range(len(blueprint.layers)))
+    return [task.inputs[name] for name in names if name in task.inputs]
 
 
 def outside_names(blueprint: Blueprint) -> list[str]:

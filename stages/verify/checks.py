@@ -95,7 +95,7 @@ def check_index(subject: Stored) -> Iterator[str]:
 
 def check_names(subject: Subject) -> Iterator[str]:
     """Every tensor of the original is there, dense or compressed, and nothing else."""
-    expected: set[str] = set()
+    expected: set[str] = set(subject.caches)
     for name in _original_names(subject):
         prefix, _, part = name.rpartition(".")
         if part == "weight" and prefix in subject.quantized:

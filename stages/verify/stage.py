@@ -34,7 +34,7 @@ class Verify(Stage):
     """Output `out`: verify.json with every check. Fails the run where one of them fails."""
 
     kind = "verify"
-    version = 1
+    version = 2
     libraries = ("compressed-tensors",)
     Config = VerifyConfig
     config: VerifyConfig
@@ -44,7 +44,11 @@ class Verify(Stage):
         self._outside: bool = True
 
     def demands(self) -> dict[str, tuple[str, ...]]:
-        return {"layers": ("weights",), "outside": ("weights",) if self._outside else ()}
+        return {
+            "layers": ("weights",),
+            "outside": ("weights",) if self._outside else (),
+            "caches": ("scales",) if self.config.scheme.states() else (),
+        }
 
     def survey(self, site: Site) -> Survey:
         blueprint = site.facts.get("model")

@@ -13,12 +13,15 @@ from compressed_tensors.quantization import QuantizationConfig, QuantizationSche
 
 from pipeline.errors import UserError
 from pipeline.stage import Artifact, Task
+from stages.formats.cache import CACHE
 from stages.formats.config import parse, quantized_prefixes, scheme_of
 from stages.formats.decompress import Decompressed
 from stages.formats.layer import LAYER
 from stages.model.blueprint import Blueprint
 from stages.weights import TensorSpec, WeightSource, open_checkpoint, open_source
 from stages.weights.aliased import Aliased
+from stages.weights.folder import Layout
+from stages.weights.safetensors_source import SafetensorsSource
 
 FOLDER = "checkpoint"
 
@@ -46,7 +49,7 @@ class Subject:
     `blueprint` and `source` name the tensors as the checkpoint should: `untied` says that the head
     was the embedding in the original and is not any more. `quantized` maps the checkpoint names of
     modules to the schemes that config.json gives them. `plain`: compressed weights were to be saved
-    dense, with the values that they stand for.
+    dense, with the values that they stand for. `caches` are the scales of attention states.
     """
 
     folder: Path
@@ -61,6 +64,7 @@ class Subject:
     layers: Sequence[Artifact]
     untied: bool
     plain: bool
+    caches: Mapping[str, TensorSpec]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -112,5 +116,16 @@ def subject_of(task: Task) -> Subject:
         quantized={} if config is None else {p: scheme_of(p, config) for p in prefixes},
         layers=layers,
         untied=untied,
+        caches=_caches(task, len(drawn.layers)),
         plain=not task.inputs["checkpoint"].meta.get("compressed", True),
     )
+
+
+def _caches(task: Task, layers: int) -> dict[str, TensorSpec]:
+    names = [f"caches/{index}" for index in range(layers)]
+    paths = [task.inputs[name].file(CACHE) for name in names if name in task.inputs]
+    sources = [
+        SafetensorsSource(Layout(where=str(path), files={path.name: path}, tensors=None))
+        for path in paths
+    ]
+    return {name: spec for source in sources for name, spec in source.specs().items()}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import UserError
-from stages.formats.resolve import resolve
 from stages.formats.qargs import QArgs
+from stages.formats.resolve import resolve
 from stages.formats.scheme import SchemeConfig, SchemeGroup
 from tests.stages.formats.fakes import blueprint
 

@@ -1,0 +1,59 @@
+"""The stage `cache`: scales of the attention states of one decoder layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from pipeline.key import Json, canonical
+from pipeline.stage import Site, Stage, Survey, Task
+from stages.calibrate.config import CalibrateConfig
+from stages.calibrate.estimate import estimates
+from stages.calibrate.stage import ACTIVATIONS
+from stages.formats.scheme import SchemeConfig
+from stages.numerics import Numerics
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CacheConfig:
+    """Of the scheme only `kv_cache` and `attention` count."""
+
+    scheme: SchemeConfig
+    calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
+    numerics: Numerics = field(default_factory=Numerics)
+
+
+class Cache(Stage):
+    """Runs the compressed layer, whose states are those that an engine will hold.
+
+    A transform may have rescaled them, so the original layer would not do. Output `scales`:
+    cache.safetensors with the tensors under their checkpoint names; the meta has `modules`
+    (module name -> checkpoint prefix).
+    """
+
+    kind: ClassVar[str] = "cache"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "compressed-tensors")
+    Config: ClassVar[type] = CacheConfig
+    outputs: ClassVar[tuple[str, ...]] = ("scales",)
+
+    def demands(self) -> Mapping[str, tuple[str, ...]]:
+        return {ACTIVATIONS: (ACTIVATIONS,), "weights": ("weights",)}
+
+    def survey(self, site: Site) -> Survey:
+        return Survey(estimates=estimates(site, self.config.calibrate.batch_size, grams=False))
+
+    def semantics(self, member: str | None) -> Json:
+        del member
+        return {
+            "states": canonical(self.config.scheme.states()),
+            "calibrate": canonical(self.config.calibrate),
+            "numerics": canonical(self.config.numerics),
+        }
+
+    def run(self, task: Task) -> None:
+        self.config.numerics.apply()
+        from stages.calibrate.states import write_scales
+
+        write_scales(self.config, task)
