@@ -25,6 +25,7 @@ from stages.formats.scheme import SchemeGroup
 from tests.jobs import Job, built
 from tests.stages.formats.presets import load
 from tests.stages.quantized.checkpoints import KINDS, edit, gptq, quantize, reading
+from tests.test_data_free import disk
 
 Q = "model.layers.1.self_attn.q_proj"
 SMALL = "scheme.weights.group_size=32"
@@ -271,15 +272,14 @@ def test_what_does_not_fit_is_rounded_if_asked_for(
     assert keep(tmp_path, some_text, "w4a16", SMALL, *other)["verify"]["ok"] is True
 
 
-def test_from_disk_to_disk_the_model_needs_no_class(
-    tmp_path: Path, tiny_llama: Path, some_text: Path
-) -> None:
+def test_from_disk_to_disk_the_model_needs_no_class(tmp_path: Path, tiny_llama: Path) -> None:
     meant = quantize(tiny_llama, tmp_path / "q", KINDS["awq"])
     config = tmp_path / "q" / "config.json"
     config.write_text(
         config.read_text().replace('"model_type": "llama"', '"model_type": "unknown"')
     )
-    result = keep(tmp_path, some_text, "w4a16_asym", SMALL, "graph=data_free")
+    job = disk(tmp_path, tmp_path / "q")
+    result = job.run("run", "modifier=keep", "scheme=w4a16_asym", SMALL)
     assert result["verify"]["ok"] is True
     found = meanings(tmp_path / "run" / "checkpoint")
     assert all(torch.equal(found[name], meant[f"{name}.weight"]) for name in found)
