@@ -13,7 +13,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +28,7 @@ from packaging.version import Version
 from pipeline.complaints import explain
 from pipeline.config import Config, load_config
 from pipeline.errors import ManyErrors, StageFailed, UserError
+from pipeline.recipe import Imported, imported, unfit
 from pipeline.registry import Registry
 from pipeline.searchpath import own_configs, register
 
@@ -49,12 +50,18 @@ def main() -> None:
 
 
 def _main(argv: Sequence[str]) -> int:
-    given = _given(argv)
+    given, recipe = _given(argv), Imported()
     with _hydra_hands_errors_on() as full_traceback, warnings.catch_warnings():
         warnings.filterwarnings("error", r"provider=.*is not available", UserWarning)
         try:
             register()
-            hydra.main(config_path=str(given.folder), config_name="config", **rules())(job)()
+            recipe = imported(given.overrides, Registry.load)
+            given = replace(given, overrides=(*recipe.overrides, *given.overrides))
+            for note in recipe.notes:
+                _tell(f"note: {note}")
+            start = hydra.main(config_path=str(given.folder), config_name="config", **rules())(job)
+            with _arguments(recipe.into(sys.argv)):
+                start()
         except KeyboardInterrupt:
             _tell(f"stopped; {_goes_on()}")
             return INTERRUPTED
@@ -69,7 +76,7 @@ def _main(argv: Sequence[str]) -> int:
         except (HydraException, OmegaConfBaseException) as error:
             if full_traceback:
                 raise
-            _tell_errors(explain(error, given.overrides, given.compose))
+            _tell_errors(unfit(error, recipe) or explain(error, given.overrides, given.compose))
             return 1
         except OSError as error:
             _tell(f"error: {error}\n  choose another folder with hydra.run.dir=DIR")
@@ -201,6 +208,16 @@ def _hydra_hands_errors_on() -> Iterator[bool]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _arguments(words: list[str]) -> Iterator[None]:
+    """Let Hydra read these in place of the command line's own."""
+    before, sys.argv = sys.argv, words
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 @contextlib.contextmanager

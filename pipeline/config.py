@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pipeline.errors import ManyErrors, UserError
 from pipeline.machine import resolve_device, usable_cpus
 from pipeline.modes import MODES
+from pipeline.recipe import check_given
 from pipeline.references import References, aliases
 from pipeline.registry import Registry, choices
 from pipeline.schema import build
@@ -109,9 +110,10 @@ class RootConfig:
     runner: RunnerConfig
     gc: GcConfig
     report: ReportConfig
-    checkpoint: str | None
     runs: list[str]
     graph: GraphConfig
+    checkpoint: str | None = None
+    recipe: str | None = None
 
     def __post_init__(self) -> None:
         if self.checkpoint is not None and self.mode != "verify":
@@ -186,6 +188,7 @@ def load_config(
         _raise(trace.problems)
     plain = _resolved(cfg) if uses_graph else _without_graph(cfg)
     root = build(RootConfig, {k: v for k, v in plain.items() if k in _TYPED}, "", registry)
+    check_given(root.recipe, overrides)
     unused = tuple(raw["graph"].get("unused") or ())
     problems = list(without_effect(overrides, unused if uses_graph else ()))
     problems += unreached(raw, trace, typed=_TYPED, unused=unused)
@@ -207,16 +210,18 @@ def load_config(
         runs=tuple((cwd or Path.cwd()) / folder for folder in root.runs),
         graph=GraphPlan(sites=sites),
         sections=sections,
-        resolved=_rerunnable(raw, plain) if uses_graph else plain,
+        # what a recipe said is in the sections now: the file is not needed to run this again
+        resolved={**(_rerunnable(raw, plain) if uses_graph else plain), "recipe": None},
     )
 
 
 _TYPED = tuple(RootConfig.__dataclass_fields__)
+_OPTIONAL = ("checkpoint", "recipe")
 
 
 def _settled(cfg: DictConfig, cwd: Path) -> DictConfig:
     """The config with the values that depend on this machine and folder filled in."""
-    if missing := [name for name in _TYPED if name not in cfg]:
+    if missing := [name for name in _TYPED if name not in cfg and name not in _OPTIONAL]:
         raise UserError(
             f"{', '.join(missing)}: not in this config",
             remedy="a primary config of one's own needs `defaults: [/base, ...]`",
@@ -245,7 +250,7 @@ def _resolved(cfg: Any) -> dict[str, Any]:
 
 def _without_graph(cfg: DictConfig) -> dict[str, Any]:
     """The typed parts, resolved; free sections may have gaps where no graph is made."""
-    typed = [name for name in _TYPED if name != "graph"]
+    typed = [name for name in _TYPED if name != "graph" and name in cfg]
     return {**_resolved(OmegaConf.masked_copy(cfg, typed)), "graph": {"nodes": {}}}
 
 

@@ -1,0 +1,1 @@
+"""Translators of recipe files into this project's config: plain data in and out, no torch."""

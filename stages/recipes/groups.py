@@ -1,0 +1,146 @@
+"""Which modules get which number format: `scheme` and `config_groups` of a recipe."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import yaml
+
+from pipeline.searchpath import own_configs
+from stages.recipes import numbers
+from stages.recipes.document import join
+from stages.recipes.findings import Entry, Findings, shown
+
+PRESETS = frozenset(
+    (
+        *(f"W{bits}A16" for bits in range(2, 9)),
+        *(f"W{bits}A8" for bits in range(2, 9)),
+        *("W2A4", "W3A4", "W4A4", "W4A16_ASYM", "W4AFP8", "INT8", "UNQUANTIZED"),
+        *("FP8", "FP8_DYNAMIC", "FP8_BLOCK", "NVFP4", "NVFP4A16"),
+        *("MXFP4", "MXFP4A16", "MXFP8", "MXFP8A16"),
+    )
+)
+"""compressed-tensors' presets; `conf/scheme` has each under its name in small letters."""
+
+KNOWN = ("targets", "weights", "input_activations", "output_activations", "format")
+ATTENTION = re.compile(r".*(?:Attention|attn)\$?")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Observers:
+    """The observers that a modifier asks for, whatever its formats say; None where for none."""
+
+    weights: str | None = None
+    inputs: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """One format and its targets. `content` has weights, input_activations and format."""
+
+    name: str
+    targets: tuple[str, ...]
+    content: Mapping[str, Any]
+    observer: str = "minmax"
+    actorder: str | None = None
+
+
+def read(entry: Entry, observers: Observers, found: Findings) -> Iterator[Group]:
+    """The groups of a modifier; those that quantize attention have only input_activations."""
+    scheme, groups = entry.options.get("scheme"), entry.options.get("config_groups")
+    targets = found.texts(join(entry.path, "targets"), entry.options.get("targets") or ["Linear"])
+    if scheme is not None and groups is not None:
+        found.cannot(entry.path, "it has both scheme and config_groups")
+    elif scheme is not None:
+        here = join(entry.path, "scheme")
+        named = {scheme: targets} if isinstance(scheme, str) else found.mapping(here, scheme)
+        for index, (name, wanted) in enumerate(named.items()):
+            yield from _preset(
+                f"group_{index}", name, found.texts(here, wanted), here, observers, found
+            )
+    elif groups is not None:
+        for name, value in found.mapping(join(entry.path, "config_groups"), groups).items():
+            here = join(entry.path, f"config_groups.{name}")
+            yield from _group(name, found.mapping(here, value), here, observers, found)
+    elif entry.options.get("kv_cache_scheme") is None:
+        found.cannot(entry.path, "it says neither scheme nor config_groups")
+
+
+def _preset(
+    group: str, name: str, targets: list[str], path: str, observers: Observers, found: Findings
+) -> Iterator[Group]:
+    if name.upper() not in PRESETS:
+        found.cannot(path, f"{shown(name)} is no preset; they are {', '.join(sorted(PRESETS))}")
+        return
+    text = (own_configs() / "scheme" / f"{name.lower()}.yaml").read_text(encoding="utf-8")
+    preset = yaml.safe_load(text)
+    content = {key: preset[key] for key in ("weights", "input_activations", "format")}
+    override, own = observers.inputs, content["input_activations"]
+    if override is not None and own is not None and own.get("dynamic", False) is not True:
+        content["input_activations"] = numbers.inputs(
+            join(path, name), own | {"observer": override}, None, found
+        )
+    observer = numbers.weights(join(path, name), {}, observers.weights, found).observer
+    yield Group(name=group, targets=tuple(targets), content=content, observer=observer)
+
+
+def _group(
+    name: str, value: dict[str, Any], path: str, observers: Observers, found: Findings
+) -> Iterator[Group]:
+    found.unknown(path, value, KNOWN)
+    targets = tuple(found.texts(join(path, "targets"), value.get("targets", [])))
+    if value.get("output_activations") is not None:
+        found.cannot(join(path, "output_activations"), "outputs of modules are not quantized here")
+    layout = value.get("format")
+    given = value.get("input_activations")
+    if value.get("weights") is None:
+        if given is not None and targets and all(ATTENTION.fullmatch(t) for t in targets):
+            args = numbers.states(join(path, "input_activations"), given, found)
+            yield Group(name=name, targets=targets, content={"input_activations": args})
+        else:
+            found.cannot(path, "it has no weights; modules that stay dense go into ignore")
+        return
+    weight = numbers.weights(join(path, "weights"), value["weights"], observers.weights, found)
+    args: dict[str, Any] | None = None
+    if given is not None:
+        args = numbers.inputs(join(path, "input_activations"), given, observers.inputs, found)
+    yield Group(
+        name=name,
+        targets=targets,
+        content={"weights": weight.args, "input_activations": args, "format": layout},
+        observer=weight.observer,
+        actorder=weight.actorder,
+    )
+
+
+def ordered(groups: list[Group]) -> list[Group]:
+    """The groups so that the first match counts, as it does here.
+
+    llm-compressor lets a full name win over an expression and that over a class, whatever group
+    they stand in, and takes expressions in the order of the alphabet. A group whose targets are
+    not neighbours in that order comes in several pieces.
+    """
+    if len(groups) < 2:
+        return groups
+    flat = [(_rank(target), target, group) for group in groups for target in group.targets]
+    flat.sort(key=lambda item: item[:2])
+    pieces: list[Group] = []
+    for group, items in groupby((item for item in flat), key=lambda item: item[2]):
+        count = sum(piece.content is group.content for piece in pieces)
+        name = group.name if not count else f"{group.name}_{count + 1}"
+        targets = tuple(target for _, target, _ in items)
+        pieces.append(
+            Group(name=name, targets=targets, content=group.content, observer=group.observer)
+        )
+    return pieces
+
+
+def _rank(target: str) -> int:
+    """Full names first, then expressions, then classes (one word, with a capital)."""
+    if target.startswith("re:"):
+        return 1
+    return 2 if "." not in target and target[:1].isupper() else 0

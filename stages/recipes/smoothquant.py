@@ -1,0 +1,80 @@
+"""SmoothQuantModifier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stages.recipes.document import join
+from stages.recipes.findings import Entry, Findings, shown
+from stages.recipes.registered import BASE, base_options
+
+KNOWN = ("smoothing_strength", "mappings", "ignore", "algorithm")
+UNREAD = ("num_calibration_steps", "calibration_function")
+NORM = {
+    frozenset({"q_proj", "k_proj", "v_proj"}): frozenset({"input_layernorm"}),
+    frozenset({"gate_proj", "up_proj"}): frozenset(
+        {"post_attention_layernorm", "pre_feedforward_layernorm"}
+    ),
+}
+LINEAR = {
+    frozenset({"o_proj"}): frozenset({"v_proj"}),
+    frozenset({"down_proj"}): frozenset({"up_proj"}),
+}
+"""What presswork infers as pairs, by the last part of names: readers -> what feeds them."""
+
+
+def modifier(entry: Entry, found: Findings) -> dict[str, Any]:
+    """The config of `modifier.smoothquant`; without mappings, norms and what they feed."""
+    found.unknown(entry.path, entry.options, (*KNOWN, *UNREAD, *BASE))
+    found.plain(entry.path, entry.options)
+    base_options(entry, found)
+    for name in UNREAD:
+        if entry.options.get(name) is not None:
+            found.unneeded(join(entry.path, name), "llm-compressor does not read it either")
+    algorithm = entry.options.get("algorithm", "smoothquant")
+    if algorithm != "smoothquant":
+        found.cannot(
+            join(entry.path, "algorithm"), f"{shown(algorithm)} is not had, SmoothQuant is"
+        )
+    ignore = entry.options.get("ignore") or []
+    if ignore:
+        found.cannot(join(entry.path, "ignore"), "all pairs of a kind are smoothed, or none")
+    mappings = entry.options.get("mappings")
+    pairs = ["norm"]
+    if mappings is not None:
+        pairs = _pairs(join(entry.path, "mappings"), mappings, found)
+    return {
+        "kind": "smoothquant",
+        "smoothing_strength": entry.options.get("smoothing_strength", 0.5),
+        "pairs": pairs,
+    }
+
+
+def _pairs(path: str, mappings: Any, found: Findings) -> list[str]:
+    """The kinds of pairs that mappings are all of; noted as a problem where they are others."""
+    given: set[frozenset[str]] = set()
+    kinds = {"norm": NORM, "linear": LINEAR}
+    known = NORM | LINEAR
+    for index, item in enumerate(mappings if isinstance(mappings, list) else [mappings]):
+        if not isinstance(item, list) or len(item) != 2:
+            found.cannot(f"{path}[{index}]", f"{shown(item)} is not [readers, what feeds them]")
+            return []
+        readers, feeders = (frozenset(_leaf(t) for t in found.texts(path, half)) for half in item)
+        if not feeders or not feeders <= known.get(readers, frozenset()):
+            found.cannot(
+                f"{path}[{index}]",
+                f"{shown(item)} is no pair that presswork infers: leave mappings out to smooth "
+                "what every norm feeds",
+            )
+        given.add(readers)
+    pairs = [kind for kind, table in kinds.items() if given & table.keys()]
+    wanted = {readers for kind in pairs for readers in kinds[kind]}
+    if missing := wanted - given:
+        names = "; ".join(sorted(", ".join(sorted(readers)) for readers in missing))
+        found.cannot(path, f"these would be smoothed as well, though not mapped: {names}")
+    return pairs
+
+
+def _leaf(pattern: str) -> str:
+    """The last part of a name that `re:.*q_proj$` or a full name means."""
+    return pattern.removeprefix("re:").removesuffix("$").rpartition(".")[2].lstrip("*")
