@@ -19,12 +19,13 @@ from pipeline.graph import Graph, Ref
 from pipeline.plan import Plan, make_plan
 from pipeline.planned import plan_rows
 from pipeline.report.files import write_reports
-from pipeline.report.progress import Progress, progress
+from pipeline.report.progress import progress
 from pipeline.report.record import NodeRecord, RunRecord, RunStatus
 from pipeline.report.summary import print_summary
 from pipeline.runner.local import LocalRunner
 from pipeline.runner.preflight import check_room
 from pipeline.store import Store, StoredArtifact, collect, link_tree
+from pipeline.watcher import Watcher
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class _Run:
     config: Config
     run_dir: Path
     store: Store
-    watcher: Progress
+    watcher: Watcher
     runner: LocalRunner
     started: float = field(default_factory=time.time)
     plan: Plan | None = None

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.errors import UserError
 
-class Conflict(ValueError):
-    """Two stages said different things in the same place."""
+
+class Conflict(UserError):
+    """Two stages said different things in the same place of result.json."""
 
 
 def merge(into: dict[str, Any], fragment: Mapping[str, Any], path: str = "") -> None:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn
@@ -17,25 +17,10 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from pipeline.report.units import duration
+from pipeline.watcher import Watcher
 
 
-class Progress(Protocol):
-    """Follows a run: total nodes to build and how many are reused, then node by node."""
-
-    def start(self, total: int, reused: int) -> None: ...
-
-    def node_started(self, name: str) -> None: ...
-
-    def update(self, name: str, fraction: float, text: str) -> None: ...
-
-    def node_finished(self, name: str, seconds: float) -> None: ...
-
-    def message(self, text: str) -> None: ...
-
-    def stop(self) -> None: ...
-
-
-def progress(stream: TextIO | None = None) -> Progress:
+def progress(stream: TextIO | None = None) -> Watcher:
     """A live display where `stream` (stderr) is a terminal, plain lines otherwise."""
     out = stream if stream is not None else sys.stderr
     console = Console(file=out, highlight=False)

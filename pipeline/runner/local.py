@@ -15,11 +15,12 @@ from pipeline.graph import Graph, Node, Ref
 from pipeline.key import canonical
 from pipeline.plan import Plan, make_plan
 from pipeline.runner.memory import peak_rss_bytes, reset_peak
-from pipeline.runner.outcome import Outcome, Watcher
+from pipeline.runner.outcome import Outcome
 from pipeline.runner.queue import ReadyQueue
 from pipeline.runner.release import Releases
 from pipeline.stage import Artifact, Stage, Task
 from pipeline.store import Lease, Store
+from pipeline.watcher import Watcher
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,19 +20,3 @@ class Outcome:
     seconds: float
     peak_rss_bytes: int
     bytes: int
-
-
-class Watcher(Protocol):
-    """Follows a run as it goes: the live display, or nothing."""
-
-    def start(self, total: int, reused: int) -> None: ...
-
-    def node_started(self, name: str) -> None: ...
-
-    def update(self, name: str, fraction: float, text: str) -> None: ...
-
-    def node_finished(self, name: str, seconds: float) -> None: ...
-
-    def message(self, text: str) -> None: ...
-
-    def stop(self) -> None: ...

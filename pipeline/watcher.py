@@ -1,0 +1,21 @@
+"""Who follows a run as it goes."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Watcher(Protocol):
+    """The live display of a run, or plain lines: total and reused nodes, then node by node."""
+
+    def start(self, total: int, reused: int) -> None: ...
+
+    def node_started(self, name: str) -> None: ...
+
+    def update(self, name: str, fraction: float, text: str) -> None: ...
+
+    def node_finished(self, name: str, seconds: float) -> None: ...
+
+    def message(self, text: str) -> None: ...
+
+    def stop(self) -> None: ...
