@@ -1,0 +1,35 @@
+"""Perplexity of a checkpoint in transformers: `transformers_run.py CHECKPOINT TOKENS`.
+
+The last line printed is JSON: {"perplexity"}. It imports nothing of presswork.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+
+
+def main(checkpoint: str, tokens: str) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    rows = json.loads(Path(tokens).read_text(encoding="utf-8"))
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        checkpoint, dtype=torch.bfloat16, output_loading_info=True
+    )
+    if wrong := loading["missing_keys"] | loading["unexpected_keys"]:
+        raise SystemExit(f"keys that do not fit: {sorted(wrong)[:4]}")
+    losses = []
+    with torch.inference_mode():
+        for row in rows:
+            ids = torch.tensor([row])
+            logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()
+            losses.append(torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none"))
+    found = {"perplexity": math.exp(torch.cat(losses).double().mean().item())}
+    sys.stdout.write("\n" + json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
