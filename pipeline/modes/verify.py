@@ -33,12 +33,17 @@ def _checkpoint(folder: Path, console: Console) -> int:
 
         report = inspect(folder, told)
     for check in report["checks"]:
-        detail = f": {check['detail']}" if check["detail"] else ""
+        detail = f": {_printable(check['detail'])}" if check["detail"] else ""
         console.print(f"{MARKS[check['ok']]:12}{check['name']}{detail}", markup=False)
     wrong = sum(check["ok"] is False for check in report["checks"])
     verdict = f"{wrong} checks failed" if wrong else "nothing wrong was found"
     console.print(f"{folder}: {verdict}", markup=False)
     return 1 if wrong else 0
+
+
+def _printable(text: str) -> str:
+    """Names in checkpoints come from strangers: nothing in them may steer a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def _store(store: Store, console: Console) -> int:

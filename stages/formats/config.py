@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,12 @@ from stages.formats.resolve import Resolved
 from stages.model.blueprint import EMBEDDING, Blueprint, LinearSpec
 
 MIXED = "mixed-precision"
+UNREADABLE = (
+    *(ValidationError, ValueError, NotImplementedError, RecursionError),
+    *(re.error, OverflowError),  # of expressions
+    *(TypeError, KeyError, AttributeError),  # its validators trust types where they should not
+)
+"""What compressed-tensors raises for configs that are none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,7 +151,11 @@ def parse(config: Mapping[str, Any]) -> QuantizationConfig:
     """compressed-tensors' reading of a `quantization_config`; UserError if it is not one."""
     try:
         parsed = QuantizationConfig.model_validate(dict(config))
-    except (ValidationError, ValueError, NotImplementedError) as error:
+        schemes = [s for s in parsed.config_groups.values() if isinstance(s, QuantizationScheme)]
+        for pattern in (*(parsed.ignore or ()), *(t for s in schemes for t in s.targets)):
+            if pattern.startswith("re:"):
+                re.compile(pattern[3:])
+    except UNREADABLE as error:
         raise UserError(f"quantization_config is not a valid one: {error}") from error
     for name, scheme in parsed.config_groups.items():
         if isinstance(scheme, QuantizationScheme) and scheme.format is None:

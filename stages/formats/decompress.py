@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.errors import UserError
 from stages.formats.activations import InputRule
 from stages.formats.config import parse, quantized_prefixes, scheme_of
-from stages.formats.pack import InputParams, unpack
+from stages.formats.pack import MISFITS, InputParams, unpack
 from stages.weights import TensorSpec, WeightSource
 from stages.weights.dtypes import dtype_name
 
@@ -108,7 +108,7 @@ class Decompressed:
     def _weight(self, prefix: str, device: str) -> Tensor:
         try:
             weight = unpack(self.stored(prefix, device=device), self.schemes[prefix])
-        except (KeyError, ValueError, RuntimeError, AssertionError) as error:
+        except MISFITS as error:
             raise UserError(
                 f"the compressed tensors of {prefix} do not fit format "
                 f"{self.schemes[prefix].format}: {error}"
@@ -116,15 +116,27 @@ class Decompressed:
         return weight.to(self._dtype)
 
     def shape(self, prefix: str) -> tuple[int, ...]:
-        """The shape of a compressed module's weight; KeyError if it has none of its tensors."""
+        """The shape of a compressed module's weight; UserError if its tensors do not tell."""
         specs = self._source.specs()
-        if f"{prefix}.weight" in specs:
-            return specs[f"{prefix}.weight"].shape
-        if f"{prefix}.weight_shape" in specs:
-            read = self._source.read([f"{prefix}.weight_shape"])
-            return tuple(int(size) for size in read[f"{prefix}.weight_shape"])
-        rows, columns = specs[f"{prefix}.weight_packed"].shape
-        return (rows, 2 * columns)  # FP4, two codes a byte
+        dense, packed = (specs.get(f"{prefix}.{part}") for part in ("weight", "weight_packed"))
+        found: tuple[int, ...] = ()
+        if dense is not None:
+            found = dense.shape
+        elif packed is not None and len(packed.shape) == 2:
+            rows, width = packed.shape
+            found = (rows, 2 * width)  # FP4, two codes a byte
+            if f"{prefix}.weight_shape" in specs:
+                read = self._source.read([f"{prefix}.weight_shape"])
+                found = tuple(int(size) for size in read[f"{prefix}.weight_shape"].flatten()[:3])
+                # a code has a bit or more: what says otherwise would take memory without end
+                if len(found) != 2 or found[0] != rows or not 0 <= found[1] <= 32 * width:
+                    found = ()
+        if len(found) != 2:
+            raise UserError(
+                f"the tensors of {prefix} do not tell the shape of its weight",
+                remedy="fetch the checkpoint again",
+            )
+        return found
 
 
 def decompressed(

@@ -12,6 +12,12 @@ from torch import Tensor
 
 from stages.formats.sums import bit_sums
 
+MISFITS = (
+    *(KeyError, IndexError, AttributeError),  # tensors that are missing, or of too few dimensions
+    *(TypeError, ValueError, RuntimeError, AssertionError),  # shapes and dtypes that do not fit
+)
+"""What unpacking raises for tensors that are not what their format says."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputParams:

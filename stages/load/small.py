@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -11,6 +10,7 @@ from typing import Any
 from pipeline.errors import UserError
 from stages.quantized.catalog import quantization_of, reader_of
 from stages.weights.folder import inside
+from stages.weights.json_file import read_json
 
 SUFFIXES = frozenset({".json", ".txt", ".model", ".jinja", ".tiktoken", ".vocab", ".bpe", ".spm"})
 LEGAL = ("license", "notice", "use_policy")
@@ -58,13 +58,8 @@ def read_config(path: Path) -> dict[str, Any]:
         raise UserError(
             f"there is no {path}", remedy="give a model folder as transformers writes it"
         )
-    if path.stat().st_size > LARGEST_CONFIG:
-        raise UserError(f"{path} has {path.stat().st_size} bytes: that is no model's config")
-    try:
-        config = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}", remedy="fetch it again") from error
-    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+    config = read_json(path, longest=LARGEST_CONFIG)
+    if not isinstance(config.get("model_type"), str):
         raise UserError(
             f"{path} says no model_type", remedy="give a model folder as transformers writes it"
         )

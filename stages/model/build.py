@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -41,6 +42,42 @@ class Tree:
     head: str
 
 
+NO_MODEL = (
+    *(ValueError, TypeError, KeyError, IndexError, AttributeError),
+    *(ArithmeticError, RuntimeError, AssertionError, ImportError),
+)
+"""What transformers' classes raise for configs with values that they do not expect."""
+
+MOST = {re.compile(r"\w*(?:layers?|blocks?|depth)"): 2_000, re.compile(r"\w*experts"): 10_000}
+"""Counts of a config that modules are made by: more than these would only use up the memory."""
+
+CODE = frozenset(
+    f"{lead}{what}_implementation" for lead in ("", "_") for what in ("attn", "experts")
+)
+"""Keys that may name kernels on a hub, which transformers would fetch and run."""
+
+
+def _check_counts(config: Mapping[str, Any]) -> None:
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            _check_counts(value)
+        for pattern, most in MOST.items():
+            if isinstance(value, int | float) and pattern.fullmatch(name) and value > most:
+                raise UserError(
+                    f"config.json has {name} {value}: no model has more than {most}",
+                    remedy="correct it, or fetch the model again",
+                )
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without what would run code that is not in it."""
+    return {
+        name: _plain(value) if isinstance(value, Mapping) else value
+        for name, value in config.items()
+        if name not in CODE
+    }
+
+
 def config_of(config: Mapping[str, Any]) -> PreTrainedConfig:
     """The transformers config of a parsed config.json; UnknownArchitecture for a new model_type."""
     model_type = str(config.get("model_type"))
@@ -51,13 +88,14 @@ def config_of(config: Mapping[str, Any]) -> PreTrainedConfig:
             f"config.json has model_type {model_type!r}, which transformers does not know",
             remedy=f"{hint}use a model that transformers has, or a newer transformers",
         )
-    plain = {name: value for name, value in config.items() if name != "quantization_config"}
+    _check_counts(config)
+    plain = _plain({name: v for name, v in config.items() if name != "quantization_config"})
     with TemporaryDirectory() as folder:
         # Through a file, because only that way transformers decodes what JSON has no number for.
         Path(folder, "config.json").write_text(json.dumps(plain), encoding="utf-8")
         try:
             made: PreTrainedConfig = CONFIG_MAPPING[model_type].from_pretrained(folder)
-        except (StrictDataclassError, ValueError, TypeError) as error:
+        except (StrictDataclassError, *NO_MODEL) as error:
             raise UserError(
                 f"config.json is not a valid {model_type} config: {error}",
                 remedy="correct it, or fetch the model again",
@@ -84,8 +122,14 @@ def meta_model(config: PreTrainedConfig, dtype: str) -> PreTrainedModel:
             f"transformers has no causal language model for model_type {config.model_type!r}",
             remedy="use a decoder-only language model",
         )
-    with torch.device("meta"):
-        model: PreTrainedModel = classes[0]._from_config(config, dtype=getattr(torch, dtype))
+    try:
+        with torch.device("meta"):
+            model: PreTrainedModel = classes[0]._from_config(config, dtype=getattr(torch, dtype))
+    except NO_MODEL as error:
+        raise UserError(
+            f"config.json describes no {config.model_type} model: {type(error).__name__}: {error}",
+            remedy="correct it, or fetch the model again",
+        ) from error
     model.requires_grad_(False)
     model.eval()
     return model

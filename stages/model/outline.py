@@ -20,6 +20,8 @@ from stages.model.families import fused_groups
 UNIT = re.compile(r"(.+?)\.(\d+)\.")
 """The unit of work that a tensor belongs to: its name up to the first number."""
 
+NUMBER = re.compile(r"[0-9]{1,18}")
+
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}
 NO_LINEAR = re.compile(
@@ -67,7 +69,7 @@ def outline_of(config: Mapping[str, Any], specs: Mapping[str, Spec], *, why: str
     outside = {name: name for name in names if name not in inside} | ends.tie()
     return Blueprint(
         config=dict(config),
-        architecture=str((config.get("architectures") or [config.get("model_type")])[0]),
+        architecture=_architecture(config),
         model_type=str(config.get("model_type")),
         dtype=dtype,
         experts="all",
@@ -89,6 +91,12 @@ def outline_of(config: Mapping[str, Any], specs: Mapping[str, Spec], *, why: str
     )
 
 
+def _architecture(config: Mapping[str, Any]) -> str:
+    named = config.get("architectures")
+    first = named[0] if isinstance(named, list) and named else config.get("model_type")
+    return str(first)
+
+
 def needs_class(blueprint: Blueprint) -> UserError:
     """The error of a stage that has to run the model, of which there is only an outline."""
     return UserError(
@@ -101,7 +109,8 @@ def needs_class(blueprint: Blueprint) -> UserError:
 
 def natural(name: str) -> list[tuple[int, str]]:
     """Sorts tensor names with their numbers by value: layers.2 before layers.10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
+    parts = name.split(".")
+    return [(int(part), "") if NUMBER.fullmatch(part) else (-1, part) for part in parts]
 
 
 class _Ends:

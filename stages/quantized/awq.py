@@ -15,6 +15,8 @@ from stages.quantized.source import (
     QuantizedSource,
     check_dense,
     group_size_of,
+    matrix,
+    names_of,
     needed,
     option,
     shaped,
@@ -42,7 +44,7 @@ class AwqSource(QuantizedSource):
         )
         self.zero_point: bool = option(config, "zero_point", (True, False), True)
         self.group_size = group_size_of(config, 128)
-        self.dense = config.get("modules_to_not_convert") or []
+        self.dense = names_of(config, "modules_to_not_convert")
 
     def find(self, specs: Mapping[str, TensorSpec]) -> Iterator[Module]:
         for name in specs:
@@ -53,8 +55,8 @@ class AwqSource(QuantizedSource):
 
     def _module(self, prefix: str, specs: Mapping[str, TensorSpec]) -> Module:
         scales = needed(specs, prefix, "scales")
-        rows = scales.shape[-1]
-        columns = specs[f"{prefix}.qweight"].shape[0]
+        rows = matrix(scales)[1]
+        columns = matrix(specs[f"{prefix}.qweight"])[0]
         shaped(specs[f"{prefix}.qweight"], (columns, rows // PER_WORD))
         groups = 1 if self.group_size is None else -(-columns // self.group_size)
         shaped(scales, (groups, rows))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,11 +11,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pipeline.errors import UserError
 from pipeline.key import Json
+from stages.weights.json_file import read_json
 
 if TYPE_CHECKING:
     from stages.quantized.source import QuantizedSource
     from stages.weights.source import WeightSource
 
+LARGEST = 16_000_000
 LIBRARY = "compressed-tensors"
 DTYPES = ("bfloat16", "float16", "float32")
 
@@ -52,18 +53,15 @@ def quantization_of(folder: Path, config: Mapping[str, Any]) -> tuple[str, dict[
         return "config.json", _object(config["quantization_config"], "quantization_config")
     for name, method in SIDE_FILES.items():
         if (folder / name).is_file():
-            try:
-                said = json.loads((folder / name).read_bytes())
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"{folder / name} is not JSON: {error}") from error
-            return name, {"quant_method": method, **_object(said, name)}
+            said = read_json(folder / name, longest=LARGEST)
+            return name, {"quant_method": method, **said}
     return None
 
 
 def reader_of(quantization: Mapping[str, Any]) -> Reader:
     """The reader for a `quantization_config`; UserError for a method that none reads."""
     method = quantization.get("quant_method")
-    if method not in READERS:
+    if not isinstance(method, str) or method not in READERS:
         named = repr(method) if method else "an unnamed method"
         raise UserError(
             f"the model is already quantized, by {named}",
@@ -83,7 +81,8 @@ def dense_dtype(config: Mapping[str, Any]) -> str:
 
     Raises UserError for one that dense weights cannot have.
     """
-    text = config.get("text_config") or {}
+    text = config.get("text_config")
+    text = text if isinstance(text, Mapping) else {}
     stated = next(
         (c[key] for c in (config, text) for key in ("dtype", "torch_dtype") if c.get(key)),
         "float32",

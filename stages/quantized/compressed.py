@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
 from stages.formats.qargs import QArgs
-from stages.quantized.source import REMEDY, Module, QuantizedSource
+from stages.quantized.source import REMEDY, Module, QuantizedSource, part_of
 from stages.weights.source import TensorSpec, WeightSource
 
 if TYPE_CHECKING:
@@ -29,14 +29,14 @@ class CompressedSource(QuantizedSource):
 
     def __init__(self, source: WeightSource, config: Mapping[str, Any], dtype: str) -> None:
         super().__init__(source, config, dtype)
-        sparse = (config.get("sparsity_config") or {}).get("format", "dense")
+        sparse = part_of(config, "sparsity_config").get("format", "dense")
         layouts = [config.get("format"), sparse]
         if unread := [layout for layout in layouts if layout in UNREAD]:
             raise UserError(
                 f"the checkpoint has the format {unread[0]!r}, which is not read",
                 remedy="give the model that it was made from",
             )
-        if (config.get("transform_config") or {}).get("config_groups"):
+        if part_of(config, "transform_config").get("config_groups"):
             raise UserError(
                 "the checkpoint has transforms that engines apply while they run "
                 "(transform_config): without them its weights are not the model",

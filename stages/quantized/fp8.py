@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
 from stages.formats.qargs import QArgs
-from stages.quantized.source import REMEDY, Module, QuantizedSource, check_dense, option, shaped
+from stages.quantized.source import (
+    REMEDY,
+    Module,
+    QuantizedSource,
+    check_dense,
+    names_of,
+    option,
+    shaped,
+)
 from stages.weights.source import TensorSpec, WeightSource
 
 if TYPE_CHECKING:
@@ -33,7 +41,7 @@ class Fp8Source(QuantizedSource):
         option(config, "activation_scheme", ("dynamic", "static", None), None)
         self.block = _block(config.get("weight_block_size"))
         names = ("modules_to_not_convert", "ignored_layers")
-        self.dense = [pattern for name in names for pattern in config.get(name) or []]
+        self.dense = [pattern for name in names for pattern in names_of(config, name)]
 
     def find(self, specs: Mapping[str, TensorSpec]) -> Iterator[Module]:
         for name, spec in specs.items():

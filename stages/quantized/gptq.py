@@ -19,6 +19,7 @@ from stages.quantized.source import (
     group_size_of,
     needed,
     option,
+    part_of,
     shaped,
 )
 from stages.weights.source import TensorSpec, WeightSource
@@ -42,7 +43,7 @@ class GptqSource(QuantizedSource):
         self.offset = 0 if layout == "gptq_v2" else 1
         self.group_size = group_size_of(config, 128)
         # keys with "-:" only name modules that stay dense, which the tensors tell as well
-        own = [key for key in config.get("dynamic") or {} if not str(key).startswith("-:")]
+        own = [key for key in part_of(config, "dynamic") if not str(key).startswith("-:")]
         if own:
             raise UserError(
                 f"quantization_config.dynamic gives {own[0]!r} a format of its own",

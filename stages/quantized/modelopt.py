@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
 from stages.formats.qargs import QArgs
-from stages.quantized.source import REMEDY, Module, QuantizedSource, needed, option, shaped
+from stages.quantized.source import (
+    REMEDY,
+    Module,
+    QuantizedSource,
+    names_of,
+    needed,
+    option,
+    shaped,
+)
 from stages.weights.source import TensorSpec, WeightSource
 
 if TYPE_CHECKING:
@@ -37,7 +45,7 @@ class ModelOptSource(QuantizedSource):
         algorithm = {"quant_algo": str(said.get("quant_algo")).upper()}
         self.algorithm: str = option(algorithm, "quant_algo", ("NVFP4", "FP8"), None)
         option(said, "group_size", (GROUP, None), None)
-        self.dense = [*(said.get("exclude_modules") or []), *(said.get("ignore") or [])]
+        self.dense = [*names_of(said, "exclude_modules"), *names_of(said, "ignore")]
 
     def find(self, specs: Mapping[str, TensorSpec]) -> Iterator[Module]:
         wanted = {"NVFP4": "U8", "FP8": "F8_E4M3"}[self.algorithm]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -105,7 +106,9 @@ class QuantizedSource(ABC):
         found = self.source.read(plain, device=device) if plain else {}
         dtype: torch.dtype = getattr(torch, self.dtype)
         for name, prefix in quantized.items():
-            found[name] = self.stored(prefix, device=device).weight().to(dtype)
+            stored = self.stored(prefix, device=device)
+            with misfits(prefix):
+                found[name] = stored.weight().to(dtype)
         return {name: found[name] for name in wanted}
 
     def stored(self, prefix: str, *, device: str = "cpu") -> Stored:
@@ -113,13 +116,49 @@ class QuantizedSource(ABC):
         module = self.modules[prefix]
         names = [f"{prefix}.{part}" for part in module.parts]
         read = self.source.read(names, device=device)
-        return self.decode(
-            module, {name.removeprefix(f"{prefix}."): tensor for name, tensor in read.items()}
-        )
+        parts = {name.removeprefix(f"{prefix}."): tensor for name, tensor in read.items()}
+        with misfits(prefix):
+            return self.decode(module, parts)
 
     def _prefix(self, name: str) -> str | None:
         prefix, _, part = name.rpartition(".")
         return prefix if part == "weight" and prefix in self.modules else None
+
+
+@contextmanager
+def misfits(prefix: str) -> Iterator[None]:
+    """UserError for tensors that are not what their format says."""
+    from stages.formats.pack import MISFITS
+
+    try:
+        yield
+    except MISFITS as error:
+        raise UserError(
+            f"the tensors of {prefix} do not fit together: {error}", remedy=REMEDY
+        ) from error
+
+
+def names_of(config: Mapping[str, Any], key: str) -> list[str]:
+    """A list of names or patterns in a config, empty where there is none; UserError for others."""
+    value = config.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise UserError(f"quantization_config.{key} is no list of names", remedy=REMEDY)
+    return value
+
+
+def part_of(config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """A mapping in a config, empty where there is none; UserError for others."""
+    value = config.get(key) or {}
+    if not isinstance(value, dict):
+        raise UserError(f"quantization_config.{key} is no JSON object", remedy=REMEDY)
+    return value
+
+
+def matrix(spec: TensorSpec) -> tuple[int, int]:
+    """The shape of a tensor of two dimensions; UserError for others."""
+    if len(spec.shape) != 2:
+        raise UserError(f"{spec.name} is {list(spec.shape)}, no matrix", remedy=REMEDY)
+    return spec.shape[0], spec.shape[1]
 
 
 def needed(specs: Mapping[str, TensorSpec], prefix: str, part: str) -> TensorSpec:

@@ -99,8 +99,8 @@ def _group(
     given = value.get("input_activations")
     if value.get("weights") is None:
         if given is not None and targets and all(ATTENTION.fullmatch(t) for t in targets):
-            args = numbers.states(join(path, "input_activations"), given, found)
-            yield Group(name=name, targets=targets, content={"input_activations": args})
+            state = numbers.states(join(path, "input_activations"), given, found)
+            yield Group(name=name, targets=targets, content={"input_activations": state})
         else:
             found.cannot(path, "it has no weights; modules that stay dense go into ignore")
         return

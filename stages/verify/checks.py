@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -17,6 +16,8 @@ from stages.verify.plain import check_plain
 from stages.verify.subject import Stored, Subject, subject_of
 from stages.verify.values import check_dense, check_scales, check_weights
 from stages.weights.dtypes import dtype_name
+from stages.weights.folder import LONGEST_INDEX, parse_index
+from stages.weights.json_file import read_json
 from stages.weights.safetensors_file import read_header
 
 Check = Callable[[Subject], Iterator[str]]
@@ -74,21 +75,21 @@ def check_index(subject: Stored) -> Iterator[str]:
         if not (subject.folder / SINGLE).is_file():
             yield f"there is no {INDEX}"
         return
-    index = json.loads(path.read_bytes())
+    listed = parse_index(path)
+    metadata = read_json(path, longest=LONGEST_INDEX).get("metadata")
     found: dict[str, str] = {}
     for file in sorted(subject.folder.glob("*.safetensors")):
         for name in read_header(file).places:
             if name in found:
                 yield f"{name} is in {found[name]} and in {file.name}"
             found[name] = file.name
-    listed = index["weight_map"]
     for name in found.keys() - listed.keys():
         yield f"{name} is in {found[name]}, but not in the index"
     for name in listed.keys() & found.keys():
         if listed[name] != found[name]:
             yield f"{name} is in {found[name]}, not in {listed[name]}"
     total = sum(spec.bytes for spec in subject.specs.values())
-    stated = (index.get("metadata") or {}).get("total_size", total)
+    stated = metadata.get("total_size", total) if isinstance(metadata, dict) else total
     if stated != total:
         yield f"total_size is {stated}, the tensors have {total} bytes"
 

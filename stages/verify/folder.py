@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,8 +18,11 @@ from stages.formats.matching import is_router, matches
 from stages.model.blueprint import EMBEDDING, Blueprint, LinearSpec
 from stages.weights import TensorSpec, WeightSource, open_checkpoint
 from stages.weights.dtypes import dtype_name
+from stages.weights.json_file import read_json
 
 MARKS = frozenset({*PARTS, *INPUT_PARTS} - {"weight"})
+DTYPES = {str(d).removeprefix("torch."): d for d in (torch.bfloat16, torch.float16, torch.float32)}
+LARGEST_CONFIG = 16_000_000
 CACHE_SCALES = ("k_scale", "v_scale", "q_scale", "k_zero_point", "v_zero_point")
 
 
@@ -52,11 +54,11 @@ class Folder:
     @cached_property
     def dtype(self) -> torch.dtype:
         """The dtype that config.json states, bfloat16 where it states none."""
-        text = self.settings.get("text_config") or {}
-        stated = [s.get(k) for s in (self.settings, text) for k in ("dtype", "torch_dtype")]
+        text = self.settings.get("text_config")
+        parts = [self.settings, text] if isinstance(text, dict) else [self.settings]
+        stated = [part.get(key) for part in parts for key in ("dtype", "torch_dtype")]
         name = next((str(value) for value in stated if value), "bfloat16")
-        found = getattr(torch, name.removeprefix("torch."), None)
-        return found if isinstance(found, torch.dtype) else torch.bfloat16
+        return DTYPES.get(name.removeprefix("torch."), torch.bfloat16)
 
     @property
     def dtype_name(self) -> str:
@@ -128,14 +130,7 @@ class Folder:
 def folder_of(path: Path) -> Folder:
     """Open a checkpoint folder; UserError or ManyErrors where it cannot even be read."""
     saved = open_checkpoint(path)
-    try:
-        settings = json.loads((path / "config.json").read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path / 'config.json'} cannot be read: {error}", remedy="fetch it again"
-        ) from error
-    if not isinstance(settings, dict):
-        raise UserError(f"{path / 'config.json'} holds no config")
+    settings = read_json(path / "config.json", longest=LARGEST_CONFIG)
     specs = saved.specs()
     given = settings.get("quantization_config")
     readable = isinstance(given, dict) and given.get("quant_method") == "compressed-tensors"

@@ -59,13 +59,17 @@ def check_config(folder: Folder) -> Iterator[str]:
     if given is None:
         yield "config.json has no quantization_config"
         return
+    if not isinstance(given, dict):
+        yield "quantization_config is no JSON object"
+        return
     method = given.get("quant_method")
     if method != "compressed-tensors":
         yield f"quant_method is {method!r}, not 'compressed-tensors'"
         return
     parsed = parse(given)
-    if parsed.quantization_status.value != "compressed":
-        yield f"quantization_status is {parsed.quantization_status.value!r}"
+    status = getattr(parsed.quantization_status, "value", None)
+    if status != "compressed":
+        yield f"quantization_status is {status!r}"
 
 
 def check_covered(folder: Folder) -> Iterator[str]:

@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from stages.formats.cache import STATES
 from stages.formats.decompress import INPUT_PARTS
 from stages.formats.layer import CHECKSUM
-from stages.formats.pack import unpack
+from stages.formats.pack import MISFITS, unpack
 from stages.formats.stored import stored_sums
 from stages.verify.subject import Stored, Subject
 from stages.weights import WeightSource
@@ -74,7 +74,7 @@ def _wrong(
     own = {part: tensor for part, tensor in stored.items() if part not in INPUT_PARTS}
     try:
         found = stored_sums(own, subject.quantized[prefix], subject.dtype)
-    except (KeyError, ValueError, RuntimeError, AssertionError) as error:
+    except MISFITS as error:
         return f"{prefix} cannot be unpacked: {type(error).__name__}: {error}"
     chosen = sums.read([f"{prefix}.{side}" for side in found])
     if any(differs(found[side], chosen[f"{prefix}.{side}"]) for side in found):
@@ -87,7 +87,7 @@ def unpacked(stored: Mapping[str, Tensor], scheme: QuantizationScheme) -> Tensor
     own = {part: tensor for part, tensor in stored.items() if part not in INPUT_PARTS}
     try:
         return unpack(own, scheme)
-    except (KeyError, ValueError, RuntimeError, AssertionError) as error:
+    except MISFITS as error:
         return f"{type(error).__name__}: {error}"
 
 

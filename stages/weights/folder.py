@@ -6,16 +6,16 @@ files whose links lead out of the folder are refused.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from pipeline.errors import ManyErrors, UserError
+from stages.weights.json_file import read_json
 from stages.weights.safetensors_file import Header, read_header
 
 STEMS = ("model", "consolidated")
-LONGEST_INDEX = 256_000_000
+LONGEST_INDEX = 50_000_000
 LISTED = 5
 
 
@@ -56,7 +56,14 @@ def inside(folder: Path, name: str, *, said_by: str) -> Path:
             remedy="do not use this checkpoint unless you know who wrote it",
         )
     path = folder / pure
-    if not path.resolve().is_relative_to(home_of(folder)):
+    try:
+        real = path.resolve()
+        path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, not encodable, a circle
+        raise UserError(
+            f"{said_by} names the file {name[:200]!r}, which no folder can have: {error}"
+        ) from error
+    if not real.is_relative_to(home_of(folder)):
         raise UserError(
             f"{path} is a link that leads out of its folder",
             remedy="put the file itself there, or a hard link to it",
@@ -146,13 +153,8 @@ def _indexed(folder: Path, name: str) -> Layout:
 
 def parse_index(path: Path) -> dict[str, str]:
     """Tensor name -> file name, as an index says it; UserError if it is no such mapping."""
-    if path.stat().st_size > LONGEST_INDEX:
-        raise UserError(f"{path} has {path.stat().st_size} bytes: that is no index of tensors")
-    try:
-        index = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}", remedy="fetch it again") from error
-    tensors = index.get("weight_map") if isinstance(index, dict) else None
+    index = read_json(path, longest=LONGEST_INDEX)
+    tensors = index.get("weight_map")
     if not isinstance(tensors, dict) or not tensors:
         raise UserError(f"{path} has no weight_map", remedy="fetch it again")
     for tensor, file in tensors.items():

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LONGEST_HEADER = 100_000_000  # the format's own limit
+MOST_DIMENSIONS = 16
+MOST_ELEMENTS = 2**60  # also of the other sizes where one is 0: strides are products of those
 REMEDY = "fetch or convert the file again"
 
 
@@ -123,6 +125,10 @@ def _places(file: Any, start: int) -> dict[str, Place]:
     for name in file.offset_keys():
         piece = file.get_slice(name)
         shape, dtype = tuple(piece.get_shape()), piece.get_dtype()
+        if len(shape) > MOST_DIMENSIONS or prod(max(1, size) for size in shape) > MOST_ELEMENTS:
+            raise SafetensorError(f"{name!r} cannot have the shape {list(shape)}")
+        if dtype == "F4" and shape[-1] % 2:  # torch holds two in an element
+            raise SafetensorError(f"{name!r} of shape {list(shape)} cannot be packed in pairs")
         length = prod(shape) * BITS[dtype] // 8
         places[name] = Place(
             spec=TensorSpec(name=name, shape=shape, dtype=dtype), start=start, length=length
