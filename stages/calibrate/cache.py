@@ -19,7 +19,7 @@ from stages.numerics import Numerics
 class CacheConfig:
     """Of the scheme only `kv_cache` and `attention` count."""
 
-    scheme: SchemeConfig
+    scheme: SchemeConfig = field(default_factory=SchemeConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     numerics: Numerics = field(default_factory=Numerics)
 

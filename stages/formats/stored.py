@@ -1,7 +1,7 @@
-"""Checksums of compressed weights from their codes, without unpacking them in full.
+"""Checksums of compressed weights: of all that compressed-tensors unpacks, or from their codes.
 
-What compressed-tensors unpacks is compared on some rows of every weight; the other rows differ
-from those in their codes and scales only.
+With `edges` what compressed-tensors unpacks is compared on some rows of every weight; the other
+rows differ from those in their codes and scales only.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ PACKED = "pack-quantized"
 
 
 def stored_sums(
-    stored: Mapping[str, Tensor], scheme: QuantizationScheme, dtype: torch.dtype
+    stored: Mapping[str, Tensor], scheme: QuantizationScheme, dtype: torch.dtype, *, edges: bool
 ) -> dict[str, Tensor]:
     """`bit_sums` of the weight that a module's stored tensors (by local name) stand for.
 
-    It is rounded to what readers unpack to for a model of `dtype`: scales may be wider than that.
-    Raises KeyError or ValueError where the tensors do not fit the format, or where it and
-    compressed-tensors do not read them alike.
+    compressed-tensors unpacks all of it, or with `edges` some rows of it where the format is a
+    plain one. It is rounded to what readers unpack to for a model of `dtype`: scales may be wider
+    than that. Raises KeyError or ValueError where the tensors do not fit the format, or where it
+    and compressed-tensors do not read them alike.
     """
     args = scheme.weights
-    if args is None or dtype != torch.bfloat16 or not _plain(stored, scheme, args):
+    if args is None or not edges or dtype != torch.bfloat16 or not _plain(stored, scheme, args):
         return checksum(unpack(stored, scheme), scheme, dtype)
     codes, table = _codes(stored, args)
     rows, columns = codes.shape

@@ -13,6 +13,7 @@ from stages.formats.resolve import Resolved
 from stages.formats.scheme import SchemeGroup
 from stages.verify.layout import expected_parts, kept_wide
 from stages.verify.plain import check_plain
+from stages.verify.stage import VerifyOptions
 from stages.verify.subject import Stored, Subject, subject_of
 from stages.verify.values import check_dense, check_scales, check_weights
 from stages.weights.dtypes import dtype_name
@@ -27,11 +28,11 @@ SHOWN = 4
 NOT_HERE = "loading in vLLM and SGLang: run tests/engines where those are installed"
 
 
-def verify(task: Task, *, original: bool) -> dict[str, Any]:
+def verify(task: Task, options: VerifyOptions) -> dict[str, Any]:
     """{"ok", "checks": [{"name", "ok", "detail"}]}; `ok` of a check is null if it was not run."""
     checks = []
     try:
-        subject = subject_of(task)
+        subject = subject_of(task, options.unpack)
     except UserError as error:
         checks.append({"name": "readable", "ok": False, "detail": str(error)})
         return {"ok": False, "checks": checks}
@@ -47,12 +48,12 @@ def verify(task: Task, *, original: bool) -> dict[str, Any]:
         "scales": check_scales,
         "weights": check_plain if subject.plain else check_weights,
     }
-    if original:
+    if options.original:
         todo["unchanged tensors"] = check_dense
     for index, (name, check) in enumerate(todo.items()):
         task.progress(index / len(todo), name)
         checks.append(checked(name, check, subject))
-    skipped = {"unchanged tensors": "verify.original is false"} if not original else {}
+    skipped = {"unchanged tensors": "verify.original is false"} if not options.original else {}
     skipped["engines"] = NOT_HERE
     checks += [{"name": name, "ok": None, "detail": why} for name, why in skipped.items()]
     return {"ok": all(check["ok"] is not False for check in checks), "checks": checks}

@@ -50,6 +50,7 @@ class Subject:
     was the embedding in the original and is not any more. `quantized` maps the checkpoint names of
     modules to the schemes that config.json gives them. `plain`: compressed weights were to be saved
     dense, with the values that they stand for. `caches` are the scales of attention states.
+    `unpack` says how much of a weight compressed-tensors unpacks.
     """
 
     folder: Path
@@ -65,6 +66,7 @@ class Subject:
     untied: bool
     plain: bool
     caches: Mapping[str, TensorSpec]
+    unpack: str
 
     @property
     def dtype(self) -> torch.dtype:
@@ -84,7 +86,7 @@ class Subject:
         return [layer.json(LAYER) for layer in self.layers]
 
 
-def subject_of(task: Task) -> Subject:
+def subject_of(task: Task, unpack: str) -> Subject:
     """Open everything; raises UserError where the checkpoint cannot even be read."""
     folder = task.inputs["checkpoint"].path / FOLDER
     drawn = Blueprint.load(task.inputs["model"])
@@ -117,6 +119,7 @@ def subject_of(task: Task) -> Subject:
         layers=layers,
         untied=untied,
         caches=_caches(task, len(drawn.layers)),
+        unpack=unpack,
         plain=not task.inputs["checkpoint"].meta.get("compressed", True),
     )
 

@@ -73,7 +73,8 @@ def _wrong(
 ) -> str | None:
     own = {part: tensor for part, tensor in stored.items() if part not in INPUT_PARTS}
     try:
-        found = stored_sums(own, subject.quantized[prefix], subject.dtype)
+        scheme, edges = subject.quantized[prefix], subject.unpack == "edges"
+        found = stored_sums(own, scheme, subject.dtype, edges=edges)
     except MISFITS as error:
         return f"{prefix} cannot be unpacked: {type(error).__name__}: {error}"
     chosen = sums.read([f"{prefix}.{side}" for side in found])

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from stages.calibrate.config import CalibrateConfig, LayerConfig
+from stages.calibrate.cache import CacheConfig
+from stages.calibrate.config import CalibrateConfig
 from stages.calibrate.propagate import Propagate
 from stages.compress.observers import minmax
 from stages.compress.solvers.rtn import rtn
@@ -64,7 +65,7 @@ def stored_layer(scene: Scene, index: int, scheme: SchemeConfig) -> FakeArtifact
 
 
 def propagate(scene: Scene, index: int, layer: FakeArtifact) -> list[Tensor]:
-    stage = Propagate(LayerConfig(calibrate=CalibrateConfig(batch_size=2)))
+    stage = Propagate(CacheConfig(calibrate=CalibrateConfig(batch_size=2)))
     inputs = {**scene.inputs, "weights": layer}
     if index:
         inputs["activations"] = FakeArtifact(scene.worker.root / f"propagated{index - 1}")

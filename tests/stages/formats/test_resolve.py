@@ -69,19 +69,23 @@ def test_a_fixed_group_size_is_answered_with_ignore() -> None:
 
 def test_all_problems_are_found_at_once() -> None:
     args = QArgs(num_bits=4, strategy="group", group_size=48)
-    scheme = SchemeConfig(weights=args, targets=["Linear", "Conv2d"], ignore=[])
-    assert len(resolve(scheme, blueprint()).problems) == 3
+    inputs = QArgs(num_bits=8, strategy="token", dynamic=True)
+    targets = ["Linear", "Conv2d", "Embedding"]
+    scheme = SchemeConfig(weights=args, input_activations=inputs, targets=targets, ignore=[])
+    problems = "\n".join(str(problem) for problem in resolve(scheme, blueprint()).problems)
+    for said in ("'Conv2d'", "token ids", "does not divide", "lm_head (1 layer"):
+        assert said in problems
 
 
-def test_the_head_is_refused_by_name() -> None:
-    (problem,) = resolve(SchemeConfig(weights=W4, ignore=[]), blueprint()).problems
-    assert "put lm_head in scheme.ignore" in str(problem)
+def test_the_head_and_the_embedding_are_targets_as_any_other() -> None:
+    scheme = SchemeConfig(weights=W4, targets=["Linear", "Embedding"], ignore=[])
+    modules = resolve(scheme, blueprint()).modules
+    assert {"lm_head", "model.embed_tokens"} <= modules.keys()
 
 
-def test_the_embedding_is_refused() -> None:
-    scheme = SchemeConfig(weights=W4, targets=["Linear", "Embedding"])
-    (problem,) = resolve(scheme, blueprint()).problems
-    assert "model.embed_tokens" in str(problem)
+def test_head_and_embedding_stay_where_the_targets_leave_them() -> None:
+    modules = resolve(SchemeConfig(weights=W4), blueprint()).modules
+    assert not {"lm_head", "model.embed_tokens"} & modules.keys()
 
 
 def test_an_ignore_that_matches_nothing_is_a_warning() -> None:

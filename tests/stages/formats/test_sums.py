@@ -39,14 +39,19 @@ def test_stored_codes_have_the_sums_of_what_they_unpack_to(layout, args) -> None
     made = direct(weight, scheme)
     assert made is not None
     stored = parts_of(made, tuple(weight.shape), scheme)
-    sums, whole = stored_sums(stored, scheme, torch.bfloat16), bit_sums(unpack(stored, scheme))
+    sums, whole = (
+        stored_sums(stored, scheme, torch.bfloat16, edges=True),
+        bit_sums(unpack(stored, scheme)),
+    )
     assert torch.equal(sums["rows"], whole["rows"])
     assert torch.equal(sums["columns"], whole["columns"])
     assert torch.equal(sums["rows"], made.rows)
     main = stored.get("weight_packed", stored.get("weight"))
     assert main is not None
     main.view(torch.uint8)[100, 5] ^= 1
-    assert not torch.equal(stored_sums(stored, scheme, torch.bfloat16)["rows"], made.rows)
+    assert not torch.equal(
+        stored_sums(stored, scheme, torch.bfloat16, edges=True)["rows"], made.rows
+    )
 
 
 def test_tensors_that_do_not_fit_the_format_are_refused() -> None:
@@ -56,10 +61,15 @@ def test_tensors_that_do_not_fit_the_format_are_refused() -> None:
     stored = parts_of(made, (257, 384), scheme)
     with pytest.raises(ValueError, match="weight_scale has the shape"):
         stored_sums(
-            {**stored, "weight_scale": stored["weight_scale"][:, :-1]}, scheme, torch.bfloat16
+            {**stored, "weight_scale": stored["weight_scale"][:, :-1]},
+            scheme,
+            torch.bfloat16,
+            edges=True,
         )
     with pytest.raises(ValueError, match="weight_packed has the shape"):
-        stored_sums({**stored, "weight_shape": torch.tensor([257, 480])}, scheme, torch.bfloat16)
+        stored_sums(
+            {**stored, "weight_shape": torch.tensor([257, 480])}, scheme, torch.bfloat16, edges=True
+        )
 
 
 @pytest.mark.parametrize("bits", range(2, 9))

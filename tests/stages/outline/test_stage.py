@@ -1,4 +1,4 @@
-"""The stage outline: from the store, the weights, a plan's headers, or what transformers expects."""
+"""The stage outline: from store, weights, a plan's headers, or what transformers expects."""
 
 from __future__ import annotations
 
