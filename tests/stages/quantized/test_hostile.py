@@ -118,7 +118,7 @@ def tensors(draw: st.DrawFn, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-@cases(few=15, many=700)
+@cases(few=10, many=700)
 @pytest.mark.parametrize("kind", NAMES)
 def test_a_checkpoint_is_read_or_refused(kind: str, cases: int) -> None:
     parts, config = sound(kind)

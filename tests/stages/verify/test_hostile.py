@@ -103,7 +103,7 @@ def test_what_the_cases_start_from_is_sound(tmp_path: Path) -> None:
     assert report["ok"] is True, report["checks"]
 
 
-@cases(few=80)
+@cases(few=25)
 def test_any_config_is_reported_on(tmp_path: Path, cases: int) -> None:
     tensors, config = sound()
     folder = written(tmp_path / "folder", tensors, config)
@@ -123,7 +123,7 @@ SHAPES = ((), (0,), (1,), (3, 5), (32, 1), (1, 32), (2, 3, 4))
 DTYPES = (torch.float32, torch.int32, torch.int64, torch.uint8, torch.float8_e4m3fn)
 
 
-@cases(few=60)
+@cases(few=20)
 def test_any_tensors_are_reported_on(tmp_path: Path, cases: int) -> None:
     tensors, config = sound()
     folder = written(tmp_path / "folder", tensors, config)
@@ -150,7 +150,7 @@ def test_any_tensors_are_reported_on(tmp_path: Path, cases: int) -> None:
     fuzz(cases, st.lists(change, min_size=1, max_size=3), check)
 
 
-@cases(few=60)
+@cases(few=20)
 def test_any_bytes_are_reported_on(tmp_path: Path, cases: int) -> None:
     tensors, config = sound()
     folder = written(tmp_path / "folder", tensors, config)
