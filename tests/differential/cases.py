@@ -31,7 +31,7 @@ def presets() -> list[Case]:
     """One case for each preset; two where presswork packs what the peer does not: both layouts."""
     cases = []
     for name in PRESET_SCHEMES:
-        if name == "UNQUANTIZED":  # the peer refuses to write one
+        if name == "UNQUANTIZED":  # there is nothing to compare
             continue
         ours, data = f"scheme={name.lower()}", name in NEEDS_DATA
         if name in PACKED_BY_US:
@@ -91,6 +91,11 @@ def others() -> list[Case]:
         for bits, symmetric in [(2, False), (3, True), (4, False), (5, False), (8, False)]
     ]
     cases += [
+        Case(
+            name="W4A16-group64",
+            ours=("scheme=w4a16_g64",),
+            groups={"g": _weights(num_bits=4, strategy="group", group_size=64)},
+        ),
         Case(
             name="W4A16-tensor-asym",
             ours=(
