@@ -16,6 +16,7 @@ from stages.calibrate.stage import Calibrate
 from tests.jobs import Job, built
 
 SCHEMES = sorted(path.stem for path in (own_configs() / "scheme").glob("*.yaml"))
+QUANTIZED = [name for name in SCHEMES if name not in ("none", "unquantized")]
 LAYERS = 4
 
 
@@ -24,17 +25,40 @@ def job(tmp_path: Path, tiny_llama: Path, some_text: Path) -> Job:
     return Job(folder=tmp_path, model=tiny_llama, text=some_text)
 
 
-@pytest.mark.parametrize("scheme", [name for name in SCHEMES if name != "none"])
-def test_every_scheme_is_written_checked_and_loaded_by_transformers(job: Job, scheme: str) -> None:
-    small = ["scheme.weights.group_size=32"] if scheme.startswith(("w4a16", "w8a16")) else []
-    result = job.run("run", f"scheme={scheme}", *small)
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path, some_text: Path) -> Job:
+    """One store for all schemes: what they have in common is built once."""
+    return Job(folder=tmp_path_factory.mktemp("schemes"), model=tiny_llama, text=some_text)
+
+
+@pytest.mark.parametrize("scheme", QUANTIZED)
+def test_every_scheme_is_written_checked_and_loaded_by_transformers(
+    shared: Job, scheme: str
+) -> None:
+    result = shared.run(scheme, f"scheme={scheme}", "modifier=rtn")
     assert result["status"] == "ok"
     assert result["verify"]["ok"] is True
     assert len(result["layers"]) == 7 * LAYERS
-    _, loading = AutoModelForCausalLM.from_pretrained(
-        job.folder / "run" / "checkpoint", dtype=torch.bfloat16, output_loading_info=True
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        shared.folder / scheme / "checkpoint", dtype=torch.bfloat16, output_loading_info=True
     )
     assert not loading["missing_keys"] and not loading["unexpected_keys"]
+    with torch.no_grad():
+        assert torch.isfinite(model(torch.arange(8)[None]).logits).all()
+
+
+@pytest.mark.parametrize("scheme", ["w4a16_asym", "w8a8", "fp8", "fp8_block", "nvfp4", "mxfp4"])
+def test_gptq_goes_with_every_kind_of_format(shared: Job, scheme: str) -> None:
+    result = shared.run(f"{scheme}-gptq", f"scheme={scheme}")
+    assert result["verify"]["ok"] is True
+    assert {row["solver"] for row in result["layers"]} == {"gptq"}
+
+
+@pytest.mark.parametrize("scheme", ["none", "unquantized"])
+def test_no_quantization_copies_every_tensor(shared: Job, scheme: str) -> None:
+    result = shared.run(scheme, f"scheme={scheme}", "modifier=[]")
+    assert result["verify"]["ok"] is True
+    assert result["layers"] == []
 
 
 @pytest.mark.parametrize("modifier", ["rtn", "gptq", "[smoothquant,gptq]"])

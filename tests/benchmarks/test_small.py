@@ -9,6 +9,7 @@ import pytest
 from tests.benchmarks.crash import crash, digests
 from tests.benchmarks.launch import CommandFailed, launch, result_of
 from tests.benchmarks.memory import peak_of, text_of_bytes
+from tests.benchmarks.observers import ours, pairs, prepare
 from tests.benchmarks.random_llama import TINY, write_model
 from tests.benchmarks.reuse import again, sweep
 
@@ -56,6 +57,16 @@ def test_the_memory_of_a_run_is_measured(model: Path, text: Path, tmp_path: Path
     found = peak_of(model, text, tmp_path / "run", samples=2, length=64, more=SMALL[2:])
     assert found["peak_rss_bytes"] > 100_000_000
     assert result_of(tmp_path / "run" / "run")["status"] == "ok"
+
+
+def test_every_observer_is_timed_as_often_as_asked(tmp_path: Path) -> None:
+    presets = ["W4A16", "FP8", "NVFP4A16"]
+    prepare(tmp_path / "in.safetensors", 32, 256, presets)
+    found = ours(tmp_path / "in.safetensors", 2, 1, presets)
+    assert {key: len(seconds) for key, seconds in found.items()} == {
+        key: 2 for key, _, _ in pairs(presets)
+    }
+    assert all(second > 0 for seconds in found.values() for second in seconds)
 
 
 def test_a_command_that_fails_is_not_measured() -> None:
