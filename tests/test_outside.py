@@ -57,9 +57,10 @@ def test_head_and_embedding_are_compressed_checked_and_loaded(
     assert all(rows[name]["relative_error"] < 0.05 for name in names)
     settings = json.loads((job.folder / "run/checkpoint/config.json").read_text())
     assert settings["tie_word_embeddings"] is False
-    model = loaded(job)
-    if more == HEAD:  # transformers cannot run an embedding that has no plain weight
-        assert torch.isfinite(model(torch.arange(8)[None]).logits).all()
+    if more == HEAD:  # transformers cannot load an embedding without a plain weight
+        assert torch.isfinite(loaded(job)(torch.arange(8)[None]).logits).all()
+    else:
+        assert any("transformers cannot load" in warning for warning in result["warnings"])
     assert result["eval"]["kl"] < 0.1
 
 

@@ -14,7 +14,7 @@ from pipeline.errors import StageFailed, UserError
 from pipeline.graph import Graph, Node, Ref
 from pipeline.key import canonical
 from pipeline.plan import Plan, make_plan
-from pipeline.runner.memory import peak_rss_bytes, reset_peak
+from pipeline.runner.memory import give_back, peak_rss_bytes, reset_peak
 from pipeline.runner.outcome import Outcome
 from pipeline.runner.queue import ReadyQueue
 from pipeline.runner.release import Releases
@@ -154,6 +154,7 @@ class LocalRunner:
         step, graph = plan.steps[name], plan.graph
         node = step.node
         self.watcher.node_started(name)
+        give_back()
         reset_peak()
         started, clock = time.time(), time.perf_counter()
         lock_key = graph.keys[Ref(node=name, output=node.outputs[0])]

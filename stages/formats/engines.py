@@ -12,6 +12,7 @@ from stages.formats.layout import BYTES, PACKED, layout_of
 from stages.formats.qargs import QArgs
 from stages.formats.scheme import SchemeConfig, SchemeGroup
 from stages.formats.sizes import label
+from stages.model.blueprint import EMBEDDING
 
 ROWS = ("channel", "group")
 
@@ -145,6 +146,8 @@ def engine_warnings(scheme: SchemeConfig) -> Iterator[str]:
                 f"no vLLM loader is known for {label(group)} ({layout_of(group)}): transformers "
                 "and compressed-tensors decompress it"
             )
+    if any(EMBEDDING in group.targets for _, group in scheme.ordered()):
+        yield "transformers cannot load an embedding that is stored compressed; vLLM can"
     for name, args in (("kv_cache", scheme.kv_cache), ("attention", scheme.attention)):
         if args is not None and not (args.type == "float" and args.num_bits == 8):
             yield f"vLLM loads scheme.{name} in FP8 only, not in {args.num_bits}-bit {args.type}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from pipeline.errors import UserError
 from pipeline.graph import Estimate
+from pipeline.key import Json, canonical
 from pipeline.stage import Site, Stage, Survey, Task
 from stages.formats.resolve import resolve
 from stages.formats.scheme import SchemeConfig
@@ -97,6 +98,11 @@ class Save(Stage):
             size += sum(layer.bytes for layer in blueprint.layers)
         estimate = Estimate(bytes=size, memory=700_000_000 + size, seconds=SECONDS)
         return Survey(facts=blueprint, estimates={None: estimate})
+
+    def semantics(self, member: str | None) -> Json:
+        """The order of the groups counts (the first match does), and the recipe repeats it."""
+        del member
+        return {"config": canonical(self.config), "order": list(self.config.scheme.groups)}
 
     def run(self, task: Task) -> None:
         from stages.save.write import save

@@ -76,8 +76,8 @@ def test_statistics_are_those_of_the_divided_inputs(tmp_path: Path) -> None:
     torch.testing.assert_close(absmax, x.abs().amax(dim=0))
     found = layer.statistics.range(name)
     assert found is not None
-    torch.testing.assert_close(found[1], x.abs().max())
-    torch.testing.assert_close(found[0], -x.abs().max())
+    torch.testing.assert_close(found[0, 1], x.abs().max())
+    torch.testing.assert_close(found[0, 0], -x.abs().max())
 
 
 def test_outliers_move_into_the_weights(tmp_path: Path) -> None:
