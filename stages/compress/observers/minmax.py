@@ -7,7 +7,7 @@ from compressed_tensors.quantization import QuantizationArgs
 from torch import Tensor
 
 from stages.compress.grid import QParams, grid_of
-from stages.compress.observers.ranges import by_scale, global_scale_of, qparams_of
+from stages.compress.observers.ranges import by_scale, extremes, global_scale_of, qparams_of
 
 
 def observe(
@@ -26,5 +26,5 @@ def observe(
     """
     if global_scale is None:
         global_scale = global_scale_of(weight, args, dtype)
-    low, high = by_scale(weight, grid_of(args, dtype)).aminmax(dim=-1)
+    low, high = (bound.squeeze(-1) for bound in extremes(by_scale(weight, grid_of(args, dtype))))
     return qparams_of(low, high, args, global_scale=global_scale, dtype=dtype)

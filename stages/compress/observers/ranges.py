@@ -27,6 +27,14 @@ def by_scale(weight: Tensor, grid: Grid) -> Tensor:
     return weight.reshape(weight.shape[0], -1, grid.width(weight.shape[1]))
 
 
+def extremes(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest and largest along the last dimension, which is kept.
+
+    Two passes: torch vectorises amin and amax of 16-bit floats, but not aminmax.
+    """
+    return values.amin(dim=-1, keepdim=True), values.amax(dim=-1, keepdim=True)
+
+
 def importance_by_scale(importance: Tensor, grid: Grid, rows: int) -> Tensor:
     """Importance [in] of columns as float32 [patterns, elements]: scale p uses row p % patterns."""
     importance = importance.float()

@@ -12,6 +12,7 @@ from torch import Tensor
 from stages.compress.grid import Grid, QParams, Rounding, grid_of, round_to
 from stages.compress.observers.ranges import (
     by_scale,
+    extremes,
     global_scale_of,
     importance_by_scale,
     qparams_of,
@@ -44,7 +45,7 @@ def search(
     if global_scale is None:
         global_scale = global_scale_of(weight, args, dtype)
     values = by_scale(weight, grid)
-    low, high = values.aminmax(dim=-1, keepdim=True)
+    low, high = extremes(values)
     # rounded twice, as the reference does: the candidates are then the same ones
     low, high = ((bound.float() * expand).to(dtype).float() for bound in (low, high))
     tried = torch.tensor(factors, dtype=torch.float32, device=weight.device)
