@@ -47,17 +47,16 @@ def sweep(
     shared = ("calibrate.propagate=original", "eval=none", *more)
     size = "scheme.weights.group_size="
     one = launch(on_text(model, text, work / "one", *shared, f"{size}{sizes[0]}"))
-    several = launch(
-        on_text(
-            model,
-            text,
-            work / "several",
-            "-m",
-            *shared,
-            f"{size}{','.join(map(str, sizes))}",
-            f"hydra.sweep.dir={work / 'sweep'}",
-        )
+    command = on_text(
+        model,
+        text,
+        work / "several",
+        *shared,
+        f"{size}{','.join(map(str, sizes))}",
+        f"hydra.sweep.dir={work / 'sweep'}",
     )
+    place = command.index("pipeline") + 1  # Hydra wants its flags before the overrides
+    several = launch([*command[:place], "-m", *command[place:]])
     jobs = [built(result_of(work / "sweep" / str(number))) for number in range(len(sizes))]
     names = sorted({name for job in jobs for name in job})
     return {
