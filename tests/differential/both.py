@@ -36,9 +36,9 @@ def theirs(
 ) -> dict[str, Path]:
     """Checkpoints of the peer; calibrated cases see the tokens that lie in presswork's `store`."""
     work.mkdir(parents=True, exist_ok=True)
-    tokens = next(store.glob("*/*/tokens.safetensors"), None) or next(
-        store.rglob("tokens.safetensors")
-    )
+    tokens = next(store.rglob("tokens.safetensors"), None)
+    if tokens is None and any(case.data for case in cases):
+        raise FileNotFoundError(f"{store} holds no tokens")
     jobs = [
         {
             "model": str(model),
