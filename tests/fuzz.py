@@ -1,4 +1,7 @@
-"""Many hostile cases of one property: a few hundred by default, thousands with `-m slow`."""
+"""Many hostile cases of one property: a few hundred by default, thousands with `-m slow`.
+
+The few are the same each time, so that a change is judged by what it changes; the many are new.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+FEW = 300
 SLOW = (pytest.mark.slow, pytest.mark.timeout(7200))
 
 
 def cases(few: int = 200, many: int = 2500) -> pytest.MarkDecorator:
-    """Gives a test the argument `cases`: how many to try."""
+    """Gives a test the argument `cases`: how many to try; the few are always the same."""
     return pytest.mark.parametrize("cases", [few, pytest.param(many, marks=SLOW)])
 
 
@@ -24,8 +28,8 @@ def fuzz(count: int, strategy: st.SearchStrategy[Any], check: Callable[[Any], No
 
     @settings(
         max_examples=count,
+        derandomize=count <= FEW,
         deadline=None,
-        database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     @given(value=strategy)

@@ -113,6 +113,12 @@ class Decompressed:
                 f"the compressed tensors of {prefix} do not fit format "
                 f"{self.schemes[prefix].format}: {error}"
             ) from error
+        # scales of another shape can stretch what they are multiplied with
+        if tuple(weight.shape) != (said := self.shape(prefix)):
+            raise UserError(
+                f"{prefix} is {list(said)} by its weights, but {list(weight.shape)} by its scales",
+                remedy="fetch the checkpoint again",
+            )
         return weight.to(self._dtype)
 
     def shape(self, prefix: str) -> tuple[int, ...]:

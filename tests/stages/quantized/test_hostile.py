@@ -137,6 +137,15 @@ def test_a_checkpoint_is_read_or_refused(kind: str, cases: int) -> None:
     fuzz(cases, st.tuples(tensors(parts), some_config), check)
 
 
+@pytest.mark.parametrize("kind", ["W8A8", "FP8_DYNAMIC"])
+def test_a_weight_of_one_row_is_not_stretched_by_the_scales_of_many(kind: str) -> None:
+    parts, config = sound(kind)
+    cut = parts | {f"{Q}.weight": parts[f"{Q}.weight"][:1].contiguous()}
+    source = opened(Memory(cut), config, "bfloat16")
+    with pytest.raises(UserError, match=r"by its weights, but \[64, 64\] by its scales"):
+        source.read([f"{Q}.weight"])
+
+
 @pytest.mark.parametrize("kind", NAMES)
 def test_what_the_cases_start_from_is_sound(kind: str) -> None:
     parts, config = sound(kind)
