@@ -12,12 +12,15 @@ from typing import Any
 
 from pipeline.errors import UserError
 
+OWN = "presswork"
 PREFIX = "presswork."
 """Entry-point groups are `presswork.stages`, `presswork.datasets`, ...: one for each group here."""
 
 
 def singular(plural: str) -> str:
     """`stages` -> `stage`, `patches` -> `patch`: a registry's group for one of entry points."""
+    if plural.endswith("ies"):
+        return f"{plural.removesuffix('ies')}y"
     return plural.removesuffix("es") if plural.endswith("ches") else plural.removesuffix("s")
 
 
@@ -43,6 +46,8 @@ class Registry:
 
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Group -> kind -> object, or the entry point that it is still to be loaded from."""
+    added: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Group -> kind -> where it comes from (`module:name`), of what this project does not ship."""
 
     @staticmethod
     def load() -> Registry:
@@ -55,6 +60,9 @@ class Registry:
             registry.add(entry)
         for entry in _installed_entries(skip_own=bool(registry.entries)):
             registry.add(entry)
+            if entry.dist is None or entry.dist.name != OWN:
+                kinds = registry.added.setdefault(singular(entry.group.removeprefix(PREFIX)), {})
+                kinds[entry.name] = entry.value
         return registry
 
     def add(self, entry: EntryPoint) -> None:
@@ -109,7 +117,7 @@ def _own_entries() -> list[EntryPoint]:
     if not path.is_file():
         return []
     project = tomllib.loads(path.read_text(encoding="utf-8")).get("project", {})
-    if project.get("name") != "presswork":
+    if project.get("name") != OWN:
         return []
     return [
         EntryPoint(name=name, value=value, group=group)
@@ -127,5 +135,5 @@ def _installed_entries(*, skip_own: bool) -> list[EntryPoint]:
         for group in groups
         if group != f"{PREFIX}conf"
         for entry in entry_points(group=group)
-        if not (skip_own and entry.dist is not None and entry.dist.name == "presswork")
+        if not (skip_own and entry.dist is not None and entry.dist.name == OWN)
     ]

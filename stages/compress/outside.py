@@ -11,7 +11,8 @@ from pipeline.errors import UserError
 from pipeline.graph import Estimate
 from pipeline.key import Json, canonical
 from pipeline.stage import Site, Survey, Task
-from stages.compress.modifiers.base import GRAM_OBSERVERS, Modifier, Solver
+from stages.compress.modifiers.base import Modifier, Solver
+from stages.compress.modifiers.observer import needs_gram
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.stage import FLOPS, Compress
 from stages.formats.resolve import Resolved, resolve
@@ -60,7 +61,7 @@ class CompressOutside(Compress):
                 name: canonical(resolved.scheme) | {"targets": []}
                 for name, resolved in self._mine().items()
             },
-            "modifiers": [[m.kind, canonical(m)] for m in self.solvers()],
+            "modifiers": [m.semantics() for m in self.solvers()],
             "numerics": canonical(self.config.numerics),
         }
 
@@ -99,6 +100,6 @@ class CompressOutside(Compress):
 def lookup_solver(modifiers: tuple[Modifier, ...]) -> Rtn:
     """How an embedding is rounded; see the module."""
     for modifier in modifiers:
-        if isinstance(modifier, Rtn) and modifier.observer not in GRAM_OBSERVERS:
+        if isinstance(modifier, Rtn) and not needs_gram(modifier.observer):
             return modifier
     return Rtn(observer="mse")

@@ -104,6 +104,7 @@ def _solve(
             global_scale=global_scales[first].to(device) if first in global_scales else None,
             dtype=layer.dtype,
             stored=stored,
+            statistics=_asked(layer, solver, first, device),
         )
         whole = _checked(solver.solve(problem), first)
     except NumericalError as error:
@@ -125,6 +126,21 @@ def _solve(
             relative_error=relative_error(weight, part.weight, H),
             dead=dead,
         )
+
+
+def _asked(layer: LayerState, solver: Solver, module: str, device: str) -> dict[str, Tensor]:
+    """What the solver asked for beside the Gram matrix, of the input that `module` sees."""
+    found: dict[str, Tensor] = {}
+    for kind in sorted(solver.statistics() - {"gram"}):
+        read = layer.statistics.named(kind, module)
+        if read is None:
+            raise NumericalError(
+                name=module,
+                reason="calibration saw no token at its input",
+                remedy="calibrate with more samples, or put the module in scheme.ignore",
+            )
+        found[kind] = read.to(device)
+    return found
 
 
 def _checked(found: Quantized, name: str) -> Quantized:

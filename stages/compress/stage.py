@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.graph import Estimate
 from pipeline.key import Json, canonical
+from pipeline.registry import Registry, choices
 from pipeline.stage import Site, Stage, Survey, Task
 from stages.compress.modifiers.base import Modifier, Solver, Transform, check_order
 from stages.formats.engines import engine_notes, engine_warnings
@@ -69,13 +70,14 @@ class Compress(Stage):
         needed |= {kind for kind in observed if kind is not None}
         if "range" in needed and any(isinstance(m, Transform) for m in modifiers):
             needed.add("absmax")  # what becomes of a range is known from the channels
-        return {"statistics": tuple(kind for kind in STATISTICS if kind in needed)}
+        known = tuple(kind for kind in STATISTICS if kind in needed)
+        return {"statistics": (*known, *sorted(needed.difference(STATISTICS)))}
 
     def survey(self, site: Site) -> Survey:
         blueprint = site.facts.get("model")
         if not isinstance(blueprint, Blueprint):
             return Survey()
-        if lack := self._lack(site, blueprint):
+        if lack := self._unknown() or self._lack(site, blueprint):
             return Survey(problems=(lack,))
         found = resolve(self.config.scheme, blueprint)
         self._blueprint, self._resolution = blueprint, found
@@ -123,6 +125,27 @@ class Compress(Stage):
             "transformers knows",
         )
 
+    def _unknown(self) -> UserError | None:
+        """What is wrong with the statistics beyond the shipped ones that modifiers ask for."""
+        asked = set(self.demands()["statistics"]).difference(STATISTICS)
+        kinds = Registry.load().kinds("statistic") if asked else ()
+        strange = sorted(asked.difference(kinds))
+        transforms = [m.kind for m in self.config.modifiers if isinstance(m, Transform)]
+        solver = next((m for m in self.config.modifiers if isinstance(m, Solver)), None)
+        if not strange and transforms and solver and asked.intersection(solver.statistics()):
+            return UserError(
+                f"modifier {solver.kind} asks for {', '.join(sorted(asked))}, gathered before "
+                f"{transforms[0]} changes the inputs",
+                remedy="leave one of the two modifiers out",
+            )
+        if not strange:
+            return None
+        wants = [m.kind for m in self.config.modifiers if strange[0] in m.statistics()]
+        return UserError(
+            f"modifier {wants[0]} asks for the statistic {strange[0]!r}, which nobody gives",
+            remedy=choices(strange[0], kinds),
+        )
+
     def semantics(self, member: str | None) -> Json:
         """What the scheme says of this layer's own modules, not of others."""
         config = self.config
@@ -137,7 +160,7 @@ class Compress(Stage):
             }
         return {
             "scheme": scheme,
-            "modifiers": [[modifier.kind, canonical(modifier)] for modifier in config.modifiers],
+            "modifiers": [modifier.semantics() for modifier in config.modifiers],
             "numerics": canonical(config.numerics),
         }
 

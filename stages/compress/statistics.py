@@ -78,6 +78,18 @@ class Statistics:
             raise ValueError(f"the inputs of {module} were transformed")
         return self._read("histogram", module, dtype=torch.float64)
 
+    def named(self, kind: str, module: str) -> Tensor | None:
+        """Any statistic by name, a plugin's too (float32, as stored); None where no token was seen.
+
+        Raises ValueError for a plugin's after a transform, whose effect on it is not known.
+        """
+        own = {"absmax": self.absmax, "range": self.range, "histogram": self.histogram}
+        if kind in own:
+            return own[kind](module)
+        if self.leader(module) in self._divisors:
+            raise ValueError(f"the inputs of {module} were transformed after {kind} was gathered")
+        return self._read(kind, module)
+
     def _read(self, kind: str, module: str, dtype: torch.dtype = torch.float32) -> Tensor | None:
         leader = self.leader(module)
         if kind not in self._files:

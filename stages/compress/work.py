@@ -15,7 +15,6 @@ from stages.compress.layer import Compressed, compress_layer
 from stages.compress.lazy import LazyTensors
 from stages.compress.modifiers.base import Modifier, Solver
 from stages.compress.modifiers.rtn import Rtn
-from stages.compress.stage import STATISTICS
 from stages.compress.state import LayerState
 from stages.compress.statistics import Statistics
 from stages.formats.layer import CHECKSUM, LAYER, SHARD
@@ -75,12 +74,14 @@ def recipe_of(config: CompressConfig, statistics: Mapping[str, Artifact]) -> dic
 def statistics_of(inputs: Mapping[str, Artifact]) -> dict[str, Artifact]:
     """Statistic -> artifact, also where only one is there and goes by the input's own name."""
     found = {
-        kind: inputs[f"statistics.{kind}"] for kind in STATISTICS if f"statistics.{kind}" in inputs
+        name.removeprefix("statistics."): artifact
+        for name, artifact in inputs.items()
+        if name.startswith("statistics.")
     }
     if "statistics" in inputs:
         only = inputs["statistics"]
-        kind = next(kind for kind in STATISTICS if (only.path / f"{kind}.safetensors").is_file())
-        found[kind] = only
+        [file] = only.path.glob("*.safetensors")
+        found[file.stem] = only
     return found
 
 

@@ -15,7 +15,7 @@ from transformers.core_model_loading import revert_weight_conversion
 from pipeline.errors import UserError
 from stages.model.blueprint import Blueprint, LinearSpec, Subgraph
 from stages.model.build import Tree, config_of, dtype_of, meta_model, tree_of
-from stages.model.families import FAMILIES, fused_groups, smoothing_pairs
+from stages.model.families import Family, family_of, fused_groups, smoothing_pairs
 from stages.model.names import Names, expected_names, map_names
 from stages.model.patching import Patched, patches, replacements, swapped
 
@@ -120,6 +120,7 @@ def _assemble(
     tied |= {b: names.found[a] for a, b in _tied(model).items() if a in names.found}
     tensors = {**tied, **names.found}
     text = model.config.get_text_config(decoder=True)
+    family = family_of(text.model_type)
     shapes = {n: tuple(t.shape) for n, t in model.state_dict().items() if n in tensors}
     outside = [n for n in shapes if not n.startswith(tuple(f"{x}." for x in tree.layers))]
     claimed = {tensors[name] for name in shapes}
@@ -136,7 +137,8 @@ def _assemble(
         embedding=tree.embedding,
         head=tree.head,
         layers=tuple(
-            _layer(model, name, index, tensors, dtype) for index, name in enumerate(tree.layers)
+            _layer(model, name, index, tensors, dtype, family)
+            for index, name in enumerate(tree.layers)
         ),
         outside={name: tensors[name] for name in outside},
         outside_shapes={name: shapes[name] for name in outside},
@@ -151,7 +153,12 @@ def _assemble(
 
 
 def _layer(
-    model: PreTrainedModel, name: str, index: int, tensors: Mapping[str, str], dtype: str
+    model: PreTrainedModel,
+    name: str,
+    index: int,
+    tensors: Mapping[str, str],
+    dtype: str,
+    family: Family | None,
 ) -> Subgraph:
     layer = model.get_submodule(name)
     shapes = {f"{name}.{own}": tuple(t.shape) for own, t in layer.state_dict().items()}
@@ -169,7 +176,7 @@ def _layer(
         shapes=shapes,
         parameters=parameters,
         bytes=parameters * torch.empty(0, dtype=getattr(torch, dtype)).element_size(),
-        pairs=smoothing_pairs(FAMILIES.get(text.model_type), name, modules, linears, head_dim),
+        pairs=smoothing_pairs(family, name, modules, linears, head_dim),
         fused=fused_groups(linears),
     )
 

@@ -9,7 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from pipeline.registry import Registry
 from stages.model.blueprint import LinearSpec, Pair
+
+GROUP = "family"
 
 ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 MLP = ("mlp.gate_proj", "mlp.up_proj")
@@ -72,6 +75,16 @@ FAMILIES: Mapping[str, Family] = {
     "mixtral": SPARSE,
 }
 """By the model_type of the text model. A family that is not here has no norm pairs."""
+
+
+def family_of(model_type: str) -> Family | None:
+    """The shipped family of a text model, or a plugin's (entry-point group presswork.families)."""
+    if model_type in FAMILIES:
+        return FAMILIES[model_type]
+    registry = Registry.load()
+    added = model_type in registry.kinds(GROUP)
+    found: Family | None = registry.get(GROUP, model_type) if added else None
+    return found
 
 
 def fused_groups(linears: Iterable[LinearSpec]) -> tuple[tuple[str, ...], ...]:

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 from pipeline.errors import UserError
 from pipeline.graph import Estimate
+from pipeline.key import Json, canonical
+from pipeline.registry import Registry
 from pipeline.stage import Artifact, Site, Stage, Survey, Task
 from stages.model.blueprint import FILE, Blueprint
 from stages.model.outline import Spec, outline_of
@@ -42,6 +44,13 @@ class Patch(Stage):
     def __init__(self, config: PatchConfig) -> None:
         super().__init__(config)
         self._drawn: dict[str, Blueprint] = {}
+
+    def semantics(self, member: str | None) -> Json:
+        """The patches and families of plugins as well: they may draw another blueprint."""
+        del member
+        added = Registry.load().added
+        plugins = {group: added[group] for group in ("patch", "family") if added.get(group)}
+        return canonical(self.config) | ({"plugins": plugins} if plugins else {})
 
     def survey(self, site: Site) -> Survey:
         try:

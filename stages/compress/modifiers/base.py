@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.errors import UserError
+from pipeline.key import Json, canonical
 
 if TYPE_CHECKING:
     import torch
@@ -18,16 +19,6 @@ if TYPE_CHECKING:
     from stages.compress.state import LayerState
     from stages.quantized.stored import Stored
 
-OBSERVERS = (
-    "minmax",
-    "mse",
-    "imatrix",
-    "nvfp4_expanded_mse",
-    "nvfp4_expanded_imatrix",
-    "gram",
-    "conditional",
-)
-GRAM_OBSERVERS = frozenset({"imatrix", "nvfp4_expanded_imatrix", "gram", "conditional"})
 POLICIES = ("error", "fallback", "skip")
 
 
@@ -36,10 +27,16 @@ class Modifier(ABC):
 
     __slots__ = ()
     kind: ClassVar[str]
+    version: ClassVar[int] = 1
+    """To be raised when the same options lead to another result."""
 
     def statistics(self) -> frozenset[str]:
-        """Which outputs of `calibrate` it needs: of gram, absmax and range."""
+        """Which statistics of `calibrate` it needs: gram, absmax, range, or a plugin's."""
         return frozenset()
+
+    def semantics(self) -> list[Json]:
+        """What of it can change a result: part of the key."""
+        return [self.kind, canonical(self), *([self.version] if self.version != 1 else [])]
 
 
 class Transform(Modifier):
@@ -75,6 +72,7 @@ class Problem:
     H: float32 [in, in] Gram matrix of the inputs, None where the solver asks for none.
     global_scale: float32 [1] for tensor_group formats. dtype: what plain scales are stored in.
     stored: how the source holds the weight, for a solver that keeps it; None where it is dense.
+    statistics: what the solver asked for beside gram, by name, as `calibrate` stored it.
     """
 
     weight: Tensor
@@ -83,6 +81,7 @@ class Problem:
     global_scale: Tensor | None
     dtype: torch.dtype
     stored: Stored | None = None
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def one_of(what: str, value: str, allowed: Sequence[str]) -> None:

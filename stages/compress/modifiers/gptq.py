@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.errors import UserError
-from stages.compress.modifiers.base import OBSERVERS, POLICIES, Problem, Solver, one_of
+from pipeline.key import Json
+from stages.compress.modifiers.base import POLICIES, Problem, Solver, one_of
+from stages.compress.modifiers.observer import (
+    SHIPPED,
+    check_observer,
+    identity_of,
+    observe_by,
+)
 
 if TYPE_CHECKING:
     from stages.compress.grid import Quantized
@@ -32,7 +39,7 @@ class Gptq(Solver):
 
     def __post_init__(self) -> None:
         one_of("actorder", self.actorder, ("static", "none"))
-        one_of("observer", self.observer, OBSERVERS)
+        check_observer(self.observer)
         one_of("on_failure", self.on_failure, POLICIES)
         if self.block_size < 1:
             raise UserError(f"block_size is {self.block_size}", remedy="give 1 or more")
@@ -47,6 +54,9 @@ class Gptq(Solver):
     def statistics(self) -> frozenset[str]:
         return frozenset({"gram"})
 
+    def semantics(self) -> list[Json]:
+        return [*super(Gptq, self).semantics(), *identity_of(self.observer)]
+
     def solve(self, problem: Problem) -> Quantized:
         from stages.compress.solvers.gptq import gptq
 
@@ -59,7 +69,7 @@ class Gptq(Solver):
             block_size=self.block_size,
             dampening_frac=self.dampening_frac,
             actorder=self.actorder,
-            observer=self.observer,
+            observer=self.observer if self.observer in SHIPPED else observe_by(self.observer),
             refit=self.refit,
             descent=self.descent,
             global_scale=problem.global_scale,

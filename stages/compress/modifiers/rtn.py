@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from stages.compress.modifiers.base import GRAM_OBSERVERS, OBSERVERS, Problem, Solver, one_of
+from pipeline.key import Json
+from stages.compress.modifiers.base import Problem, Solver, one_of
+from stages.compress.modifiers.observer import (
+    check_observer,
+    identity_of,
+    needs_gram,
+    observe_by,
+)
 
 if TYPE_CHECKING:
     from stages.compress.grid import Quantized
@@ -21,17 +28,19 @@ class Rtn(Solver):
     on_failure: str = "error"
 
     def __post_init__(self) -> None:
-        one_of("observer", self.observer, OBSERVERS)
+        check_observer(self.observer)
         one_of("on_failure", self.on_failure, ("error", "skip"))
 
     def statistics(self) -> frozenset[str]:
-        return frozenset({"gram"} if self.observer in GRAM_OBSERVERS else ())
+        return frozenset({"gram"} if needs_gram(self.observer) else ())
+
+    def semantics(self) -> list[Json]:
+        return [*super(Rtn, self).semantics(), *identity_of(self.observer)]
 
     def solve(self, problem: Problem) -> Quantized:
-        from stages.compress.observers.catalog import OBSERVERS as CATALOG
         from stages.compress.solvers.rtn import rtn
 
-        qparams = CATALOG[self.observer](
+        qparams = observe_by(self.observer)(
             problem.weight,
             problem.args,
             importance=None if problem.H is None else problem.H.diagonal(),

@@ -28,7 +28,7 @@ from stages.compress.grid import (
     grid_of,
     round_to,
 )
-from stages.compress.observers.catalog import OBSERVERS
+from stages.compress.observers.catalog import OBSERVERS, Observe
 from stages.compress.solvers import blocks
 from stages.compress.solvers.descent import descend
 from stages.compress.solvers.errors import NumericalError
@@ -46,7 +46,7 @@ def gptq(
     block_size: int = 128,
     dampening_frac: float = 0.01,
     actorder: str = "static",
-    observer: str = "gram",
+    observer: str | Observe = "gram",
     observer_options: Mapping[str, Any] | None = None,
     refit: int = 1,
     descent: int = 1,
@@ -57,8 +57,8 @@ def gptq(
 
     H: float32 [in, in], sum or mean of x x^T over tokens; its scale does not matter.
     actorder: "static" solves columns by falling H_jj (groups stay as they are), "none" in order.
-    observer: how scales are first chosen, a name of the catalog. refit, descent: sweeps of scale
-    refits and of coordinate descent over the result; see
+    observer: how scales are first chosen, by a name of the catalog or a function like those in it.
+    refit, descent: sweeps of scale refits and of coordinate descent over the result; see
     :mod:`stages.compress.solvers.descent`. global_scale: float32 [1], where tensor_group weights
     share one. dtype: what plain scales are stored in.
     Rows are independent: stacked weights give what separate calls give (strategies channel, group
@@ -81,7 +81,8 @@ def gptq(
         else torch.arange(H.shape[0], device=H.device)
     )
     factor = upper_factor(metric[order][:, order])
-    qparams = OBSERVERS[observer](
+    observe = OBSERVERS[observer] if isinstance(observer, str) else observer
+    qparams = observe(
         weight,
         args,
         importance=_importance(observer, H, factor, order),
@@ -117,7 +118,7 @@ def gptq(
     return _stored(codes, scale, zero, column, qparams, problem)
 
 
-def _importance(observer: str, H: Tensor, factor: Tensor, order: Tensor) -> Tensor:
+def _importance(observer: str | Observe, H: Tensor, factor: Tensor, order: Tensor) -> Tensor:
     """Weight [in] of each column's squared error: H_kk, or M_kk^2 for the conditional observer.
 
     tr(E H E^T) is the sum of M_kk^2 (target_k - q_k)^2: what later columns can make up for does

@@ -1,0 +1,89 @@
+"""How a solver's scales are first chosen, by name. Light: no torch is imported here."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar
+
+from pipeline.key import Json
+from pipeline.registry import Registry
+from stages.compress.modifiers.base import one_of
+
+if TYPE_CHECKING:
+    import torch
+    from compressed_tensors.quantization import QuantizationArgs
+    from torch import Tensor
+
+    from stages.compress.grid import QParams
+
+GROUP = "observer"
+SHIPPED = (
+    "minmax",
+    "mse",
+    "imatrix",
+    "nvfp4_expanded_mse",
+    "nvfp4_expanded_imatrix",
+    "gram",
+    "conditional",
+)
+GRAM = frozenset({"imatrix", "nvfp4_expanded_imatrix", "gram", "conditional"})
+
+
+class Observer(ABC):
+    """An observer of a plugin: an entry of `presswork.observers` under the name it is called by.
+
+    It is made without arguments. With `importance` it is handed the diagonal of the Gram matrix,
+    so that calibration gathers one.
+    """
+
+    version: ClassVar[int] = 1
+    """To be raised when it chooses other scales than before."""
+    importance: ClassVar[bool] = False
+
+    @abstractmethod
+    def observe(
+        self,
+        weight: Tensor,
+        args: QuantizationArgs,
+        *,
+        importance: Tensor | None,
+        global_scale: Tensor | None,
+        dtype: torch.dtype,
+    ) -> QParams:
+        """Scales for a weight [out, in], and zero points where `args` is not symmetric.
+
+        importance: float32 [in] or None. global_scale: float32 [1], where tensor_group weights
+        share one. dtype: what plain scales are stored in.
+        """
+
+
+def check_observer(name: str) -> None:
+    """Raise UserError unless an observer of this name is shipped or installed."""
+    if name not in SHIPPED:
+        one_of("observer", name, (*SHIPPED, *Registry.load().kinds(GROUP)))
+
+
+def needs_gram(name: str) -> bool:
+    """Whether calibration must gather a Gram matrix for it."""
+    return name in GRAM if name in SHIPPED else _added(name).importance
+
+
+def observe_by(name: str) -> Callable[..., QParams]:
+    """What chooses the scales; the parameters are those of `Observer.observe`."""
+    if name in SHIPPED:
+        from stages.compress.observers.catalog import OBSERVERS
+
+        return OBSERVERS[name]
+    return _added(name).observe
+
+
+def identity_of(name: str) -> list[Json]:
+    """What tells it from others of its name, which is in the key already: a plugin's version."""
+    added = name not in SHIPPED and name in Registry.load().kinds(GROUP)
+    return [_added(name).version] if added else []
+
+
+def _added(name: str) -> Observer:
+    made: Observer = Registry.load().get(GROUP, name)()
+    return made
