@@ -49,6 +49,8 @@ class Job:
             given.remove("scheme.weights.group_size=32")
         if any(word.startswith("eval=") for word in more):
             given.remove("eval=none")
+        if any(word.startswith("model=") and word != "model=local" for word in more):
+            given = [word for word in given if word not in self.overrides()[3:5]]
         cfg = composed(own_configs(), *given, name="config")
         target = self.folder / name
         target.mkdir(exist_ok=True)
