@@ -12,8 +12,8 @@ import shlex
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,9 +28,14 @@ from packaging.version import Version
 from pipeline.complaints import explain
 from pipeline.config import Config, load_config
 from pipeline.errors import ManyErrors, StageFailed, UserError
+from pipeline.objective import objective
 from pipeline.recipe import Imported, imported, unfit
 from pipeline.registry import Registry
-from pipeline.searchpath import own_configs, register
+from pipeline.report.files import read_result
+from pipeline.searchpath import including, own_configs, register
+from pipeline.sweeps.command import asked, composed, finish, folder_override, launched
+from pipeline.sweeps.plan import SweepPlan, planned, texts
+from pipeline.sweeps.record import begin, enter
 
 log = logging.getLogger("pipeline")
 
@@ -40,75 +45,142 @@ RUN_ID = "PRESSWORK_RUN_ID"
 INTERRUPTED = 130
 
 
-class JobFailed(Exception):
-    """A job of a sweep failed, and has been told."""
-
-
 def main() -> None:
     """Run one command and leave with its exit code: 0 done, 1 failed, 130 interrupted."""
     sys.exit(_main(sys.argv[1:]))
 
 
 def _main(argv: Sequence[str]) -> int:
-    given, recipe = _given(argv), Imported()
+    command = _Command(given=_given(argv), sweeps=asked(argv))
     with _hydra_hands_errors_on() as full_traceback, warnings.catch_warnings():
         warnings.filterwarnings("error", r"provider=.*is not available", UserWarning)
-        try:
-            register()
-            recipe = imported(given.overrides, Registry.load)
-            given = replace(given, overrides=(*recipe.overrides, *given.overrides))
-            for note in recipe.notes:
-                _tell(f"note: {note}")
-            start = hydra.main(config_path=str(given.folder), config_name="config", **rules())(job)
-            with _arguments(recipe.into(sys.argv)):
+        code = command.told(command.start, full_traceback)
+        if command.plan is None:
+            return code
+        # also after an error of the launcher: the jobs that are done are worth a table
+        return max(code, command.told(command.finish, full_traceback))
+
+
+@dataclass(slots=True)
+class _Command:
+    """One command as it goes; `plan` is that of a sweep, once it is known."""
+
+    given: _Given
+    sweeps: bool
+    recipe: Imported = field(default_factory=Imported)
+    plan: SweepPlan | None = None
+
+    def start(self) -> int:
+        """Let Hydra compose and run. Raises what it and the checks before it raise."""
+        register()
+        self.recipe = imported(self.given.overrides, Registry.load)
+        self.given = replace(self.given, overrides=(*self.recipe.overrides, *self.given.overrides))
+        for note in self.recipe.notes:
+            _tell(f"note: {note}")
+        start = hydra.main(config_path=str(self.given.folder), config_name="config", **rules())(job)
+        words = self.recipe.into(sys.argv)
+        if not self.sweeps:
+            with _arguments(words):
                 start()
+            return 0
+        with self.given.initialized():
+            cfg = composed(self.given.name, self.given.overrides)
+        plan = self.plan = planned(cfg, _words(), Path.cwd())
+        with _arguments([*words, folder_override(plan)]), launched(plan, _tell):
+            start()
+        return 0
+
+    def finish(self) -> int:
+        return finish(self.plan) if self.plan is not None else 0
+
+    def told(self, work: Callable[[], int], full_traceback: bool) -> int:
+        """The exit code of `work`, after what went wrong has been told."""
+        try:
+            return work()
         except KeyboardInterrupt:
             _tell(f"stopped; {_goes_on()}")
             return INTERRUPTED
-        except JobFailed:
-            return 1
         except UserError as error:
             _tell_errors(error)
-            return 1
         except UserWarning as error:
             _tell(f"error: hydra.searchpath: {error}")
-            return 1
         except (HydraException, OmegaConfBaseException) as error:
             if full_traceback:
                 raise
-            _tell_errors(unfit(error, recipe) or explain(error, given.overrides, given.compose))
-            return 1
+            given = self.given
+            _tell_errors(
+                unfit(error, self.recipe) or explain(error, given.overrides, given.compose)
+            )
         except OSError as error:
             _tell(f"error: {error}\n  choose another folder with hydra.run.dir=DIR")
-            return 1
-    return 0
+        except Exception as error:  # the border: launchers raise what their cluster's library does
+            if self.plan is None or full_traceback:
+                raise
+            _tell(f"error: the launcher stopped: {type(error).__name__}: {error}")
+        return 1
 
 
-def job(cfg: DictConfig) -> None:
-    """What Hydra runs, once or for each job of a sweep."""
+def job(cfg: DictConfig) -> float | tuple[float, ...] | None:
+    """What Hydra runs, once or for each job of a sweep.
+
+    Of a job of a sweep, the numbers that `objective` names; None of one that failed, which is told
+    here and recorded in the sweep's folder.
+    """
     context = HydraConfig.get()
-    sweep = context.mode == RunMode.MULTIRUN
     # Not resolved: an override may itself be a reference.
     overrides = cast(list[str], OmegaConf.to_container(context.overrides.task, resolve=False))
-    folder = Path(context.runtime.output_dir)
-    label = f"job {context.job.num}: " if sweep else ""
-    if sweep:
-        _tell(f"{label}{' '.join(overrides)}")
+    folder, cwd = Path(context.runtime.output_dir), Path(context.runtime.cwd)
+    if context.mode == RunMode.MULTIRUN:
+        sweep = Path(context.sweep.dir)
+        return _job_of_sweep(cfg, sweep, int(context.job.num), folder, overrides, cwd)
+    error = _attempt(lambda: _perform(cfg, folder, overrides, cwd), folder)
+    if error is not None:
+        raise SystemExit(1)
+    return None
+
+
+def _job_of_sweep(
+    cfg: DictConfig, sweep: Path, number: int, folder: Path, overrides: Sequence[str], cwd: Path
+) -> float | tuple[float, ...] | None:
+    if not sweep.is_absolute():
+        raise UserError("a config says hydra.mode=MULTIRUN", remedy="start a sweep with -m")
+    label = f"job {number}: "
+    _tell(f"{label}{' '.join(overrides)}")
+    record = begin(sweep, number, overrides, folder)
+    values: list[float | tuple[float, ...]] = []
+
+    def work() -> int:
+        enter(cwd)
+        code = _perform(cfg, folder, overrides, cwd)
+        if not code and (paths := texts(cfg.get("objective"))):
+            values.append(objective(read_result(folder), paths))
+        return code
+
     try:
-        code = _perform(cfg, folder, overrides, Path(context.runtime.cwd))
+        error = _attempt(work, folder, label)
+    except BaseException:
+        record.ended(sweep, "interrupted")
+        raise
+    record.ended(sweep, "ok" if error is None else "failed", error)
+    return values[0] if values and error is None else None
+
+
+def _attempt(work: Callable[[], int], folder: Path, label: str = "") -> str | None:
+    """Do it and tell what went wrong; what that was, or None if all is well."""
+    told: str | None = None
+    try:
+        code = work()
+        told = f"exit code {code}" if code else None
     except UserError as error:
+        told = str(error)
         _tell_errors(error, label)
-        if isinstance(error, StageFailed) and not sweep:
+        if isinstance(error, StageFailed) and not label:
             _tell(_goes_on())
-        code = 1
     except Exception as error:  # the border: whatever it is, a person must be told where it is
+        told = f"{type(error).__name__}: {error}"
         _tell_crash(error, label, folder)
-        code = 1
     _discard_if_empty(folder)
-    if code and sweep:
-        raise JobFailed(f"{label}exit code {code}")
-    if code:
-        raise SystemExit(code)
+    return told
 
 
 def _perform(cfg: DictConfig, folder: Path, overrides: Sequence[str], cwd: Path) -> int:
@@ -156,11 +228,19 @@ class _Given:
     folder: Path
     name: str
     overrides: tuple[str, ...]
+    extra: Path | None = None
+    """The folder of --config-dir, if it is not the primary config's."""
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """The primary config with these overrides, for looking at its keys."""
-        with hydra.initialize_config_dir(str(self.folder), **rules()):
+        with self.initialized():
             return hydra.compose(self.name, overrides=list(overrides))
+
+    @contextlib.contextmanager
+    def initialized(self) -> Iterator[None]:
+        """Hydra ready to compose as it will for the command itself."""
+        with including(self.extra), hydra.initialize_config_dir(str(self.folder), **rules()):
+            yield
 
 
 def _given(argv: Sequence[str]) -> _Given:
@@ -183,6 +263,7 @@ def _given(argv: Sequence[str]) -> _Given:
     return _Given(
         folder=folder,
         name=options.config_name or "config",
+        extra=Path(options.config_dir).resolve() if options.config_dir else None,
         overrides=tuple(word for word in rest if not word.startswith("-")),
     )
 
@@ -243,10 +324,14 @@ def _discard_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _goes_on() -> str:
+def _words() -> str:
+    """The command line, as it can be given again."""
     program = "presswork" if Path(sys.argv[0]).name == "presswork" else "python -m pipeline"
-    command = " ".join([program, *map(shlex.quote, sys.argv[1:])])
-    return f"what was finished is kept, and this goes on from there:\n  {command}"
+    return " ".join([program, *map(shlex.quote, sys.argv[1:])])
+
+
+def _goes_on() -> str:
+    return f"what was finished is kept, and this goes on from there:\n  {_words()}"
 
 
 def _tell_errors(error: UserError, label: str = "") -> None:

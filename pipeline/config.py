@@ -69,9 +69,10 @@ class GcConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportConfig:
-    """What `mode=report` makes again: the report of the run in the folder `run`."""
+    """What `mode=report` makes again: the page of the run or of the sweep in a folder."""
 
     run: str | None = None
+    sweep: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +115,7 @@ class RootConfig:
     graph: GraphConfig
     checkpoint: str | None = None
     recipe: str | None = None
+    objective: Any = None
 
     def __post_init__(self) -> None:
         if self.checkpoint is not None and self.mode != "verify":
@@ -121,6 +123,12 @@ class RootConfig:
                 f"checkpoint is {self.checkpoint!r} with mode={self.mode}",
                 remedy="only mode=verify looks at a checkpoint; a model to compress is given by "
                 "model=local model.path=DIR",
+            )
+        paths = self.objective if isinstance(self.objective, list) else [self.objective]
+        if not all(path is None or isinstance(path, str) for path in paths):
+            raise UserError(
+                f"objective is {self.objective!r}",
+                remedy="name a number of result.json, or several: eval.perplexity.compressed",
             )
 
 
@@ -216,7 +224,7 @@ def load_config(
 
 
 _TYPED = tuple(RootConfig.__dataclass_fields__)
-_OPTIONAL = ("checkpoint", "recipe")
+_OPTIONAL = ("checkpoint", "recipe", "objective")
 
 
 def _settled(cfg: DictConfig, cwd: Path) -> DictConfig:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -75,6 +77,21 @@ def folder_configs() -> list[Path]:
             )
         folders.append(folder)
     return folders
+
+
+@contextmanager
+def including(folder: Path | None) -> Iterator[None]:
+    """Look into one more folder, as --config-dir makes Hydra do for the command itself."""
+    before = os.environ.get(VARIABLE)
+    if folder is not None:
+        os.environ[VARIABLE] = os.pathsep.join(filter(None, (before, str(folder))))
+    try:
+        yield
+    finally:
+        if folder is not None and before is None:
+            del os.environ[VARIABLE]
+        elif before is not None:
+            os.environ[VARIABLE] = before
 
 
 def register() -> None:

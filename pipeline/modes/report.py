@@ -1,4 +1,4 @@
-"""`mode=report report.run=DIR`: make report.html again from a run's result.json."""
+"""`mode=report report.run=DIR` or `report.sweep=DIR`: make a page again from what lies there."""
 
 from __future__ import annotations
 
@@ -10,17 +10,28 @@ from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.report.files import read_result, rebuild
 from pipeline.report.summary import print_summary
+from pipeline.sweeps.summary import print_summary as print_sweep
+from pipeline.sweeps.write import write_sweep
 
 
 def report(config: Config, run_dir: Path) -> int:
-    """Rebuild the page of the run folder `report.run` and print its summary; exit code 0."""
+    """Rebuild the page of the folder that the config names and print its summary; exit code 0.
+
+    `report.sweep` may also be a folder of runs that no sweep made.
+    """
     del run_dir
-    if config.report.run is None:
+    console = Console(highlight=False)
+    if config.report.run is None and config.report.sweep is None:
         raise UserError(
-            "mode=report needs the folder of a run",
-            remedy="say report.run=outputs/runs/DATE/TIME-ID; mode=ls lists them",
+            "mode=report needs the folder of a run or of a sweep",
+            remedy="say report.run=outputs/runs/DATE/TIME-ID or "
+            "report.sweep=outputs/sweeps/DATE/TIME-ID; mode=ls lists them",
         )
-    folder = Path(config.report.run)
-    rebuild(folder)
-    print_summary(read_result(folder), folder, Console(highlight=False))
+    if config.report.run is not None:
+        folder = Path(config.report.run)
+        rebuild(folder)
+        print_summary(read_result(folder), folder, console)
+    if config.report.sweep is not None:
+        folder = Path(config.report.sweep).absolute()
+        print_sweep(write_sweep(folder), folder, console)
     return 0

@@ -35,7 +35,7 @@ def rebuild(run_dir: Path) -> Path:
     Returns its path. Raises UserError where the folder has no result of this schema.
     """
     result = read_result(run_dir)
-    _write(run_dir / REPORT, render(result, _config(run_dir / CONFIG)))
+    _write(run_dir / REPORT, render(result, read_config(run_dir)))
     return run_dir / REPORT
 
 
@@ -61,7 +61,12 @@ def read_result(run_dir: Path) -> dict[str, Any]:
     return dict(result)
 
 
-def _config(path: Path) -> Mapping[str, Any]:
+def read_config(run_dir: Path) -> Mapping[str, Any]:
+    """config.yaml of a run folder as plain data, empty where there is none.
+
+    Raises UserError where it cannot be read.
+    """
+    path = run_dir / CONFIG
     try:
         plain = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except FileNotFoundError:

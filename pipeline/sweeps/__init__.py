@@ -1,0 +1,1 @@
+"""Sweeps: what each job leaves, and the one page that is made of it."""

@@ -1,0 +1,41 @@
+"""The files of a sweep folder, each whole or not there.
+
+jobs/plan.json   what was asked for, written before the first job
+jobs/N.json      what became of job N, written by the process that ran it
+sweep.json       all of it in one table; made from those and the jobs' result.json
+sweep.html       the same as a page
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+JOBS = "jobs"
+PLAN = "jobs/plan.json"
+SWEEP = "sweep.json"
+PAGE = "sweep.html"
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in one step: jobs on other machines read these while they are written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object, or None where there is no such file or it is no such thing."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

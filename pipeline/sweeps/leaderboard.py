@@ -1,0 +1,152 @@
+"""sweep.json: the stable, versioned record of a sweep (schema 1).
+
+    schema, status ok|failed|unfinished, command, sweeper, launcher, started, seconds
+    objective   [{path, direction}]          what the sweeper was told, if it was told anything
+    quality     {path, name, direction}      what the plot shows against size; null: no job has it
+    original    {size_bytes, quality}        the model that was compressed; null where unknown
+    jobs        [{number, status ok|failed|interrupted|missing, error, overrides, differs, folder,
+                  checkpoint, started, seconds, built, reused, size_bytes, bits_per_weight,
+                  perplexity, kl, top1_agreement, relative_error, quality, objective, front}]
+    best        number of the job with the best quality; null
+    front       [number]                     the Pareto front of size and quality, by size
+    differing   {by_override: [key], by_config: {key: {number: value}}}
+    sharing     {needed, built, shared, earlier, seconds_built, seconds_saved,
+                 seconds_saved_earlier, built_twice [node],
+                 kinds [{kind, needed, built, shared, earlier, seconds_built, seconds_saved}]}
+
+`differs` has the job's own values of the overrides in which jobs differ. `folder` is relative to
+the sweep's folder where it is below it. A job without a record, or whose process died, is
+`missing`. Numbers that a job does not have are null.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.objective import number_at
+from pipeline.sweeps.differing import by_config, by_override
+from pipeline.sweeps.front import ORIGINAL_SIZE, SIZE, Measure, front, quality, relative_error
+from pipeline.sweeps.jobs import Job, Sweep
+from pipeline.sweeps.sharing import Result, sharing
+
+SCHEMA = 1
+
+
+def assemble(sweep: Sweep) -> dict[str, Any]:
+    """All of sweep.json as plain JSON data, from what the jobs left."""
+    plan = sweep.plan
+    results = {job.number: job.result for job in sweep.jobs if job.result is not None}
+    objective = plan.objective if plan else ()
+    directions = plan.directions if plan else ()
+    by = quality(list(results.values()), objective, directions)
+    said = by_override({job.number: job.overrides for job in sweep.jobs})
+    configs = {job.number: job.config for job in sweep.jobs if job.config}
+    rows = [_row(job, said.get(job.number, {}), by, objective) for job in sweep.jobs]
+    good = {row["number"]: row for row in rows if row["status"] == "ok"}
+    points = {
+        number: (row["size_bytes"], row["quality"])
+        for number, row in good.items()
+        if row["size_bytes"] is not None and row["quality"] is not None
+    }
+    pareto = front(points, by) if by else []
+    for row in rows:
+        row["front"] = row["number"] in pareto
+    return {
+        "schema": SCHEMA,
+        "status": _status(rows),
+        "command": plan.command if plan else "",
+        "sweeper": plan.sweeper if plan else "",
+        "launcher": plan.launcher if plan else "",
+        "started": _moment(sweep.started),
+        "seconds": round(sweep.seconds, 3),
+        "objective": [
+            {"path": path, "direction": direction}
+            for path, direction in zip(objective, _padded(directions, len(objective)), strict=True)
+        ],
+        "quality": {"path": by.path, "name": by.name, "direction": by.direction} if by else None,
+        "original": _original(results, by),
+        "jobs": rows,
+        "best": _best(good, by),
+        "front": pareto,
+        "differing": {
+            "by_override": list(dict.fromkeys(key for each in said.values() for key in each)),
+            "by_config": _by_key(by_config(configs)),
+        },
+        "sharing": sharing(results),
+    }
+
+
+def _row(
+    job: Job, said: Mapping[str, Any], by: Measure | None, objective: tuple[str, ...]
+) -> dict[str, Any]:
+    result = job.result or {}
+    nodes = result.get("nodes", ())
+    hits = sum(node["status"] == "hit" for node in nodes)
+    return {
+        "number": job.number,
+        "status": job.status,
+        "error": job.error,
+        "overrides": list(job.overrides),
+        "differs": dict(said),
+        "folder": job.told_folder,
+        "checkpoint": result.get("checkpoint"),
+        "started": _moment(job.started),
+        "seconds": round(job.seconds, 3) if job.seconds else None,
+        "built": len(nodes) - hits,
+        "reused": hits,
+        "size_bytes": number_at(result, SIZE),
+        "bits_per_weight": number_at(result, "size.bits_per_weight"),
+        "perplexity": number_at(result, "eval.perplexity.compressed"),
+        "kl": number_at(result, "eval.kl"),
+        "top1_agreement": number_at(result, "eval.top1_agreement"),
+        "relative_error": relative_error(result),
+        "quality": by.of(result) if by else None,
+        "objective": {path: number_at(result, path) for path in objective},
+        "front": False,
+    }
+
+
+def _status(rows: list[dict[str, Any]]) -> str:
+    states = {row["status"] for row in rows}
+    if not states & {"missing", "interrupted"}:
+        return "failed" if "failed" in states else "ok"
+    return "unfinished"
+
+
+def _best(good: Mapping[int, Mapping[str, Any]], by: Measure | None) -> int | None:
+    rated = {number: row["quality"] for number, row in good.items() if row["quality"] is not None}
+    if by is None or not rated:
+        return None
+    sign = 1 if by.direction == "minimize" else -1
+    return min(rated, key=lambda number: (sign * rated[number], number))
+
+
+def _original(results: Mapping[int, Result], by: Measure | None) -> dict[str, Any] | None:
+    """Size and quality of the uncompressed model, where all jobs agree on them."""
+    path = by.path.replace(".compressed", ".original") if by else ""
+    known = {
+        (size, number_at(result, path) if by and path != by.path else None)
+        for result in results.values()
+        if (size := number_at(result, ORIGINAL_SIZE)) is not None
+    }
+    if len(known) != 1:
+        return None
+    size, value = known.pop()
+    return {"size_bytes": size, "quality": value}
+
+
+def _by_key(values: Mapping[int, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    keys = dict.fromkeys(key for each in values.values() for key in each)
+    return {
+        key: {str(job): each[key] for job, each in values.items() if key in each} for key in keys
+    }
+
+
+def _padded(directions: tuple[str, ...], length: int) -> tuple[str, ...]:
+    return (*directions, *[""] * length)[:length]
+
+
+def _moment(seconds: float) -> str | None:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(seconds)) if seconds else None

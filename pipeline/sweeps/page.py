@@ -1,0 +1,53 @@
+"""sweep.html: one file that needs nothing but itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+import pipeline.report
+from pipeline.report import units
+from pipeline.sweeps.columns import columns, text
+from pipeline.sweeps.plot import plots
+
+
+def render(sweep: Mapping[str, Any]) -> str:
+    """The page for the content of sweep.json."""
+    folders = [Path(__file__).parent, *map(Path, pipeline.report.__path__)]
+    environment = Environment(
+        loader=FileSystemLoader(folders),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "size": units.size,
+        "duration": units.duration,
+        "number": units.number,
+        "text": text,
+    }
+    page: str = environment.get_template("sweep.html").render(
+        sweep=sweep,
+        columns=columns(sweep),
+        rows=by_quality(sweep),
+        plots=plots(sweep),
+        troubled=[job for job in sweep["jobs"] if job["status"] != "ok"],
+        configs=sweep["differing"]["by_config"],
+    )
+    return page
+
+
+def by_quality(sweep: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The jobs, the best first; those without a number after them, in their own order."""
+    down = sweep["quality"] and sweep["quality"]["direction"] == "maximize"
+
+    def place(job: Mapping[str, Any]) -> tuple[bool, float, int]:
+        value = job["quality"]
+        unrated = value is None or job["status"] != "ok"
+        return unrated, 0.0 if unrated else -value if down else value, job["number"]
+
+    return sorted(sweep["jobs"], key=place)

@@ -1,0 +1,141 @@
+"""Size against quality as a picture: where points and axis marks go, in SVG units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.report import units
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Frame:
+    """The drawing: its size and the margins around what is plotted."""
+
+    width: int
+    height: int
+    left: int = 58
+    right: int = 18
+    top: int = 14
+    bottom: int = 40
+
+
+WIDE = Frame(width=900, height=340)
+NARROW = Frame(width=360, height=300)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """A job at (x, y)."""
+
+    number: int
+    x: float
+    y: float
+    front: bool
+    title: str
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mark:
+    """A place on an axis and what is written there."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plot:
+    """A drawing of a sweep. `line` are the corners of the Pareto front, `original` the height of
+    the uncompressed model's quality, None where it lies outside."""
+
+    frame: Frame
+    points: Sequence[Point]
+    line: str
+    across: Sequence[Mark]
+    up: Sequence[Mark]
+    original: float | None
+
+
+def plots(sweep: Mapping[str, Any]) -> list[Plot]:
+    """The drawing for a wide page and for a phone; none with fewer than two points."""
+    rows = [
+        row
+        for row in sweep["jobs"]
+        if row["status"] == "ok" and None not in (row["size_bytes"], row["quality"])
+    ]
+    return [_plot(sweep, rows, frame) for frame in (WIDE, NARROW)] if len(rows) > 1 else []
+
+
+def _plot(sweep: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], frame: Frame) -> Plot:
+    original = (sweep["original"] or {}).get("quality")
+    sizes = [row["size_bytes"] for row in rows]
+    values = [row["quality"] for row in rows]
+    # the original belongs in the picture unless it would squeeze all jobs into a corner
+    if original is not None and abs(original - values[0]) <= 4 * (max(values) - min(values)):
+        values.append(original)
+    across = ticks(*padded(sizes), count=4 if frame is NARROW else 7)
+    up = ticks(*padded(values), count=5)
+
+    def x(size: float) -> float:
+        least, most = padded(sizes)
+        return frame.left + (size - least) / (most - least) * (
+            frame.width - frame.left - frame.right
+        )
+
+    def y(value: float) -> float:
+        least, most = padded(values)
+        return (
+            frame.height
+            - frame.bottom
+            - (value - least) / (most - least) * (frame.height - frame.top - frame.bottom)
+        )
+
+    at = {row["number"]: (x(row["size_bytes"]), y(row["quality"])) for row in rows}
+    corners = [at[number] for number in sweep["front"] if number in at]
+    digits = 1 + max(0, math.ceil(-math.log10(up[1] - up[0]))) if len(up) > 1 else 3
+    return Plot(
+        frame=frame,
+        points=[
+            Point(
+                number=row["number"],
+                x=at[row["number"]][0],
+                y=at[row["number"]][1],
+                front=row["front"],
+                title=title(row, sweep["quality"]["name"]),
+                label=str(row["number"]),
+            )
+            for row in rows
+        ],
+        line=" ".join(f"{a:.1f},{b:.1f}" for a, b in corners),
+        across=[Mark(at=x(value), text=units.size(value)) for value in across],
+        up=[Mark(at=y(value), text=f"{value:.{max(4, digits)}g}") for value in up],
+        original=y(original) if original is not None and original in values else None,
+    )
+
+
+def title(row: Mapping[str, Any], quality: str) -> str:
+    """What a point says when it is pointed at."""
+    said = ", ".join(f"{key}={value}" for key, value in row["differs"].items())
+    return (
+        f"job {row['number']}{': ' + said if said else ''}; "
+        f"{units.size(row['size_bytes'])}, {quality} {units.number(row['quality'])}"
+    )
+
+
+def padded(values: Sequence[float]) -> tuple[float, float]:
+    """The range of an axis: a little more than the values take, never nothing."""
+    least, most = min(values), max(values)
+    spread = most - least or abs(most) or 1.0
+    return least - 0.06 * spread, most + 0.06 * spread
+
+
+def ticks(least: float, most: float, *, count: int) -> list[float]:
+    """About `count` round numbers (1, 2 or 5 times a power of ten apart) within a range."""
+    raw = (most - least) / count
+    power = 10 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw)
+    first = math.ceil(least / step)
+    return [n * step for n in range(first, math.floor(most / step) + 1)]
