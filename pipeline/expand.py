@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,12 @@ Build = Callable[[Graph, Ref], "Artifact | None"]
 """Gives the result of a node of a graph, building it where that is allowed."""
 
 _INPUT = re.compile(r"^(?P<site>\w+)(?:@(?P<which>previous|last))?$")
+
+
+@cache
+def installed(distribution: str) -> str:
+    """Its version: read once, for a graph asks for the same few of every node."""
+    return version(distribution)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +113,7 @@ class _Expansion:
             params={
                 "config": plan.stage.semantics(member),
                 "member": member,
-                "libraries": {name: version(name) for name in plan.stage.libraries},
+                "libraries": {name: installed(name) for name in plan.stage.libraries},
             },
             inputs=self.wire(plan, index),
             outputs=plan.stage.outputs,

@@ -78,6 +78,8 @@ class Quantized:
     zero_point: int8, the scale's shape, None when symmetric. global_scale: float32 [1] or None.
     original: what rounds to ``weight`` where it is packed instead, because it says more than
     ``weight`` does: FP4 has a code for -0, whose sign a zero of ``weight`` no longer tells.
+    losses: float32 [out, 2], e H e^T of each row's error and w H w^T of the row itself, from a
+    solver that has them at hand.
     """
 
     weight: Tensor
@@ -85,6 +87,7 @@ class Quantized:
     zero_point: Tensor | None
     global_scale: Tensor | None
     original: Tensor | None = None
+    losses: Tensor | None = None
 
 
 def grid_of(args: QuantizationArgs, dtype: torch.dtype = torch.bfloat16) -> Grid:

@@ -13,7 +13,7 @@ from stages.compress.grid import ROW_STRATEGIES, Quantized
 from stages.compress.keeping import stored_of
 from stages.compress.modifiers.base import Problem, Solver
 from stages.compress.scales import gram_of
-from stages.compress.solvers.error import relative_error
+from stages.compress.solvers.error import ratio, relative_error
 from stages.compress.solvers.errors import NumericalError
 from stages.compress.state import LayerState
 
@@ -123,7 +123,7 @@ def _solve(
         yield Solved(
             module=name,
             quantized=part,
-            relative_error=relative_error(weight, part.weight, H),
+            relative_error=_relative_error(weight, part, H),
             dead=dead,
         )
 
@@ -141,6 +141,12 @@ def _asked(layer: LayerState, solver: Solver, module: str, device: str) -> dict[
             )
         found[kind] = read.to(device)
     return found
+
+
+def _relative_error(weight: Tensor, found: Quantized, H: Tensor | None) -> float:
+    if found.losses is None:
+        return relative_error(weight, found.weight, H)
+    return ratio(*found.losses.double().sum(dim=0).tolist())
 
 
 def _checked(found: Quantized, name: str) -> Quantized:
@@ -174,6 +180,7 @@ def _rows(whole: Quantized, rows: slice, *, alone: bool) -> Quantized:
         weight=whole.weight[rows],
         scale=whole.scale[rows],
         original=None if whole.original is None else whole.original[rows],
+        losses=None if whole.losses is None else whole.losses[rows],
         zero_point=None if zero_point is None else zero_point[rows],
         # its own copy: a safetensors file takes no tensor twice
         global_scale=None if global_scale is None else global_scale.clone(),

@@ -47,7 +47,7 @@ class Compress(Stage):
     """Output `weights`: shard.safetensors, layer.json and checksum.safetensors of one layer."""
 
     kind = "compress"
-    version = 3
+    version = 4
     Config = CompressConfig
     outputs = ("weights",)
     libraries = ("torch", "compressed-tensors", "numba")

@@ -46,9 +46,12 @@ def descend_block(
     group: Tensor,
     scale: Tensor,
     zero: Tensor,
+    change: Tensor,
+    gained: Tensor,
     *,
     refit: bool,
     descend: bool,
+    onward: bool,
     multiplier: float,
     codes: Rounding,
     scales: Rounding,
@@ -56,7 +59,19 @@ def descend_block(
     """One block of descent in place; shapes as in the kernels, all contiguous float32."""
     if code.device.type != "cpu":
         blocks_torch.descend_block(
-            code, gradient, gram, group, scale, zero, refit, descend, multiplier, codes, scales
+            code,
+            gradient,
+            gram,
+            group,
+            scale,
+            zero,
+            change,
+            gained,
+            refit,
+            descend,
+            multiplier,
+            codes,
+            scales,
         )
         return
     from stages.compress.solvers import kernels
@@ -68,8 +83,11 @@ def descend_block(
         group.numpy(),
         scale.numpy(),
         zero.numpy(),
+        change.numpy(),
+        gained.numpy(),
         refit,
         descend,
+        onward,
         np.float32(multiplier),
         *kernels.as_float32(codes),
         *kernels.as_float32(scales),

@@ -35,13 +35,16 @@ def descend_block(
     group: Tensor,
     scale: Tensor,
     zero: Tensor,
+    change: Tensor,
+    gained: Tensor,
     refit: bool,
     descend: bool,
     multiplier: float,
     codes: Rounding,
     scales: Rounding,
 ) -> None:
-    """Same shapes, same effect as the compiled kernel."""
+    """Same shapes, same effect as the compiled kernel; the whole block's gradient is kept right."""
+    before, gradient_before = code * scale[group], gradient.clone()
     for g in torch.unique_consecutive(group).tolist():
         members = torch.nonzero(group == g).flatten()
         if refit:
@@ -49,6 +52,9 @@ def descend_block(
         if descend:
             for k in members.tolist():
                 _descend(code, gradient, gram, k, scale[g], zero[g], codes)
+    change.copy_(code * scale[group] - before)
+    # f(e - d) - f(e) = -2 R d + d H d, and d H d = d (R before - R after)
+    gained -= (change * (gradient_before + gradient)).sum(dim=0)
 
 
 def _refit(

@@ -29,43 +29,51 @@ def descend(
     descent: int,
     multiplier: float,
     block_size: int,
-) -> None:
+) -> Tensor:
     """``refit`` sweeps with scale steps, ``descent`` sweeps with code steps, in place.
 
     code (minus zero point) and gradient [in, rows], H [in, in], column int64 [in] (each column's
     scale), scale and zero [scales, rows] (effective), multiplier the global scale or 1; all
-    contiguous float32.
+    contiguous float32. Gives by how much every row's e H e^T has changed, float32 [rows]. The
+    gradient is spent: its columns before the last block are not those of the result.
     """
     width = grid.width(H.shape[0])
     step = width * max(1, block_size // width) if width <= 4 * block_size else block_size
     whole = width <= step
     starts = range(0, H.shape[0], step)
     diagonal = [H[i : i + step, i : i + step].contiguous() for i in starts]
-    for sweep in range(max(refit, descent)):
-        refits = sweep < refit
+    gained = torch.zeros_like(code[0])
+    change = torch.empty_like(code[:step])
+    sweeps = max(refit, descent)
+    for sweep in range(sweeps):
+        refits, last = sweep < refit, sweep == sweeps - 1
         if refits and not whole:
-            _refit_rows(code, gradient, H, column, scale, grid, multiplier)
+            gained += _refit_rows(code, gradient, H, column, scale, grid, multiplier)
         if not (refits and whole) and sweep >= descent:
             continue
         for index, start in enumerate(starts):
             part = slice(start, start + step)
-            before = code[part] * scale[column[part]]
-            local = gradient[part].clone()
+            moved = change[: H.shape[0] - start]
             blocks.descend_block(
                 code[part],
-                local,
+                gradient[part],
                 diagonal[index],
                 column[part],
                 scale,
                 zero,
+                moved,
+                gained,
                 refit=refits and whole,
                 descend=sweep < descent,
+                onward=last,
                 multiplier=multiplier,
                 codes=grid.codes,
                 scales=grid.scales,
             )
-            change = code[part] * scale[column[part]] - before
-            gradient.addmm_(H[:, part], change, alpha=-1)
+            # in the last sweep nothing looks at columns that are done
+            for rest in (slice(0, 0 if last else start), slice(start + step, None)):
+                gradient[rest].addmm_(H[rest, part], moved, alpha=-1)
+    return gained
 
 
 def _refit_rows(
@@ -76,8 +84,9 @@ def _refit_rows(
     scale: Tensor,
     grid: Grid,
     multiplier: float,
-) -> None:
-    """The scale step for groups too wide for a block, one group at a time."""
+) -> Tensor:
+    """The scale step for groups too wide for a block, one group at a time; gives what it gained."""
+    gained = torch.zeros_like(code[0])
     for g in range(scale.shape[0]):
         part = column == g
         v = code[part]
@@ -86,6 +95,9 @@ def _refit_rows(
         wanted = scale[g] + torch.where(lower > 0, upper / lower, 0.0)
         new = round_to(wanted * multiplier, grid.scales) / multiplier
         change = new - scale[g]
-        change = torch.where(change * (change * lower - 2 * upper) < 0, change, 0.0)
+        gain = change * (change * lower - 2 * upper)
+        change = torch.where(gain < 0, change, 0.0)
+        gained += gain.clamp(max=0.0)
         scale[g] = torch.where(change != 0, new, scale[g])
         gradient -= product * change
+    return gained

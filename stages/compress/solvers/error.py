@@ -16,4 +16,9 @@ def relative_error(weight: Tensor, quantized: Tensor, H: Tensor | None = None) -
         error, whole = e.square().sum(), w.square().sum()
     else:
         error, whole = ((e @ H) * e).sum(), ((w @ H) * w).sum()
-    return float(error / whole) if float(whole) > 0 else 0.0
+    return ratio(float(error), float(whole))
+
+
+def ratio(error: float, whole: float) -> float:
+    """error / whole, and 0 when there is nothing that could be lost."""
+    return error / whole if whole > 0 else 0.0

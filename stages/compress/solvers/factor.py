@@ -9,6 +9,7 @@ from stages.compress.solvers.errors import NumericalError
 from stages.compress.solvers.tiles import tile_pool
 
 _PANEL = 256
+_SMALL = 1024  # up to here one thread is done before several have shared the work
 
 
 def damped(H: Tensor, dampening_frac: float) -> Tensor:
@@ -34,14 +35,15 @@ def damped(H: Tensor, dampening_frac: float) -> Tensor:
     return result
 
 
-def upper_factor(H: Tensor) -> Tensor:
-    """Upper triangular M, float32 [n, n], with H = M M^T; the reverse of Cholesky's order.
+def upper_factor(H: Tensor, order: Tensor) -> Tensor:
+    """Upper triangular M, float32 [n, n], with H[order][:, order] = M M^T: Cholesky from the end.
 
     M^-1 is the upper Cholesky factor of H^-1 that the GPTQ paper uses (arXiv:2210.17323, 3.3);
     walking along M itself needs neither inverse. Raises NumericalError when H is not positive
     definite in float32.
     """
-    reverse = H.flip(0, 1).contiguous()
+    backwards = order.flip(0)
+    reverse = H.index_select(0, backwards).index_select(1, backwards)
     lower = _cholesky_cpu(reverse) if H.device.type == "cpu" else _cholesky(reverse)
     return lower.flip(0, 1).contiguous()
 
@@ -62,6 +64,8 @@ def _cholesky_cpu(a: Tensor) -> Tensor:
     """Blocked Cholesky, in place of ``a``; each block by one thread: no sum depends on threads."""
     n = a.shape[0]
     with tile_pool() as pool:
+        if n <= _SMALL:
+            return pool.submit(_cholesky, a).result()
         for start in range(0, n, _PANEL):
             stop = min(start + _PANEL, n)
             panel = slice(start, stop)

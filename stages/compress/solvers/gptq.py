@@ -36,6 +36,7 @@ from stages.compress.solvers.factor import damped, upper_factor
 from stages.compress.solvers.tiles import row_tiles
 
 _TILE = 192  # rows that one thread solves at a time
+_PANEL = 256
 
 
 def gptq(
@@ -67,12 +68,6 @@ def gptq(
     """
     if actorder not in ("static", "none"):
         raise ValueError(f"actorder is {actorder!r}: choose static or none")
-    if not bool(torch.isfinite(weight).all()):
-        raise NumericalError(
-            name="weight",
-            reason="the weight has non-finite entries",
-            remedy="the checkpoint is damaged: fetch it again, or leave the module out",
-        )
     grid = grid_of(args, dtype)
     metric = damped(H, dampening_frac)
     order = (
@@ -80,7 +75,7 @@ def gptq(
         if actorder == "static"
         else torch.arange(H.shape[0], device=H.device)
     )
-    factor = upper_factor(metric[order][:, order])
+    factor = upper_factor(metric, order)
     observe = OBSERVERS[observer] if isinstance(observer, str) else observer
     qparams = observe(
         weight,
@@ -102,20 +97,30 @@ def gptq(
         multiplier=1.0 if qparams.global_scale is None else float(qparams.global_scale),
         refit=refit if grid.strategy in ROW_STRATEGIES else 0,
         descent=descent,
+        damping=float((metric.diagonal() - H.diagonal()).mean()),
     )
-    codes = torch.empty(weight.shape, dtype=torch.float32, device=weight.device)
+    solution = torch.empty(weight.shape, dtype=torch.float32, device=weight.device)
+    losses = torch.empty(weight.shape[0], 2, device=weight.device)
     scale = scale.contiguous().clone()
 
     def solve(start: int, stop: int) -> None:
         rows = slice(start, stop)
-        code, chosen = problem.solve(weight[rows], scale[rows], zero[rows])
-        codes[rows], scale[rows] = code, chosen
+        chosen = problem.solve(weight[rows], scale[rows], zero[rows])
+        solution[rows], scale[rows], losses[rows] = chosen
 
     if weight.device.type == "cpu":
         row_tiles(weight.shape[0], _TILE, solve)
     else:
         solve(0, weight.shape[0])
-    return _stored(codes, scale, zero, column, qparams, problem)
+    if not bool(torch.isfinite(losses).all()):
+        raise _not_finite(weight)
+    return Quantized(
+        weight=solution,
+        scale=_stored(scale, qparams, problem),
+        zero_point=qparams.zero_point,
+        global_scale=qparams.global_scale,
+        losses=losses,
+    )
 
 
 def _importance(observer: str | Observe, H: Tensor, factor: Tensor, order: Tensor) -> Tensor:
@@ -144,18 +149,21 @@ class _Problem:
     multiplier: float
     refit: int
     descent: int
+    damping: float
 
     @property
     def sweeps(self) -> int:
         return max(self.refit, self.descent)
 
-    def solve(self, weight: Tensor, scale: Tensor, zero: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes minus zero point [rows, in] and effective scales [rows, groups] of some rows."""
-        w = weight.float().T[self.order].contiguous()
+    def solve(self, weight: Tensor, scale: Tensor, zero: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of some rows: the result [rows, in], effective scales [rows, groups], losses."""
+        columns = weight.float().T.contiguous()
         s, z = scale.T.contiguous(), zero.T.contiguous()
-        code, gradient = self._nearest_plane(w, s, z)
+        w = columns.index_select(0, self.order)
+        energy = self._energy(w)
+        code, gradient, error = self._nearest_plane(w, s, z)
         if self.sweeps:
-            descend(
+            error += descend(
                 code,
                 gradient,
                 self.metric,
@@ -168,10 +176,24 @@ class _Problem:
                 multiplier=self.multiplier,
                 block_size=self.block_size,
             )
-        return code.T, s.T
+        q = s.index_select(0, self.column).mul_(code)
+        lost = columns.sub_(q).square_().sum(dim=0)
+        losses = torch.stack([error - self.damping * lost, energy], dim=1)
+        return q.T, s.T, losses.clamp_(min=0.0)
 
-    def _nearest_plane(self, w: Tensor, s: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes and the gradient (W - Q) H, both transposed and in the original column order.
+    def _energy(self, w: Tensor) -> Tensor:
+        """w H w^T [rows] without the damping, for w [in, rows] in solving order."""
+        total = w.square().sum(dim=0).mul_(-self.damping)
+        for start in range(0, w.shape[0], _PANEL):
+            stop = min(start + _PANEL, w.shape[0])
+            product = self.factor[:stop, start:stop].T @ w[:stop]
+            total += product.square_().sum(dim=0)
+        return total
+
+    def _nearest_plane(self, w: Tensor, s: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes and the gradient (W - Q) H, transposed and in the original column order.
+
+        The third is e H e^T [rows] with the damping.
 
         w: weight [in, rows] in solving order; s, z [groups, rows].
         """
@@ -197,28 +219,27 @@ class _Problem:
                 # E H = (E M) M^T, and M is upper triangular: columns after `stop` do not feel this
                 gradient[:stop].addmm_(self.factor[:stop, part], carried[part])
         back = torch.argsort(self.order)
-        return code[back], gradient[back]
+        loss = carried.square_().sum(dim=0)
+        return code.index_select(0, back), gradient.index_select(0, back), loss
 
 
-def _stored(
-    codes: Tensor, scale: Tensor, zero: Tensor, column: Tensor, before: QParams, problem: _Problem
-) -> Quantized:
-    """Package codes (minus zero point) and effective scales as the checkpoint stores them."""
-    stored = before.scale
-    if problem.refit:
-        grid = problem.grid
-        stored = round_to(scale * problem.multiplier, grid.scales).to(before.scale.dtype)
-        stored = stored.reshape(before.scale.shape)
-    result = codes * scale[:, column]
-    if not bool(torch.isfinite(result).all()):
-        raise NumericalError(
+def _stored(scale: Tensor, before: QParams, problem: _Problem) -> Tensor:
+    """Effective scales as the checkpoint stores them."""
+    if not problem.refit:
+        return before.scale
+    stored = round_to(scale * problem.multiplier, problem.grid.scales).to(before.scale.dtype)
+    return stored.reshape(before.scale.shape)
+
+
+def _not_finite(weight: Tensor) -> NumericalError:
+    if not bool(torch.isfinite(weight).all()):
+        return NumericalError(
             name="weight",
-            reason="the solution has non-finite entries",
-            remedy="raise dampening_frac, or look at the scales of this weight",
+            reason="the weight has non-finite entries",
+            remedy="the checkpoint is damaged: fetch it again, or leave the module out",
         )
-    return Quantized(
-        weight=result,
-        scale=stored,
-        zero_point=before.zero_point,
-        global_scale=before.global_scale,
+    return NumericalError(
+        name="weight",
+        reason="the solution has non-finite entries",
+        remedy="raise dampening_frac, or look at the scales of this weight",
     )

@@ -110,8 +110,11 @@ def descend_block(
     group: Ints,
     scale: Floats,
     zero: Floats,
+    change: Floats,
+    gained: Floats,
     refit: bool,
     descend: bool,
+    onward: bool,
     multiplier: np.float32,
     binade: np.float32,
     step: np.float32,
@@ -125,8 +128,10 @@ def descend_block(
     """One block of columns of :func:`stages.compress.solvers.descent.descend`.
 
     code (minus zero point), gradient = e H [block, rows]; gram [block, block]; group [block],
-    ascending; scale, zero [groups, rows]. Changes code, gradient and scale in place; with
-    ``refit`` every group of the block lies within it whole.
+    ascending; scale, zero [groups, rows]. Changes code, gradient and scale in place, writes to
+    ``change`` [block, rows] by how much the quantized values changed, and adds to ``gained`` [rows]
+    by how much e H e^T did. With ``refit`` every group of the block lies within it whole; with
+    ``onward`` the gradient of columns that are done is left as it was.
     """
     columns, rows = code.shape
     product = np.empty((columns, LANES), np.float32)
@@ -135,6 +140,12 @@ def descend_block(
     lower = np.empty(LANES, np.float32)
     for first in range(0, rows, LANES):
         width = min(LANES, rows - first)
+        total = gained[first : first + width]
+        for k in range(columns):
+            sk, dk = scale[group[k], first : first + width], change[k, first : first + width]
+            vk = code[k, first : first + width]
+            for t in range(width):
+                dk[t] = -vk[t] * sk[t]
         begin = 0
         while begin < columns:
             g = group[begin]
@@ -144,10 +155,11 @@ def descend_block(
             sg, zg = scale[g, first : first + width], zero[g, first : first + width]
             if refit:
                 # min over the scale: e -> e - d v, so d = (e H v) / (v H v)
-                product[:] = np.float32(0.0)
+                since = begin if onward else 0
+                product[since:] = np.float32(0.0)
                 for k in range(begin, end):
                     vk = code[k, first : first + width]
-                    for j in range(columns):
+                    for j in range(since, columns):
                         h, pj = gram[k, j], product[j]
                         for t in range(width):
                             pj[t] += h * vk[t]
@@ -165,12 +177,14 @@ def descend_block(
                         wanted = (sg[t] + upper[t] / lower[t]) * multiplier
                         new = rounded(wanted, scale_binade, scale_step, scale_low, scale_high)
                         d = new / multiplier - sg[t]
-                        if d * (d * lower[t] - np.float32(2.0) * upper[t]) >= np.float32(0.0):
+                        gain = d * (d * lower[t] - np.float32(2.0) * upper[t])
+                        if gain >= np.float32(0.0):
                             d = np.float32(0.0)
                         else:
                             sg[t] = new / multiplier
+                            total[t] += gain
                     delta[t] = d
-                for j in range(columns):
+                for j in range(since, columns):
                     rj, pj = gradient[j, first : first + width], product[j]
                     for t in range(width):
                         rj[t] -= delta[t] * pj[t]
@@ -184,9 +198,14 @@ def descend_block(
                         target = vk[t] + rk[t] * inverse / sg[t] + zg[t]
                         new = rounded(target, binade, step, low, high) - zg[t]
                         delta[t] = (new - vk[t]) * sg[t]
+                        total[t] += delta[t] * (delta[t] * gram[k, k] - np.float32(2.0) * rk[t])
                         vk[t] = new
-                    for j in range(columns):
+                    for j in range(k + 1 if onward else 0, columns):
                         h, rj = gram[k, j], gradient[j, first : first + width]
                         for t in range(width):
                             rj[t] -= h * delta[t]
+            for k in range(begin, end):
+                vk, dk = code[k, first : first + width], change[k, first : first + width]
+                for t in range(width):
+                    dk[t] += vk[t] * sg[t]
             begin = end

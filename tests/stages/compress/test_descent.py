@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stages.compress.grid import Grid, column_scale, expand, grid_of
+from stages.compress.grid import Grid, Rounding, column_scale, expand, grid_of
 from stages.compress.observers import minmax
 from stages.compress.solvers import blocks, blocks_torch
 from stages.compress.solvers.descent import descend
@@ -49,7 +49,8 @@ def test_no_sweep_raises_the_error(
     )
     errors = [objective(weight, (code * scale[column]).T, H)]
     for _ in range(3):
-        descend(
+        gradient = ((weight - (code * scale[column]).T) @ H).T.contiguous()
+        gained = descend(
             code,
             gradient,
             H,
@@ -63,6 +64,8 @@ def test_no_sweep_raises_the_error(
             block_size=16,
         )
         errors.append(objective(weight, (code * scale[column]).T, H))
+        change = pytest.approx(errors[-1] - errors[-2], rel=1e-3, abs=1e-5 * errors[0])
+        assert float(gained.double().sum()) == change
         codes = code + zero[column]
         assert codes.min() >= -8
         assert codes.max() <= 7
@@ -72,30 +75,53 @@ def test_no_sweep_raises_the_error(
         assert after <= before * (1 + 1e-5)
 
 
+def _descend_block_in_torch(
+    *tensors: Tensor,
+    refit: bool,
+    descend: bool,
+    onward: bool,
+    multiplier: float,
+    codes: Rounding,
+    scales: Rounding,
+) -> None:
+    del onward
+    blocks_torch.descend_block(*tensors, refit, descend, multiplier, codes, scales)
+
+
+@pytest.mark.parametrize("onward", [True, False])
 @pytest.mark.parametrize("refit", [True, False])
 @pytest.mark.parametrize("symmetric", [True, False])
-def test_torch_and_compiled_descent_agree(refit: bool, symmetric: bool) -> None:
+def test_torch_and_compiled_descent_agree(refit: bool, symmetric: bool, onward: bool) -> None:
     _, H, grid, column, scale, zero, code, gradient = _state(40, 64, 16, symmetric, 3)
-    mine = [t.clone() for t in (code, gradient, scale)]
-    blocks.descend_block(
-        mine[0],
-        mine[1],
-        H,
-        column,
-        mine[2],
-        zero,
-        refit=refit,
-        descend=True,
-        multiplier=1.0,
-        codes=grid.codes,
-        scales=grid.scales,
-    )
-    blocks_torch.descend_block(
-        code, gradient, H, column, scale, zero, refit, True, 1.0, grid.codes, grid.scales
-    )
-    same = (mine[0] == code).all(dim=0) & (mine[2] == scale).all(dim=0)
+    results = []
+    for solve in (blocks.descend_block, _descend_block_in_torch):
+        mine = [t.clone() for t in (code, gradient, scale)]
+        change, gained = torch.empty_like(code), torch.zeros_like(code[0])
+        solve(
+            mine[0],
+            mine[1],
+            H,
+            column,
+            mine[2],
+            zero,
+            change,
+            gained,
+            refit=refit,
+            descend=True,
+            onward=onward,
+            multiplier=1.0,
+            codes=grid.codes,
+            scales=grid.scales,
+        )
+        results.append([*mine, change, gained])
+    (code, gradient, scale, change, gained), other = results
+    same = (code == other[0]).all(dim=0) & (scale == other[2]).all(dim=0)
     assert same.float().mean() > 0.9  # a rounding on the edge may tip a whole row
-    assert torch.allclose(mine[1][:, same], gradient[:, same], rtol=1e-3, atol=1e-2)
+    if not onward:
+        assert torch.allclose(gradient[:, same], other[1][:, same], rtol=1e-3, atol=1e-2)
+    assert torch.allclose(change[:, same], other[3][:, same], atol=1e-5)
+    assert torch.allclose(gained[same], other[4][same], rtol=1e-3, atol=1e-2)
+    assert bool((gained < 0).any())
 
 
 def test_torch_and_compiled_gptq_agree() -> None:

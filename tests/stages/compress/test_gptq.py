@@ -110,6 +110,20 @@ def test_defaults_beat_plain_gptq(args: QuantizationArgs, share: float) -> None:
     assert error < share * relative_error(weight, plain.weight, H)
 
 
+@pytest.mark.parametrize("args", [int4(), int4(None), int4(64, symmetric=False), NVFP4])
+@pytest.mark.parametrize(("refit", "descent"), [(0, 0), (1, 0), (0, 1), (2, 3)])
+def test_reported_losses_are_those_of_the_result(
+    args: QuantizationArgs, refit: int, descent: int
+) -> None:
+    weight, H = problem(rows=250, columns=320)
+    found = gptq(weight, H, args, refit=refit, descent=descent)
+    assert found.losses is not None
+    w, metric = weight.double(), H.double()
+    e = w - found.weight.double()
+    exact = torch.stack([((e @ metric) * e).sum(dim=1), ((w @ metric) * w).sum(dim=1)], dim=1)
+    assert torch.allclose(found.losses.double(), exact, rtol=2e-3)
+
+
 def test_conditional_scales_cost_less_in_the_metric_than_minmax_scales() -> None:
     weight, H = problem(rows=96, columns=256)
     errors = [
