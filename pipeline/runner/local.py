@@ -14,7 +14,7 @@ from pipeline.errors import StageFailed, UserError
 from pipeline.graph import Graph, Node, Ref
 from pipeline.key import canonical
 from pipeline.plan import Plan, make_plan
-from pipeline.runner.memory import give_back, peak_rss_bytes, reset_peak
+from pipeline.runner.memory import give_back, keep_large_apart, peak_rss_bytes, reset_peak
 from pipeline.runner.outcome import Outcome
 from pipeline.runner.queue import ReadyQueue
 from pipeline.runner.release import Releases
@@ -107,6 +107,7 @@ class LocalRunner:
         return artifact.bytes if artifact is not None else 0
 
     def _execute(self, plan: Plan, live: Lease) -> None:
+        keep_large_apart()
         queue = ReadyQueue(plan)
         releases = Releases(plan, self.transient)
 
