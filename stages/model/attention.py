@@ -16,9 +16,9 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from pipeline.errors import StageFailed
+from stages.formats.cache import STATES
 from stages.model.skeleton import Skeleton
 
-STATES = ("q", "k", "v")
 PROJECTIONS = ("k_proj", "qkv_proj", "query_key_value", "kv_a_proj_with_mqa", "c_attn")
 OnState = Callable[[str, str, Tensor], Tensor]
 """(module name, one of STATES, state [b, heads, T, head size]) -> the state to go on with."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from pipeline.errors import UserError
 from stages.formats.matching import is_router
-from stages.model.blueprint import Blueprint, LinearSpec, Subgraph
+from stages.model.blueprint import DTYPE_BYTES, Blueprint, LinearSpec, Subgraph
 from stages.model.families import fused_groups
 
 UNIT = re.compile(r"(.+?)\.(\d+)\.")
@@ -23,7 +23,6 @@ UNIT = re.compile(r"(.+?)\.(\d+)\.")
 NUMBER = re.compile(r"[0-9]{1,18}")
 
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}
 NO_LINEAR = re.compile(
     r"embed|conv|norm|(?:^|\.)(?:wte|wpe|relative_attention_bias)(?:\.|$)|(?:^|\.)ln_?\w*$", re.I
 )
@@ -183,7 +182,7 @@ def _unit(
         tensors={tensor: tensor for tensor in own},
         shapes={tensor: specs[tensor].shape for tensor in own},
         parameters=parameters,
-        bytes=parameters * WIDTHS[dtype],
+        bytes=parameters * DTYPE_BYTES[dtype],
         fused=fused_groups(linears),
     )
 
@@ -240,7 +239,7 @@ def _dtype(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> str:
     for part in (config, *(config.get(key) for key in TEXT)):
         for key in ("dtype", "torch_dtype"):
             stated = part.get(key) if isinstance(part, Mapping) else None
-            if isinstance(stated, str) and stated.removeprefix("torch.") in WIDTHS:
+            if isinstance(stated, str) and stated.removeprefix("torch.") in DTYPES.values():
                 return stated.removeprefix("torch.")
     sizes: Counter[str] = Counter()
     for name, spec in specs.items():

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from pipeline.errors import UserError
-from pipeline.graph import Estimate
 from pipeline.stage import Artifact, Site, Stage, Survey, Task
-from stages.model.blueprint import FILE, Blueprint
+from stages.model.blueprint import Blueprint
 from stages.model.outline import Spec, outline_of
+from stages.model.survey import survey_of, write
 
 MEMORY = 200 * 2**20
 WHY = "this graph outlines the model from its tensor names, without its class"
@@ -37,26 +37,10 @@ class Outline(Stage):
     Config: ClassVar[type] = OutlineConfig
 
     def survey(self, site: Site) -> Survey:
-        try:
-            blueprint = self._find(site)
-        except UserError as error:
-            return Survey(problems=(error,))
-        if blueprint is None:
-            return Survey()
-        size = 300 * sum(1 for _ in blueprint.linears())
-        estimate = Estimate(bytes=size, memory=MEMORY, seconds=0.1)
-        return Survey(
-            members=blueprint.members,
-            facts=blueprint,
-            warnings=blueprint.notes,
-            estimates={None: estimate},
-        )
+        return survey_of(lambda: self._find(site), memory=MEMORY, seconds=0.1)
 
     def run(self, task: Task) -> None:
-        blueprint = _outlined(task.inputs["source"])
-        draft = task.outputs["out"]
-        draft.write_json(FILE, blueprint.to_json())
-        draft.meta.update(architecture=blueprint.architecture, layers=len(blueprint.layers))
+        write(_outlined(task.inputs["source"]), task.outputs["out"])
 
     def _find(self, site: Site) -> Blueprint | None:
         """From the store, the weights, or (a plan without weights) what the plan knows of them."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from pipeline.errors import UserError
-from pipeline.graph import Estimate
 from pipeline.key import Json, canonical
 from pipeline.registry import Registry
 from pipeline.stage import Artifact, Site, Stage, Survey, Task
-from stages.model.blueprint import FILE, Blueprint
+from stages.model.blueprint import Blueprint
 from stages.model.outline import Spec, outline_of
+from stages.model.survey import survey_of, write
 
 EXPERTS = ("all", "routed")
 MEMORY = 700 * 2**20
@@ -53,27 +53,11 @@ class Patch(Stage):
         return canonical(self.config) | ({"plugins": plugins} if plugins else {})
 
     def survey(self, site: Site) -> Survey:
-        try:
-            blueprint = self._find(site)
-        except UserError as error:
-            return Survey(problems=(error,))
-        if blueprint is None:
-            return Survey()
-        size = 300 * sum(1 for _ in blueprint.linears())
-        estimate = Estimate(bytes=size, memory=MEMORY, seconds=SECONDS)
-        return Survey(
-            members=blueprint.members,
-            facts=blueprint,
-            warnings=blueprint.notes,
-            estimates={None: estimate},
-        )
+        return survey_of(lambda: self._find(site), memory=MEMORY, seconds=SECONDS)
 
     def run(self, task: Task) -> None:
         source = task.inputs["source"]
-        blueprint = self._drawn.get(source.key) or self._draw(source)
-        draft = task.outputs["out"]
-        draft.write_json(FILE, blueprint.to_json())
-        draft.meta.update(architecture=blueprint.architecture, layers=len(blueprint.layers))
+        write(self._drawn.get(source.key) or self._draw(source), task.outputs["out"])
 
     def _find(self, site: Site) -> Blueprint | None:
         """From the store, from the weights, or (a plan without weights) from the config alone."""

@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from stages.model import Blueprint
 from stages.model.outline import outline_of
 from stages.outline.stage import WHY, Outline, OutlineConfig
-from tests.stages.calibrate.fakes import FakeArtifact, Worker, load_result, patch_result
+from tests.stages.calibrate.fakes import Worker, load_result, patch_result
+from tests.stages.model.site import Facts, FakeSite
 from tests.stages.model.tiny import Tiny, tiny
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Facts:
-    config: dict[str, Any] | None
-    tensors: Any = None
-
-
-@dataclass
-class FakeSite:
-    """What the framework shows of a site."""
-
-    source: FakeArtifact | None = None
-    stored: FakeArtifact | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
-    name: str = "outline"
-    mode: str = "run"
-
-    def artifact(self, name: str) -> FakeArtifact | None:
-        assert name == "source"
-        return self.source
-
-    def own(self) -> FakeArtifact | None:
-        return self.stored
 
 
 @pytest.fixture(scope="module")

@@ -4,40 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipeline.errors import UserError
 from stages.model import Blueprint
 from stages.patch.stage import Patch, PatchConfig
-from tests.stages.calibrate.fakes import FakeArtifact, Worker, load_result, patch_result
+from tests.stages.calibrate.fakes import Worker, load_result, patch_result
+from tests.stages.model.site import Facts, FakeSite
 from tests.stages.model.tiny import tiny
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Facts:
-    config: dict[str, Any] | None
-
-
-@dataclass
-class FakeSite:
-    """What the framework shows of a site."""
-
-    source: FakeArtifact | None = None
-    stored: FakeArtifact | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
-    name: str = "patch"
-    mode: str = "run"
-
-    def artifact(self, name: str) -> FakeArtifact | None:
-        assert name == "source"
-        return self.source
-
-    def own(self) -> FakeArtifact | None:
-        return self.stored
 
 
 def test_a_run_lists_the_layers_and_writes_the_blueprint(tmp_path: Path) -> None:

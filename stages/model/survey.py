@@ -1,0 +1,36 @@
+"""What stages that make a blueprint tell the framework, and write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipeline.errors import UserError
+from pipeline.graph import Estimate
+from pipeline.stage import Draft, Survey
+from stages.model.blueprint import FILE, Blueprint
+
+
+def survey_of(find: Callable[[], Blueprint | None], *, memory: int, seconds: float) -> Survey:
+    """The layers of a blueprint as members, itself as facts; a UserError of `find` as a problem.
+
+    memory (bytes) and seconds are what making it takes.
+    """
+    try:
+        blueprint = find()
+    except UserError as error:
+        return Survey(problems=(error,))
+    if blueprint is None:
+        return Survey()
+    size = 300 * sum(1 for _ in blueprint.linears())
+    return Survey(
+        members=blueprint.members,
+        facts=blueprint,
+        warnings=blueprint.notes,
+        estimates={None: Estimate(bytes=size, memory=memory, seconds=seconds)},
+    )
+
+
+def write(blueprint: Blueprint, draft: Draft) -> None:
+    """Write a blueprint where `Blueprint.load` finds it."""
+    draft.write_json(FILE, blueprint.to_json())
+    draft.meta.update(architecture=blueprint.architecture, layers=len(blueprint.layers))
