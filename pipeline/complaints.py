@@ -16,6 +16,14 @@ from pipeline.registry import choices, nearest
 Compose = Callable[[Sequence[str]], DictConfig]
 """Composes the primary config with overrides; raises what Hydra raises."""
 
+EXTRAS = {
+    "hydra/launcher=joblib": "joblib",
+    "hydra/launcher=submitit_slurm": "slurm",
+    "hydra/launcher=ray": "ray",
+    "hydra/sweeper=optuna": "optuna",
+}
+"""Options that come with an extra of this distribution."""
+
 _NOT_THERE = re.compile(r"^Could not (?:override|delete from config\.) ?'(?P<key>[^']+)'")
 _OVERRIDE = re.compile(r"^[+~]*(?P<key>[^=]*)")
 
@@ -55,6 +63,8 @@ def _missing(error: MissingConfigException) -> UserError:
             remedy="look at --config-name and --config-dir; `--info searchpath` lists the folders",
         )
     known = choices(option, options) if options else "`--help` lists the groups and their options"
+    if extra := EXTRAS.get(f"{group}={option}"):
+        known = f"pip install 'presswork[{extra}]' brings it"
     return UserError(f"{group}={option}: there is no such option", remedy=known)
 
 

@@ -29,6 +29,7 @@ def render(sweep: Mapping[str, Any]) -> str:
         "duration": units.duration,
         "number": units.number,
         "text": text,
+        "split_first": lambda told: told.partition("\n")[::2],
     }
     page: str = environment.get_template("sweep.html").render(
         sweep=sweep,

@@ -17,7 +17,7 @@ class Frame:
     width: int
     height: int
     left: int = 58
-    right: int = 18
+    right: int = 34
     top: int = 14
     bottom: int = 40
 

@@ -15,7 +15,6 @@ from pipeline.sweeps.columns import columns
 from pipeline.sweeps.files import PAGE
 from pipeline.sweeps.page import by_quality
 
-
 NUMBERS = ("size", "bits/weight", "perplexity", "time")
 
 

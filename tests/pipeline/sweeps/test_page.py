@@ -44,9 +44,9 @@ def test_the_board_has_a_row_a_job_the_best_first(page: str) -> None:
     cells = Cells()
     cells.feed(page)
     head, *rows = cells.rows
-    assert head[:4] == ["job", "scheme", "size", "bits/weight"]
+    assert head[:4] == ["job", "status", "scheme", "size"]
     assert [row[0] for row in rows] == ["1", "0", "2", "3", "4"]
-    assert rows[0][1:3] == ["w8a16", "500 B"]
+    assert rows[0][1:4] == ["ok★", "w8a16", "500 B"]
     assert all(len(row) == len(head) for row in rows)
 
 
