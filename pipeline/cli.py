@@ -187,7 +187,7 @@ def _perform(cfg: DictConfig, folder: Path, overrides: Sequence[str], cwd: Path)
     """Check the config, then let its mode work; returns the exit code."""
     config = load_config(cfg, Registry.load(), overrides=overrides, cwd=cwd)
     function = getattr(importlib.import_module(f"pipeline.modes.{config.mode}"), config.mode)
-    if config.mode != "run":
+    if config.mode not in ("run", "sensitivity"):
         return int(function(config, folder))
     write_config(config, folder)
     with _logging_to(folder / "run.log"):

@@ -26,7 +26,7 @@ from pipeline.stage import Stage
 from pipeline.store import StoreConfig
 from pipeline.strict import WrittenNames, unreached, without_effect
 
-GRAPH_MODES = ("run", "plan")
+GRAPH_MODES = ("run", "plan", "sensitivity")
 """The modes that look at the graph; the others work whatever the graph says."""
 
 

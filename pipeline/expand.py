@@ -123,9 +123,11 @@ class _Expansion:
 
     def wire(self, plan: SitePlan, index: int | None) -> dict[str, Ref]:
         """The named inputs of one node, as outputs of other nodes."""
-        demands = plan.stage.demands()
+        demands, consulted = plan.stage.demands(), plan.stage.consults()
         inputs: dict[str, Ref] = {}
         for name, source in self.sources[plan.name].items():
+            if name in consulted:
+                continue
             outputs = demands.get(name, ("out",))
             for label, node in self.feeders(plan, name, source, index):
                 for output in outputs:
@@ -194,6 +196,14 @@ class _SiteView:
         ref = Ref(node=self.name, output="out")
         return expansion.find(expansion.partial(ref).keys[ref])
 
+    def result(self) -> Artifact | None:
+        expansion = self.expansion
+        found = self.own()
+        if found is not None or self.mode != "run":
+            return found
+        ref = Ref(node=self.name, output="out")
+        return expansion.build(expansion.partial(ref), ref)
+
 
 def expand(
     sites: Mapping[str, SitePlan],
@@ -229,6 +239,18 @@ def expand(
         warnings=tuple(state.warnings),
         notes=tuple(state.notes),
     )
+
+
+def upstream(sites: Mapping[str, SitePlan], name: str) -> dict[str, SitePlan]:
+    """The sites that `name` needs, itself included, in the order of `sites`."""
+    wanted, stack = {name}, [name]
+    while stack:
+        plan = sites[stack.pop()]
+        feeding = {source.site for source in _sources(plan, sites).values()}
+        new = (feeding | ({plan.each} if plan.each is not None else set())) - wanted
+        wanted |= new
+        stack.extend(new)
+    return {each: plan for each, plan in sites.items() if each in wanted}
 
 
 def _sources(plan: SitePlan, sites: Mapping[str, SitePlan]) -> dict[str, _Source]:

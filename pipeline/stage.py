@@ -74,6 +74,10 @@ class Site(Protocol):
         """This site's own result, if the store has it (single-node sites only)."""
         ...
 
+    def result(self) -> Artifact | None:
+        """This site's own result. Mode run: built now if the store lacks it. Mode plan: `own`."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Survey:
@@ -130,6 +134,10 @@ class Stage(ABC):
     def demands(self) -> Mapping[str, tuple[str, ...]]:
         """Input name -> which outputs of its node are needed; `("out",)` where not named."""
         return {}
+
+    def consults(self) -> frozenset[str]:
+        """Inputs of which only `Survey.facts` count: their results are no input of the nodes."""
+        return frozenset()
 
     def transient(self) -> frozenset[str]:
         """Outputs that are dropped from the store once every node that reads them is done."""

@@ -24,11 +24,14 @@ ELSEWHERE = {
     "propagate": ("scheme",),  # it is in the key of the layer that is its input
     "cache": ("scheme",),  # of it only what says how states are stored: tests/stages/calibrate
     "compress_outside": ("scheme", "modifiers"),  # of them what its own modules get
+    "sensitivity": ("scheme",),  # of it the formats that fit, and the solver that tries them
+    "choose": ("scheme",),  # its candidates and its budget too: tests/stages/choose
 }
 """Fields of stages whose part in a key is not the field itself."""
 
 GRAPHS = {
     "calibrated": ("eval=standard", "modifier=[smoothquant,gptq]", "scheme=mixed"),
+    "budget": ("eval=none", "scheme=auto"),
     "data_free": ("graph=data_free", "eval=none", "modifier=rtn", "scheme=fp8_dynamic"),
 }
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +15,17 @@ _EXPERT = re.compile(r"(experts)\.\d+")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
-    """One module of one layer; `strength` in [0, 1] is its place between the least and the most."""
+    """One module of one layer; `strength` in [0, 1] is its place between the least and the most.
+
+    `row` is what stands behind it, and `count` how many modules share the cell.
+    """
 
     index: int
     value: float
     strength: float
     title: str
+    row: Mapping[str, Any]
+    count: int
 
 
 NOTICEABLE = 0.01
@@ -35,36 +42,59 @@ class HeatMap:
     most: float
 
 
-def heat_map(layers: Sequence[Mapping[str, Any]], value: str) -> HeatMap | None:
+def heat_map(
+    layers: Sequence[Mapping[str, Any]],
+    value: str,
+    *,
+    logarithmic: bool = False,
+    scale: tuple[float, float] | None = None,
+) -> HeatMap | None:
     """A map of the field `value` of result.json's `layers`; None where no layer has it.
 
     Experts of a layer share a cell, which shows the largest value among them. Modules outside
-    numbered layers have no column and are left out.
+    numbered layers have no column and are left out. `scale` is what the shades go from and to, of
+    the values themselves where None; `logarithmic` shades by ratios (zero gets the least shade).
     """
     found: dict[tuple[str, int], Mapping[str, Any]] = {}
+    counts: Counter[tuple[str, int]] = Counter()
     for row in layers:
         place = _place(row["name"])
         if place is None or row.get(value) is None:
             continue
+        counts[place] += 1
         if place not in found or found[place][value] < row[value]:
             found[place] = row
     if not found:
         return None
     values = [float(row[value]) for row in found.values()]
-    least, most = min(values), max(values)
-    # a few bytes of bookkeeping in a small module must not look like another precision
-    apart = most - least > NOTICEABLE * abs(most)
+    least, most = scale or (min(values), max(values))
+    if logarithmic and scale is None:
+        least = min((each for each in values if each > 0), default=0.0)
+    shade = _shades(least, most, logarithmic=logarithmic)
     rows: dict[str, list[Cell]] = {}
-    for (module, index), row in found.items():
-        rows.setdefault(module, []).append(
+    for place, row in found.items():
+        rows.setdefault(place[0], []).append(
             Cell(
-                index=index,
+                index=place[1],
                 value=row[value],
-                strength=(row[value] - least) / (most - least) if apart else 0.5,
+                strength=shade(float(row[value])),
                 title=_title(row),
+                row=row,
+                count=counts[place],
             )
         )
     return HeatMap(rows=rows, layers=max(index for _, index in found) + 1, least=least, most=most)
+
+
+def _shades(least: float, most: float, *, logarithmic: bool) -> Callable[[float], float]:
+    """From a value to its place between the least and the most, in [0, 1]."""
+    # a few bytes of bookkeeping in a small module must not look like another precision
+    if not most - least > NOTICEABLE * abs(most):
+        return lambda value: 0.5
+    if logarithmic and least > 0:
+        span = math.log(most / least)
+        return lambda value: min(1.0, math.log(max(value, least) / least) / span)
+    return lambda value: (value - least) / (most - least)
 
 
 def _place(name: str) -> tuple[str, int] | None:

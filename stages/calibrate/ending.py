@@ -36,4 +36,4 @@ def calibrate_head(config: LayerConfig, statistics: Mapping[str, Statistic], tas
                 collector.see(blueprint.head, final)
             done = batch.index + 1
             task.progress(done / batch.count, f"batch {done} of {batch.count}")
-    write_statistics(task.outputs, collector.collected(), task.inputs["tokens"].meta)
+    write_statistics(task.outputs, collector.collected(), task.inputs["tokens"].meta, {})

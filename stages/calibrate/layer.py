@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline.stage import Draft, Task
 from stages.calibrate.collector import Collected, Collector
+from stages.calibrate.shares import Shares, blocks_of
 from stages.calibrate.statistics.base import Statistic
 from stages.model.activations import batches, read_activations, write_activations
 from stages.model.blueprint import Blueprint, Subgraph
@@ -68,8 +69,14 @@ def collector_of(place: Place, statistics: Mapping[str, Statistic]) -> Collector
     return Collector(names=names, statistics=statistics, device=place.device)
 
 
-def run_layer(task: Task, place: Place, batch_size: int, collector: Collector | None) -> None:
-    """Replay the layer for every batch: write its output if wanted, feed the collector if any.
+def run_layer(
+    task: Task,
+    place: Place,
+    batch_size: int,
+    collector: Collector | None,
+    shares: Shares | None = None,
+) -> None:
+    """Replay the layer for every batch: write its output if wanted, feed what gathers, if any.
 
     The layer must be `filled`. One batch of activations is in memory at a time.
     """
@@ -81,6 +88,8 @@ def run_layer(task: Task, place: Place, batch_size: int, collector: Collector | 
         with collector.forward(_on(valid, place)) if collector is not None else nullcontext():
             hidden = None if before is None else read_activations(before, batch)
             output = replay(place.skeleton, place.subgraph.index, batch.ids, hidden)
+        if shares is not None:
+            shares.take(output, _on(valid, place))
         if draft is not None:
             write_activations(draft.path, batch.index, output)
         count = batch.index + 1
@@ -93,26 +102,42 @@ def _on(valid: Tensor | None, place: Place) -> Tensor | None:
     return None if valid is None else valid.to(place.device)
 
 
+def shares_of(place: Place) -> Shares:
+    """What measures the blocks of the layer that hold Linears."""
+    names = [linear.name for linear in place.subgraph.linears]
+    return Shares(blocks=blocks_of(place.subgraph.name, names))
+
+
+@contextmanager
 def watching(
-    place: Place, collector: Collector | None, *, experts: str
-) -> AbstractContextManager[None]:
-    """The hooks of `collector`, or nothing where nothing is gathered."""
-    if collector is None:
-        return nullcontext()
-    return collector.watching(
-        place.skeleton.layers[place.subgraph.index],
-        prefix=f"{place.subgraph.name}.",
-        send_all=experts == "all",
-    )
+    place: Place, collector: Collector | None, shares: Shares | None, *, experts: str
+) -> Iterator[None]:
+    """The hooks of what gathers, or nothing where nothing is gathered."""
+    if collector is None or shares is None:
+        yield
+        return
+    layer = place.skeleton.layers[place.subgraph.index]
+    prefix, send_all = f"{place.subgraph.name}.", experts == "all"
+    with shares.watching(layer), collector.watching(layer, prefix=prefix, send_all=send_all):
+        yield
 
 
 def write_statistics(
-    drafts: Mapping[str, Draft], collected: Collected, calibration: Mapping[str, Any]
+    drafts: Mapping[str, Draft],
+    collected: Collected,
+    calibration: Mapping[str, Any],
+    shares: Mapping[str, float],
 ) -> None:
-    """Write every statistic to the draft of its name; `calibration` says what the data was."""
+    """Write every statistic to the draft of its name; `calibration` says what the data was.
+
+    The shares of the layer's blocks (`stages.calibrate.shares`) are in the meta of each.
+    """
     for name, draft in drafts.items():
         values = {leader: value.cpu() for leader, value in collected.values[name].items()}
         save_file(values, draft.path / f"{name}.safetensors")
         draft.meta.update(
-            groups=collected.groups, tokens=collected.tokens, calibration=dict(calibration)
+            groups=collected.groups,
+            tokens=collected.tokens,
+            calibration=dict(calibration),
+            shares=dict(shares),
         )

@@ -20,11 +20,12 @@ class Calibrate(Stage):
     Outputs: `activations`, a file of hidden states [b, T, hidden] for each batch; and for each
     entry of registry group "statistic" (gram, absmax, range) one of that name, a tensor for each
     group of Linears that see the same input, under the name of its first module. The meta of a
-    statistic has `groups` (module -> first module) and `tokens` (first module -> rows seen).
+    statistic has `groups` (module -> first module), `tokens` (first module -> rows seen) and
+    `shares` (block of the layer -> how much it changes the residual stream).
     """
 
     kind: ClassVar[str] = "calibrate"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     Config: ClassVar[type] = LayerConfig
 
@@ -51,6 +52,7 @@ class Calibrate(Stage):
             filled,
             place_of,
             run_layer,
+            shares_of,
             watching,
             write_statistics,
         )
@@ -59,10 +61,12 @@ class Calibrate(Stage):
         drafts = {name: draft for name, draft in task.outputs.items() if name != ACTIVATIONS}
         statistics: dict[str, Any] = {name: self.registry.get(GROUP, name) for name in drafts}
         collector = collector_of(place, statistics) if drafts else None
+        shares = shares_of(place) if drafts else None
         with (
             filled(place, place.source),
-            watching(place, collector, experts=place.blueprint.experts),
+            watching(place, collector, shares, experts=place.blueprint.experts),
         ):
-            run_layer(task, place, self.config.calibrate.batch_size, collector)
-        if collector is not None:
-            write_statistics(drafts, collector.collected(), task.inputs["tokens"].meta)
+            run_layer(task, place, self.config.calibrate.batch_size, collector, shares)
+        if collector is not None and shares is not None:
+            meta = task.inputs["tokens"].meta
+            write_statistics(drafts, collector.collected(), meta, shares.finish())

@@ -11,6 +11,7 @@ from pipeline.key import Json, canonical
 from pipeline.registry import Registry, choices
 from pipeline.stage import Site, Stage, Survey, Task
 from stages.compress.modifiers.base import Modifier, Solver, Transform, check_order
+from stages.formats.choice import CHOICE, guessed, settled
 from stages.formats.engines import engine_notes, engine_warnings
 from stages.formats.resolve import Resolution, resolve
 from stages.formats.scheme import SchemeConfig
@@ -57,12 +58,16 @@ class Compress(Stage):
         super().__init__(config)
         self._resolution: Resolution | None = None
         self._blueprint: Blueprint | None = None
+        self._guessed = False
+
+    def consults(self) -> frozenset[str]:
+        return frozenset({CHOICE})
 
     def demands(self) -> dict[str, tuple[str, ...]]:
         if self._keeper is not None:
             return {"statistics": ()}
         needed: set[str] = set()
-        groups = [group for _, group in self.config.scheme.ordered()]
+        groups = self.config.scheme.formats()
         modifiers: tuple[Modifier, ...] = self.config.modifiers
         if groups:
             needed.update(kind for m in modifiers for kind in m.statistics())
@@ -79,6 +84,7 @@ class Compress(Stage):
             return Survey()
         if lack := self._unknown() or self._lack(site, blueprint):
             return Survey(problems=(lack,))
+        self.config, self._guessed = settled(self.config, site), guessed(site)
         found = resolve(self.config.scheme, blueprint)
         self._blueprint, self._resolution = blueprint, found
         problems = found.problems
@@ -162,6 +168,7 @@ class Compress(Stage):
             "scheme": scheme,
             "modifiers": [modifier.semantics() for modifier in config.modifiers],
             "numerics": canonical(config.numerics),
+            **({"guessed": True} if self._guessed else {}),
         }
 
     def run(self, task: Task) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.registry import choices
 from stages.formats.qargs import (
     ACTIVATION_STRATEGIES,
     STATE_STRATEGIES,
@@ -49,12 +51,33 @@ class SchemeGroup:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """What the modules whose format is chosen may take in all, with scales and zero points.
+
+    None: nothing is chosen (`mode=sensitivity` only measures).
+    """
+
+    bits_per_weight: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.bits_per_weight is not None and not self.bits_per_weight > 0:
+            raise UserError(
+                f"bits_per_weight is {self.bits_per_weight}", remedy="give more than 0, such as 4.5"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SchemeConfig:
     """The schema of `conf/scheme/*.yaml`: one format for `targets`, others in `groups`.
 
     For every module the first match counts: `groups` in their order, then the scheme's own
     `targets`. `ignore` wins over all of them. `kv_cache` is the format of keys and values as the
     cache holds them, `attention` that of queries, keys and values as the attention is given them.
+
+    With `candidates` the format of every module that `targets` names is chosen, under `budget`:
+    among these names of `options`, integer groups in each of `group_sizes` (null: as they are). Of
+    an option its weights and format count. `solver` is a modifier, and how candidates are tried.
+    What is chosen is in the keys, how is not.
     """
 
     weights: QArgs | None = None
@@ -65,6 +88,11 @@ class SchemeConfig:
     groups: dict[str, SchemeGroup] = field(default_factory=dict)
     kv_cache: QArgs | None = None
     attention: QArgs | None = None
+    budget: Budget | None = field(default=None, metadata={"key": False})
+    candidates: list[str] = field(default_factory=list, metadata={"key": False})
+    group_sizes: list[int] | None = field(default=None, metadata={"key": False})
+    options: dict[str, SchemeConfig] = field(default_factory=dict, metadata={"key": False})
+    solver: Any = field(default=None, metadata={"key": False, "component": "modifier"})
 
     def __post_init__(self) -> None:
         check_group(self.weights, self.input_activations, self.format)
@@ -77,6 +105,7 @@ class SchemeConfig:
                     f"scheme.groups.{name} has no weights",
                     remedy="name modules that stay as they are in scheme.ignore",
                 )
+        check_candidates(self)
 
     def states(self) -> dict[str, QArgs]:
         """The format of every quantized attention state: of q, k and v."""
@@ -97,6 +126,41 @@ class SchemeConfig:
                     targets=self.targets,
                 ),
             )
+
+    def formats(self) -> list[SchemeGroup]:
+        """Every format that some module has or, where it is yet to be chosen, may get."""
+        options = [self.options[name] for name in self.candidates]
+        chosen = [SchemeGroup(weights=o.weights, format=o.format) for o in options if o.weights]
+        return [*(group for _, group in self.ordered()), *chosen]
+
+
+def check_candidates(scheme: SchemeConfig) -> None:
+    """Raise UserError unless the formats to choose among are there, and are of weights alone."""
+    if scheme.options and not scheme.candidates:
+        raise UserError(
+            "candidates is empty", remedy=f"choose from {', '.join(sorted(scheme.options))}"
+        )
+    if scheme.candidates and scheme.weights is not None:
+        raise UserError(
+            "scheme.weights and scheme.candidates are both given", remedy="leave one of them"
+        )
+    for name in scheme.candidates:
+        if name not in scheme.options:
+            raise UserError(
+                f"candidates has {name!r}, which is not in scheme.options",
+                remedy=f"{choices(name, scheme.options)}; or add a scheme of your own with "
+                f"+scheme@scheme.options.{name}={name}",
+            )
+        option = scheme.options[name]
+        if option.input_activations is not None or option.groups:
+            what = "several formats" if option.groups else "quantized inputs"
+            raise UserError(
+                f"candidates has {name!r}, a scheme with {what}",
+                remedy="choose among schemes of one format, of weights alone (such as w4a16)",
+            )
+    for size in scheme.group_sizes or ():
+        if size < 1:
+            raise UserError(f"group_sizes has {size}", remedy="give positive sizes, such as 64")
 
 
 def check_group(weights: QArgs | None, inputs: QArgs | None, layout: str | None) -> None:

@@ -8,6 +8,7 @@ from pipeline.errors import UserError
 from pipeline.graph import Estimate
 from pipeline.key import Json, canonical
 from pipeline.stage import Site, Stage, Survey, Task
+from stages.formats.choice import CHOICE, settled
 from stages.formats.resolve import resolve
 from stages.formats.scheme import SchemeConfig
 from stages.formats.sizes import DTYPE_BYTES
@@ -64,6 +65,9 @@ class Save(Stage):
         super().__init__(config)
         self._outside: bool = True
 
+    def consults(self) -> frozenset[str]:
+        return frozenset({CHOICE})
+
     def demands(self) -> dict[str, tuple[str, ...]]:
         return {
             "layers": ("weights",),
@@ -82,6 +86,7 @@ class Save(Stage):
                 remedy="say graph=calibrated, or leave them out",
             )
             return Survey(problems=(problem,))
+        self.config = settled(self.config, site)
         found = resolve(self.config.scheme, blueprint)
         self._outside = any(end.name in found.modules for end in blueprint.ends())
         if found.problems:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pipeline.errors import StageFailed, UserError
 from pipeline.graph import Estimate
 from pipeline.stage import Site, Stage, Survey, Task
+from stages.formats.choice import CHOICE, settled
 from stages.formats.resolve import resolve
 from stages.formats.scheme import SchemeConfig
 from stages.model.blueprint import Blueprint
@@ -55,6 +56,9 @@ class Verify(Stage):
         super().__init__(config)
         self._outside: bool = True
 
+    def consults(self) -> frozenset[str]:
+        return frozenset({CHOICE})
+
     def demands(self) -> dict[str, tuple[str, ...]]:
         return {
             "layers": ("weights",),
@@ -66,6 +70,7 @@ class Verify(Stage):
         blueprint = site.facts.get("model")
         if not isinstance(blueprint, Blueprint):
             return Survey()
+        self.config = settled(self.config, site)
         found = resolve(self.config.scheme, blueprint).modules
         self._outside = any(end.name in found for end in blueprint.ends())
         size = sum(layer.bytes for layer in blueprint.layers)

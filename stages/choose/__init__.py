@@ -1,0 +1,1 @@
+"""The stage `choose`: a format for every module, as good as a budget allows."""

@@ -1,0 +1,60 @@
+"""A choice as a scheme: targets that name exactly the modules of every chosen format."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from stages.formats.candidates import Units
+from stages.formats.scheme import SchemeConfig, SchemeGroup
+
+
+def chosen_scheme(scheme: SchemeConfig, units: Units, names: Sequence[str]) -> SchemeConfig:
+    """`scheme` with one candidate for every unit; `names` are in the order of the units.
+
+    What a candidate without weights is chosen for stays dense.
+    """
+    modules: dict[str, list[tuple[str, str]]] = {name: [] for name in units.formats}
+    for unit, name in zip(units.units, names, strict=True):
+        modules[name] += [(unit.layer, linear.name) for linear in unit.linears]
+    chosen = {
+        f"chosen_{name}": SchemeGroup(
+            weights=group.weights, format=group.format, targets=patterns(mine)
+        )
+        for name, group in units.formats.items()
+        if group.weights is not None and (mine := modules[name])
+    }
+    return replace(
+        scheme,
+        groups={**scheme.groups, **chosen},
+        budget=None,
+        candidates=[],
+        group_sizes=None,
+        options={},
+        solver=None,
+    )
+
+
+def patterns(modules: Iterable[tuple[str, str]]) -> list[str]:
+    """Targets for (layer, module) names: one expression for modules that differ in numbers only.
+
+    Experts of a layer always come all together, so their number is left open.
+    """
+    layers: dict[tuple[str, str], list[str]] = {}
+    exact: list[str] = []
+    for layer, module in modules:
+        stem, _, index = layer.rpartition(".")
+        if not index.isdigit() or not module.startswith(f"{layer}."):
+            exact.append(module)
+            continue
+        tail = re.escape(module.removeprefix(f"{layer}."))
+        tail = re.sub(r"(?<=experts\\\.)\d+(?=\\\.)", r"\\d+", tail)
+        mine = layers.setdefault((stem, tail), [])
+        if index not in mine:
+            mine.append(index)
+    grouped = [
+        rf"re:{re.escape(stem)}\.({'|'.join(indices)})\.{tail}$"
+        for (stem, tail), indices in layers.items()
+    ]
+    return [*grouped, *exact]

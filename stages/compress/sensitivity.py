@@ -1,0 +1,112 @@
+"""The stage `sensitivity`: what every candidate format would cost one decoder layer.
+
+Nothing is compressed: a cheap solver tries each candidate on each module, in the Gram metric of the
+original model's inputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pipeline.errors import UserError
+from pipeline.graph import Estimate
+from pipeline.key import Json, canonical
+from pipeline.stage import Site, Stage, Survey, Task
+from stages.compress.modifiers.base import Solver
+from stages.compress.modifiers.rtn import Rtn
+from stages.compress.stage import FLOPS
+from stages.formats.candidates import Units, units_of
+from stages.formats.scheme import SchemeConfig
+from stages.model.blueprint import Blueprint, Subgraph
+from stages.numerics import Numerics
+
+FILE = "sensitivity.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SensitivityConfig:
+    """Of the scheme: its candidates, where they go, and the solver that tries them."""
+
+    scheme: SchemeConfig
+    numerics: Numerics = field(default_factory=Numerics)
+
+    @property
+    def solver(self) -> Solver:
+        """The modifier `scheme.solver`; rounding under the gram observer where none is given."""
+        solver = self.scheme.solver
+        return solver if isinstance(solver, Solver) else Rtn(observer="gram")
+
+    def __post_init__(self) -> None:
+        solver = self.scheme.solver
+        if solver is not None and (not isinstance(solver, Solver) or solver.keeps):
+            raise UserError(
+                f"scheme.solver is {solver.kind!r}, which tries no format",
+                remedy="say scheme.solver.kind=rtn or gptq",
+            )
+
+
+class Sensitivity(Stage):
+    """Output `out`: sensitivity.json with the error and the bits of every module and candidate."""
+
+    kind = "sensitivity"
+    version = 1
+    Config = SensitivityConfig
+    libraries = ("torch", "compressed-tensors", "numba")
+    config: SensitivityConfig
+
+    def __init__(self, config: SensitivityConfig) -> None:
+        super().__init__(config)
+        self._units: Units | None = None
+
+    def demands(self) -> dict[str, tuple[str, ...]]:
+        return {"statistics": ("gram",)}
+
+    def survey(self, site: Site) -> Survey:
+        blueprint = site.facts.get("model")
+        if not self.config.scheme.candidates:
+            problem = UserError(
+                "this graph chooses formats, but the scheme names no candidates",
+                remedy="say scheme=auto, or leave graph=budget out",
+            )
+            return Survey(problems=(problem,))
+        if not isinstance(blueprint, Blueprint):
+            return Survey()
+        units = self._units = units_of(self.config.scheme, blueprint)
+        costs: dict[str | None, Estimate] = {
+            layer.name: self._estimate(layer, units) for layer in blueprint.layers
+        }
+        return Survey(facts=units, problems=units.problems, estimates=costs)
+
+    def semantics(self, member: str | None) -> Json:
+        """The formats that fit this layer's own modules, and how they are tried."""
+        units = () if self._units is None else self._units.units
+        mine = {
+            linear.name: sorted(unit.candidates)
+            for unit in units
+            if unit.layer == member
+            for linear in unit.linears
+        }
+        tried = {name for names in mine.values() for name in names}
+        formats = {} if self._units is None else self._units.formats
+        return {
+            "modules": mine,
+            "formats": {name: canonical(group) for name, group in formats.items() if name in tried},
+            "solver": self.config.solver.semantics(),
+            "numerics": canonical(self.config.numerics),
+        }
+
+    def run(self, task: Task) -> None:
+        from stages.compress.sensitivity_work import run
+
+        run(self.config, task)
+
+    def _estimate(self, layer: Subgraph, units: Units) -> Estimate:
+        seconds, widest = 0.5, 0
+        for unit in units.units:
+            if unit.layer == layer.name:
+                widest = max(widest, *(linear.in_features for linear in unit.linears))
+                passes = 200 + 4 * max(linear.in_features for linear in unit.linears)
+                work = passes * unit.elements * len(unit.candidates)
+                seconds += work / (FLOPS * self.config.numerics.threads)
+        memory = 700_000_000 + 2 * layer.bytes + 8 * widest * widest + 4 * layer.parameters
+        return Estimate(bytes=4096, memory=memory, seconds=seconds)

@@ -1,0 +1,123 @@
+"""Mixed precision by budget, from sensitivities to a checkpoint, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config import load_config
+from pipeline.errors import UserError
+from pipeline.modes.sensitivity import sensitivity
+from pipeline.registry import Registry
+from pipeline.searchpath import own_configs
+from tests.jobs import Job, built
+from tests.pipeline.tiny import composed
+
+LAYERS = 4
+AUTO = ("scheme=auto", "calibrate.propagate=original", "modifier=rtn")
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path, some_text: Path) -> Job:
+    return Job(folder=tmp_path_factory.mktemp("auto"), model=tiny_llama, text=some_text)
+
+
+def measured(job: Job, name: str, *more: str) -> dict[str, Any]:
+    """sensitivity.json of a run of mode=sensitivity."""
+    given = [w for w in job.overrides("mode=sensitivity", *more) if "weights.group" not in w]
+    cfg = composed(own_configs(), *given, name="config")
+    target = job.folder / name
+    target.mkdir()
+    assert sensitivity(load_config(cfg, Registry.load(), overrides=given), target) == 0
+    assert (target / "sensitivity.html").is_file()
+    found: dict[str, Any] = json.loads((target / "sensitivity.json").read_text())
+    return found
+
+
+def test_sensitivities_choice_and_run_share_what_they_have_in_common(
+    job: Job, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = measured(job, "measured", *AUTO)
+    assert "W4A16 g32" in capsys.readouterr().out
+    assert [len(layer["modules"]) for layer in found["layers"]] == [7] * LAYERS
+    errors = {each["name"]: each["relative_error"] for each in found["candidates"]}
+    assert errors["w8a16_g32"] < errors["w4a16_g32"] < errors["w4a16_g128"]
+
+    result = job.run("auto", *AUTO, "scheme.budget.bits_per_weight=5")
+    assert not {n for n in built(result) if n.startswith(("measure", "calibrate", "sensitivity"))}
+    assert result["verify"]["ok"] is True
+    assert 4.9 < result["choice"]["bits_per_weight"] <= 5
+    assert len({row["scheme"] for row in result["layers"]}) > 1
+    stored = sum(row["bits"] * elements(found, row["name"]) for row in result["layers"])
+    whole = sum(elements(found, row["name"]) for row in result["layers"])
+    assert stored / whole == pytest.approx(result["choice"]["bits_per_weight"], abs=1e-3)
+
+    again = job.run("again", *AUTO, "scheme.budget.bits_per_weight=5")
+    assert built(again) == set()
+
+
+def elements(found: dict[str, Any], name: str) -> int:
+    for layer in found["layers"]:
+        if name in layer["modules"]:
+            return int(layer["modules"][name]["elements"])
+    raise KeyError(name)
+
+
+def test_modules_that_engines_run_as_one_have_one_format(job: Job) -> None:
+    result = job.run("fused", *AUTO, "scheme.budget.bits_per_weight=6")
+    scheme = {row["name"]: row["scheme"] for row in result["layers"]}
+    for k in range(LAYERS):
+        attention, mlp = f"model.layers.{k}.self_attn", f"model.layers.{k}.mlp"
+        assert len({scheme[f"{attention}.{p}_proj"] for p in "qkv"}) == 1
+        assert scheme[f"{mlp}.gate_proj"] == scheme[f"{mlp}.up_proj"]
+
+
+def test_a_choice_of_one_format_is_the_work_of_the_uniform_scheme(job: Job) -> None:
+    one = ("scheme.candidates=[w4a16_g64]", "scheme.group_sizes=null")
+    first = job.run("one", *AUTO, *one)
+    uniform = job.run("uniform", "scheme=w4a16_g64", *AUTO[1:])
+    layers = {f"compress[{k}]" for k in range(LAYERS)}
+    assert layers <= built(first)
+    assert not layers & built(uniform)
+
+
+def test_a_plan_tells_the_choice_once_it_is_made(
+    job: Job, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (*AUTO, "scheme.budget.bits_per_weight=7")
+    plan(job, *words)
+    before = capsys.readouterr().out
+    assert "formats are chosen after" in before and "compress[0]" in before
+    job.run("planned", *words)
+    capsys.readouterr()
+    plan(job, *words)
+    assert "chosen for" in capsys.readouterr().out
+
+
+def plan(job: Job, *words: str) -> None:
+    from pipeline.modes import plan as mode
+
+    given = [w for w in job.overrides("mode=plan", *words) if "weights.group" not in w]
+    cfg = composed(own_configs(), *given, name="config")
+    assert mode.plan(load_config(cfg, Registry.load(), overrides=given), job.folder) == 0
+
+
+def test_a_budget_that_cannot_be_met_names_what_can(job: Job) -> None:
+    with pytest.raises(UserError, match=r"4\.13\d* \(lowest\) to 8\.5\d* \(highest\)") as raised:
+        job.run("small", *AUTO, "scheme.budget.bits_per_weight=3")
+    assert "bits_per_weight is 3" in raised.value.what
+
+
+def test_without_candidates_or_a_graph_that_chooses_one_error_says_so(job: Job) -> None:
+    with pytest.raises(UserError, match="say graph=budget"):
+        job.run("elsewhere", *AUTO, "graph=calibrated")
+    with pytest.raises(UserError, match="say scheme=auto"):
+        job.run("nothing", "scheme=w4a16_g64", "graph=budget", "modifier=rtn")
+
+
+def test_sensitivities_of_a_graph_without_them_are_refused(job: Job) -> None:
+    with pytest.raises(UserError, match="scheme=auto"):
+        measured(job, "none", "scheme=w4a16_g64")
