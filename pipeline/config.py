@@ -25,6 +25,7 @@ from pipeline.schema import build
 from pipeline.stage import Stage
 from pipeline.store import StoreConfig
 from pipeline.strict import WrittenNames, unreached, without_effect
+from pipeline.trackers.tracked import Tracker
 
 GRAPH_MODES = ("run", "plan", "sensitivity")
 """The modes that look at the graph; the others work whatever the graph says."""
@@ -116,6 +117,7 @@ class RootConfig:
     checkpoint: str | None = None
     recipe: str | None = None
     objective: Any = None
+    tracker: Any = field(default=None, metadata={"component": "tracker"})
 
     def __post_init__(self) -> None:
         if self.checkpoint is not None and self.mode != "verify":
@@ -169,6 +171,7 @@ class Config:
     gc: GcConfig
     report: ReportConfig
     checkpoint: Path | None
+    tracker: Tracker | None
     runs: tuple[Path, ...]
     graph: GraphPlan
     sections: Mapping[str, Any]
@@ -212,6 +215,7 @@ def load_config(
         runner=root.runner,
         gc=root.gc,
         report=root.report,
+        tracker=root.tracker,
         checkpoint=None
         if root.checkpoint is None
         else (cwd or Path.cwd()) / Path(root.checkpoint).expanduser(),
@@ -224,7 +228,7 @@ def load_config(
 
 
 _TYPED = tuple(RootConfig.__dataclass_fields__)
-_OPTIONAL = ("checkpoint", "recipe", "objective")
+_OPTIONAL = ("checkpoint", "recipe", "tracker", "objective")
 
 
 def _settled(cfg: DictConfig, cwd: Path) -> DictConfig:

@@ -8,14 +8,17 @@ from rich.console import Console
 
 from pipeline.config import Config
 from pipeline.errors import UserError
-from pipeline.report.files import read_result, rebuild
+from pipeline.report.files import read_config, read_result, rebuild
 from pipeline.report.summary import print_summary
 from pipeline.sweeps.summary import print_summary as print_sweep
 from pipeline.sweeps.write import write_sweep
+from pipeline.trackers.tracked import tracked
 
 
 def report(config: Config, run_dir: Path) -> int:
     """Rebuild the page of the folder that the config names and print its summary; exit code 0.
+
+    With `tracker`, that one is told of the run `report.run`, too.
 
     `report.sweep` may also be a folder of runs that no sweep made.
     """
@@ -30,7 +33,10 @@ def report(config: Config, run_dir: Path) -> int:
     if config.report.run is not None:
         folder = Path(config.report.run)
         rebuild(folder)
-        print_summary(read_result(folder), folder, console)
+        result = read_result(folder)
+        print_summary(result, folder, console)
+        if config.tracker is not None:
+            config.tracker.log(tracked(result, read_config(folder), folder))
     if config.report.sweep is not None:
         folder = Path(config.report.sweep).absolute()
         print_sweep(write_sweep(folder), folder, console)

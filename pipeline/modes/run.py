@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import shlex
+import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from pipeline.report.summary import print_summary
 from pipeline.runner.local import LocalRunner
 from pipeline.runner.preflight import check_room
 from pipeline.store import Store, StoredArtifact, collect, link_tree
+from pipeline.trackers.tracked import tracked
 from pipeline.watcher import Watcher
 
 log = logging.getLogger(__name__)
@@ -138,13 +141,26 @@ def run(config: Config, run_dir: Path) -> int:
         raise
     except UserError as error:
         watcher.stop()
-        write_reports(going.record("failed", str(error)))
+        track(config, write_reports(going.record("failed", str(error))), run_dir)
         raise
     watcher.stop()
     result = write_reports(going.record("ok"))
     log.info("done in %.1f s", result["seconds"])
+    track(config, result, run_dir)
     print_summary(result, run_dir, Console(highlight=False))
     return 0
+
+
+def track(config: Config, result: Mapping[str, Any], run_dir: Path) -> None:
+    """Tell the tracker; a run that is done does not fail because nobody listens."""
+    if config.tracker is None:
+        return
+    try:
+        config.tracker.log(tracked(result, config.resolved, run_dir))
+    except UserError as error:
+        log.warning("%s", error)
+        again = f"tell it later with mode=report report.run={run_dir} and the same tracker"
+        sys.stderr.write(f"warning: {error}\n  {again}\n")
 
 
 def command(run_dir: Path) -> str:

@@ -176,7 +176,8 @@ class LocalRunner:
             peak_rss_bytes=peak_rss_bytes(),
             bytes=sum(self._bytes(graph, node, output) for output in step.missing),
         )
-        log.info("built %s in %.2f s", name, seconds, extra={"node": name, "seconds": seconds})
+        done = "built" if missing else "waited for"
+        log.info("%s %s in %.2f s", done, name, seconds, extra={"node": name, "seconds": seconds})
         self.watcher.node_finished(name, seconds)
 
     def _run_stage(self, graph: Graph, node: Node, missing: list[str]) -> None:

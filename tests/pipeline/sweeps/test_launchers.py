@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -105,3 +107,19 @@ def test_a_slurm_job_that_dies_is_missing_and_the_same_command_goes_on(here: Pla
     again = here.sweep(*words)
     assert again.returncode == 0, again.stderr
     assert sum(row["built"] for row in here.result()["jobs"]) == 1
+
+
+def test_who_waits_notices_the_death_of_the_builder(here: Place) -> None:
+    slow = Place(folder=here.folder, env={**here.env, "PREFIX_SECONDS": "300"})
+    first = slow.start("hydra.sweep.dir=one", "score.times=2")
+    deadline = time.monotonic() + 100
+    while not (here.folder / "log.txt").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    second = here.start("hydra.sweep.dir=two", "score.times=2,3")
+    assert second.stdout is not None
+    assert any("prefix: another process is building it, waiting" in line for line in second.stdout)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    output, _ = second.communicate(timeout=100)
+    assert second.returncode == 0, output
+    assert here.prefixes() == {"begun": 2, "done": 1}

@@ -1,0 +1,1 @@
+"""Telling an experiment tracker about a run: one small file for each tracker."""
