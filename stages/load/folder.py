@@ -13,6 +13,7 @@ from pipeline.stage import Draft
 from stages.load.small import check_config, copy_small, read_config, small_files
 from stages.load.source import MODEL, each
 from stages.quantized.catalog import dense_dtype, opened, quantization_of
+from stages.quantized.source import QuantizedSource
 from stages.weights.folder import Layout, find_weights, home_of
 from stages.weights.hashes import sha256_of
 from stages.weights.manifest import SourceFile, SourceManifest
@@ -41,6 +42,7 @@ class Folder:
     quantization: Mapping[str, Any] | None
     quantized_by: str | None
     problems: tuple[UserError, ...]
+    warnings: tuple[str, ...]
 
 
 def look_into(path: Path, *, code: bool) -> Folder:
@@ -50,6 +52,7 @@ def look_into(path: Path, *, code: bool) -> Folder:
     config: dict[str, Any] | None = None
     small: dict[str, Path] = {}
     size, tensors, told = None, None, None
+    warnings: tuple[str, ...] = ()
     try:
         layout = find_weights(path)
         tensors = SafetensorsSource(layout).specs()
@@ -66,7 +69,8 @@ def look_into(path: Path, *, code: bool) -> Folder:
             problems.append(error)
     if layout is not None and config is not None and told is not None and not problems:
         try:
-            tensors = source_of(layout, config, told[1]).specs()
+            source = opened(SafetensorsSource(layout), told[1], dense_dtype(config))
+            tensors, warnings = source.specs(), tuple(left_behind(source))
         except UserError as error:
             problems.append(error)
     if told is None:
@@ -81,7 +85,18 @@ def look_into(path: Path, *, code: bool) -> Folder:
         quantization=told[1] if told else None,
         quantized_by=told[0] if told else None,
         problems=tuple(problems),
+        warnings=warnings,
     )
+
+
+def left_behind(source: QuantizedSource) -> Iterator[str]:
+    """A warning where something that was calibrated for the source does not reach the result."""
+    if dropped := source.dropped:
+        more = f" and {len(dropped) - 1} more" if len(dropped) > 1 else ""
+        yield (
+            f"scales of the source's key/value cache or attention are not taken over "
+            f"({dropped[0]}{more}): kv_cache=fp8 or attention=fp8 calibrates new ones"
+        )
 
 
 def undeclared(path: Path, tensors: Mapping[str, TensorSpec]) -> Iterator[UserError]:

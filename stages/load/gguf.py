@@ -22,6 +22,7 @@ class GgufModel:
     """A GGUF file; its weights are dequantised to `dtype`."""
 
     path: str
+    """The GGUF file."""
     dtype: str = "bfloat16"
 
     def __post_init__(self) -> None:

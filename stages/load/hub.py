@@ -29,10 +29,13 @@ class HubModel:
     """
 
     id: str
+    """The repository on the hub: OWNER/NAME."""
     revision: str = "main"
+    """A branch, a tag, or a commit, which makes the run independent of the branch."""
     config: dict[str, Any] | None = None
     trust_remote_code: bool = False
     license: str | None = None
+    """The licence, for the model card."""
 
     def __post_init__(self) -> None:
         if not REPOSITORY.fullmatch(self.id) or ".." in self.id:
@@ -103,6 +106,8 @@ class HubModel:
         done = f"hub:{self.id}@{commit}"
         write_folder(draft, folder, done)
         draft.meta["license"] = self.license
+        for warning in folder.warnings:
+            work.warn(warning)
         for name, value in (self.config or {}).items():
             told = (folder.config or {}).get(name)
             if told is not None and told != value:

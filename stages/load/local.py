@@ -21,6 +21,7 @@ class LocalModel:
     """
 
     path: str
+    """The folder, as transformers or the hub have it."""
     trust_remote_code: bool = False
 
     @property
@@ -44,6 +45,7 @@ class LocalModel:
                 quantization=folder.quantization,
             ),
             problems=folder.problems,
+            warnings=folder.warnings,
             stored_bytes=sum(path.stat().st_size for path in folder.small.values()),
         )
 

@@ -42,7 +42,9 @@ class WheelModel:
     sha256: str
     config: dict[str, Any] | None = None
     dtype: str = "bfloat16"
+    """What the weights are dequantised to."""
     license: str | None = None
+    """The licence, for the model card."""
 
     def __post_init__(self) -> None:
         check_dtype(self.dtype)

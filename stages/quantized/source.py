@@ -92,6 +92,11 @@ class QuantizedSource(ABC):
             specs[name] = TensorSpec(name=name, shape=module.shape, dtype=SAFETENSORS[self.dtype])
         return specs
 
+    @property
+    def dropped(self) -> list[str]:
+        """The tensors of the checkpoint that are not taken over, in order."""
+        return sorted(name for name in self.source.specs() if self.drops(name))
+
     def specs(self) -> Mapping[str, TensorSpec]:
         """Names, shapes and dtypes of the dense model."""
         return self._specs

@@ -17,6 +17,7 @@ from compressed_tensors.entrypoints.convert.converters import (
 from compressed_tensors.quantization import QuantizationScheme, preset_name_to_scheme
 from safetensors.torch import load_file, save_file
 
+from stages.load.folder import look_into
 from stages.weights.source import TensorSpec
 from tests.stages.quantized import packers
 from tests.stages.quantized.checkpoints import KINDS, quantize, reading
@@ -112,3 +113,14 @@ def test_nvfp4_reads_as_compressed_tensors_converts(tmp_path: Path, tiny_llama: 
     # theirs rounds the scale to bfloat16 before it multiplies
     assert bool(((ours - theirs).abs() <= 2.0**-7 * theirs.abs()).all())
     assert torch.equal(source.inputs(Q).global_scale, parts["input_global_scale"].reshape(1))
+
+
+def test_scales_that_are_left_behind_are_told(tmp_path: Path, tiny_llama: Path) -> None:
+    quantize(tiny_llama, tmp_path / "q", KINDS["modelopt_fp8"])
+    assert look_into(tmp_path / "q", code=False).warnings == ()
+    file = tmp_path / "q" / "model.safetensors"
+    scales = {f"model.layers.0.self_attn.{k}_proj.{k}_scale": torch.ones(1) for k in "kv"}
+    save_file(load_file(file) | scales, file)
+    (warning,) = look_into(tmp_path / "q", code=False).warnings
+    assert "model.layers.0.self_attn.k_proj.k_scale and 1 more" in warning
+    assert "kv_cache=fp8" in warning
