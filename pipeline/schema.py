@@ -177,6 +177,8 @@ class _Builder:
                 return {k: self.mapping(arguments[-1], v, _join(path, k)) for k, v in data.items()}
             if holds and get_origin(option) is list and isinstance(data, list):
                 return [self.mapping(arguments[-1], v, f"{path}[{i}]") for i, v in enumerate(data)]
+        if type(data) in options:  # nothing to convert, and leaf takes a millisecond
+            return data
         return self.leaf(hint, data, path)
 
     def leaf(self, hint: Any, data: object, path: str) -> Any:

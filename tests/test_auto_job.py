@@ -49,11 +49,17 @@ def test_sensitivities_choice_and_run_share_what_they_have_in_common(
     result = job.run("auto", *AUTO, "scheme.budget.bits_per_weight=5")
     assert not {n for n in built(result) if n.startswith(("measure", "calibrate", "sensitivity"))}
     assert result["verify"]["ok"] is True
-    assert 4.9 < result["choice"]["bits_per_weight"] <= 5
+    assert 4.8 < result["choice"]["bits_per_weight"] <= 5
     assert len({row["scheme"] for row in result["layers"]}) > 1
     stored = sum(row["bits"] * elements(found, row["name"]) for row in result["layers"])
     whole = sum(elements(found, row["name"]) for row in result["layers"])
     assert stored / whole == pytest.approx(result["choice"]["bits_per_weight"], abs=1e-3)
+
+    scheme = {row["name"]: row["scheme"] for row in result["layers"]}
+    for k in range(LAYERS):  # engines run these as one
+        attention, mlp = f"model.layers.{k}.self_attn", f"model.layers.{k}.mlp"
+        assert len({scheme[f"{attention}.{p}_proj"] for p in "qkv"}) == 1
+        assert scheme[f"{mlp}.gate_proj"] == scheme[f"{mlp}.up_proj"]
 
     again = job.run("again", *AUTO, "scheme.budget.bits_per_weight=5")
     assert built(again) == set()
@@ -64,15 +70,6 @@ def elements(found: dict[str, Any], name: str) -> int:
         if name in layer["modules"]:
             return int(layer["modules"][name]["elements"])
     raise KeyError(name)
-
-
-def test_modules_that_engines_run_as_one_have_one_format(job: Job) -> None:
-    result = job.run("fused", *AUTO, "scheme.budget.bits_per_weight=6")
-    scheme = {row["name"]: row["scheme"] for row in result["layers"]}
-    for k in range(LAYERS):
-        attention, mlp = f"model.layers.{k}.self_attn", f"model.layers.{k}.mlp"
-        assert len({scheme[f"{attention}.{p}_proj"] for p in "qkv"}) == 1
-        assert scheme[f"{mlp}.gate_proj"] == scheme[f"{mlp}.up_proj"]
 
 
 def test_a_choice_of_one_format_is_the_work_of_the_uniform_scheme(job: Job) -> None:

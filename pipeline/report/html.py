@@ -10,10 +10,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import OmegaConf
 
 from pipeline.report import units, view
-from pipeline.report.heat import heat_map
-from pipeline.report.timeline import lanes
+from pipeline.report.heat import HeatMap, heat_map
+from pipeline.report.picture import picture
+from pipeline.report.timeline import extent, lanes
 
 _TITLES = {"relative_error": "relative error", "bits": "bits per weight"}
+_RATIOS = ("relative_error",)
+_SHOWN = {
+    "scheme": "format",
+    "bits": "bits per weight",
+    "relative_error": "relative error",
+    "solver": "solver",
+    "fallback": "fallback",
+}
 
 
 def environment() -> Environment:
@@ -39,21 +48,39 @@ def render(result: view.Result, config: Mapping[str, Any]) -> str:
     maps = {
         title: found
         for field, title in _TITLES.items()
-        if (found := heat_map(result["layers"], field)) is not None
+        if (found := heat_map(result["layers"], field, logarithmic=field in _RATIOS)) is not None
     }
-    text: str = (
-        environment()
-        .get_template("template.html")
-        .render(
-            result=result,
-            rows=view.comparison(result),
-            worst=view.worst_layers(result),
-            alerts=view.alerts(result),
-            limits=view.limits(result),
-            generations=view.generations(result),
-            maps=maps,
-            lanes=lanes(result["nodes"]),
-            config=OmegaConf.to_yaml(OmegaConf.create(dict(config))),
-        )
+    whole, memory = extent(result["nodes"])
+    page = environment().get_template("template.html")
+    text: str = page.render(
+        result=result,
+        rows=view.comparison(result),
+        worst=view.worst_layers(result),
+        alerts=view.alerts(result),
+        limits=view.limits(result),
+        generations=view.generations(result),
+        formats=view.formats(result),
+        distributions=view.distributions(result),
+        choice=result.get("choice"),
+        maps=maps,
+        cells={"kind": "modules", "cells": _cells(maps)},
+        lanes=lanes(result["nodes"]),
+        whole=whole,
+        memory=memory,
+        picture=picture(result["nodes"], config),
+        config=OmegaConf.to_yaml(OmegaConf.create(dict(config))),
     )
     return text
+
+
+def _cells(maps: Mapping[str, HeatMap]) -> dict[str, dict[str, Any]]:
+    """What the page shows of a cell that was chosen, by the name of its module."""
+    return {
+        cell.row["name"]: {
+            **{shown: cell.row.get(field) for field, shown in _SHOWN.items()},
+            "modules": f"the worst of {cell.count}" if cell.count > 1 else None,
+        }
+        for found in maps.values()
+        for cells in found.rows.values()
+        for cell in cells
+    }

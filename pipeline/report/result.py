@@ -5,6 +5,8 @@
     layers      [{name, scheme, solver, relative_error, bits, fallback}]
     size        {original_bytes, compressed_bytes, bits_per_weight}
     eval        {perplexity: {original, compressed, tokens, dataset}, kl, top1_agreement}
+    distributions [{name, relative_error, weight: {edge, counts}, error: {edge, counts}}]
+                of the layers with the largest errors; counts are of equal bins from -edge to edge
     generations [{prompt, original, compressed}]
     verify      {ok, checks: [{name, ok, detail}]}      ok null: could not be checked here
     timings     {kind: {seconds, built, reused}}
@@ -28,7 +30,18 @@ from pipeline.report.record import NodeRecord, RunRecord
 
 SCHEMA = 1
 
-_LISTS = ("layers", "generations", "fallbacks", "warnings", "estimates", "not_checked")
+WORST = 8
+"""How many distributions are kept."""
+
+_LISTS = (
+    "layers",
+    "distributions",
+    "generations",
+    "fallbacks",
+    "warnings",
+    "estimates",
+    "not_checked",
+)
 _MAPPINGS = ("size", "eval", "verify")
 
 
@@ -57,6 +70,8 @@ def assemble(run: RunRecord) -> dict[str, Any]:
     for node in run.nodes:
         for meta in node.metas:
             merge(result, meta.get("result", {}))
+    result["distributions"].sort(key=lambda row: (-row["relative_error"], row["name"]))
+    del result["distributions"][WORST:]
     result["warnings"] = _warnings(run) + result["warnings"]
     result["not_checked"] += _skipped(result["verify"])
     return result

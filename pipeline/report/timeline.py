@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.report.units import size
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Span:
-    """A node's time as shares of the whole run."""
+    """A node's time as shares of the whole run, its memory as a share of the largest."""
 
     start: float
     width: float
     title: str
+    memory: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,20 +33,27 @@ class Lane:
 
 def lanes(nodes: Sequence[Mapping[str, Any]]) -> list[Lane]:
     """Lanes in the order in which their kinds first stand in result.json's `nodes`."""
-    whole = max(((n["started"] or 0.0) + n["seconds"] for n in nodes), default=0.0) or 1.0
+    whole, largest = extent(nodes)
     by_kind: dict[str, list[Mapping[str, Any]]] = {}
     for node in nodes:
         by_kind.setdefault(node["kind"], []).append(node)
-    return [_lane(kind, rows, whole) for kind, rows in by_kind.items()]
+    return [_lane(kind, rows, whole, largest) for kind, rows in by_kind.items()]
 
 
-def _lane(kind: str, rows: Sequence[Mapping[str, Any]], whole: float) -> Lane:
+def extent(nodes: Sequence[Mapping[str, Any]]) -> tuple[float, int]:
+    """Seconds until the last node ended, and the largest peak memory; 1 where there is nothing."""
+    whole = max(((n["started"] or 0.0) + n["seconds"] for n in nodes), default=0.0)
+    return whole or 1.0, max((n["peak_rss_bytes"] for n in nodes), default=0) or 1
+
+
+def _lane(kind: str, rows: Sequence[Mapping[str, Any]], whole: float, largest: int) -> Lane:
     built = [row for row in rows if row["status"] == "built"]
     spans = [
         Span(
             start=row["started"] / whole,
             width=row["seconds"] / whole,
-            title=f"{row['name']}, {row['seconds']:.2f} s",
+            title=f"{row['name']}, {row['seconds']:.2f} s, {size(row['peak_rss_bytes'])} peak",
+            memory=row["peak_rss_bytes"] / largest,
         )
         for row in built
     ]

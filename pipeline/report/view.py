@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -103,6 +104,31 @@ def limits(result: Result) -> list[str]:
     if any(node["peak_rss_bytes"] for node in result["nodes"]):
         told.append("peak memory is that of the whole process while the node ran")
     return told + [f"not checked: {words(item)}" for item in result["not_checked"]]
+
+
+def formats(result: Result) -> list[tuple[str, int]]:
+    """The formats of the quantized modules and how many there are of each, the most first."""
+    counts = Counter(str(row["scheme"]) for row in result["layers"] if row.get("scheme"))
+    return counts.most_common()
+
+
+def distributions(result: Result, count: int = 6) -> list[Mapping[str, Any]]:
+    """Weights and errors of the worst layers, with the heights of bars as shares of the highest."""
+    return [
+        {
+            "name": row["name"],
+            "relative_error": row["relative_error"],
+            "parts": [
+                (part, row[part]["edge"], _heights(row[part])) for part in ("weight", "error")
+            ],
+        }
+        for row in result.get("distributions", ())[:count]
+    ]
+
+
+def _heights(found: Mapping[str, Any]) -> list[float]:
+    most = max(found["counts"], default=0) or 1
+    return [value / most for value in found["counts"]]
 
 
 def words(item: Any) -> str:

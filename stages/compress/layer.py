@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline.errors import StageFailed
 from stages.compress.direct import parts_of, solve_direct
+from stages.compress.distribution import distributions
 from stages.compress.keeping import kept_inputs
 from stages.compress.modifiers.base import Modifier, Solver, Transform
 from stages.compress.modifiers.rtn import Rtn
@@ -43,6 +44,7 @@ class Compressed:
     fallbacks: list[dict[str, str]] = field(default_factory=list)
     schemes: dict[str, QuantizationScheme] = field(default_factory=dict)
     changed: list[str] = field(default_factory=list)
+    distributions: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def take(self, other: Compressed) -> None:
         """Add what was made of other modules."""
@@ -53,6 +55,7 @@ class Compressed:
         self.rows += other.rows
         self.fallbacks += other.fallbacks
         self.changed += other.changed
+        self.distributions |= other.distributions
 
 
 def compress_layer(
@@ -195,6 +198,9 @@ class _Work:
             scheme=scheme,
         )
         sums = checksum(weight, scheme, self.layer.dtype)
+        if not self.solver.keeps:  # which loses nothing
+            original = self.layer.peek(f"{name}.weight")
+            self.result.distributions[name] = distributions(original, weight)
         self.record(name, packed, sums, solved.relative_error, solver, fallback)
 
     def put_direct(self, name: str, made: Direct, solver: str) -> None:

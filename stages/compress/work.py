@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from pipeline.key import canonical
 from pipeline.stage import Artifact, Draft, Task
+from stages.compress.distribution import worst
 from stages.compress.layer import Compressed, compress_layer
 from stages.compress.lazy import LazyTensors
 from stages.compress.modifiers.base import Modifier, Solver
@@ -99,7 +100,11 @@ def write(draft: Draft, made: Compressed, dtype: str) -> None:
             "quantization_config": _config(made),
         },
     )
-    draft.meta["result"] = {"layers": made.rows, "fallbacks": made.fallbacks}
+    draft.meta["result"] = {
+        "layers": made.rows,
+        "fallbacks": made.fallbacks,
+        "distributions": worst(made.rows, made.distributions),
+    }
 
 
 def _config(made: Compressed) -> dict[str, Any]:

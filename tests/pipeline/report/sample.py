@@ -45,6 +45,36 @@ def layer_rows(index: int) -> list[dict[str, Any]]:
     ]
 
 
+def spread(index: int) -> dict[str, Any]:
+    """Made-up distributions of one module of a layer."""
+    bell = [int(1000 * math.exp(-(((place - 20) / 7) ** 2))) for place in range(41)]
+    return {
+        "name": f"model.layers.{index}.mlp.down_proj",
+        "relative_error": 0.004 * (1.6 + math.sin(index * 0.7 + 6) ** 2),
+        "weight": {"edge": 0.31, "counts": bell},
+        "error": {"edge": 0.012, "counts": [900 + 7 * place % 90 for place in range(41)]},
+    }
+
+
+def graph() -> dict[str, Any]:
+    """The part of a resolved config that says how the steps are wired, references and all."""
+    layer = {"source": "load", "model": "patch"}
+    inputs: dict[str, dict[str, str]] = {
+        "load": {},
+        "patch": {"source": "load"},
+        "tokens": {"source": "load"},
+        "calibrate": {**layer, "tokens": "tokens", "activations": "${graph.wiring.next}@previous"},
+        "compress": {**layer, "statistics": "calibrate"},
+        "propagate": {**layer, "weights": "compress", "activations": "propagate@previous"},
+        "save": {**layer, "layers": "compress"},
+        "verify": {**layer, "layers": "compress", "checkpoint": "save"},
+        "eval": {**layer, "checkpoint": "save"},
+        "generate": {**layer, "checkpoint": "save"},
+    }
+    nodes = {name: {"kind": name, "inputs": each} for name, each in inputs.items()}
+    return {"wiring": {"next": "propagate"}, "nodes": nodes}
+
+
 def sample_run(folder: Path, *, layers: int = 30, status: RunStatus = "ok") -> RunRecord:
     nodes = [
         node("load", 0.4, status="hit", recorded_seconds=3.2),
@@ -54,7 +84,7 @@ def sample_run(folder: Path, *, layers: int = 30, status: RunStatus = "ok") -> R
     clock = 1001.7
     for index in range(layers):
         nodes.append(node(f"calibrate[{index}]", 0.9, started=clock))
-        result = {"layers": layer_rows(index)}
+        result: dict[str, Any] = {"layers": layer_rows(index), "distributions": [spread(index)]}
         if index == 7:
             result["fallbacks"] = ["model.layers.7.self_attn.v_proj: Gram matrix singular, rtn"]
         nodes.append(
@@ -93,7 +123,11 @@ def sample_run(folder: Path, *, layers: int = 30, status: RunStatus = "ok") -> R
         run_dir=folder,
         status=status,
         nodes=tuple(nodes),
-        config={"mode": "run", "scheme": {"weights": {"num_bits": 4, "group_size": 64}}},
+        config={
+            "mode": "run",
+            "graph": graph(),
+            "scheme": {"weights": {"num_bits": 4, "group_size": 64}},
+        },
         plan=[],
         started=1000.0,
         seconds=clock + 12.8 - 1000.0,

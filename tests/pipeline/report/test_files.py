@@ -53,7 +53,8 @@ def test_the_page_is_well_formed_and_refers_to_nothing_outside(page: tuple[str, 
 
 def test_what_a_model_generated_cannot_become_markup(page: tuple[str, Page]) -> None:
     text, parsed = page
-    assert "script" not in parsed.tags
+    assert parsed.tags.count("script") == 2  # the page's own: its data, and what shows a cell
+    assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)" in text
 
 
@@ -103,3 +104,32 @@ def test_what_is_not_a_result_of_this_schema_is_refused(tmp_path: Path, text: st
 def test_a_folder_without_a_result_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=re.escape(str(tmp_path))):
         rebuild(tmp_path)
+
+
+def test_the_worst_layers_show_how_weights_and_errors_are_spread(page: tuple[str, Page]) -> None:
+    text, _ = page
+    shown = re.findall(r'<figure data-distribution="([^"]+)"', text)
+    assert len(shown) == 6 and len(set(shown)) == 6
+    assert "error of model.layers." in text and "-0.012" in text
+
+
+def test_only_the_worst_distributions_are_kept_in_the_result(tmp_path: Path) -> None:
+    result = write_reports(sample_run(tmp_path))
+    errors = [row["relative_error"] for row in result["distributions"]]
+    assert len(errors) == 8 and errors == sorted(errors, reverse=True)
+
+
+def test_the_graph_is_drawn_with_what_was_built_and_what_was_reused(page: tuple[str, Page]) -> None:
+    text, _ = page
+    assert "30 built" in text and "1 reused" in text
+    names = re.findall(r'<text x="75" y="17">(\w+)', text)
+    assert names.index("load") < names.index("calibrate") < names.index("save")
+    assert set(names) >= {"tokens", "propagate", "verify", "generate"}
+
+
+def test_a_result_of_before_distributions_still_makes_a_page(tmp_path: Path) -> None:
+    run = sample_run(tmp_path)
+    result = write_reports(run)
+    del result["distributions"]
+    (tmp_path / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    assert "Before and after" in rebuild(tmp_path).read_text(encoding="utf-8")
