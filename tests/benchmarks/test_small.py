@@ -12,6 +12,7 @@ from tests.benchmarks.memory import peak_of, text_of_bytes
 from tests.benchmarks.observers import ours, pairs, prepare
 from tests.benchmarks.random_llama import TINY, write_model
 from tests.benchmarks.reuse import again, sweep
+from tests.benchmarks.two_sweeps import two_sweeps
 
 SMALL = ("dataset.num_samples=4", "dataset.sequence_length=64", "scheme.weights.group_size=32")
 
@@ -51,6 +52,15 @@ def test_the_same_run_again_builds_nothing_and_another_eval_only_the_eval(
 def test_a_sweep_over_group_sizes_calibrates_once(model: Path, text: Path, tmp_path: Path) -> None:
     found = sweep(model, text, tmp_path, (16, 32, 64), SMALL[:2])
     assert found["calibrated_more_than_once"] == []
+
+
+def test_two_sweeps_share_a_store_though_one_is_killed(
+    model: Path, text: Path, tmp_path: Path
+) -> None:
+    found = two_sweeps(model, text, tmp_path / "sweeps", (16, 32), SMALL[:2])
+    assert found.different == ()
+    assert found.twice == ()
+    assert found.whole
 
 
 def test_the_memory_of_a_run_is_measured(model: Path, text: Path, tmp_path: Path) -> None:
