@@ -27,7 +27,9 @@ def distributions(weight: Tensor, quantized: Tensor) -> dict[str, Any]:
 def counted(values: Tensor) -> dict[str, Any]:
     """`counts` of values in `BINS` equal bins from -`edge` to `edge`, the largest magnitude."""
     edge = float(values.abs().max()) if values.numel() else 0.0
-    counts = torch.histc(values, bins=BINS, min=-edge, max=edge) if edge > 0 else []
+    if edge == 0:
+        return {"edge": edge, "counts": []}
+    counts = torch.histc(values, bins=BINS, min=-edge, max=edge)
     return {"edge": edge, "counts": [int(count) for count in counts]}
 
 
