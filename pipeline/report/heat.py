@@ -47,13 +47,12 @@ def heat_map(
     value: str,
     *,
     logarithmic: bool = False,
-    scale: tuple[float, float] | None = None,
 ) -> HeatMap | None:
     """A map of the field `value` of result.json's `layers`; None where no layer has it.
 
     Experts of a layer share a cell, which shows the largest value among them. Modules outside
-    numbered layers have no column and are left out. `scale` is what the shades go from and to, of
-    the values themselves where None; `logarithmic` shades by ratios (zero gets the least shade).
+    numbered layers have no column and are left out. `logarithmic` shades by ratios (zero gets the
+    least shade).
     """
     found: dict[tuple[str, int], Mapping[str, Any]] = {}
     counts: Counter[tuple[str, int]] = Counter()
@@ -67,8 +66,8 @@ def heat_map(
     if not found:
         return None
     values = [float(row[value]) for row in found.values()]
-    least, most = scale or (min(values), max(values))
-    if logarithmic and scale is None:
+    least, most = min(values), max(values)
+    if logarithmic:
         least = min((each for each in values if each > 0), default=0.0)
     shade = _shades(least, most, logarithmic=logarithmic)
     rows: dict[str, list[Cell]] = {}

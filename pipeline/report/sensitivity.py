@@ -94,20 +94,17 @@ def print_table(found: Found, run_dir: Path, console: Console) -> None:
 
 
 def render(found: Found, config: Mapping[str, Any]) -> str:
-    """The page: the table, and a heat map for each candidate in one scale of shades."""
+    """The page: the table, and a heat map for each candidate."""
     contents = [
         {"layer": layer["name"], "modules": layer["modules"], "labels": {}}
         for layer in found["layers"]
     ]
     rows = list(module_rows(contents))
-    errors = [row["relative_error"] for row in rows if row["relative_error"] > 0]
-    scale = (min(errors), max(errors)) if errors else None
     maps = {
         each["name"]: heat_map(
             [row for row in rows if row["candidate"] == each["name"]],
             "relative_error",
             logarithmic=True,
-            scale=scale,
         )
         for each in by_bits(found)
     }
