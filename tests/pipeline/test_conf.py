@@ -14,7 +14,17 @@ from pipeline.registry import Registry
 from pipeline.searchpath import own_configs
 from tests.pipeline.tiny import composed
 
-GROUPS = ("model", "dataset", "scheme", "modifier", "graph", "eval", "runner", "tracker", "experiment")
+GROUPS = (
+    "model",
+    "dataset",
+    "scheme",
+    "modifier",
+    "graph",
+    "eval",
+    "runner",
+    "tracker",
+    "experiment",
+)
 
 
 def options() -> Iterator[tuple[str, str]]:

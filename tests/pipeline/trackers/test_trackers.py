@@ -56,6 +56,7 @@ def test_a_mode_that_wandb_does_not_have_is_told() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_mlflow_has_the_run_in_its_local_store(run: Tracked, tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
     pytest.importorskip("alembic")
