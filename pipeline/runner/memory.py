@@ -13,7 +13,7 @@ _RESET_PEAK = "5"
 
 # mallopt's parameters in <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_APART = 16 << 20
+_APART = 4 << 20
 _KEPT = 64 << 20
 
 
