@@ -28,6 +28,7 @@ from packaging.version import Version
 from pipeline.complaints import explain
 from pipeline.config import Config, load_config
 from pipeline.errors import ManyErrors, StageFailed, UserError
+from pipeline.logs import logging_to
 from pipeline.objective import objective
 from pipeline.recipe import Imported, imported, unfit
 from pipeline.registry import Registry
@@ -185,12 +186,19 @@ def _attempt(work: Callable[[], int], folder: Path, label: str = "") -> str | No
 
 def _perform(cfg: DictConfig, folder: Path, overrides: Sequence[str], cwd: Path) -> int:
     """Check the config, then let its mode work; returns the exit code."""
-    config = load_config(cfg, Registry.load(), overrides=overrides, cwd=cwd)
+    chosen = HydraConfig.get().runtime.choices.get("experiment")
+    config = load_config(
+        cfg,
+        Registry.load(),
+        overrides=overrides,
+        cwd=cwd,
+        experiment=None if chosen is None else str(chosen),
+    )
     function = getattr(importlib.import_module(f"pipeline.modes.{config.mode}"), config.mode)
     if config.mode not in ("run", "sensitivity"):
         return int(function(config, folder))
     write_config(config, folder)
-    with _logging_to(folder / "run.log"):
+    with logging_to(folder / "run.log"):
         try:
             return int(function(config, folder))
         except UserError as error:
@@ -301,25 +309,10 @@ def _arguments(words: list[str]) -> Iterator[None]:
         sys.argv = before
 
 
-@contextlib.contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    """Send all logging of this process to a file, one line a record."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    root = logging.getLogger()
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(level)
-        handler.close()
-
-
 def _discard_if_empty(folder: Path) -> None:
-    """Remove a run folder that nothing was written to."""
+    """Remove a run folder that nothing was written to; a mode that has none is given this one."""
+    if folder == Path.cwd():
+        return
     with contextlib.suppress(OSError):
         folder.rmdir()
 

@@ -36,7 +36,9 @@ class NumericsConfig:
     """What decides the order of floating-point sums: the device and the threads of an operation."""
 
     device: str
+    """cpu or cuda, as `device` of the config was resolved."""
     threads: int
+    """Threads of one operation; part of the result, since it decides the order of sums."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +46,7 @@ class RunnerConfig:
     """Who runs the nodes: `workers` nodes at a time, each with `threads` threads."""
 
     kind: str = "local"
+    """Who builds the nodes."""
     workers: int = 1
     threads: int | None = None
 
@@ -63,9 +66,20 @@ class GcConfig:
     """What `mode=gc` frees: what is older, what is too much, what no run folder refers to."""
 
     max_age_days: float | None = None
+    """Free results that were not used for so many days."""
     max_bytes: int | None = None
+    """Free the least recently used results beyond so many bytes."""
     unreferenced: bool = False
+    """Free results that no run folder refers to."""
     dry_run: bool = True
+    """Only say what would be freed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LsConfig:
+    """What `mode=ls` shows: all, or what has the text `filter` in its name."""
+
+    filter: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +87,9 @@ class ReportConfig:
     """What `mode=report` makes again: the page of the run or of the sweep in a folder."""
 
     run: str | None = None
+    """The folder of the run whose page is made again."""
     sweep: str | None = None
+    """The folder of the sweep whose page is made again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,20 +122,44 @@ class RootConfig:
     """The typed parts of a config."""
 
     mode: str
+    """What to do with the config: run, plan, explain, ls, gc, verify, report, doctor, ..."""
     device: str
+    """Where to compute: auto takes a GPU if there is one."""
     numerics: NumericsConfig
+    """What decides the order of floating-point sums, and so the bytes of a result."""
     store: StoreConfig
+    """Where results are kept, and for how long."""
     runner: RunnerConfig
+    """Who builds the nodes of the graph."""
     gc: GcConfig
+    """What `mode=gc` frees."""
     report: ReportConfig
+    """What `mode=report` makes again."""
     runs: list[str]
+    """Folders in which `mode=ls`, `mode=plan` and gc.unreferenced look for runs."""
     graph: GraphConfig
+    """The steps of a run and how they are connected."""
     checkpoint: str | None = None
+    """The folder that `mode=verify` checks in place of the store."""
     recipe: str | None = None
+    """A file of another tool to translate; on the command line only."""
     objective: Any = None
+    """Which numbers of result.json an optimizing sweeper is told."""
     tracker: Any = field(default=None, metadata={"component": "tracker"})
+    """Who is told of each run; null: nobody."""
+    ls: LsConfig = field(default_factory=LsConfig)
+    """What `mode=ls` shows."""
+    key: str | None = None
+    """The key that `mode=explain` explains, such as scheme.weights.group_size."""
+    experiment: str | None = None
+    """Which experiment this is: the name that `+experiment=NAME` chose. Not to be set by hand."""
 
     def __post_init__(self) -> None:
+        if self.key is not None and self.mode != "explain":
+            raise UserError(
+                f"key is {self.key!r} with mode={self.mode}",
+                remedy="only mode=explain looks at a key",
+            )
         if self.checkpoint is not None and self.mode != "verify":
             raise UserError(
                 f"checkpoint is {self.checkpoint!r} with mode={self.mode}",
@@ -160,7 +200,8 @@ class Config:
     `sections` are the free sections, resolved. `resolved` is the whole config for config.yaml:
     resolved values, and the graph with its references, so that overrides of it still work. `runs`
     are the folders below which runs are looked for. `checkpoint` is the folder that mode=verify
-    checks in place of the store.
+    checks in place of the store. `tracker` is told of each run; None: nobody is. `key` is what
+    mode=explain explains. `raw` is the config as it was composed, with its references.
     """
 
     mode: str
@@ -170,12 +211,15 @@ class Config:
     runner: RunnerConfig
     gc: GcConfig
     report: ReportConfig
+    ls: LsConfig
+    key: str | None
     checkpoint: Path | None
     tracker: Tracker | None
     runs: tuple[Path, ...]
     graph: GraphPlan
     sections: Mapping[str, Any]
     resolved: Mapping[str, Any]
+    raw: Mapping[str, Any]
 
 
 def load_config(
@@ -184,13 +228,17 @@ def load_config(
     *,
     overrides: Sequence[str] = (),
     cwd: Path | None = None,
+    experiment: str | None = None,
 ) -> Config:
     """Check a composed config in full and make the stages that its graph names.
 
-    `overrides` are those of the command line, `cwd` is what relative folders are relative to.
+    `overrides` are those of the command line, `cwd` is what relative folders are relative to,
+    `experiment` the one that was chosen, if the config does not say.
     Raises UserError or ManyErrors with every mistake, in the names that a person wrote.
     """
     cfg = _settled(cfg, cwd or Path.cwd())
+    if experiment is not None:
+        cfg.experiment = experiment
     raw = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
     uses_graph = raw["mode"] in GRAPH_MODES
     trace = References(raw)
@@ -216,6 +264,8 @@ def load_config(
         gc=root.gc,
         report=root.report,
         tracker=root.tracker,
+        ls=root.ls,
+        key=root.key,
         checkpoint=None
         if root.checkpoint is None
         else (cwd or Path.cwd()) / Path(root.checkpoint).expanduser(),
@@ -224,11 +274,12 @@ def load_config(
         sections=sections,
         # what a recipe said is in the sections now: the file is not needed to run this again
         resolved={**(_rerunnable(raw, plain) if uses_graph else plain), "recipe": None},
+        raw=raw,
     )
 
 
 _TYPED = tuple(RootConfig.__dataclass_fields__)
-_OPTIONAL = ("checkpoint", "recipe", "tracker", "objective")
+_OPTIONAL = ("checkpoint", "recipe", "tracker", "objective", "ls", "key", "experiment")
 
 
 def _settled(cfg: DictConfig, cwd: Path) -> DictConfig:

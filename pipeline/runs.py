@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from pipeline.key import Json
 
 RECORDS = ("result.json", "plan.json")
@@ -16,7 +18,10 @@ RECORDS = ("result.json", "plan.json")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """A run folder. `status` is that of result.json, or `unfinished`; `keys` are of artifacts."""
+    """A run folder. `status` is that of result.json, or `unfinished`; `keys` are of artifacts.
+
+    `experiment` and `model` are what its config says, for people; `bytes` is the checkpoint's size.
+    """
 
     folder: Path
     status: str
@@ -25,6 +30,26 @@ class Run:
     reused: int
     checkpoint: Path | None
     keys: frozenset[str]
+    experiment: str = ""
+    model: str = ""
+    bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sweep:
+    """A folder with the runs of one sweep."""
+
+    folder: Path
+    runs: tuple[Run, ...]
+
+
+def sweeps_of(runs: Iterable[Run]) -> list[Sweep]:
+    """The sweeps that some runs belong to: Hydra leaves a multirun.yaml in a sweep's folder."""
+    found: dict[Path, list[Run]] = {}
+    for run in runs:
+        if (run.folder.parent / "multirun.yaml").is_file():
+            found.setdefault(run.folder.parent, []).append(run)
+    return [Sweep(folder=folder, runs=tuple(jobs)) for folder, jobs in found.items()]
 
 
 def find_runs(folders: Iterable[Path]) -> Iterator[Run]:
@@ -42,6 +67,7 @@ def read_run(folder: Path) -> Run:
     nodes = result.get("nodes", [])
     hits = sum(node.get("status") == "hit" for node in nodes)
     checkpoint = result.get("checkpoint")
+    config = _yaml(folder / "config.yaml")
     return Run(
         folder=folder,
         status=str(result.get("status", "unfinished")),
@@ -50,6 +76,9 @@ def read_run(folder: Path) -> Run:
         reused=hits,
         checkpoint=Path(checkpoint) if checkpoint else None,
         keys=frozenset(key for record in records.values() for key in _keys(record)),
+        experiment=str(config.get("experiment") or ""),
+        model=_label(config.get("model")),
+        bytes=int(result.get("size", {}).get("compressed_bytes") or 0),
     )
 
 
@@ -57,6 +86,22 @@ def _keys(record: Any) -> Iterator[str]:
     nodes = record.get("nodes", []) if isinstance(record, dict) else record or []
     for node in nodes:
         yield from node.get("keys", {}).values()
+
+
+def _label(model: Any) -> str:
+    """What to call a model: the last part of where it comes from."""
+    named = model if isinstance(model, dict) else {}
+    told = next((named[key] for key in ("path", "id", "name", "package") if named.get(key)), "")
+    return Path(str(told)).name
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        # libyaml's loader where there is one: a folder of runs has many of these files
+        plain = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return plain if isinstance(plain, dict) else {}
 
 
 def _json(path: Path) -> Json:

@@ -72,7 +72,7 @@ class _Builder:
     def mapping(self, cls: Any, data: object, path: str) -> Any:
         """A dataclass instance, or _INVALID."""
         if not isinstance(data, Mapping):
-            given = f"{data!r} ({_name(type(data))})"
+            given = f"{data!r} ({in_words(type(data))})"
             return self.fail(path, f"{given} is given where a mapping belongs")
         fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
         hints = get_type_hints(cls)
@@ -188,7 +188,7 @@ class _Builder:
             return typing.cast(Any, OmegaConf.to_object(merged)).value
         except OmegaConfBaseException:
             told = self.told_as(path)
-            self.problems.append(UserError(f"{told} is {data!r}, which is not {_name(hint)}"))
+            self.problems.append(UserError(f"{told} is {data!r}, which is not {in_words(hint)}"))
             return _INVALID
 
 
@@ -219,11 +219,11 @@ _WORDS = {
 }
 
 
-def _name(hint: Any) -> str:
+def in_words(hint: Any) -> str:
     """A type in words."""
     if _is_union(hint):
-        return " or ".join(_name(option) for option in get_args(hint))
+        return " or ".join(in_words(option) for option in get_args(hint))
     origin = get_origin(hint)
     if origin in (list, dict) and get_args(hint)[-1] is not Any:
-        return f"{_WORDS[origin]} in which each item is {_name(get_args(hint)[-1])}"
+        return f"{_WORDS[origin]} in which each item is {in_words(get_args(hint)[-1])}"
     return _WORDS.get(origin or hint, getattr(hint, "__name__", str(hint)))

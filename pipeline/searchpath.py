@@ -14,6 +14,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from pipeline.errors import UserError
+from pipeline.resolvers import register_resolvers
 
 GROUP = "presswork.conf"
 VARIABLE = "PRESSWORK_CONF"
@@ -95,5 +96,6 @@ def including(folder: Path | None) -> Iterator[None]:
 
 
 def register() -> None:
-    """Make Hydra ask TeamConfigs, in this process."""
+    """Make Hydra ask TeamConfigs, and know what our configs compute, in this process."""
+    register_resolvers()
     Plugins.instance().register(TeamConfigs)

@@ -1,4 +1,4 @@
-"""`mode=ls`: the runs that are here, and what the store holds."""
+"""`mode=ls`: the runs and sweeps that are here, and what the store holds."""
 
 from __future__ import annotations
 
@@ -11,18 +11,28 @@ from rich.table import Table
 
 from pipeline.config import Config
 from pipeline.report.units import size
-from pipeline.runs import find_runs
+from pipeline.runs import Run, Sweep, find_runs, sweeps_of
 from pipeline.store import Entry, Store
+
+MOST = 200
+"""Artifacts that are listed one by one, where a filter asks for some."""
 
 
 def ls(config: Config, run_dir: Path) -> int:
-    """Print the runs and the store's artifacts by kind, with sizes; exit code 0."""
+    """Print runs, sweeps and the store's artifacts, with sizes; exit code 0.
+
+    `ls.filter` keeps what has a text in its name: of runs the folder, the experiment, the model or
+    the status, of artifacts the kind, the node or the key. Those are then listed one by one.
+    """
     del run_dir
-    console = Console(highlight=False)
-    console.print(_runs(config))
+    console, wanted = Console(highlight=False), config.ls.filter
+    runs = [run for run in find_runs(config.runs) if _matches(wanted, *_words(run))]
+    console.print(_runs(runs))
+    if sweeps := sweeps_of(runs):
+        console.print(_sweeps(sweeps))
     store = Store(config.store)
-    entries = list(store.entries())
-    console.print(_artifacts(entries))
+    entries = [e for e in store.entries() if _matches(wanted, e.kind, e.node, e.key, e.output)]
+    console.print(_artifacts(entries) if wanted is None else _one_by_one(entries))
     console.print(
         f"{len(entries)} artifacts in {store.root}, {size(sum(e.bytes for e in entries))}; "
         f"{size(store.free_bytes())} free on its disk"
@@ -30,19 +40,46 @@ def ls(config: Config, run_dir: Path) -> int:
     return 0
 
 
-def _runs(config: Config) -> Table:
-    table = Table("run", "status", title="runs", box=None, header_style="bold")
-    for heading in ("time", "built", "reused"):
+def _words(run: Run) -> tuple[str, ...]:
+    return (str(run.folder), run.status, run.experiment, run.model)
+
+
+def _matches(wanted: str | None, *names: str) -> bool:
+    return wanted is None or any(wanted.casefold() in name.casefold() for name in names)
+
+
+def _runs(runs: list[Run]) -> Table:
+    table = Table("run", "experiment", "model", "status", title="runs", box=None)
+    for heading in ("time", "built", "reused", "checkpoint"):
         table.add_column(heading, justify="right")
-    table.add_column("checkpoint")
-    for run in find_runs(config.runs):
+    for run in runs:
         table.add_row(
             _short(run.folder),
+            run.experiment,
+            run.model,
             run.status,
             f"{run.seconds:.0f} s" if run.seconds else "",
             str(run.built),
             str(run.reused),
-            _short(run.checkpoint) if run.checkpoint else "",
+            size(run.bytes) if run.bytes else "",
+        )
+    return table
+
+
+def _sweeps(sweeps: list[Sweep]) -> Table:
+    table = Table("sweep", title="sweeps", box=None)
+    for heading in ("jobs", "ok", "time", "checkpoints"):
+        table.add_column(heading, justify="right")
+    table.add_column("page")
+    for sweep in sweeps:
+        page = sweep.folder / "sweep.html"
+        table.add_row(
+            _short(sweep.folder),
+            str(len(sweep.runs)),
+            str(sum(run.status == "ok" for run in sweep.runs)),
+            f"{sum(run.seconds for run in sweep.runs):.0f} s",
+            size(sum(run.bytes for run in sweep.runs)),
+            _short(page) if page.is_file() else "",
         )
     return table
 
@@ -51,13 +88,30 @@ def _artifacts(entries: list[Entry]) -> Table:
     by_kind: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         by_kind[f"{entry.kind}.{entry.output}"].append(entry)
-    table = Table("artifacts", title="store", box=None, header_style="bold")
+    table = Table("artifacts", title="store", box=None)
     for heading in ("number", "size", "last used"):
         table.add_column(heading, justify="right")
     for kind, group in sorted(by_kind.items(), key=lambda item: -sum(e.bytes for e in item[1])):
-        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(max(e.used for e in group)))
+        used = _when(max(e.used for e in group))
         table.add_row(kind, str(len(group)), size(sum(e.bytes for e in group)), used)
     return table
+
+
+def _one_by_one(entries: list[Entry]) -> Table:
+    table = Table("artifact", "output", "key", title="store", box=None)
+    for heading in ("size", "last used"):
+        table.add_column(heading, justify="right")
+    for entry in sorted(entries, key=lambda entry: -entry.bytes)[:MOST]:
+        table.add_row(
+            entry.node, entry.output, entry.key[:12], size(entry.bytes), _when(entry.used)
+        )
+    if len(entries) > MOST:
+        table.add_row(f"and {len(entries) - MOST} smaller ones", "", "", "", "")
+    return table
+
+
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def _short(path: Path) -> str:

@@ -8,11 +8,13 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.config import Config
+from pipeline.difference import Difference, difference, last_alike
 from pipeline.expand import expand
 from pipeline.graph import Graph, Ref
 from pipeline.plan import make_plan
 from pipeline.planned import plan_rows, totals
 from pipeline.report.units import size
+from pipeline.runs import Run, find_runs
 from pipeline.stage import Artifact
 from pipeline.store import Store
 
@@ -54,7 +56,33 @@ def plan(config: Config, run_dir: Path) -> int:
         f"{total['seconds']:.0f} s on this machine.",
         highlight=False,
     )
+    last = last_alike(find_runs(config.runs), config.resolved)
+    if last is not None:
+        found = difference(last.folder, config.resolved, plan_rows(planned))
+        print_difference(found, last, console)
     return 0
+
+
+def print_difference(found: Difference, last: Run, console: Console) -> None:
+    """Say what is not as it was in the last such run."""
+    name = str(last.folder)
+    if last.folder.is_relative_to(Path.cwd()):
+        name = str(last.folder.relative_to(Path.cwd()))
+    console.print(f"\nAgainst the last such run, {name} ({last.status}):", markup=False)
+    if not found.keys:
+        console.print("  the config is the same")
+    else:
+        table = Table("key", "then", "now", box=None, header_style="bold")
+        for key, (then, now) in found.keys.items():
+            table.add_row(key, str(then), str(now))
+        console.print(table)
+    table = Table("nodes", box=None, header_style="bold")
+    for heading in ("same", "other", "new", "gone"):
+        table.add_column(heading, justify="right")
+    for site, counts in found.sites.items():
+        if sum(counts.values()) != counts["same"]:
+            table.add_row(site, *(str(counts[name] or "") for name in counts))
+    console.print(table if table.rows else "  every node is the same", highlight=False)
 
 
 def _cost(count: int) -> str:

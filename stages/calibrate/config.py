@@ -22,6 +22,7 @@ class CalibrateConfig:
     propagate: str = field(default="compressed", metadata={"key": False})
     experts: str = field(default="all", metadata={"key": False})
     batch_size: int = 4
+    """Sequences that run at once; part of the result, since it decides the order of sums."""
 
     def __post_init__(self) -> None:
         for name, allowed in (("propagate", PROPAGATE), ("experts", EXPERTS)):

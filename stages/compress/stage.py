@@ -28,7 +28,9 @@ class CompressConfig:
     """A scheme, and how its numbers are found: transforms in order, then one solver (or rtn)."""
 
     scheme: SchemeConfig
+    """The number format of weights and activations, and the modules it is for."""
     modifiers: tuple[Any, ...] = field(default=(), metadata={"components": "modifier"})
+    """How the numbers are found: transforms in order, then one solver."""
     numerics: Numerics = field(default_factory=Numerics)
 
     def __post_init__(self) -> None:

@@ -19,7 +19,9 @@ class GenerateConfig:
     """`max_model_bytes`: a larger model is not run, since generation holds all its weights."""
 
     prompts: list[str] = field(default_factory=list)
+    """What both models continue, greedily; an empty list generates nothing."""
     max_new_tokens: int = 24
+    """Tokens that are added to a prompt."""
     max_model_bytes: int = 4 * 10**9
     numerics: Numerics = field(default_factory=Numerics)
 

@@ -39,16 +39,25 @@ class QArgs:
     """
 
     num_bits: int = 8
+    """Bits of a code."""
     type: str = "int"
+    """int or float codes."""
     symmetric: bool = True
+    """Whether codes are symmetric about zero, so that no zero points are needed."""
     strategy: str = "tensor"
+    """Which elements share a scale."""
     group_size: int | None = None
+    """How many neighbouring columns share a scale (strategies group and tensor_group)."""
     block_structure: list[int] | None = None
+    """Rows and columns of a block that shares a scale (strategy block)."""
     dynamic: Any = False
     observer: str | None = None
     observer_kwargs: dict[str, float] | None = None
+    """Options of the observer."""
     scale_dtype: str | None = None
+    """What scales are stored in, where not in the model's dtype."""
     zp_dtype: str | None = None
+    """What zero points are stored in."""
 
     def __post_init__(self) -> None:
         member("type", self.type, TYPES)

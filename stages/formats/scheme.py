@@ -41,9 +41,12 @@ class SchemeGroup:
     """
 
     weights: QArgs | None = None
+    """How weights are quantized."""
     input_activations: QArgs | None = None
+    """How the inputs of these modules are quantized; null leaves them as they are."""
     format: str | None = None
     targets: list[str] = field(default_factory=lambda: ["Linear"])
+    """The modules it is for: class names, module names, or `re:` and an expression."""
 
     def __post_init__(self) -> None:
         check_group(self.weights, self.input_activations, self.format)
@@ -81,8 +84,11 @@ class SchemeConfig:
     """
 
     weights: QArgs | None = None
+    """How weights are quantized; null leaves them as they are."""
     input_activations: QArgs | None = None
+    """How inputs of the modules are quantized; null leaves them as they are."""
     format: str | None = None
+    """The layout on disk; null lets presswork choose the one that fits."""
     targets: list[str] = field(default_factory=lambda: ["Linear"])
     ignore: list[str] = field(default_factory=lambda: ["lm_head"])
     groups: dict[str, SchemeGroup] = field(default_factory=dict)

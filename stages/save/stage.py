@@ -43,6 +43,7 @@ class SaveConfig:
 
     scheme: SchemeConfig
     save: SaveOptions = field(default_factory=SaveOptions)
+    """How the checkpoint is written."""
 
     def __post_init__(self) -> None:
         if self.scheme.states() and not self.save.compressed:

@@ -41,6 +41,7 @@ class VerifyConfig:
 
     scheme: SchemeConfig = field(default_factory=SchemeConfig)
     verify: VerifyOptions = field(default_factory=VerifyOptions)
+    """How thoroughly the checkpoint is checked."""
 
 
 class Verify(Stage):

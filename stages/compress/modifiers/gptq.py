@@ -30,9 +30,13 @@ class Gptq(Solver):
     kind: ClassVar[str] = "gptq"
 
     block_size: int = 128
+    """Columns solved before the rest of the weight is updated."""
     dampening_frac: float = 0.01
+    """What is added to the diagonal of H, as a part of its mean."""
     actorder: str = "static"
+    """static solves columns by falling activation and leaves groups as they are."""
     observer: str = "gram"
+    """How scales are first chosen."""
     refit: int = 1
     descent: int = 1
     on_failure: str = "error"

@@ -26,6 +26,7 @@ class Rtn(Solver):
 
     observer: str = "minmax"
     on_failure: str = "error"
+    """What numerical trouble leads to: an error, or the module left dense."""
 
     def __post_init__(self) -> None:
         check_observer(self.observer)

@@ -25,6 +25,7 @@ class SmoothQuant(Transform):
     kind: ClassVar[str] = "smoothquant"
 
     smoothing_strength: float = 0.5
+    """The paper's alpha: 0 leaves activations as they are, 1 moves all of their spread."""
     pairs: list[str] = field(default_factory=lambda: ["norm"])
 
     def __post_init__(self) -> None:

@@ -29,6 +29,7 @@ class Hub(Rows):
     kind: ClassVar[str] = "hub"
 
     id: str
+    """The dataset on the hub: OWNER/NAME."""
     config: str | None = None
     split: str = "train"
     revision: str = field(default="main", metadata={"key": False})

@@ -81,6 +81,7 @@ class LocalRows(Rows):
     suffixes: ClassVar[tuple[str, ...]]
 
     path: str = field(metadata={"key": False})
+    """A file, a folder or a quoted pattern; its content is in the key, not its place."""
 
     def identity(self) -> Json:
         return content(self.path, self.suffixes)

@@ -29,6 +29,7 @@ class Text(Dataset):
     kind: ClassVar[str] = "text"
 
     path: str = field(metadata={"key": False})
+    """A file, a folder or a quoted pattern; its content is in the key, not its place."""
     sample_by: str = "document"
     part: str = "all"
 

@@ -1,0 +1,47 @@
+"""What config files of presswork may compute: `${presswork.NAME:...}`."""
+
+from __future__ import annotations
+
+import textwrap
+
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+WITH_FOLDER = ("run", "sensitivity")
+"""The modes that leave a folder of their own."""
+
+WIDTH = 96
+
+
+def register_resolvers() -> None:
+    """Make them known, in this process."""
+    OmegaConf.register_new_resolver("presswork.folder", folder, replace=True)
+    OmegaConf.register_new_resolver("presswork.options", options, replace=True)
+    OmegaConf.register_new_resolver("presswork.others", others, replace=True)
+
+
+def folder(mode: str, path: str) -> str:
+    """Where a command of this mode leaves its files: nowhere new for those that leave none."""
+    return path if mode in WITH_FOLDER else "."
+
+
+def options(group: str, what: str = "") -> str:
+    """A group's lines in the help: its name, what it is for, and its options below."""
+    names = ", ".join(_options(group))
+    head = f"{group:<12}{what}".rstrip()
+    lines = textwrap.wrap(names, WIDTH - 14) or ["(none)"]
+    return "\n".join([head, *(f"              {line}" for line in lines)])
+
+
+def others(*known: str) -> str:
+    """The lines of the groups that are not among `known`: those of teams."""
+    loader = GlobalHydra.instance().config_loader()
+    found = [name for name in loader.list_groups("") if name not in known and _options(name)]
+    found = [name for name in found if name != "hydra"]
+    if not found:
+        return ""
+    return "\n".join(["\n", "Groups of your own", *(f"  {options(name)}" for name in found)])
+
+
+def _options(group: str) -> list[str]:
+    return list(GlobalHydra.instance().config_loader().get_group_options(group))

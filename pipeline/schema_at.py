@@ -1,0 +1,148 @@
+"""The class and field that a key of a config belongs to, and what that field may hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args, get_origin, get_type_hints
+
+from pipeline.errors import ManyErrors, UserError
+from pipeline.meaning import meaning
+from pipeline.references import Path, aliases
+from pipeline.registry import Registry
+from pipeline.schema import build, in_words
+
+PROBES: Mapping[type, tuple[Any, ...]] = {
+    str: ("?",),
+    int: (-1, 10**12),
+    float: (-1.0, 1e12),
+    list: (["?"],),
+}
+"""Values that a check of a closed set or a range rejects, by type."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """A field of a config class; `data` is what the config says to make the class from."""
+
+    cls: type[Any]
+    name: str
+    data: Mapping[str, Any]
+
+    @property
+    def field(self) -> dataclasses.Field[Any]:
+        return next(f for f in dataclasses.fields(self.cls) if f.name == self.name)
+
+    @property
+    def hint(self) -> Any:
+        return get_type_hints(self.cls)[self.name]
+
+    @property
+    def default(self) -> Any:
+        """What the class takes where nothing is said; dataclasses.MISSING if it must be said."""
+        made = self.field.default_factory
+        return self.field.default if made is dataclasses.MISSING else made()
+
+    def type(self) -> str:
+        """The type in words."""
+        component = self.field.metadata.get("component") or self.field.metadata.get("components")
+        return f"a {component} by its kind" if component else in_words(self.hint)
+
+    def allowed(self, registry: Registry) -> list[str]:
+        """What the class's own checks say when they are given nonsense: its bounds, in words."""
+        known = {f.name for f in dataclasses.fields(self.cls) if f.init}
+        given = {name: value for name, value in self.data.items() if name in known}
+        try:
+            healthy = build(self.cls, given, "", registry)
+        except UserError:
+            return []
+        told: list[str] = []
+        for probe in self._probes():
+            try:
+                dataclasses.replace(healthy, **{self.name: probe})
+            except UserError as error:
+                told += [e.remedy for e in _each(error) if re.search(rf"\b{self.name}\b", e.what)]
+        return list(dict.fromkeys(remedy for remedy in told if remedy))
+
+    def _probes(self) -> Iterator[Any]:
+        options = get_args(self.hint) or (self.hint,)
+        kinds = {str} if self.hint is Any else {self.hint, get_origin(self.hint), *options}
+        for kind, probes in PROBES.items():
+            if kind in kinds:
+                yield from probes
+                return
+
+
+def place_of(
+    key: Path, raw: Mapping[str, Any], root: type[Any], registry: Registry
+) -> Place | None:
+    """Where `key` ends up: in the root schema, or in the stage whose params refer to it.
+
+    None for a key that no class describes, such as a section that is only a namespace.
+    """
+    if key[0] in root.__dataclass_fields__:
+        return _walk(root, key, raw, registry)
+    found: list[Place] = []
+    for cls, written, section in _params(raw, registry):
+        if key[: len(section)] == section:
+            path = (*written, *key[len(section) :])
+            place = _walk(cls, path, _placed(raw, written, section), registry)
+            found += [] if place is None else [place]
+    # several stages may take the section: one of them says what it means
+    told = (place for place in found if meaning(place.cls, place.name))
+    return next(told, found[0] if found else None)
+
+
+def _params(raw: Mapping[str, Any], registry: Registry) -> Iterator[tuple[type[Any], Path, Path]]:
+    """(stage's config class, path in its params, path of the section that is put there)."""
+    for site in raw["graph"]["nodes"].values():
+        cls = registry.get("stage", site["kind"]).Config
+        for written, section in aliases(site.get("params") or {}, ()):
+            yield cls, tuple(written.split(".")), tuple(section.split("."))
+
+
+def _placed(raw: Mapping[str, Any], written: Path, section: Path) -> dict[str, Any]:
+    """The section as it lies in the params."""
+    value: Any = raw
+    for step in section:
+        value = value.get(step) if isinstance(value, Mapping) else None
+    for step in reversed(written):
+        value = {step: value}
+    return dict(value)
+
+
+def _walk(cls: type[Any], path: Sequence[str], data: Any, registry: Registry) -> Place | None:
+    name, rest = path[0], path[1:]
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    if name not in fields:
+        return None
+    here = Place(cls=cls, name=name, data=data if isinstance(data, Mapping) else {})
+    if not rest:
+        return here
+    below = here.data.get(name)
+    metadata = fields[name].metadata
+    if "components" in metadata:
+        below, rest = (below or {}).get(rest[0]), rest[1:]
+    group = metadata.get("component") or metadata.get("components")
+    if group is not None:
+        kind = below.get("kind") if isinstance(below, Mapping) else None
+        if kind is None:
+            return None if rest else here
+        if not rest or rest[0] == "kind":
+            return here
+        made: type[Any] = registry.get(group, kind)
+        return _walk(made if dataclasses.is_dataclass(made) else made.Config, rest, below, registry)
+    for option in (here.hint, *get_args(here.hint)):
+        if isinstance(option, type) and dataclasses.is_dataclass(option):
+            return _walk(option, rest, below, registry)
+        held = get_args(option)[-1:] if get_origin(option) in (dict, list) else ()
+        if held and dataclasses.is_dataclass(held[0]) and len(rest) > 1:
+            item = below.get(rest[0]) if isinstance(below, Mapping) else None
+            return _walk(held[0], rest[1:], item, registry)  # type: ignore[arg-type]
+    return here
+
+
+def _each(error: UserError) -> tuple[UserError, ...]:
+    return error.errors if isinstance(error, ManyErrors) else (error,)

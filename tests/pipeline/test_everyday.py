@@ -1,0 +1,114 @@
+"""mode=ls, mode=plan and run.log in a folder with a few runs; what is left behind by the others."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import cli
+from pipeline.registry import Registry
+from tests.pipeline.tiny import FILES, tiny_registry, write_files
+
+Command = Callable[..., str]
+
+EXPERIMENTS = {
+    "experiment/long.yaml": "# @package _global_\nuse: {times: 5}\n",
+    "experiment/short.yaml": "# @package _global_\nuse: {times: 1}\n",
+}
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """Runs one command that must succeed, in a folder of its own; gives what it printed."""
+    folder = write_files(tmp_path / "conf", FILES | EXPERIMENTS)
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(Registry, "load", staticmethod(tiny_registry))
+
+    def call(*words: str) -> str:
+        argv = ["pipeline", "--config-dir", str(folder), "--config-name", "tiny", *words]
+        monkeypatch.setattr(sys, "argv", argv)
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        told = capsys.readouterr()
+        assert not left.value.code, told.err
+        return told.out
+
+    return call
+
+
+def lines(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+def test_a_log_is_one_json_object_a_line(command: Command) -> None:
+    command("mode=run", "hydra.run.dir=run")
+    records = [json.loads(line) for line in Path("run/run.log").read_text().splitlines()]
+    assert all({"time", "level", "logger", "message"} <= record.keys() for record in records)
+    built = [record for record in records if record.get("node") == "make"]
+    assert built and isinstance(built[0]["seconds"], float)
+
+
+def test_a_plan_tells_what_differs_from_the_last_run_of_its_experiment(command: Command) -> None:
+    run = ("mode=run", "+experiment=long")
+    command(*run, "data.count=2", "hydra.run.dir=outputs/runs/one")
+    command("mode=run", "+experiment=short", "data.count=9", "hydra.run.dir=outputs/runs/two")
+    told = lines(command("mode=plan", "+experiment=long", "data.count=4"))
+    assert "Against the last such run, outputs/runs/one (ok):" in told
+    assert "data.count 2 4" in told
+    assert not any("use.times" in line for line in told)
+    assert "make 1" in told and "use 1" in told
+
+
+def test_a_plan_of_the_same_says_so(command: Command) -> None:
+    command("mode=run", "hydra.run.dir=outputs/runs/one")
+    told = lines(command("mode=plan"))
+    assert "the config is the same" in told and "every node is the same" in told
+
+
+def test_a_plan_without_a_run_before_it_compares_nothing(command: Command) -> None:
+    assert "Against" not in command("mode=plan")
+
+
+def test_runs_and_sweeps_are_listed_and_filtered(command: Command) -> None:
+    command("mode=run", "+experiment=long", "hydra.run.dir=outputs/runs/one")
+    command("mode=run", "data.count=8", "hydra.run.dir=outputs/runs/two")
+    command("-m", "mode=run", "data.count=1,2", "hydra.sweep.dir=outputs/runs/swept")
+    told = command("mode=ls")
+    assert "outputs/runs/one" in told and "outputs/runs/two" in told and "long" in told
+    assert any(line.startswith("outputs/runs/swept 2 2") for line in lines(told))
+    only = command("mode=ls", "+ls.filter=long")
+    assert "outputs/runs/one" in only and "outputs/runs/two" not in only
+    kind = lines(command("mode=ls", "+ls.filter=make"))
+    assert sum(line.startswith("make out ") for line in kind) == 4
+    assert not any(line.startswith("use out ") for line in kind)
+
+
+@pytest.mark.parametrize("mode", ["plan", "ls", "verify", "gc"])
+def test_a_mode_that_is_no_run_leaves_no_folder(command: Command, mode: str) -> None:
+    command(f"mode={mode}", *(["+gc.max_age_days=1"] if mode == "gc" else []))
+    assert not Path("outputs/runs").exists()
+
+
+def test_an_empty_folder_stays(command: Command) -> None:
+    command("mode=plan", "store.dir=../elsewhere")
+    assert Path.cwd().is_dir()
+
+
+def test_the_help_has_the_groups_by_what_they_are_for(command: Command) -> None:
+    text: Any = command("--help")
+    told = lines(text)
+    assert told.index("What is compressed, and how") < told.index("How it runs")
+    assert any(line.startswith("scheme the number format") for line in told)
+    assert told.index("Groups of your own") < told.index("data")
+    assert "$" not in text.replace("$(presswork", "")
+    assert max(map(len, text.splitlines())) <= 100
