@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.recipe import imported
 from pipeline.registry import Registry
 from tests.jobs import Job, built
-from tests.stages.docs.pages import DOCS, Page, page
+from tests.stages.docs.pages import DOCS, FILE, Page, page
 from tests.stages.model.tiny import COMMON
 
 PAGES = sorted(path.stem for path in (DOCS / "extend").glob("*.md"))
@@ -65,6 +65,14 @@ def test_an_example_is_one_short_file(name: str) -> None:
 def test_every_page_is_in_the_list() -> None:
     text = (DOCS / "extend" / "README.md").read_text()
     assert [name for name in PAGES if name != "README" and f"({name}.md)" not in text] == []
+
+
+def test_the_page_on_team_repos_shows_the_files_of_the_example() -> None:
+    text = (DOCS / "extend" / "team.md").read_text()
+    team = Path(__file__).parents[2] / "team"
+    shown = {match["name"]: match["text"] for match in FILE.finditer(text)}
+    assert len(shown) == 3
+    assert shown == {name: (team / name).read_text() for name in shown}
 
 
 def weights(job: Job, name: str) -> dict[str, torch.Tensor]:
