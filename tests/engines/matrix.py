@@ -28,7 +28,7 @@ from tests.benchmarks.random_llama import Shape, write_model
 
 HERE = Path(__file__).parent
 SHAPE = Shape(layers=2, hidden=256, intermediate=512, heads=4, kv_heads=2, vocab=512)
-SKIPPED = {"none", "unquantized"}
+SKIPPED = {"none", "unquantized", "auto"}
 SECONDS = 300
 NOISE = re.compile(r"^\s*$|^\[|^sys:|Warning|warn\(|^\s+at |^frame #")
 

@@ -10,7 +10,8 @@ from pipeline.schema import build
 from stages.formats.scheme import SchemeConfig, SchemeGroup
 
 FOLDER = Path(__file__).parents[3] / "conf" / "scheme"
-NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
+CHOOSES = "auto"  # among the others, so it is no scheme by itself
+NAMES = tuple(sorted({path.stem for path in FOLDER.glob("*.yaml")} - {CHOOSES}))
 QUANTIZED = tuple(name for name in NAMES if name not in ("none", "unquantized", "mixed"))
 
 
