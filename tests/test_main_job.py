@@ -10,13 +10,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pipeline.errors import StageFailed, UserError
-from pipeline.searchpath import own_configs
 from pipeline.stage import Task
 from stages.calibrate.stage import Calibrate
 from tests.jobs import Job, built
+from tests.stages.formats.presets import NAMES
 
-SCHEMES = sorted(path.stem for path in (own_configs() / "scheme").glob("*.yaml"))
-QUANTIZED = [name for name in SCHEMES if name not in ("none", "unquantized")]
+QUANTIZED = [name for name in NAMES if name not in ("none", "unquantized")]
 LAYERS = 4
 
 

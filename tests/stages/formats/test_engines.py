@@ -8,13 +8,13 @@ import pytest
 import yaml
 
 from pipeline.schema import build
-from pipeline.searchpath import own_configs
 from stages.formats.engines import engine_notes, engine_warnings, reader
 from stages.formats.qargs import QArgs
 from stages.formats.scheme import SchemeConfig, SchemeGroup
 from tests.jobs import Job
+from tests.stages.formats.presets import FOLDER, NAMES
 
-SCHEMES = sorted((own_configs() / "scheme").glob("*.yaml"))
+SCHEMES = [FOLDER / f"{name}.yaml" for name in NAMES]
 RUN_ON_CPU = {"w4a16", "w4a16_g64", "w4a16_asym", "w8a8", "int8", "fp8_dynamic"}
 """What vLLM 0.32 was seen to run on a CPU."""
 
