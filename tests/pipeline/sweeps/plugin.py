@@ -114,7 +114,7 @@ class Place:
             env=self.env,
             capture_output=True,
             text=True,
-            timeout=150,
+            timeout=300,
             check=False,
         )
 
