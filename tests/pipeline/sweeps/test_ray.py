@@ -11,7 +11,7 @@ import pytest
 
 from tests.pipeline.sweeps.plugin import Place
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 MEMORY = 80_000_000
 
 
@@ -21,6 +21,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, here: Place) -> Place
     pytest.importorskip("ray")
     pytest.importorskip("hydra_plugins.hydra_ray_launcher")
     own = {"HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    own["RAY_raylet_start_wait_time_s"] = "200"
     for name, value in {**own, "PYTHONPATH": here.env["PYTHONPATH"]}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PRESSWORK_CONF", here.env["PRESSWORK_CONF"])
@@ -61,7 +62,7 @@ def test_a_job_whose_node_is_killed_runs_on_another(quiet: Place, cluster: Any) 
         time.sleep(0.2)
     builder = int(log.read_text().split()[1])
     cluster.remove_node(owner(nodes, builder), allow_graceful=False)
-    output, _ = sweep.communicate(timeout=200)
+    output, _ = sweep.communicate(timeout=500)
     assert sweep.returncode == 0, output
     found = quiet.result()
     assert [row["perplexity"] for row in found["jobs"]] == [24.0, 23.0, 25.0]
