@@ -51,6 +51,7 @@ def test_joblib_runs_jobs_side_by_side_on_one_store(here: Place) -> None:
     check(here)
 
 
+@pytest.mark.slow
 def test_optuna_is_told_the_number_of_result_json_that_the_objective_names(here: Place) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     words = ["hydra/sweeper=optuna", "hydra/sweeper/sampler=grid", "hydra.sweeper.n_jobs=1"]
