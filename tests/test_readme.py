@@ -29,16 +29,17 @@ def commands() -> list[str]:
 
 
 def first_of_sweep(word: str) -> str:
-    """`key=a,b` -> `key=a`, where the commas are no list's."""
+    """`key=a,b` -> `key=a`, where the commas are no list's; `choice(a,b)` likewise."""
     key, _, value = word.partition("=")
-    return word if value.startswith(("[", "{")) else f"{key}={value.partition(',')[0]}"
+    value = value.removeprefix("choice(").removesuffix(")")
+    return word if value.startswith(("[", "{", "interval")) else f"{key}={value.partition(',')[0]}"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", commands())
 def test_a_command_is_strictly_right(command: str) -> None:
     words = [first_of_sweep(w) for w in shlex.split(command) if w not in ("-m", "...")]
-    given = [w for w in words if not w.startswith(("recipe=", "hydra.")) and "[...]" not in w]
+    given = [w for w in words if not w.startswith(("recipe=", "hydra")) and "[...]" not in w]
     cfg = composed(own_configs(), *given, name="config")
     load_config(cfg, Registry.load(), overrides=given)
 
