@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import textwrap
+from weakref import WeakKeyDictionary
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
@@ -35,8 +37,7 @@ def options(group: str, what: str = "") -> str:
 
 def others(*known: str) -> str:
     """The lines of the groups that are not among `known`: those of teams."""
-    loader = GlobalHydra.instance().config_loader()
-    found = [name for name in loader.list_groups("") if name not in known and _options(name)]
+    found = [name for name in _groups() if name not in known and _options(name)]
     found = [name for name in found if name != "hydra"]
     if not found:
         return ""
@@ -44,4 +45,20 @@ def others(*known: str) -> str:
 
 
 def _options(group: str) -> list[str]:
-    return list(GlobalHydra.instance().config_loader().get_group_options(group))
+    """The options of a group; asked once, since Hydra copies all it knows for every answer."""
+    loader = GlobalHydra.instance().config_loader()
+    known = _known.setdefault(loader, {})
+    if group not in known:
+        known[group] = list(loader.get_group_options(group))
+    return known[group]
+
+
+def _groups() -> list[str]:
+    loader = GlobalHydra.instance().config_loader()
+    known = _known.setdefault(loader, {})
+    if "" not in known:
+        known[""] = list(loader.list_groups(""))
+    return known[""]
+
+
+_known: WeakKeyDictionary[ConfigLoader, dict[str, list[str]]] = WeakKeyDictionary()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,12 +86,13 @@ def compress_layer(
         work.put_direct(name, made, solver.kind)
         del todo[name]
         progress(min(1.0, len(work.result.modules) / total), f"{solver.kind} {name}")
-    for solved in solve_layer(layer, solver, todo, scales, device=device):
-        work.take(solved, scales)
-        if solved.dead:
-            dead[solved.module] = solved.dead
-        done = len(work.result.modules) + len(work.skipped)
-        progress(min(1.0, done / total), f"{solver.kind} {solved.module}")
+    with closing(solve_layer(layer, solver, todo, scales, device=device)) as found:
+        for solved in found:
+            work.take(solved, scales)
+            if solved.dead:
+                dead[solved.module] = solved.dead
+            done = len(work.result.modules) + len(work.skipped)
+            progress(min(1.0, done / total), f"{solver.kind} {solved.module}")
     if dead:
         name, count = next(iter(dead.items()))
         warn(f"input channels that were zero for every token: {count} of {name}{_more(dead)}")

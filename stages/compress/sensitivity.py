@@ -49,7 +49,7 @@ class Sensitivity(Stage):
     """Output `out`: sensitivity.json with the error and the bits of every module and candidate."""
 
     kind = "sensitivity"
-    version = 1
+    version = 2
     Config = SensitivityConfig
     libraries = ("torch", "compressed-tensors", "numba")
     config: SensitivityConfig

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from compressed_tensors.quantization import QuantizationScheme
 from torch import Tensor
 
+from stages.compress.ahead import fitting, side_by_side
 from stages.compress.grid import ROW_STRATEGIES, Quantized
 from stages.compress.keeping import stored_of
 from stages.compress.modifiers.base import Problem, Solver
@@ -42,13 +44,29 @@ def solve_layer(
     global_scales: Mapping[str, Tensor],
     *,
     device: str,
-) -> Iterator[Solved]:
+) -> Generator[Solved]:
     """Solve every module of `schemes`, batch by batch; nothing is kept of a batch once it is out.
 
     The error of a module is measured in the Gram metric where the solver uses it.
     """
-    for batch in batches(layer, solver, schemes, global_scales):
-        yield from _solve(layer, solver, batch, schemes, global_scales, device)
+    stacks = [
+        (_cost(layer, names), names) for names in batches(layer, solver, schemes, global_scales)
+    ]
+    stacks.sort(key=lambda stack: -stack[0])  # the longest first, so that none ends alone
+
+    def solved(names: list[str]) -> list[Solved]:
+        return list(_solve(layer, solver, names, schemes, global_scales, device))
+
+    work = [partial(solved, names) for _, names in stacks]
+    at_once = fitting([cost for cost, _ in stacks]) if device == "cpu" else 1
+    for found in side_by_side(work, at_once):
+        yield from found
+
+
+def _cost(layer: LayerState, stack: list[str]) -> int:
+    """Elements of the stacked weights and of their Gram matrix."""
+    weights = [layer.tensors[f"{name}.weight"] for name in stack]
+    return sum(weight.numel() for weight in weights) + int(weights[0].shape[-1]) ** 2
 
 
 def batches(
@@ -85,7 +103,7 @@ def _solve(
     schemes: Mapping[str, QuantizationScheme],
     global_scales: Mapping[str, Tensor],
     device: str,
-) -> Iterator[Solved]:
+) -> Generator[Solved]:
     first = names[0]
     args = schemes[first].weights
     if args is None:

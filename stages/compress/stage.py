@@ -50,7 +50,7 @@ class Compress(Stage):
     """Output `weights`: shard.safetensors, layer.json and checksum.safetensors of one layer."""
 
     kind = "compress"
-    version = 4
+    version = 5
     Config = CompressConfig
     outputs = ("weights",)
     libraries = ("torch", "compressed-tensors", "numba")

@@ -1,14 +1,17 @@
 """The loops of the scale search, compiled for a CPU.
 
-For one scale and n values the error of a candidate is sum_i weight_i |q(x_i) - x_i|^norm. Neither
-kernel is parallel: the caller runs one tile of scales per thread.
+For one scale and n values the error of a candidate is sum_i weight_i |q(x_i) - x_i|^norm. No kernel
+is parallel: the caller runs one tile of scales per thread.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from stages.compress.solvers.kernels import Floats, Ints, compiled, rounded
+from stages.compress.solvers.kernels import LANES, Floats, Ints, compiled, rounded
+
+SHORT = 128
+"""Values of a scale up to which LANES of them stay in the caches of one core."""
 
 
 @compiled
@@ -102,15 +105,94 @@ def best_scale(
     x [p, n], scale and zero [p, k], weight [m, n] of which scale p uses row p % m, best [p].
     """
     for p in range(start, stop):
-        weights = weight[p % weight.shape[0]]
+        values, weights = x[p], weight[p % weight.shape[0]]
         least = np.float32(np.inf)
         best[p] = 0
         for k in range(scale.shape[1]):
             s, z = scale[p, k], zero[p, k]
-            error = _error(x[p], weights, s, z, norm, binade, step, low, high)
+            error = _error(values, weights, s, z, norm, binade, step, low, high)
             if error < least:
                 least = error
                 best[p] = k
+
+
+@compiled
+def best_scale_of_short(
+    x: Floats,
+    scale: Floats,
+    zero: Floats,
+    weight: Floats,
+    start: int,
+    stop: int,
+    best: Ints,
+    norm: np.float32,
+    binade: np.float32,
+    step: np.float32,
+    low: np.float32,
+    high: np.float32,
+) -> None:
+    """:func:`best_scale` where scales have few values: LANES scales at a time, side by side."""
+    n = x.shape[1]
+    xs, ws = np.empty((n, LANES), np.float32), np.empty((n, LANES), np.float32)
+    s, z = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    total, least = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    found = np.empty(LANES, np.int64)
+    for first in range(start, stop, LANES):
+        for t in range(LANES):
+            p = min(first + t, stop - 1)  # lanes without a scale repeat the last
+            q = p % weight.shape[0]
+            for i in range(n):
+                xs[i, t], ws[i, t] = x[p, i], weight[q, i]
+        least[:] = np.float32(np.inf)
+        found[:] = 0
+        for k in range(scale.shape[1]):
+            for t in range(LANES):
+                p = min(first + t, stop - 1)
+                s[t], z[t] = scale[p, k], zero[p, k]
+            _errors(xs, ws, s, z, total, norm, binade, step, low, high)
+            for t in range(LANES):
+                if total[t] < least[t]:
+                    least[t], found[t] = total[t], k
+        for t in range(min(LANES, stop - first)):
+            best[first + t] = found[t]
+
+
+@compiled
+def _errors(
+    x: Floats,
+    weight: Floats,
+    s: Floats,
+    z: Floats,
+    total: Floats,
+    norm: np.float32,
+    binade: np.float32,
+    step: np.float32,
+    low: np.float32,
+    high: np.float32,
+) -> None:
+    """:func:`_error` for LANES scales: x, weight [n, LANES]; s, z, total [LANES]."""
+    integers = binade * step == np.float32(1.0)
+    inverse = np.float32(1.0) / s
+    total[:] = np.float32(0.0)
+    for i in range(len(x)):
+        if integers and norm == np.float32(2.0):
+            for t in range(LANES):
+                code = np.rint(min(max(x[i, t] * inverse[t] + z[t], low), high))
+                e = (code - z[t]) * s[t] - x[i, t]
+                total[t] += weight[i, t] * e * e
+        elif norm == np.float32(2.0):
+            for t in range(LANES):
+                code = rounded(x[i, t] * inverse[t] + z[t], binade, step, low, high)
+                e = (code - z[t]) * s[t] - x[i, t]
+                total[t] += weight[i, t] * e * e
+        elif integers:
+            for t in range(LANES):
+                code = np.rint(min(max(x[i, t] * inverse[t] + z[t], low), high))
+                total[t] += weight[i, t] * _power(abs((code - z[t]) * s[t] - x[i, t]), norm)
+        else:
+            for t in range(LANES):
+                code = rounded(x[i, t] * inverse[t] + z[t], binade, step, low, high)
+                total[t] += weight[i, t] * _power(abs((code - z[t]) * s[t] - x[i, t]), norm)
 
 
 @compiled

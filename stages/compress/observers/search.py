@@ -103,12 +103,14 @@ def _argmin(
 def _argmin_compiled(
     values: Tensor, scale: Tensor, zero: Tensor, patterns: Tensor, norm: float, codes: Rounding
 ) -> Tensor:
-    from stages.compress.observers.kernels import best_scale
+    from stages.compress.observers import kernels
     from stages.compress.solvers.kernels import as_float32
 
     best = torch.empty(values.shape[0], dtype=torch.int64)
     x, s, z, w = (t.contiguous().numpy() for t in (values, scale, zero, patterns))
     out, rounding = best.numpy(), as_float32(codes)
+    short = values.shape[1] <= kernels.SHORT
+    best_scale = kernels.best_scale_of_short if short else kernels.best_scale
 
     def tile(start: int, stop: int) -> None:
         best_scale(x, s, z, w, start, stop, out, np.float32(norm), *rounding)

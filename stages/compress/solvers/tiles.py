@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
+
+_shared: ContextVar[ThreadPoolExecutor | None] = ContextVar("shared tile pool", default=None)
 
 
 @contextmanager
@@ -16,13 +19,32 @@ def tile_pool() -> Iterator[ThreadPoolExecutor]:
     A product whose rows are split by the library may sum in another order for another number of
     threads; a tile computed by one thread does not. torch's own setting returns on leaving.
     """
+    if (shared := _shared.get()) is not None:
+        yield shared
+        return
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with one_threaded(threads) as pool:
             yield pool
     finally:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def shared_tile_pool() -> Iterator[None]:
+    """Let everything in this context use one pool until leaving."""
+    with tile_pool() as pool:
+        before = _shared.set(pool)
+        try:
+            yield
+        finally:
+            _shared.reset(before)
+
+
+def one_threaded(threads: int) -> ThreadPoolExecutor:
+    """Threads that run torch on one thread each."""
+    return ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
 
 def row_tiles(rows: int, size: int, work: Callable[[int, int], None]) -> None:
