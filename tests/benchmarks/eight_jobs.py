@@ -27,7 +27,15 @@ from typing import Any
 from tests.benchmarks.launch import launch, on_text, result_of
 
 SIZES = (32, 64, 96, 192)
-SOLVERS = ("rtn", "gptq")
+SOLVERS = ("gptq", "rtn")
+LAUNCHERS = {
+    "basic": (),
+    "joblib": (
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+        "+hydra.job.env_set.OMP_WAIT_POLICY=passive",  # two processes want the same cores
+    ),
+}
 MOST_RATIO = 1.8
 LEAST_FASTER = 6.0
 
@@ -40,6 +48,7 @@ class Setting:
     text: Path
     work: Path
     sizes: tuple[int, ...]
+    launcher: str
     more: tuple[str, ...]
 
     @property
@@ -51,7 +60,7 @@ def command(setting: Setting, folder: Path, solvers: str, sizes: str, *more: str
     """presswork on these solvers and group sizes, everything it writes below `folder`."""
     shared = ["dataset.part=calibration", "dataset.num_samples=16", "dataset.sequence_length=512"]
     shared += ["calibrate.propagate=original", "eval=none", *setting.more]
-    chosen = [f"modifier={solvers}", f"scheme.weights.group_size={sizes}"]
+    chosen = [f"scheme.weights.group_size={sizes}", f"modifier={solvers}"]
     return on_text(setting.model, setting.text, folder, *shared, *chosen, *more)
 
 
@@ -67,7 +76,8 @@ def sweep(setting: Setting) -> float:
     folder = setting.work / "sweep"
     shutil.rmtree(folder, ignore_errors=True)
     sizes = ",".join(map(str, setting.sizes))
-    given = command(setting, folder, ",".join(SOLVERS), sizes, f"hydra.sweep.dir={folder}/jobs")
+    how = [f"hydra.sweep.dir={folder}/jobs", *LAUNCHERS[setting.launcher]]
+    given = command(setting, folder, ",".join(SOLVERS), sizes, *how)
     place = given.index("pipeline") + 1  # Hydra wants its flags before the overrides
     return launch([*given[:place], "-m", *given[place:]], sampling=0.5).seconds
 
@@ -91,7 +101,7 @@ def measure(setting: Setting, turns: int, python: str, peer_jobs: int) -> dict[s
     singles: dict[str, list[float]] = {f"{s} {g}": [] for s, g in setting.jobs}
     sweeps: list[float] = []
     peers: dict[str, float] = {}
-    asked = setting.jobs[::-1][:peer_jobs] if python else []
+    asked = setting.jobs[:peer_jobs] if python else []
     for turn in range(turns):
         for solver, size in setting.jobs:
             singles[f"{solver} {size}"].append(alone(setting, solver, size))
@@ -138,6 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--peer", default=os.environ.get("PRESSWORK_PEER_PYTHON", ""))
     parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--launcher", choices=sorted(LAUNCHERS), default="joblib")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--peer-jobs", type=int, default=8, help="GPTQ's come first")
     parser.add_argument("overrides", nargs="*", help="more of presswork's overrides")
@@ -148,6 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         text=args.text.resolve(),
         work=args.work.resolve(),
         sizes=tuple(args.sizes),
+        launcher=args.launcher,
         more=tuple(args.overrides),
     )
     found = measure(setting, args.turns, args.peer, args.peer_jobs)
