@@ -49,16 +49,13 @@ def solve_layer(
 
     The error of a module is measured in the Gram metric where the solver uses it.
     """
-    stacks = [
-        (_cost(layer, names), names) for names in batches(layer, solver, schemes, global_scales)
-    ]
-    stacks.sort(key=lambda stack: -stack[0])  # the longest first, so that none ends alone
+    stacks = batches(layer, solver, schemes, global_scales)
 
     def solved(names: list[str]) -> list[Solved]:
         return list(_solve(layer, solver, names, schemes, global_scales, device))
 
-    work = [partial(solved, names) for _, names in stacks]
-    at_once = fitting([cost for cost, _ in stacks]) if device == "cpu" else 1
+    work = [partial(solved, names) for names in stacks]
+    at_once = fitting([_cost(layer, names) for names in stacks]) if device == "cpu" else 1
     for found in side_by_side(work, at_once):
         yield from found
 

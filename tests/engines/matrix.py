@@ -30,6 +30,7 @@ HERE = Path(__file__).parent
 SHAPE = Shape(layers=2, hidden=256, intermediate=512, heads=4, kv_heads=2, vocab=512)
 SKIPPED = {"none", "unquantized", "auto"}
 SECONDS = 300
+PREFIX = re.compile(r"^(\(EngineCore.*?\)\s*|\[rank\d+\]:\s*)+")
 NOISE = re.compile(r"^\s*$|^\[|^sys:|Warning|warn\(|^\s+at |^frame #")
 
 
@@ -71,10 +72,15 @@ def answer(command: Sequence[str]) -> str:
 
 
 def _last_words(output: str) -> str:
-    errors = [line for line in output.splitlines() if re.match(r"^.*?\w*(Error|Exception)\b", line)]
-    lines = errors or [line for line in output.splitlines() if not NOISE.search(line)]
-    said = lines[-1].strip() if lines else "nothing was said"
-    return re.sub(r"^\(EngineCore.*?\)\s*", "", said)[:160].replace("|", "/")
+    spoken = [PREFIX.sub("", line).strip() for line in output.splitlines()]
+    errors = [i for i, line in enumerate(spoken) if re.match(r"\w*(Error|Exception)\b", line)]
+    if not errors:
+        rest = [line for line in spoken if not NOISE.search(line)]
+        return (rest[-1] if rest else "nothing was said")[:160].replace("|", "/")
+    said, after = spoken[errors[-1]], spoken[errors[-1] + 1 :]
+    if said.endswith("Reasons:"):  # one line for each kernel that was tried
+        said = " ".join([said, *(line for line in after if line)])
+    return said[:300].replace("|", "/")
 
 
 def run(scheme: str, work: Path, model: Path, text: Path, tokens: Path, vllm: str) -> Row:
