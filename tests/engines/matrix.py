@@ -1,4 +1,4 @@
-"""Every scheme in every loader that runs on a CPU; writes the table of MATRIX.md.
+"""Every scheme in every loader that runs on a CPU; makes the table of stages/docs/loaders.md.
 
     tests/engines/setup_vllm.sh FOLDER && export PRESSWORK_VLLM_PYTHON=FOLDER/bin/python
     python -m tests.engines.matrix --work DIR [--only nvfp4 ...]
