@@ -15,6 +15,8 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from pipeline.registry import choices
+from pipeline.report.units import nearby
+from pipeline.resolvers import listed
 from pipeline.searchpath import own_configs
 
 
@@ -49,7 +51,7 @@ class Composition:
 
     def options(self, group: str) -> list[str]:
         """The names that a config group has; none if it is no group."""
-        return list(GlobalHydra.instance().config_loader().get_group_options(group))
+        return listed(group)
 
     def chosen(self, group: str) -> str | None:
         """What the command line chose from a group."""
@@ -126,4 +128,4 @@ def _short(path: Path) -> str:
     own = own_configs()
     if path.is_relative_to(own):
         return f"conf/{path.relative_to(own)}"
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    return nearby(path)

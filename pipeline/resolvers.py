@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from omegaconf import OmegaConf
 
 WITH_FOLDER = ("run", "sensitivity")
@@ -29,7 +30,7 @@ def folder(mode: str, path: str) -> str:
 
 def options(group: str, what: str = "") -> str:
     """A group's lines in the help: its name, what it is for, and its options below."""
-    names = ", ".join(_options(group))
+    names = ", ".join(listed(group))
     head = f"{group:<12}{what}".rstrip()
     lines = textwrap.wrap(names, WIDTH - 14) or ["(none)"]
     return "\n".join([head, *(f"              {line}" for line in lines)])
@@ -37,28 +38,26 @@ def options(group: str, what: str = "") -> str:
 
 def others(*known: str) -> str:
     """The lines of the groups that are not among `known`: those of teams."""
-    found = [name for name in _groups() if name not in known and _options(name)]
+    groups = listed("", ObjectType.GROUP)
+    found = [name for name in groups if name not in known and listed(name)]
     found = [name for name in found if name != "hydra"]
     if not found:
         return ""
     return "\n".join(["\n", "Groups of your own", *(f"  {options(name)}" for name in found)])
 
 
-def _options(group: str) -> list[str]:
-    """The options of a group; asked once, since Hydra copies all it knows for every answer."""
+def listed(group: str, kind: ObjectType = ObjectType.CONFIG) -> list[str]:
+    """The options of a group, or the groups within it; none if it is no group.
+
+    Asked once for each loader, since Hydra copies all it knows for every answer.
+    """
     loader = GlobalHydra.instance().config_loader()
     known = _known.setdefault(loader, {})
-    if group not in known:
-        known[group] = list(loader.get_group_options(group))
-    return known[group]
+    if (group, kind) not in known:
+        known[group, kind] = list(loader.get_group_options(group, kind))
+    return known[group, kind]
 
 
-def _groups() -> list[str]:
-    loader = GlobalHydra.instance().config_loader()
-    known = _known.setdefault(loader, {})
-    if "" not in known:
-        known[""] = list(loader.list_groups(""))
-    return known[""]
-
-
-_known: WeakKeyDictionary[ConfigLoader, dict[str, list[str]]] = WeakKeyDictionary()
+_known: WeakKeyDictionary[ConfigLoader, dict[tuple[str, ObjectType], list[str]]] = (
+    WeakKeyDictionary()
+)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.config import Config
-from pipeline.report.units import size
+from pipeline.report.units import nearby, size
 from pipeline.runs import Run, Sweep, find_runs, sweeps_of
 from pipeline.store import Entry, Store
 
@@ -54,7 +54,7 @@ def _runs(runs: list[Run]) -> Table:
         table.add_column(heading, justify="right")
     for run in runs:
         table.add_row(
-            _short(run.folder),
+            nearby(run.folder),
             run.experiment,
             run.model,
             run.status,
@@ -74,12 +74,12 @@ def _sweeps(sweeps: list[Sweep]) -> Table:
     for sweep in sweeps:
         page = sweep.folder / "sweep.html"
         table.add_row(
-            _short(sweep.folder),
+            nearby(sweep.folder),
             str(len(sweep.runs)),
             str(sum(run.status == "ok" for run in sweep.runs)),
             f"{sum(run.seconds for run in sweep.runs):.0f} s",
             size(sum(run.bytes for run in sweep.runs)),
-            _short(page) if page.is_file() else "",
+            nearby(page) if page.is_file() else "",
         )
     return table
 
@@ -112,8 +112,3 @@ def _one_by_one(entries: list[Entry]) -> Table:
 
 def _when(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
-
-
-def _short(path: Path) -> str:
-    """Relative to where the command runs, if it is below."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -13,7 +13,7 @@ from pipeline.expand import expand
 from pipeline.graph import Graph, Ref
 from pipeline.plan import make_plan
 from pipeline.planned import plan_rows, totals
-from pipeline.report.units import size
+from pipeline.report.units import nearby, size
 from pipeline.runs import Run, find_runs
 from pipeline.stage import Artifact
 from pipeline.store import Store
@@ -65,9 +65,7 @@ def plan(config: Config, run_dir: Path) -> int:
 
 def print_difference(found: Difference, last: Run, console: Console) -> None:
     """Say what is not as it was in the last such run."""
-    name = str(last.folder)
-    if last.folder.is_relative_to(Path.cwd()):
-        name = str(last.folder.relative_to(Path.cwd()))
+    name = nearby(last.folder)
     console.print(f"\nAgainst the last such run, {name} ({last.status}):", markup=False)
     if not found.keys:
         console.print("  the config is the same")

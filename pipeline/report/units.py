@@ -1,6 +1,8 @@
-"""Numbers for people."""
+"""Numbers and paths for people."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 MISSING = "-"
 
@@ -45,3 +47,8 @@ def change(before: float | None, after: float | None) -> str:
     if not before or after is None:
         return MISSING
     return f"{100 * (after / before - 1):+.1f} %"
+
+
+def nearby(path: Path) -> str:
+    """A path as it is said from the current folder, if it lies below that."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

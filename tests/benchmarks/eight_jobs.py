@@ -24,7 +24,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.launch import launch, on_text, result_of
+from tests.benchmarks.launch import as_sweep, launch, on_text, result_of
 
 SIZES = (32, 64, 96, 192)
 SOLVERS = ("gptq", "rtn")
@@ -78,8 +78,7 @@ def sweep(setting: Setting) -> float:
     sizes = ",".join(map(str, setting.sizes))
     how = [f"hydra.sweep.dir={folder}/jobs", *LAUNCHERS[setting.launcher]]
     given = command(setting, folder, ",".join(SOLVERS), sizes, *how)
-    place = given.index("pipeline") + 1  # Hydra wants its flags before the overrides
-    return launch([*given[:place], "-m", *given[place:]], sampling=0.5).seconds
+    return launch(as_sweep(given), sampling=0.5).seconds
 
 
 def peer(setting: Setting, python: str, solver: str, size: int) -> float:

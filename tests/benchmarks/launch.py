@@ -119,6 +119,12 @@ def on_text(model: Path, text: Path, work: Path, *more: str) -> list[str]:
     )
 
 
+def as_sweep(command: Sequence[str]) -> list[str]:
+    """The command with -m: Hydra wants its flags before the overrides."""
+    place = command.index("pipeline") + 1
+    return [*command[:place], "-m", *command[place:]]
+
+
 def result_of(run: Path) -> dict[str, Any]:
     """result.json of a run folder."""
     return dict(json.loads((run / "result.json").read_text(encoding="utf-8")))

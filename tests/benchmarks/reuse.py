@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.launch import built, launch, on_text, result_of
+from tests.benchmarks.launch import as_sweep, built, launch, on_text, result_of
 from tests.benchmarks.memory import text_of_bytes
 from tests.benchmarks.random_llama import TINY, write_model
 
@@ -55,8 +55,7 @@ def sweep(
         f"{size}{','.join(map(str, sizes))}",
         f"hydra.sweep.dir={work / 'sweep'}",
     )
-    place = command.index("pipeline") + 1  # Hydra wants its flags before the overrides
-    several = launch([*command[:place], "-m", *command[place:]])
+    several = launch(as_sweep(command))
     jobs = [built(result_of(work / "sweep" / str(number))) for number in range(len(sizes))]
     names = sorted({name for job in jobs for name in job})
     return {

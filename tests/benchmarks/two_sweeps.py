@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.benchmarks.crash import digests
-from tests.benchmarks.launch import REPOSITORY, launch, on_text, presswork
+from tests.benchmarks.launch import REPOSITORY, as_sweep, launch, on_text, presswork
 from tests.benchmarks.memory import text_of_bytes
 from tests.benchmarks.random_llama import TINY, write_model
 
@@ -56,9 +56,8 @@ def two_sweeps(
     count = 2 * len(sizes)
 
     def command(store: str, folder: str) -> list[str]:
-        given = on_text(model, text, work / store, *swept, f"hydra.sweep.dir={work / folder}")
-        place = given.index("pipeline") + 1
-        return [*given[:place], "-m", *given[place:]]
+        where = f"hydra.sweep.dir={work / folder}"
+        return as_sweep(on_text(model, text, work / store, *swept, where))
 
     launch(command("alone", "reference"))
     survivor, victim = (start(command("shared", folder)) for folder in ("first", "second"))

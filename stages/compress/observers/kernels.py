@@ -48,6 +48,34 @@ def _power(x: np.float32, exponent: np.float32) -> np.float32:
 
 
 @compiled
+def _off_integers(
+    x: np.float32,
+    s: np.float32,
+    inverse: np.float32,
+    z: np.float32,
+    low: np.float32,
+    high: np.float32,
+) -> np.float32:
+    """(round(x / s + z) - z) * s - x for integer codes; `inverse` is 1 / s."""
+    return np.float32((np.rint(min(max(x * inverse + z, low), high)) - z) * s - x)
+
+
+@compiled
+def _off_floats(
+    x: np.float32,
+    s: np.float32,
+    inverse: np.float32,
+    z: np.float32,
+    binade: np.float32,
+    step: np.float32,
+    low: np.float32,
+    high: np.float32,
+) -> np.float32:
+    """:func:`_off_integers` for codes of any kind."""
+    return (rounded(x * inverse + z, binade, step, low, high) - z) * s - x
+
+
+@compiled
 def _error(
     x: Floats,
     weight: Floats,
@@ -66,22 +94,20 @@ def _error(
     if norm == np.float32(2.0):
         if integers:
             for i in range(len(x)):
-                code = np.rint(min(max(x[i] * inverse + z, low), high))
-                e = (code - z) * s - x[i]
+                e = _off_integers(x[i], s, inverse, z, low, high)
                 total += weight[i] * e * e
         else:
             for i in range(len(x)):
-                code = rounded(x[i] * inverse + z, binade, step, low, high)
-                e = (code - z) * s - x[i]
+                e = _off_floats(x[i], s, inverse, z, binade, step, low, high)
                 total += weight[i] * e * e
     elif integers:
         for i in range(len(x)):
-            code = np.rint(min(max(x[i] * inverse + z, low), high))
-            total += weight[i] * _power(abs((code - z) * s - x[i]), norm)
+            e = _off_integers(x[i], s, inverse, z, low, high)
+            total += weight[i] * _power(abs(e), norm)
     else:
         for i in range(len(x)):
-            code = rounded(x[i] * inverse + z, binade, step, low, high)
-            total += weight[i] * _power(abs((code - z) * s - x[i]), norm)
+            e = _off_floats(x[i], s, inverse, z, binade, step, low, high)
+            total += weight[i] * _power(abs(e), norm)
     return total
 
 
@@ -177,22 +203,20 @@ def _errors(
     for i in range(len(x)):
         if integers and norm == np.float32(2.0):
             for t in range(LANES):
-                code = np.rint(min(max(x[i, t] * inverse[t] + z[t], low), high))
-                e = (code - z[t]) * s[t] - x[i, t]
+                e = _off_integers(x[i, t], s[t], inverse[t], z[t], low, high)
                 total[t] += weight[i, t] * e * e
         elif norm == np.float32(2.0):
             for t in range(LANES):
-                code = rounded(x[i, t] * inverse[t] + z[t], binade, step, low, high)
-                e = (code - z[t]) * s[t] - x[i, t]
+                e = _off_floats(x[i, t], s[t], inverse[t], z[t], binade, step, low, high)
                 total[t] += weight[i, t] * e * e
         elif integers:
             for t in range(LANES):
-                code = np.rint(min(max(x[i, t] * inverse[t] + z[t], low), high))
-                total[t] += weight[i, t] * _power(abs((code - z[t]) * s[t] - x[i, t]), norm)
+                e = _off_integers(x[i, t], s[t], inverse[t], z[t], low, high)
+                total[t] += weight[i, t] * _power(abs(e), norm)
         else:
             for t in range(LANES):
-                code = rounded(x[i, t] * inverse[t] + z[t], binade, step, low, high)
-                total[t] += weight[i, t] * _power(abs((code - z[t]) * s[t] - x[i, t]), norm)
+                e = _off_floats(x[i, t], s[t], inverse[t], z[t], binade, step, low, high)
+                total[t] += weight[i, t] * _power(abs(e), norm)
 
 
 @compiled
