@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 Build = Callable[[Graph, Ref], "Artifact | None"]
 """Gives the result of a node of a graph, building it where that is allowed."""
 
-_INPUT = re.compile(r"^(?P<site>\w+)(?:@(?P<which>previous|last))?$")
+_INPUT = re.compile(r"^(?P<site>\w+)(?:@(?P<which>previous|next|last))?$")
+
+_STEPS = {"previous": -1, "next": 1}
 
 
 @cache
@@ -40,14 +42,18 @@ class Expanded:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Source:
-    """Where an input of a site comes from: `which` is previous, last, or None for no choice."""
+    """Where an input of a site comes from.
+
+    `which` is previous or next (of the own member), last, or None for no choice.
+    """
 
     site: str
     which: str | None
 
     @property
-    def previous(self) -> bool:
-        return self.which == "previous"
+    def neighbour(self) -> bool:
+        """Whether it is the node of another member: then it may be of the same site."""
+        return self.which in _STEPS
 
 
 @dataclass(slots=True)
@@ -68,7 +74,7 @@ class _Expansion:
     def add(self, name: str) -> None:
         """Survey a site and make its nodes, unless something before it already failed."""
         plan = self.sites[name]
-        upstream = {s.site for s in self.sources[name].values() if not s.previous}
+        upstream = {s.site for s in self.sources[name].values() if not s.neighbour}
         if plan.each is not None:
             upstream.add(plan.each)
         if not upstream <= self.surveys.keys():
@@ -147,10 +153,10 @@ class _Expansion:
         elif index is None:
             for i in range(len(self.surveys[each].members)):
                 yield f"{name}/{i}", f"{source.site}[{i}]"
-        elif not source.previous:
-            yield name, f"{source.site}[{index}]"
-        elif index > 0:
-            yield name, f"{source.site}[{index - 1}]"
+        else:
+            wanted = index + _STEPS.get(source.which or "", 0)
+            if 0 <= wanted < len(self.surveys[each].members):
+                yield name, f"{source.site}[{wanted}]"
 
     def partial(self, ref: Ref) -> Graph:
         """The graph of what leads to one output; its sites must all be expanded."""
@@ -262,12 +268,12 @@ def _sources(plan: SitePlan, sites: Mapping[str, SitePlan]) -> dict[str, _Source
             raise UserError(
                 f"input {name!r} of graph node {plan.name!r} is {text!r}, which names no node",
                 remedy=f"choose one of {', '.join(sorted(sites))}; one with `each` may be followed "
-                "by @previous or @last",
+                "by @previous, @next or @last",
             )
-        if match["which"] == "previous" and plan.each is None:
+        if match["which"] in _STEPS and plan.each is None:
             raise UserError(
-                f"input {name!r} of graph node {plan.name!r} says @previous, but the node has "
-                "no `each`"
+                f"input {name!r} of graph node {plan.name!r} says @{match['which']}, but the node "
+                "has no `each`"
             )
         if match["which"] == "last" and sites[match["site"]].each is None:
             raise UserError(
@@ -281,9 +287,9 @@ def _sources(plan: SitePlan, sites: Mapping[str, SitePlan]) -> dict[str, _Source
 
 
 def _order(state: _Expansion) -> list[str]:
-    """Sites so that each follows what it needs to be surveyed; @previous edges do not count."""
+    """Sites so that each follows what it needs to be surveyed; edges to neighbours do not count."""
     edges = {
-        name: {s.site for s in state.sources[name].values() if not s.previous}
+        name: {s.site for s in state.sources[name].values() if not s.neighbour}
         | ({plan.each} if plan.each is not None else set())
         for name, plan in state.sites.items()
     }

@@ -85,7 +85,7 @@ def picture(nodes: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> Pi
 
 
 def _edges(config: Mapping[str, Any], used: set[str]) -> tuple[dict[str, set[str]], set[str]]:
-    """Site -> the sites that feed it; and the sites that are fed by their node before."""
+    """Site -> the sites that feed it; and the sites that are fed by a neighbour."""
     try:
         plain = OmegaConf.to_container(OmegaConf.create(dict(config)), resolve=True)
     except OmegaConfBaseException:  # a config of another version: no picture is better than none
@@ -99,7 +99,7 @@ def _edges(config: Mapping[str, Any], used: set[str]) -> tuple[dict[str, set[str
         edges[name] = set()
         for text in (site.get("inputs") or {}).values():
             source, _, which = str(text).partition("@")
-            if which == "previous":
+            if which in ("previous", "next"):
                 again.add(name)
             elif source in used:
                 edges[name].add(source)

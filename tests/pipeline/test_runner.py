@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,23 @@ def test_a_site_is_expanded_over_the_members_of_another(store: Store) -> None:
     assert [n for n in graph.nodes if n.startswith("step")] == ["step[0]", "step[1]", "step[2]"]
     assert "before" not in graph.nodes["step[0]"].inputs
     assert graph.nodes["step[2]"].inputs["before"] == Ref(node="step[1]", output="carry")
+
+
+def test_a_chain_may_run_from_the_last_member_to_the_first(store: Store) -> None:
+    sites = plans(count=3)
+    sites["step"] = replace(sites["step"], inputs={"source": "source", "before": "step@next"})
+    graph = graph_of(store, sites)
+    assert "before" not in graph.nodes["step[2]"].inputs
+    assert graph.nodes["step[0]"].inputs["before"] == Ref(node="step[1]", output="carry")
+    assert go(store, sites) == 6 + 7 + 8
+    assert fake.CALLS == ["source", "step[2]", "step[1]", "step[0]", "total"]
+
+
+def test_only_a_site_with_members_has_neighbours(store: Store) -> None:
+    sites = plans()
+    sites["total"] = replace(sites["total"], inputs={"steps": "step@next"})
+    with pytest.raises(UserError, match="'total' says @next"):
+        graph_of(store, sites)
 
 
 def test_a_graph_is_run_to_its_target(store: Store) -> None:
