@@ -31,15 +31,18 @@ NAMES = {
 """Our observer -> theirs."""
 PRESETS = ("W4A16", "W4A16_ASYM", "W8A8", "FP8", "FP8_BLOCK", "NVFP4A16", "MXFP4A16")
 
+Wanted = list[tuple[str, str, dict[str, Any]]]
+"""(key, our observer, args) of all that is timed."""
 
-def pairs(presets: list[str]) -> list[tuple[str, str, dict[str, Any]]]:
-    """(key, our observer, args) of all that is timed."""
+
+def pairs(presets: list[str], observers: list[str]) -> Wanted:
+    """What there is of these observers for the weights of these presets."""
     from compressed_tensors.quantization.quant_scheme import preset_name_to_scheme
 
     found = []
     for preset in presets:
         args = preset_name_to_scheme(preset, ["Linear"]).weights
-        for observer in NAMES:
+        for observer in observers:
             wide, whole = observer.startswith("nvfp4"), preset in ("FP8", "FP8_BLOCK")
             if (wide and preset != "NVFP4A16") or ("imatrix" in observer and whole):
                 continue
@@ -47,7 +50,7 @@ def pairs(presets: list[str]) -> list[tuple[str, str, dict[str, Any]]]:
     return found
 
 
-def prepare(path: Path, rows: int, columns: int, presets: list[str]) -> None:
+def prepare(path: Path, rows: int, columns: int, wanted: Wanted) -> None:
     """Write the weight, the mean squares of its inputs, and what is to be timed, for the peer."""
     import torch
     from safetensors.torch import save_file
@@ -55,12 +58,12 @@ def prepare(path: Path, rows: int, columns: int, presets: list[str]) -> None:
     generator = torch.Generator().manual_seed(0)
     weight = (torch.randn(rows, columns, generator=generator) * 0.05).bfloat16()
     squares = torch.rand(columns, generator=generator) + 0.1
-    wanted = [(key, NAMES[name], args) for key, name, args in pairs(presets)]
+    theirs = [(key, NAMES[name], args) for key, name, args in wanted]
     tensors = {"weight": weight, "squares": squares}
-    save_file(tensors, path, metadata={"wanted": json.dumps(wanted)})
+    save_file(tensors, path, metadata={"wanted": json.dumps(theirs)})
 
 
-def ours(given: Path, rounds: int, threads: int, presets: list[str]) -> dict[str, list[float]]:
+def ours(given: Path, rounds: int, threads: int, wanted: Wanted) -> dict[str, list[float]]:
     """Seconds of every round of ours by key."""
     import torch
     from compressed_tensors.quantization import QuantizationArgs
@@ -71,7 +74,7 @@ def ours(given: Path, rounds: int, threads: int, presets: list[str]) -> dict[str
     torch.set_num_threads(threads)
     read = load_file(given)
     found: dict[str, list[float]] = {}
-    for key, observer, options in pairs(presets):
+    for key, observer, options in wanted:
         args = QuantizationArgs.model_validate(options)
         importance = read["squares"] if "imatrix" in observer else None
         seconds = []
@@ -92,17 +95,19 @@ def measure(
     rounds: int,
     threads: int,
     presets: list[str],
+    observers: list[str],
 ) -> dict[str, dict[str, float]]:
     """Medians of both in seconds, by key, and theirs over ours as `factor`."""
     from safetensors.torch import load_file
 
     given, out, own = work / "in.safetensors", work / "out.safetensors", work / "own.json"
     work.mkdir(parents=True, exist_ok=True)
-    prepare(given, rows, columns, presets)
+    prepare(given, rows, columns, pairs(presets, observers))
     found: dict[str, dict[str, list[float]]] = {}
     peer = os.environ["PRESSWORK_PEER_PYTHON"]
     asked = ["--timed", str(rounds), "--threads", str(threads)]
-    mine = ["--rounds", str(rounds), "--threads", str(threads), "--presets", *presets]
+    mine = ["--rounds", str(rounds), "--threads", str(threads)]
+    mine += ["--presets", *presets, "--observers", *observers]
     for _ in range(turns):
         launch(
             [
@@ -137,11 +142,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--presets", nargs="+", default=list(PRESETS))
+    parser.add_argument("--observers", nargs="+", default=list(NAMES), choices=list(NAMES))
     parser.add_argument("--only", type=Path, help=argparse.SUPPRESS)
     given = vars(parser.parse_args())
     only, work = given.pop("only"), given.pop("work")
     if only is not None:  # one turn of ours, in a process of its own
-        timed = ours(work / "in.safetensors", given["rounds"], given["threads"], given["presets"])
+        wanted = pairs(given["presets"], given["observers"])
+        timed = ours(work / "in.safetensors", given["rounds"], given["threads"], wanted)
         only.write_text(json.dumps(timed), encoding="utf-8")
         return
     sys.stdout.write(json.dumps(measure(work, **given), indent=1) + "\n")

@@ -7,7 +7,8 @@ from compressed_tensors.quantization import QuantizationArgs
 from torch import Tensor
 
 from stages.compress.grid import QParams, grid_of
-from stages.compress.observers.ranges import by_scale, extremes, global_scale_of, qparams_of
+from stages.compress.observers.bounds import bounds
+from stages.compress.observers.ranges import global_scale_within, qparams_of
 
 
 def observe(
@@ -24,7 +25,8 @@ def observe(
     the dtype of the checkpoint. ``importance`` plays no part. A tensor_group weight takes
     ``global_scale`` (float32 [1]) where several weights share one, else its own.
     """
-    if global_scale is None:
-        global_scale = global_scale_of(weight, args, dtype)
-    low, high = (bound.squeeze(-1) for bound in extremes(by_scale(weight, grid_of(args, dtype))))
+    grid = grid_of(args, dtype)
+    low, high = bounds(weight, grid)
+    if global_scale is None and grid.strategy == "tensor_group":
+        global_scale = global_scale_within(low, high, dtype)
     return qparams_of(low, high, args, global_scale=global_scale, dtype=dtype)

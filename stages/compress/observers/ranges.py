@@ -4,35 +4,11 @@ from __future__ import annotations
 
 import torch
 from compressed_tensors.quantization import QuantizationArgs
-from compressed_tensors.quantization.utils import (
-    calculate_qparams,
-    generate_gparam,
-    maybe_pad_tensor_for_block_quant,
-)
+from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
 from torch import Tensor
 
 from stages.compress.grid import Grid, QParams, grid_of
-
-
-def by_scale(weight: Tensor, grid: Grid) -> Tensor:
-    """Weight [out, in] as [*scale shape, elements that share the scale]; blocks padded with 0."""
-    if grid.strategy == "tensor":
-        return weight.reshape(1, -1)
-    if grid.block_structure is not None:
-        height, width = grid.block_structure
-        padded: Tensor = maybe_pad_tensor_for_block_quant(weight, grid.block_structure)
-        rows, columns = padded.shape
-        blocks = padded.reshape(rows // height, height, columns // width, width)
-        return blocks.transpose(1, 2).flatten(-2)
-    return weight.reshape(weight.shape[0], -1, grid.width(weight.shape[1]))
-
-
-def extremes(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Smallest and largest along the last dimension, which is kept.
-
-    Two passes: torch vectorises amin and amax of 16-bit floats, but not aminmax.
-    """
-    return values.amin(dim=-1, keepdim=True), values.amax(dim=-1, keepdim=True)
+from stages.compress.observers.bounds import bounds, by_scale
 
 
 def importance_by_scale(importance: Tensor, grid: Grid, rows: int) -> Tensor:
@@ -48,9 +24,15 @@ def importance_by_scale(importance: Tensor, grid: Grid, rows: int) -> Tensor:
 
 def global_scale_of(weight: Tensor, args: QuantizationArgs, dtype: torch.dtype) -> Tensor | None:
     """The tensor_group global scale, float32 [1], from the largest |weight|; else None."""
-    if grid_of(args, dtype).strategy != "tensor_group":
+    grid = grid_of(args, dtype)
+    if grid.strategy != "tensor_group":
         return None
-    largest = weight.abs().amax().to(dtype).reshape(1)
+    return global_scale_within(*bounds(weight, grid), dtype)
+
+
+def global_scale_within(low: Tensor, high: Tensor, dtype: torch.dtype) -> Tensor:
+    """The global scale, float32 [1], of ranges [low, high] (any shape) that hold 0."""
+    largest = torch.maximum(-low.amin(), high.amax()).to(dtype).reshape(1)
     shared: Tensor = generate_gparam(-largest, largest)
     return shared
 

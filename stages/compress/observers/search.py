@@ -10,10 +10,9 @@ from compressed_tensors.quantization import QuantizationArgs
 from torch import Tensor
 
 from stages.compress.grid import Grid, QParams, Rounding, grid_of, round_to
+from stages.compress.observers.bounds import bounds, by_scale
 from stages.compress.observers.ranges import (
-    by_scale,
-    extremes,
-    global_scale_of,
+    global_scale_within,
     importance_by_scale,
     qparams_of,
 )
@@ -42,12 +41,11 @@ def search(
     it, so the minimum is over what is really written. Ties go to the earlier factor.
     """
     grid = grid_of(args, dtype)
-    if global_scale is None:
-        global_scale = global_scale_of(weight, args, dtype)
-    values = by_scale(weight, grid)
-    low, high = extremes(values)
+    values, (low, high) = by_scale(weight, grid), bounds(weight, grid)
+    if global_scale is None and grid.strategy == "tensor_group":
+        global_scale = global_scale_within(low, high, dtype)
     # rounded twice, as the reference does: the candidates are then the same ones
-    low, high = ((bound.float() * expand).to(dtype).float() for bound in (low, high))
+    low, high = ((end.float() * expand).to(dtype).float()[..., None] for end in (low, high))
     tried = torch.tensor(factors, dtype=torch.float32, device=weight.device)
     found = qparams_of(low * tried, high * tried, args, global_scale=global_scale, dtype=dtype)
     scale, zero_point = found.scale, found.zero_point

@@ -12,7 +12,7 @@ from compressed_tensors.quantization.utils import calculate_qparams, generate_gp
 from torch import Tensor
 
 from stages.compress.grid import QParams, grid_of
-from stages.compress.observers.ranges import by_scale
+from stages.compress.observers.bounds import by_scale
 
 MSE = {"maxshrink": 0.20, "patience": 5, "grid": 100.0, "norm": 2.4, "expand": 1.0}
 IMATRIX = {"maxshrink": 0.95, "patience": 5, "grid": 20, "norm": 3.0, "expand": 1.0}
