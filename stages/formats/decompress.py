@@ -134,15 +134,21 @@ class Decompressed:
             if f"{prefix}.weight_shape" in specs:
                 read = self._source.read([f"{prefix}.weight_shape"])
                 found = tuple(int(size) for size in read[f"{prefix}.weight_shape"].flatten()[:3])
-                # a code has a bit or more: what says otherwise would take memory without end
-                if len(found) != 2 or found[0] != rows or not 0 <= found[1] <= 32 * width:
+                if len(found) != 2 or found[0] != rows or not self._holds(prefix, width, found[1]):
                     found = ()
         if len(found) != 2:
             raise UserError(
-                f"the tensors of {prefix} do not tell the shape of its weight",
+                f"the tensors of {prefix} do not tell the shape of its weight in its format",
                 remedy="fetch the checkpoint again",
             )
         return found
+
+    def _holds(self, prefix: str, width: int, columns: int) -> bool:
+        """Whether rows of so many int32 words have the codes of so many columns, and no more."""
+        weights = self.schemes[prefix].weights
+        if not 0 <= columns <= 32 * width:  # a code has a bit or more: memory has an end
+            return False
+        return weights is None or width == -(-columns * weights.num_bits // 32)
 
 
 def decompressed(

@@ -10,6 +10,7 @@ from compressed_tensors.compressors import BaseCompressor
 from compressed_tensors.quantization import QuantizationScheme
 from torch import Tensor
 
+from pipeline.errors import UserError
 from stages.formats.sums import bit_sums
 
 MISFITS = (
@@ -75,8 +76,15 @@ def unpacked_dtype(scheme: QuantizationScheme, dtype: torch.dtype) -> torch.dtyp
 
 
 def compressor(scheme: QuantizationScheme) -> type[BaseCompressor]:
-    """The compressed-tensors class that reads and writes `scheme.format`."""
-    found: type[BaseCompressor] = BaseCompressor.get_value_from_registry(str(scheme.format))
+    """The compressed-tensors class that reads and writes `scheme.format`; UserError for others."""
+    known = BaseCompressor.registered_names()
+    # its registry would import whatever a name with a colon says
+    if (name := str(scheme.format)) not in known:
+        raise UserError(
+            f"quantization_config has weights in the format {name!r}",
+            remedy=f"what is read: {', '.join(known)}",
+        )
+    found: type[BaseCompressor] = BaseCompressor.get_value_from_registry(name)
     return found
 
 

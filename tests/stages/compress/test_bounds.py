@@ -51,8 +51,8 @@ def test_bounds_are_the_extremes_of_every_scale_and_zero(layout: str, dtype: tor
     noise = torch.randn(23, 96, generator=torch.Generator().manual_seed(0))
     for weight in (noise, noise.abs(), -noise.abs(), noise * 0, noise * 1e4):
         whole = weight.to(dtype)
-        for given in (whole, whole[3:, :48], whole.repeat(2, 2)[::2, ::2]):
-            for found, wanted in zip(bounds(given, grid_of(args)), ends(given, args), strict=True):
+        for part in (whole, whole[3:, :48], whole.repeat(2, 2)[::2, ::2]):
+            for found, wanted in zip(bounds(part, grid_of(args)), ends(part, args), strict=True):
                 assert found.shape == wanted.shape and same(found, wanted)
 
 

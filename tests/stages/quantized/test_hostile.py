@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -144,6 +145,26 @@ def test_a_weight_of_one_row_is_not_stretched_by_the_scales_of_many(kind: str) -
     source = opened(Memory(cut), config, "bfloat16")
     with pytest.raises(UserError, match=r"by its weights, but \[64, 64\] by its scales"):
         source.read([f"{Q}.weight"])
+
+
+@pytest.mark.parametrize("bits", [2, 3, 8])
+def test_codes_are_not_read_in_other_bits_than_they_were_packed_in(bits: int) -> None:
+    parts, config = sound("W4A16_ASYM")
+    del parts[f"{Q}.weight_zero_point"]
+    config["config_groups"]["group_0"]["weights"]["num_bits"] = bits
+    with pytest.raises(UserError, match="do not tell the shape of its weight"):
+        opened(Memory(parts), config, "bfloat16").specs()
+
+
+@pytest.mark.parametrize("layout", ["mixed-precision", "fakequant", "colorsys:rgb_to_hsv"])
+def test_a_format_that_no_one_reads_is_refused_and_imports_nothing(layout: str) -> None:
+    parts, config = sound("FP8_DYNAMIC")
+    del config["config_groups"]["group_0"]["format"]
+    config["format"] = layout
+    sys.modules.pop("colorsys", None)
+    with pytest.raises(UserError, match=r"what is read: .*float-quantized"):
+        opened(Memory(parts), config, "bfloat16").read([f"{Q}.weight"])
+    assert "colorsys" not in sys.modules
 
 
 @pytest.mark.parametrize("kind", NAMES)

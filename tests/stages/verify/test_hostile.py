@@ -119,6 +119,17 @@ def test_any_config_is_reported_on(tmp_path: Path, cases: int) -> None:
     fuzz(cases, whole | inner, check)
 
 
+@pytest.mark.parametrize("layout", ["mixed-precision", "fakequant", "os:system"])
+def test_a_format_that_no_one_reads_is_reported(tmp_path: Path, layout: str) -> None:
+    tensors, config = sound()
+    said = config["quantization_config"]
+    del said["config_groups"]["group_0"]["format"]
+    said["format"] = layout
+    checks = report_of(written(tmp_path / "folder", tensors, config))["checks"]
+    failed = {check["name"]: check["detail"] for check in checks if check["ok"] is False}
+    assert "weights in the format" in failed["parts of compressed modules"]
+
+
 SHAPES = ((), (0,), (1,), (3, 5), (32, 1), (1, 32), (2, 3, 4))
 DTYPES = (torch.float32, torch.int32, torch.int64, torch.uint8, torch.float8_e4m3fn)
 
