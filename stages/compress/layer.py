@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from compressed_tensors.quantization import QuantizationScheme
 from torch import Tensor
 
 from pipeline.errors import StageFailed
-from stages.compress.direct import parts_of, solve_direct
+from stages.compress.direct import direct_specs, parts_of, solve_direct
 from stages.compress.distribution import distributions
 from stages.compress.keeping import kept_inputs
 from stages.compress.modifiers.base import Modifier, Solver, Transform
@@ -26,6 +27,7 @@ from stages.formats.convert import to_compressed_tensors
 from stages.formats.pack import InputParams, checksum, pack
 from stages.formats.sizes import label
 from stages.model.blueprint import LinearSpec
+from stages.weights.placed import MisfitError, PlacedFile
 
 Say = Callable[[str], None]
 
@@ -38,7 +40,7 @@ class Compressed:
     did not become what was asked for, and why.
     """
 
-    tensors: dict[str, Tensor] = field(default_factory=dict)
+    tensors: MutableMapping[str, Tensor] = field(default_factory=dict)
     checksums: dict[str, Tensor] = field(default_factory=dict)
     modules: dict[str, dict[str, Any]] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -49,7 +51,7 @@ class Compressed:
 
     def take(self, other: Compressed) -> None:
         """Add what was made of other modules."""
-        self.tensors |= other.tensors
+        self.tensors.update(other.tensors)
         self.checksums |= other.checksums
         self.modules |= other.modules
         self.schemes |= other.schemes
@@ -66,10 +68,13 @@ def compress_layer(
     device: str,
     progress: Callable[[float, str], None],
     warn: Say,
+    shard: Path | None = None,
 ) -> Compressed:
     """Transform, solve and pack all of `layer`, which is emptied on the way.
 
-    Raises StageFailed for numerical trouble under the policy `error`, naming the module.
+    With `shard`, a layer that only rounds its weights is written to that file module by module, and
+    the result's tensors are a :class:`PlacedFile`. Raises StageFailed for numerical trouble under
+    the policy `error`, naming the module.
     """
     solver = next((m for m in modifiers if isinstance(m, Solver)), Rtn())
     for modifier in modifiers:
@@ -79,11 +84,13 @@ def compress_layer(
     work = _Work(layer=layer, solver=solver, device=device, warn=warn)
     work.find_inputs()
     work.warn_of_few_tokens()
+    if shard is not None and (made := work.straight(shard, progress)) is not None:
+        return made
     scales = global_scales(layer, work.schemes)
     total, dead = max(1, len(work.schemes)), dict[str, int]()
     todo = {name: work.schemes[name] for name in work.schemes if name not in work.skipped}
-    for name, made in solve_direct(layer, solver, dict(todo), device):
-        work.put_direct(name, made, solver.kind)
+    for name, direct in solve_direct(layer, solver, dict(todo), device):
+        work.put_direct(name, direct, solver.kind)
         del todo[name]
         progress(min(1.0, len(work.result.modules) / total), f"{solver.kind} {name}")
     with closing(solve_layer(layer, solver, todo, scales, device=device)) as found:
@@ -149,6 +156,28 @@ class _Work:
         ]
         if few:
             self.warn(f"fewer tokens than input channels were seen by {few[0]}{_more(few)}")
+
+    def straight(self, path: Path, progress: Callable[[float, str], None]) -> Compressed | None:
+        """The layer in the file `path`, each module written as soon as it is rounded.
+
+        None, and nothing done, if one of them needs more than :func:`solve_direct`.
+        """
+        specs = direct_specs(self.layer, self.solver, self.schemes, self.device)
+        if specs is None:
+            return None
+        found = solve_direct(self.layer, self.solver, self.schemes, self.device, reuse=True)
+        try:
+            with PlacedFile(path, specs) as file:
+                self.result.tensors = file
+                for name, made in found:
+                    self.put_direct(name, made, self.solver.kind)
+                    progress(len(self.result.modules) / len(self.schemes), f"rtn {name}")
+                if len(self.result.modules) < len(self.schemes):
+                    raise MisfitError("a weight is not finite")
+                return self.finish()
+        except MisfitError:
+            self.result = Compressed()
+            return None
 
     def take(self, solved: Solved, scales: Mapping[str, Tensor]) -> None:
         """Pack a solved module, or deal with the trouble it made as the policy says."""

@@ -22,6 +22,7 @@ from stages.formats.layer import CHECKSUM, LAYER, SHARD
 from stages.formats.resolve import resolve
 from stages.model.blueprint import Blueprint
 from stages.weights import open_source
+from stages.weights.placed import PlacedFile
 from stages.weights.writer import write_tensors
 
 if TYPE_CHECKING:
@@ -45,14 +46,15 @@ def run(config: CompressConfig, task: Task) -> None:
         dtype=getattr(torch, blueprint.dtype),
         source=source,
     )
+    draft = task.outputs["weights"]
     made = compress_layer(
         layer,
         config.modifiers,
         device=config.numerics.device,
         progress=task.progress,
         warn=task.warn,
+        shard=draft.path / SHARD,
     )
-    draft = task.outputs["weights"]
     write(draft, made, blueprint.dtype)
     draft.meta["recipe"] = recipe_of(config, statistics_of(task.inputs))
 
@@ -88,8 +90,8 @@ def statistics_of(inputs: Mapping[str, Artifact]) -> dict[str, Artifact]:
 
 def write(draft: Draft, made: Compressed, dtype: str) -> None:
     """Write a compressed layer as `stages.formats.layer` reads it."""
-    # in a fixed order: the same layer gives the same bytes
-    write_tensors(draft.path / SHARD, made.tensors)
+    if not isinstance(made.tensors, PlacedFile):  # which is written
+        write_tensors(draft.path / SHARD, made.tensors)
     save_file(dict(sorted(made.checksums.items())), draft.path / CHECKSUM)
     draft.write_json(
         LAYER,

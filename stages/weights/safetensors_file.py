@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from stages.weights.scratch import Scratch
+
 LONGEST_HEADER = 100_000_000  # the format's own limit
 MOST_DIMENSIONS = 16
 MOST_ELEMENTS = 2**60  # also of the other sizes where one is 0: strides are products of those
@@ -66,14 +68,19 @@ def read_header(path: Path) -> Header:
     return Header(path=path, size=size, places=places)
 
 
-def read_tensors(header: Header, names: Iterable[str], *, device: str) -> dict[str, Tensor]:
-    """Copies of the named tensors of one file, in the order of `names`."""
+def read_tensors(
+    header: Header, names: Iterable[str], *, device: str, scratch: Scratch | None = None
+) -> dict[str, Tensor]:
+    """Copies of the named tensors of one file, in the order of `names`.
+
+    With `scratch` a tensor lies there and is good until the next one is read.
+    """
     wanted = [header.places[name] for name in names]
     found: dict[str, Tensor] = {}
     try:
         with open(header.path, "rb", buffering=0) as file:
             for place in sorted(wanted, key=lambda place: place.start):
-                found[place.spec.name] = _read(file, place).to(device)
+                found[place.spec.name] = _read(file, place, scratch).to(device)
     except OSError as error:
         raise UserError(f"{header.path} cannot be read: {error.strerror or error}") from error
     return {place.spec.name: found[place.spec.name] for place in wanted}
@@ -137,12 +144,15 @@ def _places(file: Any, start: int) -> dict[str, Place]:
     return places
 
 
-def _read(file: FileIO, place: Place) -> Tensor:
+def _read(file: FileIO, place: Place, scratch: Scratch | None) -> Tensor:
     import torch
 
     from stages.weights.dtypes import torch_dtype
 
-    data = torch.empty(place.length, dtype=torch.uint8)
+    if scratch is None:
+        data = torch.empty(place.length, dtype=torch.uint8)
+    else:
+        data = torch.from_numpy(scratch.take(place.length))
     view, done = data.numpy().data, 0
     file.seek(place.start)
     while done < place.length:  # one read returns at most 2 GiB

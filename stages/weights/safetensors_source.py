@@ -12,6 +12,7 @@ from stages.weights.source import TensorSpec, no_such_tensor
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from stages.weights.scratch import Scratch
 
 PIECE = 1 << 23
 
@@ -51,12 +52,24 @@ class SafetensorsSource:
             found.update(read_tensors(header, here, device=device))
         return {name: found[name] for name in wanted}
 
+    def borrow(self, name: str, scratch: Scratch) -> Tensor:
+        """A tensor that lies in `scratch`."""
+        return read_tensors(self._place(name), [name], device="cpu", scratch=scratch)[name]
+
+    def spec(self, name: str) -> TensorSpec:
+        """One of `specs`, for which only the file with that tensor is looked at."""
+        return self._place(name).places[name].spec
+
     def pieces(self, name: str) -> Iterator[memoryview]:
         """The bytes of a tensor in order, each piece good until the next one is asked for."""
+        return read_pieces(self._place(name), name, PIECE)
+
+    def _place(self, name: str) -> Header:
+        """The header of the file that has the tensor."""
         header = self._header(self._file_of(name))
         if name not in header.places:
             raise no_such_tensor(name, header.places, str(header.path))
-        return read_pieces(header, name, PIECE)
+        return header
 
     def _file_of(self, name: str) -> str:
         if self.layout.tensors is None:

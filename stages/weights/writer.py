@@ -23,13 +23,15 @@ def copy_tensors(path: Path, specs: Sequence[TensorSpec], source: WeightSource) 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors of this process, by name."""
+    specs = [spec_of(name, tensor) for name, tensor in tensors.items()]
+    _write(path, specs, lambda spec: [bytes_of(tensors[spec.name])])
+
+
+def spec_of(name: str, tensor: Tensor) -> TensorSpec:
+    """What a tensor of this process is as one of a file."""
     from stages.weights.dtypes import dtype_name
 
-    specs = [
-        TensorSpec(name=name, shape=tuple(tensor.shape), dtype=dtype_name(tensor.dtype))
-        for name, tensor in tensors.items()
-    ]
-    _write(path, specs, lambda spec: [_bytes(tensors[spec.name])])
+    return TensorSpec(name=name, shape=tuple(tensor.shape), dtype=dtype_name(tensor.dtype))
 
 
 def pieces(source: WeightSource, name: str) -> Iterator[memoryview]:
@@ -41,10 +43,11 @@ def pieces(source: WeightSource, name: str) -> Iterator[memoryview]:
     if own is not None:
         yield from own(name)
     else:
-        yield _bytes(source.read([name])[name])
+        yield bytes_of(source.read([name])[name])
 
 
-def _bytes(tensor: Tensor) -> memoryview:
+def bytes_of(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor, in order."""
     import torch
 
     flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
@@ -52,15 +55,14 @@ def _bytes(tensor: Tensor) -> memoryview:
     return view
 
 
-def _write(
-    path: Path, specs: Iterable[TensorSpec], pieces_of: Callable[[TensorSpec], Iterable[memoryview]]
-) -> None:
+def layout(specs: Iterable[TensorSpec]) -> tuple[bytes, dict[str, int]]:
+    """The beginning of a file with these tensors, and where in the file each one starts."""
     # wide elements first: so every tensor begins at a multiple of its element's size
     ordered = sorted(specs, key=lambda spec: (-BITS[spec.dtype], spec.name))
     entries: dict[str, object] = {"__metadata__": METADATA}
-    end = 0
+    starts, end = {}, 0
     for spec in ordered:
-        start, end = end, end + spec.bytes
+        starts[spec.name], start, end = end, end, end + spec.bytes
         entries[spec.name] = {
             "dtype": spec.dtype,
             "shape": list(spec.shape),
@@ -68,16 +70,27 @@ def _write(
         }
     header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     header += b" " * (-len(header) % 8)
+    first = struct.pack("<Q", len(header)) + header
+    return first, {name: len(first) + start for name, start in starts.items()}
+
+
+def _write(
+    path: Path, specs: Iterable[TensorSpec], pieces_of: Callable[[TensorSpec], Iterable[memoryview]]
+) -> None:
+    by_name = {spec.name: spec for spec in specs}
+    first, starts = layout(by_name.values())
     with open(path, "wb", buffering=0) as file:
-        file.write(struct.pack("<Q", len(header)))
-        file.write(header)
-        for spec in ordered:
-            for piece in pieces_of(spec):
-                _write_all(file.write, piece)
-        if file.tell() != 8 + len(header) + end:
+        file.write(first)
+        for name, start in starts.items():
+            if file.tell() != start:
+                raise ValueError(f"{path.name}: the tensors have other sizes than was said")
+            for piece in pieces_of(by_name[name]):
+                write_all(file.write, piece)
+        if file.tell() != len(first) + sum(spec.bytes for spec in by_name.values()):
             raise ValueError(f"{path.name}: the tensors have other sizes than was said")
 
 
-def _write_all(write: Callable[[memoryview], int | None], piece: memoryview) -> None:
+def write_all(write: Callable[[memoryview], int | None], piece: memoryview) -> None:
+    """Call `write` until all of `piece` is written."""
     while len(piece):  # one write takes at most 2 GiB
         piece = piece[write(piece) or 0 :]

@@ -6,7 +6,9 @@ global scales; see :func:`fits`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import torch
@@ -20,7 +22,9 @@ from stages.compress.solvers import direct_kernels as kernels
 from stages.compress.solvers.tiles import row_tiles
 
 ELEMENTS = 1 << 20  # of a tile: its codes and partial sums stay in a core's caches
-LAYOUTS = ("float-quantized", "naive-quantized", "int-quantized", "pack-quantized")
+Take = Callable[[int], NDArray[np.uint8]]
+PACKED = "pack-quantized"
+LAYOUTS = ("float-quantized", "naive-quantized", "int-quantized", PACKED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,21 +45,30 @@ class Direct:
 
 def fits(weight: Tensor, scheme: QuantizationScheme, dtype: torch.dtype) -> bool:
     """Whether :func:`direct` does this format: E4M3 or integers, symmetric, scales in bfloat16."""
+    plain = weight.is_cpu and weight.dtype == torch.bfloat16 and dtype == torch.bfloat16
+    return plain and suits(tuple(weight.shape), scheme)
+
+
+def suits(shape: tuple[int, ...], scheme: QuantizationScheme) -> bool:
+    """:func:`fits` for a weight of this shape on a CPU, if all is in bfloat16."""
     args = scheme.weights
-    if args is None or weight.dtype != torch.bfloat16 or dtype != torch.bfloat16:
+    if args is None:
         return False
     plain = args.symmetric and args.scale_dtype is None and args.actorder is None
     kind = str(getattr(args.type, "value", args.type))
     known = kind == "int" or args.num_bits == 8
     strategy = str(getattr(args.strategy, "value", args.strategy))
     tiled = strategy in ("tensor", "channel", "group", "block")
-    whole = strategy != "group" or weight.shape[1] % (args.group_size or 1) == 0
-    there = weight.is_cpu and weight.numel() > 0 and str(scheme.format) in LAYOUTS
+    whole = strategy != "group" or shape[1] % (args.group_size or 1) == 0
+    there = prod(shape) > 0 and str(scheme.format) in LAYOUTS
     return plain and known and tiled and whole and there
 
 
-def direct(weight: Tensor, scheme: QuantizationScheme) -> Direct | None:
-    """The codes of `weight` [out, in], bfloat16; None where it or a scale is not finite."""
+def direct(weight: Tensor, scheme: QuantizationScheme, take: Take | None = None) -> Direct | None:
+    """The codes of `weight` [out, in], bfloat16; None where it or a scale is not finite.
+
+    `take(n)` gives the n bytes that the codes are put into; they are fresh memory otherwise.
+    """
     args = scheme.weights
     if args is None:
         raise ValueError("the scheme has no weight format")
@@ -68,7 +81,18 @@ def direct(weight: Tensor, scheme: QuantizationScheme) -> Direct | None:
     if not bool(torch.isfinite(absmax).all() & torch.isfinite(scale).all() & (scale > 0).all()):
         return None
     spread = scale.reshape(-(-bits.shape[0] // height), -1).numpy()
-    return _codes(bits, spread, height, width, args, scheme, found.scale)
+    return _codes(bits, spread, height, width, args, scheme, found.scale, take or _fresh)
+
+
+def _fresh(size: int) -> NDArray[np.uint8]:
+    return np.empty(size, dtype=np.uint8)
+
+
+def codes_shape(shape: tuple[int, ...], scheme: QuantizationScheme) -> tuple[int, ...]:
+    """The shape of what is stored for a weight of `shape`: rows of words where it is packed."""
+    if scheme.weights is None or str(scheme.format) != PACKED:
+        return shape
+    return (shape[0], -(-shape[1] * scheme.weights.num_bits // 32))
 
 
 def _spans(grid: Grid, rows: int, columns: int) -> tuple[int, int]:
@@ -102,12 +126,14 @@ def _codes(
     args: QuantizationArgs,
     scheme: QuantizationScheme,
     stored: Tensor,
+    take: Take,
 ) -> Direct:
     count, columns = bits.shape
     floats = str(getattr(args.type, "value", args.type)) == "float"
-    packed = str(scheme.format) == "pack-quantized"
-    shape = (count, -(-columns * args.num_bits // 32)) if packed else bits.shape
-    out = np.empty(shape, dtype=np.uint32 if packed else np.uint8 if floats else np.int8)
+    packed = str(scheme.format) == PACKED
+    shape = codes_shape(bits.shape, scheme)
+    kind = np.dtype(np.uint32 if packed else np.uint8 if floats else np.int8)
+    out = take(prod(shape) * kind.itemsize).view(kind).reshape(shape)
     rows, errors = np.empty(count, dtype=np.uint32), np.empty((count, 2))
     step = max(1, ELEMENTS // columns)
     sums = np.zeros((-(-count // step), columns), dtype=np.uint32)

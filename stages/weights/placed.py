@@ -1,0 +1,75 @@
+"""A safetensors file whose tensors come in any order, each written to its place when it comes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, MutableMapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from stages.weights.source import TensorSpec
+from stages.weights.writer import bytes_of, layout, spec_of, write_all
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class MisfitError(Exception):
+    """A tensor came that is not what was announced, or one did not come."""
+
+
+class PlacedFile(MutableMapping[str, "Tensor"]):
+    """Takes tensors by name as a dict does, and keeps none: the bytes go straight to the file.
+
+    The file is the one that `write_tensors` writes of the same tensors. A tensor's memory may be
+    used for something else as soon as it was set. Leaving without an exception raises MisfitError
+    if an announced tensor is missing; what is there then is no whole file.
+    """
+
+    def __init__(self, path: Path, specs: Iterable[TensorSpec]) -> None:
+        self._specs = {spec.name: spec for spec in specs}
+        first, self._starts = layout(self._specs.values())
+        self._there: set[str] = set()
+        self._file = open(path, "wb", buffering=0)
+        write_all(self._file.write, memoryview(first))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        missing = self._specs.keys() - self._there
+        if missing and error is None:
+            raise MisfitError(f"{min(missing)} was announced and never came")
+
+    def __setitem__(self, name: str, tensor: Tensor) -> None:
+        if self._specs.get(name) != spec_of(name, tensor):
+            raise MisfitError(f"{name} came as {spec_of(name, tensor)}")
+        start = self._starts[name]
+
+        def write(piece: memoryview) -> int:
+            nonlocal start
+            count = os.pwrite(self._file.fileno(), piece, start)
+            start += count
+            return count
+
+        write_all(write, bytes_of(tensor))
+        self._there.add(name)
+
+    def __delitem__(self, name: str) -> None:
+        self._there.remove(name)
+
+    def __getitem__(self, name: str) -> Tensor:
+        raise KeyError(f"{name} is in the file, not in memory")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._there))
+
+    def __len__(self) -> int:
+        return len(self._there)
