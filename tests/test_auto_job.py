@@ -47,7 +47,9 @@ def test_sensitivities_choice_and_run_share_what_they_have_in_common(
     assert errors["w8a16_g32"] < errors["w4a16_g32"] < errors["w4a16_g128"]
 
     result = job.run("auto", *AUTO, "scheme.budget.bits_per_weight=5")
-    assert not {n for n in built(result) if n.startswith(("measure", "calibrate", "sensitivity"))}
+    before = ("measure", "calibrate", "forward", "gradient", "sensitivity")
+    assert not {n for n in built(result) if n.startswith(before)}
+    assert result["choice"]["measure"] == "loss" and 0 < result["choice"]["damage"] < 1
     assert result["verify"]["ok"] is True
     assert 4.8 < result["choice"]["bits_per_weight"] <= 5
     assert len({row["scheme"] for row in result["layers"]}) > 1
@@ -63,6 +65,12 @@ def test_sensitivities_choice_and_run_share_what_they_have_in_common(
 
     again = job.run("again", *AUTO, "scheme.budget.bits_per_weight=5")
     assert built(again) == set()
+
+
+def test_a_choice_without_a_backward_pass_says_what_it_went_by(job: Job) -> None:
+    result = job.run("forward", *AUTO, "graph=budget_forward", "scheme.budget.bits_per_weight=5")
+    assert result["choice"]["measure"] == "share"
+    assert not {n["name"] for n in result["nodes"] if n["name"].startswith("gradient")}
 
 
 def elements(found: dict[str, Any], name: str) -> int:

@@ -1,11 +1,14 @@
 """What an output error of a module does to the model: the terms of the sum that is minimised.
 
-Errors of different layers cannot be added as they are: the outputs differ in size by orders of
-magnitude. Relative errors can, but a block that hardly changes the residual stream may be wrong
-about it. So a module's relative output error counts by the share of the residual stream that its
-block writes (`stages.calibrate.shares`). On SmolLM2-135M (modules rounded to 3 bits, 120 of them,
-one after the other) the measured KL divergence follows this with a rank correlation of 0.79, and
-the relative error alone with 0.42.
+Where a backward pass was taken, it is the loss that the error is expected to cost, in nats a token
+(`stages.compress.sensitivity_work`). Such losses are small, and add up.
+
+Without one, errors of different layers cannot be added as they are: the outputs differ in size by
+orders of magnitude. Relative errors can, but a block that hardly changes the residual stream may be
+wrong about it. So a module's relative output error counts by the share of the residual stream that
+its block writes (`stages.calibrate.shares`). On SmolLM2-135M (modules rounded to 3 bits, 120 of
+them, one after the other) the measured KL divergence follows this with a rank correlation of 0.79,
+and the relative error alone with 0.42.
 """
 
 from __future__ import annotations
@@ -20,17 +23,33 @@ _EXPERT = re.compile(r"experts\.\d+\.")
 
 Modules = Mapping[str, Mapping[str, Any]]
 
+LOSS, SHARE = "loss", "share"
+"""What a choice goes by: the loss expected in nats a token, or relative errors times shares."""
+
+
+def measure_of(modules: Modules) -> str:
+    """What can be told of all of `modules`."""
+    found = (row for module in modules.values() for row in module["candidates"].values())
+    return LOSS if all("damage" in row for row in found) else SHARE
+
 
 def damages(units: Units, modules: Modules) -> list[dict[str, float]]:
-    """The damage of every candidate of every unit.
+    """The damage of every candidate of every unit, in the unit that `measure_of` names.
 
-    `modules` holds what `sensitivity` found: `energy`, `share` and
-    `candidates.<name>.relative_error`.
+    `modules` holds what `sensitivity` found: `energy`, `share`, `candidates.<name>.relative_error`
+    and, with a backward pass, `candidates.<name>.damage`.
     """
-    return [{name: damage(unit, name, modules) for name in unit.candidates} for unit in units.units]
+    by = expected_loss if measure_of(modules) == LOSS else shared_error
+    return [{name: by(unit, name, modules) for name in unit.candidates} for unit in units.units]
 
 
-def damage(unit: Unit, candidate: str, modules: Modules) -> float:
+def expected_loss(unit: Unit, candidate: str, modules: Modules) -> float:
+    """The sum over the modules of a unit; an expert's counts the tokens that take it."""
+    rows = (modules[linear.name]["candidates"][candidate] for linear in unit.linears)
+    return float(sum(row["damage"] for row in rows))
+
+
+def shared_error(unit: Unit, candidate: str, modules: Modules) -> float:
     """The sum over the projections of a unit of relative error times share.
 
     All experts of a projection are one: each counts by the energy of its outputs.

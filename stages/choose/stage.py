@@ -28,12 +28,14 @@ class ChooseConfig:
 class Choose(Stage):
     """Output `out`: choice.json, the candidate of every unit. Its facts are a `Choice`.
 
+    It says under `measure` what the choice went by (`stages.choose.damage`).
+
     The stages after it are told the choice, so their keys are those that the same formats have
     when a config spells them out.
     """
 
     kind = "choose"
-    version = 1
+    version = 2
     Config = ChooseConfig
     libraries = ("scipy",)
     config: ChooseConfig

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import StageFailed
 from pipeline.stage import Task
-from stages.choose.damage import damages
+from stages.choose.damage import damages, measure_of
 from stages.choose.solver import Option, choose
 from stages.choose.stage import FILE
 from stages.formats.candidates import Unit, Units, units_of
@@ -41,7 +41,7 @@ def run(config: ChooseConfig, task: Task) -> None:
             remedy="give another scheme.budget.bits_per_weight",
         ) from error
     draft = task.outputs["out"]
-    found = described(units, chosen, bits, elements)
+    found = described(units, chosen, bits, elements) | {"measure": measure_of(modules)}
     draft.write_json(FILE, found)
     draft.meta["result"] = {"choice": {k: v for k, v in found.items() if k != "units"}}
 

@@ -1,7 +1,7 @@
 """The stage `sensitivity`: what every candidate format would cost one decoder layer.
 
-Nothing is compressed: a cheap solver tries each candidate on each module, in the Gram metric of the
-original model's inputs.
+Nothing is compressed: a solver tries each candidate on some rows of each module, in the Gram metric
+of the original model's inputs.
 """
 
 from __future__ import annotations
@@ -46,10 +46,13 @@ class SensitivityConfig:
 
 
 class Sensitivity(Stage):
-    """Output `out`: sensitivity.json with the error and the bits of every module and candidate."""
+    """Output `out`: sensitivity.json with the error and the bits of every module and candidate.
+
+    With an input `gradients` (of `gradient`) also with the damage: what is lost, in nats a token.
+    """
 
     kind = "sensitivity"
-    version = 2
+    version = 3
     Config = SensitivityConfig
     libraries = ("torch", "compressed-tensors", "numba")
     config: SensitivityConfig
@@ -59,7 +62,7 @@ class Sensitivity(Stage):
         self._units: Units | None = None
 
     def demands(self) -> dict[str, tuple[str, ...]]:
-        return {"statistics": ("gram",)}
+        return {"statistics": ("gram",), "gradients": ("fisher",)}
 
     def survey(self, site: Site) -> Survey:
         blueprint = site.facts.get("model")

@@ -1,6 +1,12 @@
 """Trying every candidate format on the modules of one layer.
 
 Where rows are quantized each for itself, some of them stand for all.
+
+With E a module's change, x its inputs and g the loss's derivatives by its outputs, the loss grows
+by (g^T E x)^2 / 2 on average to second order, the labels being the model's own. Taking inputs and
+derivatives, and the derivatives of different outputs, as independent makes it a sum over outputs,
+E[g_o^2] (E H E^T)_oo / 2 for a mean Gram matrix H: K-FAC (arXiv:1503.05671, sections 2.1 and 3)
+with a diagonal second factor. Such damages can be added over the modules of a model.
 """
 
 from __future__ import annotations
@@ -10,16 +16,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.errors import StageFailed
-from pipeline.stage import Task
+from pipeline.stage import Artifact, Task
 from stages.compress.grid import ROW_STRATEGIES
 from stages.compress.lazy import LazyTensors
 from stages.compress.modifiers.base import Solver
 from stages.compress.scales import global_scales, gram_of
 from stages.compress.sensitivity import FILE
-from stages.compress.solvers.error import relative_error
+from stages.compress.solvers.error import ratio
 from stages.compress.solvers.errors import NumericalError
 from stages.compress.solving import solve_layer
 from stages.compress.state import LayerState
@@ -46,8 +53,8 @@ def run(config: SensitivityConfig, task: Task) -> None:
     config.numerics.apply()
     blueprint, device = Blueprint.load(task.inputs["model"]), config.numerics.device
     subgraph = blueprint.layers[task.index or 0]
-    found = units_of(config.scheme, blueprint)
-    units = [unit for unit in found.units if unit.layer == subgraph.name]
+    formats = units_of(config.scheme, blueprint)
+    units = [unit for unit in formats.units if unit.layer == subgraph.name]
     layer = LayerState(
         subgraph=subgraph,
         tensors=LazyTensors(subgraph.tensors, open_source(task.inputs["source"])),
@@ -56,24 +63,22 @@ def run(config: SensitivityConfig, task: Task) -> None:
         dtype=getattr(torch, blueprint.dtype),
     )
     shares = statistics_of(task.inputs)["gram"].meta["shares"]
+    fisher = _fisher(task.inputs.get("gradients"))
     modules = {
         linear.name: _described(layer, linear, device)
         | {"share": share_of(linear.name, subgraph.name, shares)}
         for unit in units
         for linear in unit.linears
     }
-    for done, (name, group) in enumerate(found.formats.items()):
-        task.progress(done / len(found.formats), name)
+    for done, (name, group) in enumerate(formats.formats.items()):
+        task.progress(done / len(formats.formats), name)
         mine = [linear for unit in units if name in unit.candidates for linear in unit.linears]
-        errors = dict(tried(config.solver, layer, mine, name, group, device))
+        found = dict(tried(config.solver, layer, mine, name, group, fisher, device))
         for linear in mine:
             row = modules[linear.name]
             size = linear_bytes(linear, group, blueprint.dtype)
-            row["candidates"][name] = {
-                "relative_error": errors[linear.name],
-                "bits": 8 * size / row["elements"],
-            }
-    labels = {name: label(group) for name, group in found.formats.items()}
+            row["candidates"][name] = found[linear.name] | {"bits": 8 * size / row["elements"]}
+    labels = {name: label(group) for name, group in formats.formats.items()}
     content = {"layer": subgraph.name, "labels": labels, "modules": modules}
     task.outputs["out"].write_json(FILE, content)
 
@@ -89,8 +94,13 @@ def _described(layer: LayerState, linear: LinearSpec, device: str) -> dict[str, 
     }
 
 
+def _fisher(gradients: Artifact | None) -> dict[str, Tensor] | None:
+    """Module -> float32 [out], mean squared derivatives; None where there are none."""
+    return None if gradients is None else load_file(gradients.file("fisher.safetensors"))
+
+
 def sampled(weight: Tensor) -> Tensor:
-    """At most `ROWS` rows of a weight [out, in], evenly spaced."""
+    """At most `ROWS` rows of a weight [out, ...], evenly spaced."""
     if len(weight) <= ROWS:
         return weight
     return weight[torch.linspace(0, len(weight) - 1, ROWS, dtype=torch.float64).long()]
@@ -124,16 +134,20 @@ def tried(
     linears: Sequence[LinearSpec],
     name: str,
     group: SchemeGroup,
+    fisher: Mapping[str, Tensor] | None,
     device: str,
-) -> Iterator[tuple[str, float]]:
-    """(module, relative output error) of each of `linears` in the format `group`."""
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """(module, what it suffers) for each of `linears` in the format `group`.
+
+    It suffers a `relative_error` of its outputs and, where `fisher` is known, a `damage`.
+    """
     if group.weights is None:
-        yield from ((linear.name, 0.0) for linear in linears)
+        nothing = {"relative_error": 0.0} | ({} if fisher is None else {"damage": 0.0})
+        yield from ((linear.name, dict(nothing)) for linear in linears)
         return
     formats = {linear.name: to_compressed_tensors(group) for linear in linears}
     resolved = {linear.name: Resolved(group=name, scheme=group) for linear in linears}
     state = replace(layer, resolved=resolved)
-    measured = "gram" in solver.statistics()
     scales = global_scales(state, formats)
     if group.weights.strategy in ROW_STRATEGIES:
         weights = (f"{linear.name}.weight" for linear in linears)
@@ -141,12 +155,38 @@ def tried(
     for solved in solve_layer(state, solver, formats, scales, device=device):
         if solved.trouble is not None or solved.quantized is None:
             raise _failed(solved.trouble, solved.module)
-        error = solved.relative_error
-        if not measured or error is None:
-            weight = state.tensors[f"{solved.module}.weight"].to(device)
-            H = _gram(layer, solved.module).to(device)
-            error = relative_error(weight, solved.quantized.weight, H)
-        yield solved.module, error
+        weight = state.tensors[f"{solved.module}.weight"].to(device).float()
+        H = _gram(layer, solved.module).to(device)
+        errors = row_energies(weight - solved.quantized.weight, H)
+        energies = row_energies(weight, H)
+        found = {"relative_error": ratio(float(errors.sum()), float(energies.sum()))}
+        if fisher is not None:
+            whole = layer.tensors[f"{solved.module}.weight"].to(device)
+            found["damage"] = damage(
+                fisher[solved.module].to(device),
+                errors / max(1, layer.statistics.tokens(solved.module)),
+                whole.float().square() @ H.diagonal(),
+            )
+        yield solved.module, found
+
+
+def row_energies(rows: Tensor, H: Tensor) -> Tensor:
+    """r H r^T for every row r of `rows` [n, in], float32 [n]; H float32 [in, in]."""
+    return ((rows @ H) * rows).sum(dim=1).clamp_min(0)
+
+
+def damage(fisher: Tensor, errors: Tensor, sizes: Tensor) -> float:
+    """Half the sum over outputs of `fisher` [out] times mean squared error, in nats a token.
+
+    errors: float32 [n] of all rows, or of those that `sampled` takes. Then the others are taken to
+    have errors like theirs for their `sizes` [out] (of any unit).
+    """
+    felt = (fisher * sizes).double()
+    if len(errors) == len(fisher):
+        return 0.5 * float((fisher * errors).double().sum())
+    mine, whole = float(sampled(felt).sum()), float(felt.sum())
+    found = 0.5 * float((sampled(fisher) * errors).double().sum())
+    return found * whole / mine if mine > 0 else 0.0
 
 
 def _failed(error: NumericalError | None, module: str) -> StageFailed:

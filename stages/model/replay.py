@@ -4,6 +4,8 @@ Layers before the wanted one are stand-ins that hand on the activations on disk;
 it are never reached. Masks, rotary tables and whatever stands between the layers are thus made by
 the model's own code. No attention mask is passed: rows are padded on the right, where causal
 layers keep the padding from reaching a real token.
+
+Nothing is recorded for a backward pass unless `gradients` is said.
 """
 
 from __future__ import annotations
@@ -28,8 +30,14 @@ class _Reached(Exception):
         self.value = value
 
 
-@torch.no_grad()
-def replay(skeleton: Skeleton, index: int, input_ids: Tensor, hidden: Tensor | None) -> Tensor:
+def replay(
+    skeleton: Skeleton,
+    index: int,
+    input_ids: Tensor,
+    hidden: Tensor | None,
+    *,
+    gradients: bool = False,
+) -> Tensor:
     """The output [b, T, hidden] of decoder layer `index`, which must be materialised.
 
     input_ids: int64 [b, T]; hidden: the output of layer `index` - 1 in the model's dtype, None
@@ -43,14 +51,16 @@ def replay(skeleton: Skeleton, index: int, input_ids: Tensor, hidden: Tensor | N
         raise _Reached(output[0] if isinstance(output, tuple) else output)
 
     with ExitStack() as stack:
+        stack.enter_context(torch.set_grad_enabled(gradients))
         if index:
             stack.enter_context(_handed_on(skeleton, index, input_ids, hidden))
         stack.enter_context(_replaced_forward([(layer, last)]))
         return _value(skeleton, input_ids)
 
 
-@torch.no_grad()
-def final_hidden(skeleton: Skeleton, input_ids: Tensor, hidden: Tensor) -> Tensor:
+def final_hidden(
+    skeleton: Skeleton, input_ids: Tensor, hidden: Tensor, *, gradients: bool = False
+) -> Tensor:
     """What the lm_head is given [b, T, hidden], from the output of the last decoder layer.
 
     What stands between them (the final norm: `tail_names`) must be materialised.
@@ -61,14 +71,14 @@ def final_hidden(skeleton: Skeleton, input_ids: Tensor, hidden: Tensor) -> Tenso
 
     count = len(skeleton.layers)
     with (
+        torch.set_grad_enabled(gradients),
         _handed_on(skeleton, count, input_ids, hidden),
         _replaced_forward([(skeleton.head, reached)]),
     ):
         return _value(skeleton, input_ids)
 
 
-@torch.no_grad()
-def logits(skeleton: Skeleton, final: Tensor) -> Tensor:
+def logits(skeleton: Skeleton, final: Tensor, *, gradients: bool = False) -> Tensor:
     """The logits [b, T, vocab] for what the lm_head is given [b, T, hidden].
 
     Scaling and soft-capping are the model's own. The final norm and the lm_head must be
@@ -78,6 +88,7 @@ def logits(skeleton: Skeleton, final: Tensor) -> Tensor:
     final = final.to(skeleton.device)
     ids = torch.zeros(final.shape[:2], dtype=torch.int64, device=skeleton.device)
     with (
+        torch.set_grad_enabled(gradients),
         _handed_on(skeleton, len(skeleton.layers), ids, torch.zeros_like(final)),
         _replaced_forward([(skeleton.head, lambda _: forward(final))]),
     ):

@@ -1,0 +1,57 @@
+"""The stage `gradient`: how much the loss feels the outputs of the Linears of a decoder layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar
+
+from pipeline.graph import Estimate
+from pipeline.stage import Site, Stage, Survey, Task
+from stages.calibrate.config import LayerConfig
+from stages.calibrate.estimate import estimates
+from stages.calibrate.stage import ACTIVATIONS
+
+GRADIENT = "gradient"
+FISHER = "fisher"
+
+
+class Gradient(Stage):
+    """Takes a backward pass through one original layer, and hands it on to the layer before.
+
+    The layer's forward is repeated from the boundary before it, so that memory holds one layer.
+    The input `gradient` is the output of that name of the layer after it; the last layer has
+    `ending` instead, which `gradient_outside` makes.
+
+    Outputs: `gradient`, a file of the loss's derivatives with respect to the layer's input
+    [b, T, hidden] for each batch; and `fisher`, fisher.safetensors with a float32 [out] for every
+    Linear: the mean of the squared derivatives over tokens. Its meta has `tokens`.
+    """
+
+    kind: ClassVar[str] = "gradient"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+    Config: ClassVar[type] = LayerConfig
+    outputs: ClassVar[tuple[str, ...]] = (GRADIENT, FISHER)
+    config: LayerConfig
+
+    def demands(self) -> Mapping[str, tuple[str, ...]]:
+        return {ACTIVATIONS: (ACTIVATIONS,), GRADIENT: (GRADIENT,)}
+
+    def transient(self) -> frozenset[str]:
+        return frozenset({GRADIENT})
+
+    def survey(self, site: Site) -> Survey:
+        forward = estimates(site, 1, grams=False)
+        return Survey(estimates={name: _longer(cost) for name, cost in forward.items()})
+
+    def run(self, task: Task) -> None:
+        self.config.numerics.apply()
+        from stages.calibrate.backward import run
+
+        run(self.config, task)
+
+
+def _longer(cost: Estimate) -> Estimate:
+    """A forward and a backward pass are about three forward passes, and keep what lies between."""
+    return replace(cost, seconds=3 * cost.seconds, memory=2 * cost.memory)

@@ -1,0 +1,68 @@
+"""The stage `gradient_outside`: where the backward pass of `gradient` begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from pipeline.graph import Estimate
+from pipeline.stage import Site, Stage, Survey, Task
+from stages.calibrate.config import CalibrateConfig
+from stages.calibrate.estimate import BASE, FLOPS
+from stages.calibrate.stage import ACTIVATIONS
+from stages.model.blueprint import Blueprint
+from stages.numerics import Numerics
+
+LOGITS = 1 << 25
+"""Elements of logits that are in memory at once."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EndingConfig:
+    """`seed` draws the labels."""
+
+    calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
+    numerics: Numerics = field(default_factory=Numerics)
+    seed: int = 0
+
+
+class GradientOutside(Stage):
+    """Derivatives of the log-likelihood of labels that the model itself draws.
+
+    With such labels, the mean square of a derivative is the curvature of the KL divergence from
+    the model to one beside it: the Fisher information, where the labels of the text would give the
+    empirical one. Output `out`: a file of derivatives with respect to the output of the last
+    decoder layer [b, T, hidden] for each batch, zero for padding.
+    """
+
+    kind: ClassVar[str] = "gradient_outside"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+    Config: ClassVar[type] = EndingConfig
+    config: EndingConfig
+
+    def demands(self) -> Mapping[str, tuple[str, ...]]:
+        return {ACTIVATIONS: (ACTIVATIONS,)}
+
+    def transient(self) -> frozenset[str]:
+        return frozenset(self.outputs)
+
+    def survey(self, site: Site) -> Survey:
+        blueprint, tokens = site.facts.get("model"), site.facts.get("tokens")
+        if not isinstance(blueprint, Blueprint) or not isinstance(tokens, dict):
+            return Survey()
+        rows = tokens["samples"] * tokens["sequence_length"]
+        head = blueprint.hidden_size * blueprint.vocab_size
+        cost = Estimate(
+            bytes=4 * rows * blueprint.hidden_size,
+            memory=BASE + 4 * head + 16 * LOGITS,
+            seconds=4 * head * rows / FLOPS,
+        )
+        return Survey(estimates={None: cost})
+
+    def run(self, task: Task) -> None:
+        self.config.numerics.apply()
+        from stages.calibrate.labels import run
+
+        run(self.config, task)
