@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from pipeline.key import Json
+from pipeline.report.sensitivity import FILE as SENSITIVITY
 
 RECORDS = ("result.json", "plan.json")
 """The files of a run folder whose nodes name the keys of artifacts."""
@@ -18,8 +19,9 @@ RECORDS = ("result.json", "plan.json")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """A run folder. `status` is that of result.json, or `unfinished`; `keys` are of artifacts.
+    """A run folder. `status` is that of result.json, `measured` or `unfinished`.
 
+    `measured` is what mode=sensitivity finished; `keys` are of artifacts.
     `experiment` and `model` are what its config says, for people; `bytes` is the checkpoint's size.
     """
 
@@ -67,10 +69,11 @@ def read_run(folder: Path) -> Run:
     nodes = result.get("nodes", [])
     hits = sum(node.get("status") == "hit" for node in nodes)
     checkpoint = result.get("checkpoint")
+    measured = (folder / SENSITIVITY).is_file()
     config = _yaml(folder / "config.yaml")
     return Run(
         folder=folder,
-        status=str(result.get("status", "unfinished")),
+        status=str(result.get("status", "measured" if measured else "unfinished")),
         seconds=float(result.get("seconds") or 0.0),
         built=len(nodes) - hits,
         reused=hits,

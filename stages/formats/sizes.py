@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from math import ceil
-from typing import TYPE_CHECKING
 
 from stages.formats.layout import PACKED, layout_of
 from stages.formats.qargs import QArgs
 from stages.formats.scheme import SchemeGroup
-
-if TYPE_CHECKING:
-    from stages.model.blueprint import LinearSpec
-
-DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+from stages.model.blueprint import DTYPE_BYTES, LinearSpec
 
 
 def label(scheme: SchemeGroup) -> str:

@@ -11,8 +11,7 @@ from pipeline.stage import Site, Stage, Survey, Task
 from stages.formats.choice import CHOICE, settled
 from stages.formats.resolve import resolve
 from stages.formats.scheme import SchemeConfig
-from stages.formats.sizes import DTYPE_BYTES
-from stages.model.blueprint import Blueprint
+from stages.model.blueprint import DTYPE_BYTES, Blueprint
 
 SECONDS = 2.0
 

@@ -93,6 +93,16 @@ def test_runs_and_sweeps_are_listed_and_filtered(command: Command) -> None:
     assert not any(line.startswith("use out ") for line in kind)
 
 
+def test_what_only_measured_is_told_from_what_was_cut_off(command: Command) -> None:
+    for name in ("cut", "whole"):
+        command("mode=run", f"hydra.run.dir=outputs/runs/{name}")
+        Path(f"outputs/runs/{name}/result.json").unlink()
+    Path("outputs/runs/whole/sensitivity.json").write_text("{}")
+    told = {line.split()[0]: line for line in lines(command("mode=ls")) if "outputs/runs" in line}
+    assert "unfinished" in told["outputs/runs/cut"]
+    assert "measured" in told["outputs/runs/whole"]
+
+
 @pytest.mark.parametrize("mode", ["plan", "ls", "verify", "gc"])
 def test_a_mode_that_is_no_run_leaves_no_folder(command: Command, mode: str) -> None:
     command(f"mode={mode}", *(["+gc.max_age_days=1"] if mode == "gc" else []))

@@ -35,11 +35,10 @@ def mse(
     Ranges shrink from `expand` times the whole by 1/`grid` at a time, at most by `maxshrink`.
     """
     del importance
-    steps = max(1, int(maxshrink * grid))
     return search(
         weight,
         args,
-        factors=[1 - step / grid for step in range(steps)],
+        factors=_shrinking(maxshrink, grid)[:-1],
         norm=norm,
         importance=None,
         global_scale=global_scale,
@@ -61,11 +60,10 @@ def imatrix(
     expand: float = 1.0,
 ) -> QParams:
     """As :func:`mse`, each column weighted by the mean square of its input."""
-    steps = max(1, int(maxshrink * grid))
     return search(
         weight,
         args,
-        factors=[1 - step / grid for step in range(steps + 1)],
+        factors=_shrinking(maxshrink, grid),
         norm=norm,
         importance=_wanted(importance, "imatrix"),
         global_scale=global_scale,
@@ -105,6 +103,11 @@ def gram(
         global_scale=global_scale,
         dtype=dtype,
     )
+
+
+def _shrinking(maxshrink: float, grid: int) -> list[float]:
+    """1, 1 - 1/`grid`, ... down to 1 - `maxshrink`, two factors at least."""
+    return [1 - step / grid for step in range(max(1, int(maxshrink * grid)) + 1)]
 
 
 def _wanted(importance: Tensor | None, observer: str) -> Tensor:
