@@ -25,7 +25,8 @@ def collected(contents: Sequence[Found]) -> dict[str, Any]:
     """sensitivity.json: the modules of all layers, and every candidate over all of them.
 
     `bits_per_weight` and `relative_error` are means over the weights of the modules that the
-    candidate fits; `layers[].modules.<name>.candidates.<name>` has both of each.
+    candidate fits, `damage`, where it was measured, is the sum over these modules;
+    `layers[].modules.<name>.candidates.<name>` has all of each.
     """
     labels: dict[str, str] = {}
     for content in contents:
@@ -57,7 +58,8 @@ def _candidate(name: str, label: str, rows: Sequence[Found]) -> dict[str, Any]:
         return {"name": name, "label": label, "modules": 0}
     whole = sum(row["elements"] for row in mine)
     worst = max(mine, key=lambda row: row["relative_error"])
-    return {
+    damage = {"damage": sum(row["damage"] for row in mine)} if "damage" in worst else {}
+    return damage | {
         "name": name,
         "label": label,
         "modules": len(mine),
@@ -77,7 +79,7 @@ def print_table(found: Found, run_dir: Path, console: Console) -> None:
     """Print a line for each candidate, the smallest first, and where the page is."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("candidate")
-    for heading in ("bits", "relative error", "modules"):
+    for heading in ("bits", "relative error", "damage", "modules"):
         table.add_column(heading, justify="right")
     table.add_column("worst module", overflow="fold")
     for each in by_bits(found):
@@ -86,6 +88,7 @@ def print_table(found: Found, run_dir: Path, console: Console) -> None:
             escape(each["label"]),
             number(each["bits_per_weight"]),
             number(each["relative_error"], 3),
+            number(each["damage"], 3) if "damage" in each else "",
             str(each["modules"]),
             escape(f"{worst['name']} ({number(worst['relative_error'], 3)})"),
         )
@@ -113,6 +116,7 @@ def render(found: Found, config: Mapping[str, Any]) -> str:
         .get_template("sensitivity.html")
         .render(
             candidates=by_bits(found),
+            damage=all("damage" in each for each in by_bits(found)),
             maps=maps,
             modules={
                 name: module["candidates"]
