@@ -155,6 +155,7 @@ def parse(config: Mapping[str, Any]) -> QuantizationConfig:
         for pattern in (*(parsed.ignore or ()), *(t for s in schemes for t in s.targets)):
             if pattern.startswith("re:"):
                 re.compile(pattern[3:])
+        parsed.model_dump_json()  # fails where a text is none: half of a surrogate pair
     except UNREADABLE as error:
         raise UserError(f"quantization_config is not a valid one: {error}") from error
     for name, scheme in parsed.config_groups.items():

@@ -126,6 +126,10 @@ class Decompressed:
         specs = self._source.specs()
         dense, packed = (specs.get(f"{prefix}.{part}") for part in ("weight", "weight_packed"))
         found: tuple[int, ...] = ()
+        if dense is not None and packed is not None:
+            raise UserError(
+                f"{prefix} has both weight and weight_packed", remedy="fetch the checkpoint again"
+            )
         if dense is not None:
             found = dense.shape
         elif packed is not None and len(packed.shape) == 2:

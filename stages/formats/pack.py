@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import torch
 from compressed_tensors.compressors import BaseCompressor
-from compressed_tensors.quantization import QuantizationScheme
+from compressed_tensors.compressors.pack_quantized import pack_to_int32
+from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from torch import Tensor
 
 from pipeline.errors import UserError
 from stages.formats.sums import bit_sums
+from stages.formats.words import words_of
 
 MISFITS = (
     *(KeyError, IndexError, AttributeError),  # tensors that are missing, or of too few dimensions
@@ -56,8 +58,24 @@ def pack(
         "input_global_scale": inputs.global_scale,
     }
     given = {name: value for name, value in state.items() if value is not None}
+    args = scheme.weights
+    rows = args is not None and args.strategy in ("channel", "group")
+    plain = weight.is_cpu and weight.dtype == torch.float32
+    if args is not None and rows and plain and str(scheme.format) == "pack-quantized":
+        return _packed(given, args)
     stored = compressor(scheme).compress(given, scheme)
     return {name: value.detach().contiguous() for name, value in stored.items()}
+
+
+def _packed(given: dict[str, Tensor], args: QuantizationArgs) -> dict[str, Tensor]:
+    """What compressed-tensors makes of integers in words, sooner."""
+    weight, zero_point = given.pop("weight"), given.pop("weight_zero_point", None)
+    words = words_of(weight, given["weight_scale"], zero_point, args.num_bits)
+    if zero_point is not None and not args.symmetric:
+        packed = pack_to_int32(zero_point, args.num_bits, packed_dim=0)
+        given["weight_zero_point"] = packed.contiguous()
+    shape = torch.tensor(weight.shape)
+    return {**given, "weight_packed": words, "weight_shape": shape}
 
 
 def unpack(tensors: Mapping[str, Tensor], scheme: QuantizationScheme) -> Tensor:

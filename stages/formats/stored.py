@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stages.formats.pack import checksum, unpack
-from stages.formats.sums import bit_sums, code_sums, unpack_rows
+from stages.formats.sums import bit_sums, code_sums
+from stages.formats.words import unpack_rows
 
 SAMPLED = 64
 """About so many rows at the top and at the bottom of a weight go through compressed-tensors."""

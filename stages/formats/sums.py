@@ -121,19 +121,3 @@ def _add_line(line: NDArray[np.float32], columns: Sums) -> np.uint32:
         total = np.uint32(total + word)
         columns[j] = np.uint32(columns[j] + word)
     return total
-
-
-@_compiled
-def unpack_rows(words: NDArray[np.uint32], num_bits: int, out: NDArray[np.uint8]) -> None:
-    """Codes [r, c] as unsigned bytes from words [r, .] that hold them low bits first, no gaps."""
-    mask, width = np.uint64((1 << num_bits) - 1), np.uint64(num_bits)
-    for i in range(out.shape[0]):
-        held, count, word = np.uint64(0), np.uint64(0), 0
-        for j in range(out.shape[1]):
-            if count < width:
-                held |= np.uint64(words[i, word]) << count
-                count += np.uint64(32)
-                word += 1
-            out[i, j] = np.uint8(held & mask)
-            held >>= width
-            count -= width

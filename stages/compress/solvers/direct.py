@@ -20,6 +20,7 @@ from stages.compress.grid import Grid, grid_of
 from stages.compress.observers.ranges import qparams_of
 from stages.compress.solvers import direct_kernels as kernels
 from stages.compress.solvers.tiles import row_tiles
+from stages.formats.words import pack_rows
 
 ELEMENTS = 1 << 20  # of a tile: its codes and partial sums stay in a core's caches
 Take = Callable[[int], NDArray[np.uint8]]
@@ -148,7 +149,7 @@ def _codes(
         half = np.float32(2.0 ** (args.num_bits - 1))
         kernels.to_integers(bits[own], scale, height, width, start, half, codes, *shared)
         if packed:
-            kernels.pack_rows(codes, args.num_bits, out[own])
+            pack_rows(codes, args.num_bits, out[own])
 
     row_tiles(count, step, tile)
     difference, norm = (float(total) for total in errors.sum(axis=0))

@@ -174,22 +174,3 @@ def to_integers(
             _nearest_integer(held[part], own[g], low, high, line[part])
         rows[i] = _sum_bits(held, columns)
         errors[i, 0], errors[i, 1] = _norms(weight[i], held)
-
-
-@_compiled()
-def pack_rows(codes: NDArray[np.int8], num_bits: int, out: NDArray[np.uint32]) -> None:
-    """Codes [r, c] in the low bits first, without gaps, into words [r, ceil(c * num_bits / 32)]."""
-    half, mask = np.uint64(1 << (num_bits - 1)), np.uint64((1 << num_bits) - 1)
-    width = np.uint64(num_bits)
-    for i in range(codes.shape[0]):
-        held, count, word = np.uint64(0), np.uint64(0), 0
-        for j in range(codes.shape[1]):
-            held |= ((np.uint64(np.int64(codes[i, j])) + half) & mask) << count
-            count += width
-            if count >= np.uint64(32):
-                out[i, word] = np.uint32(held & np.uint64(0xFFFFFFFF))
-                held >>= np.uint64(32)
-                count -= np.uint64(32)
-                word += 1
-        if count:
-            out[i, word] = np.uint32(held)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stages.formats.pack import InputParams, pack, unpack
+from stages.formats.pack import InputParams, compressor, pack, unpack
 
 FAST = settings(max_examples=40, deadline=None, database=None)
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 71))
@@ -91,3 +91,39 @@ def test_a_weight_on_its_grid_comes_back_to_the_bit(
     args = QuantizationArgs(num_bits=bits, symmetric=symmetric, **how)
     scheme = QuantizationScheme(targets=["Linear"], weights=args, format=layout)
     assert torch.equal(through(weight, scale, zero, scheme).float(), weight)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", range(2, 9))
+@FAST
+@given(shape=shapes, seed=seeds, groups=st.sampled_from([None, 1, 3, 8]))
+def test_what_is_packed_is_what_compressed_tensors_packs_also_off_the_grid(
+    bits: int, symmetric: bool, shape: tuple[int, int], seed: int, groups: int | None
+) -> None:
+    make = torch.Generator().manual_seed(seed)
+    rows, columns = shape[0], shape[1] * (groups or 1)
+    weight = torch.randn(rows, columns, generator=make) * 0.1
+    counts = (rows, 1 if groups is None else columns // groups)
+    scale = (torch.rand(counts, generator=make) * 0.05 + 1e-3).bfloat16()
+    half = 1 << (bits - 1)
+    zero = torch.randint(-half, half, counts, generator=make).to(torch.int8)
+    how: dict[str, Any] = {"strategy": "channel"}
+    if groups is not None:
+        how = {"strategy": "group", "group_size": groups}
+    args = QuantizationArgs(num_bits=bits, symmetric=symmetric, **how)
+    scheme = QuantizationScheme(targets=["Linear"], weights=args, format="pack-quantized")
+    given_zero = None if symmetric else zero
+    ours = pack(
+        weight,
+        scale=scale,
+        zero_point=given_zero,
+        global_scale=None,
+        inputs=InputParams(),
+        scheme=scheme,
+    )
+    state = {"weight": weight, "weight_scale": scale}
+    state |= {} if symmetric else {"weight_zero_point": zero}
+    theirs = compressor(scheme).compress(state, scheme)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert tensor.dtype == ours[name].dtype and torch.equal(tensor, ours[name]), name

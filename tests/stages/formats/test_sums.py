@@ -8,10 +8,10 @@ import torch
 from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
 
 from stages.compress.solvers.direct import direct
-from stages.compress.solvers.direct_kernels import pack_rows
 from stages.formats.pack import unpack
 from stages.formats.stored import stored_sums
-from stages.formats.sums import bit_sums, unpack_rows
+from stages.formats.sums import bit_sums
+from stages.formats.words import pack_rows, unpack_rows
 from tests.stages.compress.test_direct import SCHEMES, parts_of, scheme_of, weights
 
 
