@@ -147,6 +147,20 @@ def test_a_weight_of_one_row_is_not_stretched_by_the_scales_of_many(kind: str) -
         source.read([f"{Q}.weight"])
 
 
+def test_a_weight_is_not_both_packed_and_plain() -> None:
+    parts, config = sound("W4A16_ASYM")
+    both = parts | {f"{Q}.weight": parts[f"{Q}.weight_zero_point"]}
+    with pytest.raises(UserError, match="both weight and weight_packed"):
+        opened(Memory(both), config, "bfloat16").specs()
+
+
+def test_half_a_surrogate_pair_is_no_text() -> None:
+    parts, config = sound("FP8_BLOCK")
+    config["config_groups"]["group_0"]["weights"]["observer_kwargs"] = {"": "\ud800"}
+    with pytest.raises(UserError, match="not a valid one"):
+        opened(Memory(parts), config, "bfloat16").specs()
+
+
 @pytest.mark.parametrize("bits", [2, 3, 8])
 def test_codes_are_not_read_in_other_bits_than_they_were_packed_in(bits: int) -> None:
     parts, config = sound("W4A16_ASYM")

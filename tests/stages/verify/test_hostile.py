@@ -119,6 +119,14 @@ def test_any_config_is_reported_on(tmp_path: Path, cases: int) -> None:
     fuzz(cases, whole | inner, check)
 
 
+def test_a_config_with_half_a_surrogate_pair_is_reported(tmp_path: Path) -> None:
+    tensors, config = sound()
+    group = config["quantization_config"]["config_groups"]["group_0"]
+    group["weights"]["observer_kwargs"] = {"": "\ud800"}
+    report = report_of(written(tmp_path / "folder", tensors, config))
+    assert report["ok"] is False
+
+
 @pytest.mark.parametrize("layout", ["mixed-precision", "fakequant", "os:system"])
 def test_a_format_that_no_one_reads_is_reported(tmp_path: Path, layout: str) -> None:
     tensors, config = sound()
