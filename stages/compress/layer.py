@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pipeline.errors import StageFailed
 from stages.compress.direct import direct_specs, parts_of, solve_direct
-from stages.compress.distribution import distributions
+from stages.compress.distribution import KEPT, distributions
 from stages.compress.keeping import kept_inputs
 from stages.compress.modifiers.base import Modifier, Solver, Transform
 from stages.compress.modifiers.rtn import Rtn
@@ -229,7 +229,9 @@ class _Work:
             scheme=scheme,
         )
         sums = checksum(weight, scheme, self.layer.dtype)
-        if not self.solver.keeps:  # which loses nothing
+        worse = [info["relative_error"] or 0.0 for info in self.result.modules.values()]
+        worse = [error for error in worse if error > (solved.relative_error or 0.0)]
+        if not self.solver.keeps and len(worse) < KEPT:  # more are never shown
             original = self.layer.peek(f"{name}.weight")
             self.result.distributions[name] = distributions(original, weight)
         self.record(name, packed, sums, solved.relative_error, solver, fallback)

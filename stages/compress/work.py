@@ -9,7 +9,7 @@ import torch
 from compressed_tensors.quantization import QuantizationConfig
 from safetensors.torch import save_file
 
-from pipeline.key import canonical
+from pipeline.key import canonical, digest
 from pipeline.stage import Artifact, Draft, Task
 from stages.compress.distribution import worst
 from stages.compress.layer import Compressed, compress_layer
@@ -19,9 +19,9 @@ from stages.compress.modifiers.rtn import Rtn
 from stages.compress.state import LayerState
 from stages.compress.statistics import Statistics
 from stages.formats.layer import CHECKSUM, LAYER, SHARD
-from stages.formats.resolve import resolve
+from stages.formats.resolve import Resolved, resolve
 from stages.model.blueprint import Blueprint
-from stages.weights import open_source
+from stages.weights import WeightSource, open_source
 from stages.weights.placed import PlacedFile
 from stages.weights.writer import write_tensors
 
@@ -32,12 +32,16 @@ if TYPE_CHECKING:
 def run(config: CompressConfig, task: Task) -> None:
     """Compress the layer `task.member` and write its shard."""
     config.numerics.apply()
-    blueprint = Blueprint.load(task.inputs["model"])
+    model, stored = task.inputs["model"], task.inputs["source"]
+    blueprint: Blueprint = task.resource(f"blueprint/{model.key}", lambda: Blueprint.load(model))
     subgraph = blueprint.layers[task.index or 0]
-    resolved = resolve(config.scheme, blueprint).checked()
+    resolved: Mapping[str, Resolved] = task.resource(
+        f"formats/{model.key}/{digest(config.scheme)}",
+        lambda: resolve(config.scheme, blueprint).checked(),
+    )
     mine = {linear.name for linear in subgraph.linears}
     task.progress(0.0, "reading weights")
-    source = open_source(task.inputs["source"])
+    source: WeightSource = task.resource(f"weights/{stored.key}", lambda: open_source(stored))
     layer = LayerState(
         subgraph=subgraph,
         tensors=LazyTensors(subgraph.tensors, source),

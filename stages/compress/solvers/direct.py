@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stages.compress.grid import Grid, grid_of
-from stages.compress.observers.ranges import qparams_of
 from stages.compress.solvers import direct_kernels as kernels
 from stages.compress.solvers.tiles import row_tiles
 from stages.formats.words import pack_rows
 
 ELEMENTS = 1 << 20  # of a tile: its codes and partial sums stay in a core's caches
 Take = Callable[[int], NDArray[np.uint8]]
+INFINITE = 0x7F80  # bits of bfloat16
 PACKED = "pack-quantized"
 LAYOUTS = ("float-quantized", "naive-quantized", "int-quantized", PACKED)
 
@@ -76,13 +76,22 @@ def direct(weight: Tensor, scheme: QuantizationScheme, take: Take | None = None)
     bits = weight.contiguous().view(torch.uint16).numpy()
     grid = grid_of(args, torch.bfloat16)
     height, width = _spans(grid, *bits.shape)
-    absmax = _absmax(bits, height, width).reshape(grid.scale_shape(*bits.shape))
-    found = qparams_of(-absmax, absmax, args, global_scale=None, dtype=torch.bfloat16)
-    scale = found.scale.float()
-    if not bool(torch.isfinite(absmax).all() & torch.isfinite(scale).all() & (scale > 0).all()):
+    largest = _largest(bits, height, width)
+    if largest.max() >= INFINITE:
         return None
-    spread = scale.reshape(-(-bits.shape[0] // height), -1).numpy()
-    return _codes(bits, spread, height, width, args, scheme, found.scale, take or _fresh)
+    absmax = torch.from_numpy(largest.view(np.int16)).view(torch.bfloat16)
+    scale = scales_of(absmax.reshape(grid.scale_shape(*bits.shape)), args)
+    spread = scale.float().reshape(-(-bits.shape[0] // height), -1).numpy()
+    return _codes(bits, spread, height, width, args, scheme, scale, take or _fresh)
+
+
+def scales_of(absmax: Tensor, args: QuantizationArgs) -> Tensor:
+    """What compressed-tensors has for symmetric ranges of these magnitudes [.], bfloat16."""
+    floats = str(getattr(args.type, "value", args.type)) == "float"
+    reach = 448.0 if floats else (2**args.num_bits - 1) / 2
+    # divided by a tensor: a number would be multiplied by its inverse
+    scale = absmax / torch.tensor(reach, dtype=absmax.dtype)
+    return scale.masked_fill_(scale == 0, torch.finfo(absmax.dtype).eps)
 
 
 def _fresh(size: int) -> NDArray[np.uint8]:
@@ -105,8 +114,11 @@ def _spans(grid: Grid, rows: int, columns: int) -> tuple[int, int]:
     return 1, grid.width(columns)
 
 
-def _absmax(bits: kernels.Bits, height: int, width: int) -> Tensor:
-    """The largest magnitude under every scale, bfloat16 [row blocks, column blocks]."""
+def _largest(bits: kernels.Bits, height: int, width: int) -> kernels.Bits:
+    """The largest magnitude under every scale [row blocks, column blocks]; NaN is above infinity.
+
+    As bits of bfloat16, which are in the order of what they stand for.
+    """
     rows, columns = bits.shape
     found = np.empty((rows, -(-columns // width)), dtype=np.uint16)
 
@@ -116,7 +128,7 @@ def _absmax(bits: kernels.Bits, height: int, width: int) -> Tensor:
     row_tiles(rows, max(1, ELEMENTS // columns), tile)
     if height > 1:
         found = np.maximum.reduceat(found, np.arange(0, rows, height), axis=0)
-    return torch.from_numpy(found.view(np.int16)).view(torch.bfloat16)
+    return found
 
 
 def _codes(

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+from compressed_tensors.quantization.utils import calculate_qparams
 from torch import Tensor
 
 from stages.compress.direct import parts_of
 from stages.compress.lazy import LazyTensors
 from stages.compress.observers import minmax
-from stages.compress.solvers.direct import direct, fits
+from stages.compress.solvers.direct import INFINITE, direct, fits, scales_of
 from stages.compress.solvers.error import relative_error
 from stages.compress.solvers.rtn import rtn
 from stages.formats.pack import InputParams, checksum, pack
@@ -87,6 +88,21 @@ def test_every_byte_is_that_of_the_general_way(
     assert torch.equal(made.rows, sums["rows"]) and torch.equal(made.columns, sums["columns"])
     if which == "plain":
         assert made.relative_error == pytest.approx(relative_error(weight, chosen), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"num_bits": 8, "type": "float"},
+        *({"num_bits": bits, "type": "int"} for bits in range(2, 9)),
+    ],
+)
+def test_the_scale_of_every_magnitude_is_that_of_compressed_tensors(args: dict[str, Any]) -> None:
+    every = torch.arange(INFINITE, dtype=torch.int16).view(BF16)
+    given = QuantizationArgs(**args, strategy="channel")
+    theirs, _ = calculate_qparams(-every, every, given)
+    assert torch.equal(scales_of(every, given).view(torch.int16), theirs.view(torch.int16))
+    assert bool((theirs > 0).all() & torch.isfinite(theirs).all())
 
 
 @pytest.mark.parametrize("threads", [1, 3])
