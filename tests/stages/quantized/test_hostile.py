@@ -154,6 +154,14 @@ def test_a_weight_is_not_both_packed_and_plain() -> None:
         opened(Memory(both), config, "bfloat16").specs()
 
 
+def test_a_message_does_not_repeat_all_of_a_long_value() -> None:
+    parts, config = sound("fp8_block")
+    config["weight_block_size"] = {"9" * 5000: ["9" * 5000] * 4}
+    with pytest.raises(UserError, match=r"weight_block_size is .* characters more") as caught:
+        opened(Memory(parts), config, "bfloat16").specs()
+    assert len(str(caught.value)) < 3000
+
+
 def test_half_a_surrogate_pair_is_no_text() -> None:
     parts, config = sound("FP8_BLOCK")
     config["config_groups"]["group_0"]["weights"]["observer_kwargs"] = {"": "\ud800"}
