@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--peer", default=os.environ.get("PRESSWORK_PEER_PYTHON", ""))
     parser.add_argument("--turns", type=int, default=2)
-    parser.add_argument("--launcher", choices=sorted(LAUNCHERS), default="joblib")
+    parser.add_argument("--launcher", choices=sorted(LAUNCHERS), default="basic")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--peer-jobs", type=int, default=8, help="GPTQ's come first")
     parser.add_argument("overrides", nargs="*", help="more of presswork's overrides")
