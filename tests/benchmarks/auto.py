@@ -3,8 +3,8 @@
     python -m tests.benchmarks.auto --work DIR --model MODEL --text wiki.valid.raw
 
 Every scheme is compressed by GPTQ with 16 x 512 tokens of the first half, all from one store;
-`tests.benchmarks.perplexity` judges, by transformers alone. For each budget the uniform schemes
-that come next at or above it are its rivals, one for each number of bits and group size.
+`tests.benchmarks.perplexity` judges, by transformers alone. For each budget the uniform schemes up
+to 0.6 bits above it are told; the choice must beat the one that comes next at or above it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -79,12 +79,15 @@ def bits_of(layers: Sequence[dict[str, object]], model: Path) -> float:
     return sum(float(str(row["bits"])) * sizes[str(row["name"])] for row in layers) / weights
 
 
-def rivals(budget: float) -> Iterator[tuple[str, int]]:
-    """(scheme, group size) of the uniform schemes that take `budget` bits or a little more."""
-    for name in ("w4a16", "w5a16", "w6a16"):
-        for group in GROUPS:
-            if budget <= int(name[1]) + 16 / group + 0.01 <= budget + ABOVE:
-                yield name, group
+def rivals(budget: float) -> list[tuple[str, int]]:
+    """(scheme, group size) of uniform schemes of `budget` bits or a little more, smallest first."""
+    sizes = {
+        (name, group): int(name[1]) + 16 / group
+        for name in ("w4a16", "w5a16", "w6a16")
+        for group in GROUPS
+    }
+    near = [key for key, bits in sizes.items() if budget <= bits + 0.01 <= budget + ABOVE]
+    return sorted(near, key=sizes.__getitem__)
 
 
 def main() -> int:
@@ -106,11 +109,12 @@ def main() -> int:
     for budget in args.budgets:
         auto = run(args, f"auto-{budget}", *choose, f"scheme.budget.bits_per_weight={budget}")
         tell(auto)
-        for name, group in rivals(budget):
+        for place, (name, group) in enumerate(rivals(budget)):
             size = f"scheme.weights.group_size={group}"
             rival = run(args, f"{name}-g{group}", f"scheme={name}", size)
             tell(rival)
-            good &= auto.perplexity < rival.perplexity and auto.bits <= rival.bits
+            if place == 0:
+                good &= auto.perplexity < rival.perplexity and auto.bits <= rival.bits
     return 0 if good else 1
 
 
