@@ -8,12 +8,11 @@ import torch
 from compressed_tensors.quantization import QuantizationScheme
 from torch import Tensor
 
-from stages.compress.grid import grid_of
 from stages.compress.modifiers.base import Solver
 from stages.compress.modifiers.rtn import Rtn
-from stages.compress.solvers.direct import Direct, codes_shape, direct, fits, suits
+from stages.compress.solvers.direct import Direct, direct, fits, suits
 from stages.compress.state import LayerState
-from stages.model.blueprint import LinearSpec
+from stages.formats.parts import expected_parts
 from stages.weights.safetensors_source import SafetensorsSource
 from stages.weights.scratch import Scratch
 from stages.weights.source import TensorSpec
@@ -51,7 +50,7 @@ def direct_specs(
     None where a module of `schemes` is not for :func:`solve_direct`, or has more to be stored than
     its weight, and for a source that is not plain files.
     """
-    source, linears = layer.source, {linear.name: linear for linear in layer.subgraph.linears}
+    source, prefixes = layer.source, {own.name: own.prefix for own in layer.subgraph.linears}
     if not _rounds(solver, device) or not isinstance(source, SafetensorsSource) or layer.changed:
         return None
     found: list[TensorSpec] = []
@@ -62,32 +61,16 @@ def direct_specs(
         plain = spec.dtype == "BF16" and layer.dtype == torch.bfloat16
         if not (plain and suits(spec.shape, scheme)) or (inputs and inputs.dynamic is not True):
             return None
-        found += _parts(linears[name], scheme)
+        parts = expected_parts(scheme, spec.shape, spec.dtype).items()
+        found += [
+            TensorSpec(name=f"{prefixes[name]}.{part}", shape=shape, dtype=dtype)
+            for part, (shape, dtype) in parts
+        ]
     return found + [source.spec(stored) for stored in left.values()]
 
 
 def _rounds(solver: Solver, device: str) -> bool:
     return isinstance(solver, Rtn) and solver.observer == "minmax" and device == "cpu"
-
-
-def _parts(linear: LinearSpec, scheme: QuantizationScheme) -> list[TensorSpec]:
-    """The tensors of :func:`parts_of`, without their data."""
-    shape = (linear.out_features, linear.in_features)
-    if (args := scheme.weights) is None:
-        raise ValueError("the scheme has no weight format")
-    packed = str(scheme.format) == "pack-quantized"
-    floats = str(getattr(args.type, "value", args.type)) == "float"
-    codes, kind = ("weight_packed", "I32") if packed else ("weight", "F8_E4M3" if floats else "I8")
-    parts = [
-        (codes, codes_shape(shape, scheme), kind),
-        ("weight_scale", grid_of(args).scale_shape(*shape), "BF16"),
-    ]
-    if packed:
-        parts.append(("weight_shape", (2,), "I64"))
-    return [
-        TensorSpec(name=f"{linear.prefix}.{part}", shape=size, dtype=dtype)
-        for part, size, dtype in parts
-    ]
 
 
 def parts_of(made: Direct, shape: tuple[int, ...], scheme: QuantizationScheme) -> dict[str, Tensor]:

@@ -6,25 +6,17 @@ what a reader unpacks must agree to the bit. -0.0 counts as 0.0: a format may ke
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-F = TypeVar("F", bound=Callable[..., Any])
+from stages.compiled import compiled
+
 Sums = NDArray[np.uint32]
 WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32}
-
-
-def _compiled(function: F) -> F:
-    cache = os.access(Path(__file__).parent, os.W_OK)
-    return cast(F, numba.njit(nogil=True, error_model="numpy", cache=cache)(function))
 
 
 def bit_sums(weight: Tensor) -> dict[str, Tensor]:
@@ -67,7 +59,7 @@ def code_sums(
     return as_tensors(rows, columns)
 
 
-@_compiled
+@compiled()
 def _add_bits(bits: Any, negative_zero: np.uint32, rows: Sums, columns: Sums) -> None:
     for i in range(bits.shape[0]):
         line, total = bits[i], np.uint32(0)
@@ -79,7 +71,7 @@ def _add_bits(bits: Any, negative_zero: np.uint32, rows: Sums, columns: Sums) ->
         rows[i] = total
 
 
-@_compiled
+@compiled()
 def _add_codes(
     codes: NDArray[np.uint8],
     table: NDArray[np.float32],
@@ -99,7 +91,7 @@ def _add_codes(
         rows[i] = _add_line(held, columns)
 
 
-@_compiled
+@compiled()
 def _scaled(
     codes: NDArray[np.uint8],
     table: NDArray[np.float32],
@@ -110,7 +102,7 @@ def _scaled(
         out[j] = np.float32(table[codes[j]] * scale)
 
 
-@_compiled
+@compiled()
 def _add_line(line: NDArray[np.float32], columns: Sums) -> np.uint32:
     total = np.uint32(0)
     for j in range(columns.shape[0]):

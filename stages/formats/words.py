@@ -6,23 +6,12 @@ as long as a third of solving the weight.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar, cast
-
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _compiled(function: F) -> F:
-    cache = os.access(Path(__file__).parent, os.W_OK)
-    return cast(F, numba.njit(nogil=True, error_model="numpy", cache=cache)(function))
+from stages.compiled import compiled
 
 
 def words_of(weight: Tensor, scale: Tensor, zero_point: Tensor | None, num_bits: int) -> Tensor:
@@ -44,7 +33,7 @@ def words_of(weight: Tensor, scale: Tensor, zero_point: Tensor | None, num_bits:
     return torch.from_numpy(out.view(np.int32))
 
 
-@_compiled
+@compiled()
 def _pack_weight(
     weight: NDArray[np.float32],
     scale: NDArray[np.float32],
@@ -62,7 +51,7 @@ def _pack_weight(
         pack_rows(codes, num_bits, out[i : i + 1])
 
 
-@_compiled
+@compiled()
 def _nearest(
     weight: NDArray[np.float32],
     scale: np.float32,
@@ -76,7 +65,7 @@ def _nearest(
         codes[j] = np.int8(np.int32(min(max(code, low), high)))
 
 
-@_compiled
+@compiled()
 def pack_rows(codes: NDArray[np.int8], num_bits: int, out: NDArray[np.uint32]) -> None:
     """Codes [r, c] in the low bits first, without gaps, into words [r, ceil(c * num_bits / 32)]."""
     half, mask = np.uint64(1 << (num_bits - 1)), np.uint64((1 << num_bits) - 1)
@@ -95,7 +84,7 @@ def pack_rows(codes: NDArray[np.int8], num_bits: int, out: NDArray[np.uint32]) -
             out[i, word] = np.uint32(held)
 
 
-@_compiled
+@compiled()
 def unpack_rows(words: NDArray[np.uint32], num_bits: int, out: NDArray[np.uint8]) -> None:
     """Codes [r, c] as unsigned bytes from words [r, .] that hold them low bits first, no gaps."""
     mask, width = np.uint64((1 << num_bits) - 1), np.uint64(num_bits)

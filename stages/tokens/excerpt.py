@@ -8,8 +8,7 @@ from typing import ClassVar
 from pipeline.errors import UserError
 from pipeline.graph import Estimate
 from pipeline.stage import Site, Stage, Survey, Task
-
-FILE = "tokens.safetensors"
+from stages.tokens.stage import FILE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

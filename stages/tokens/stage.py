@@ -11,6 +11,7 @@ from pipeline.key import Json, canonical
 from pipeline.stage import Site, Stage, Survey, Task
 from stages.tokens.dataset import Dataset
 
+FILE = "tokens.safetensors"
 SECONDS = 5.0
 """Loading a tokenizer library and a small dataset; only for the plan."""
 
@@ -75,7 +76,7 @@ class Tokens(Stage):
             task.scratch,
             lambda text: task.progress(0.0, text),
         )
-        save_file({"input_ids": ids, "lengths": lengths}, draft.path / "tokens.safetensors")
+        save_file({"input_ids": ids, "lengths": lengths}, draft.path / FILE)
         draft.meta.update(
             samples=len(ids), tokens=int(lengths.sum()), dataset=self.dataset.describe()
         )

@@ -9,9 +9,9 @@ from pipeline.errors import UserError
 from pipeline.stage import Task
 from stages.formats.config import unquantized, untied
 from stages.formats.matching import matches_name
+from stages.formats.parts import expected_parts, kept_wide
 from stages.formats.resolve import Resolved
 from stages.formats.scheme import SchemeGroup
-from stages.verify.layout import expected_parts, kept_wide
 from stages.verify.plain import check_plain
 from stages.verify.stage import VerifyOptions
 from stages.verify.subject import Stored, Subject, subject_of

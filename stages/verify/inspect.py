@@ -11,11 +11,11 @@ from compressed_tensors.quantization import QuantizationScheme
 from pipeline.errors import ManyErrors, UserError
 from stages.formats.config import parse, scheme_of
 from stages.formats.matching import matches
+from stages.formats.parts import expected_parts
 from stages.model.blueprint import LinearSpec
 from stages.model.families import fused_groups
 from stages.verify.checks import check_index, checked
 from stages.verify.folder import CACHE_SCALES, Folder, folder_of
-from stages.verify.layout import expected_parts
 from stages.verify.values import check_scales, unpacked
 
 PLAIN_SCALES = ("BF16", "F16", "F32")

@@ -7,35 +7,23 @@ is parallel: the caller runs one tile of rows per thread.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar, cast
-
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from stages.compiled import compiled
 
 Bits = NDArray[np.uint16]
 Floats = NDArray[np.float32]
 Codes = NDArray[np.uint8]
 Sums = NDArray[np.uint32]
-F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _compiled(**options: Any) -> Callable[[F], F]:
-    # no fastmath beyond fused sums: the sign of a zero and every rounding count
-    cache = os.access(Path(__file__).parent, os.W_OK)
-    jit = numba.njit(nogil=True, error_model="numpy", cache=cache, **options)
-    return cast(Callable[[F], F], jit)
-
-
-@_compiled(inline="always")
+@compiled(inline="always")
 def _bits(value: np.float32) -> np.uint32:
     return np.float32(value).view(np.uint32)
 
 
-@_compiled(inline="always")
+@compiled(inline="always")
 def _nearest_bits(value: np.float32) -> np.uint32:
     """The bits of the bfloat16 nearest to a float32, ties to even; NaN is not looked after."""
     bits = np.float32(value).view(np.uint32)
@@ -43,12 +31,12 @@ def _nearest_bits(value: np.float32) -> np.uint32:
     return np.uint32(np.uint32(bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
 
 
-@_compiled(inline="always")
+@compiled(inline="always")
 def _as_float(bits: np.uint32) -> np.float32:
     return np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
 
 
-@_compiled()
+@compiled()
 def largest(weight: Bits, width: int, out: Bits) -> None:
     """out[i, g] = bits of max |weight[i, j]| over columns j of group g; NaN is above infinity."""
     rows, columns = weight.shape
@@ -61,7 +49,7 @@ def largest(weight: Bits, width: int, out: Bits) -> None:
             out[i, g] = top
 
 
-@_compiled(fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 def _norms(weight: Bits, quantized: Floats) -> tuple[float, float]:
     """Squared norms of the difference and of the weight, [n] each."""
     wrong, whole = np.float32(0), np.float32(0)
@@ -72,7 +60,7 @@ def _norms(weight: Bits, quantized: Floats) -> tuple[float, float]:
     return np.float64(wrong), np.float64(whole)
 
 
-@_compiled()
+@compiled()
 def _sum_bits(quantized: Floats, columns: Sums) -> np.uint32:
     """Adds the bits of dequantized values [n] as bfloat16 to columns [n]; returns their sum."""
     total = np.uint32(0)
@@ -84,14 +72,14 @@ def _sum_bits(quantized: Floats, columns: Sums) -> np.uint32:
     return total
 
 
-@_compiled()
+@compiled()
 def _quotients(weight: Bits, scale: np.float32, out: Floats) -> None:
     """Weights [n] over their scale, rounded to bfloat16."""
     for j in range(out.shape[0]):
         out[j] = _as_float(_nearest_bits(_as_float(np.uint32(weight[j])) / scale))
 
 
-@_compiled()
+@compiled()
 def _nearest_fp8(x: Floats, scale: np.float32, codes: Codes) -> None:
     """E4M3 codes of x [n]; x becomes what they stand for under the scale."""
     for j in range(codes.shape[0]):
@@ -108,7 +96,7 @@ def _nearest_fp8(x: Floats, scale: np.float32, codes: Codes) -> None:
         x[j] = np.float32(code * scale)
 
 
-@_compiled()
+@compiled()
 def _nearest_integer(
     x: Floats, scale: np.float32, low: np.float32, high: np.float32, codes: NDArray[np.int8]
 ) -> None:
@@ -119,7 +107,7 @@ def _nearest_integer(
         x[j] = np.float32(code * scale)
 
 
-@_compiled()
+@compiled()
 def to_fp8(
     weight: Bits,
     scale: Floats,
@@ -149,7 +137,7 @@ def to_fp8(
         errors[i, 0], errors[i, 1] = _norms(weight[i], held)
 
 
-@_compiled()
+@compiled()
 def to_integers(
     weight: Bits,
     scale: Floats,

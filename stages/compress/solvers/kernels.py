@@ -7,15 +7,13 @@ tile per thread (the interpreter lock is released).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.compiled import compiled as machine_code
 from stages.compress.grid import Rounding
 
 LANES = 64  # rows of a sub-tile: a block of 128 columns of it stays in the caches of one core
@@ -27,14 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def compiled(function: F) -> F:
     """`function` as machine code that releases the interpreter lock."""
-    # an installed package may be read-only: then every process compiles for itself
-    jit = numba.njit(
-        nogil=True,
-        error_model="numpy",
-        fastmath={"contract", "reassoc", "nsz"},
-        cache=os.access(Path(__file__).parent, os.W_OK),
-    )
-    return cast(F, jit(function))
+    return machine_code(fastmath={"contract", "reassoc", "nsz"})(function)
 
 
 def as_float32(rounding: Rounding) -> tuple[np.float32, np.float32, np.float32, np.float32]:

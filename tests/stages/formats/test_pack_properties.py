@@ -46,10 +46,19 @@ def test_packed_words_are_one_stream_of_bits(bits: int, shape: tuple[int, int], 
     assert torch.equal(unpack_from_int32(words, bits, torch.Size(shape)), codes)
 
 
-def through(
+def scheme_of(bits: int, symmetric: bool, groups: int | None, layout: str) -> QuantizationScheme:
+    """Integers by channel, or in groups of so many columns."""
+    how: dict[str, Any] = {"strategy": "channel"}
+    if groups is not None:
+        how = {"strategy": "group", "group_size": groups}
+    args = QuantizationArgs(num_bits=bits, symmetric=symmetric, **how)
+    return QuantizationScheme(targets=["Linear"], weights=args, format=layout)
+
+
+def packed(
     weight: Tensor, scale: Tensor, zero: Tensor | None, scheme: QuantizationScheme
-) -> Tensor:
-    stored = pack(
+) -> dict[str, Tensor]:
+    return pack(
         weight,
         scale=scale,
         zero_point=zero,
@@ -57,7 +66,12 @@ def through(
         inputs=InputParams(),
         scheme=scheme,
     )
-    return unpack(stored, scheme)
+
+
+def through(
+    weight: Tensor, scale: Tensor, zero: Tensor | None, scheme: QuantizationScheme
+) -> Tensor:
+    return unpack(packed(weight, scale, zero, scheme), scheme)
 
 
 @pytest.mark.parametrize("layout", ["pack-quantized", "int-quantized"])
@@ -85,11 +99,7 @@ def test_a_weight_on_its_grid_comes_back_to_the_bit(
         zero = torch.randint(-half, half, scale.shape, generator=make).to(torch.int8)
         codes = codes - zero.repeat_interleave(width, dim=1).float()
     weight = codes * scale.repeat_interleave(width, dim=1)
-    how: dict[str, Any] = {"strategy": "channel"}
-    if groups is not None:
-        how = {"strategy": "group", "group_size": width}
-    args = QuantizationArgs(num_bits=bits, symmetric=symmetric, **how)
-    scheme = QuantizationScheme(targets=["Linear"], weights=args, format=layout)
+    scheme = scheme_of(bits, symmetric, groups, layout)
     assert torch.equal(through(weight, scale, zero, scheme).float(), weight)
 
 
@@ -107,20 +117,8 @@ def test_what_is_packed_is_what_compressed_tensors_packs_also_off_the_grid(
     scale = (torch.rand(counts, generator=make) * 0.05 + 1e-3).bfloat16()
     half = 1 << (bits - 1)
     zero = torch.randint(-half, half, counts, generator=make).to(torch.int8)
-    how: dict[str, Any] = {"strategy": "channel"}
-    if groups is not None:
-        how = {"strategy": "group", "group_size": groups}
-    args = QuantizationArgs(num_bits=bits, symmetric=symmetric, **how)
-    scheme = QuantizationScheme(targets=["Linear"], weights=args, format="pack-quantized")
-    given_zero = None if symmetric else zero
-    ours = pack(
-        weight,
-        scale=scale,
-        zero_point=given_zero,
-        global_scale=None,
-        inputs=InputParams(),
-        scheme=scheme,
-    )
+    scheme = scheme_of(bits, symmetric, groups, "pack-quantized")
+    ours = packed(weight, scale, None if symmetric else zero, scheme)
     state = {"weight": weight, "weight_scale": scale}
     state |= {} if symmetric else {"weight_zero_point": zero}
     theirs = compressor(scheme).compress(state, scheme)
