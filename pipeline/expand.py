@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ManyErrors, UserError
 from pipeline.graph import Graph, Node, Ref
+from pipeline.runner.ready import import_all
 from pipeline.stage import Artifact, Survey
 
 if TYPE_CHECKING:
@@ -185,6 +186,10 @@ class _SiteView:
         sources = self.expansion.sources[self.name].items()
         surveys = self.expansion.surveys
         return {name: surveys[s.site].facts for name, s in sources if s.site in surveys}
+
+    def prepare(self) -> None:
+        if self.mode == "run":
+            import_all(plan.stage for plan in self.expansion.sites.values())
 
     def artifact(self, name: str) -> Artifact | None:
         source = self.expansion.sources[self.name][name]

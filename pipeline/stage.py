@@ -66,6 +66,10 @@ class Site(Protocol):
         """Input name -> `Survey.facts` of the stage that makes it."""
         ...
 
+    def prepare(self) -> None:
+        """Mode run: import what nodes will need. For another thread, while files are being read."""
+        ...
+
     def artifact(self, name: str) -> Artifact | None:
         """An input's result. Mode run: built now if the store lacks it. Mode plan: None then."""
         ...
@@ -127,6 +131,8 @@ class Stage(ABC):
     outputs: ClassVar[tuple[str, ...]] = ("out",)
     libraries: ClassVar[tuple[str, ...]] = ()
     """Installed distributions whose version can change the bytes of a result: part of the key."""
+    modules: ClassVar[tuple[str, ...]] = ()
+    """What `run` imports that takes long: imported before the first node runs, all at once."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

@@ -17,6 +17,7 @@ from pipeline.plan import Plan, make_plan
 from pipeline.runner.memory import give_back, keep_large_apart, peak_rss_bytes, reset_peak
 from pipeline.runner.outcome import Outcome
 from pipeline.runner.queue import ReadyQueue
+from pipeline.runner.ready import make_ready
 from pipeline.runner.release import Releases
 from pipeline.stage import Artifact, Stage, Task
 from pipeline.store import Lease, Store
@@ -108,6 +109,7 @@ class LocalRunner:
 
     def _execute(self, plan: Plan, live: Lease) -> None:
         keep_large_apart()
+        make_ready(self.stages[step.node.site] for step in plan.building())
         queue = ReadyQueue(plan)
         releases = Releases(plan, self.transient)
 

@@ -15,10 +15,11 @@ from typing import Any
 
 from pipeline.errors import StageFailed
 from pipeline.key import Json
+from pipeline.sha256 import file_sha256
 from pipeline.store.disk import folders, sync, walk
 from pipeline.store.layout import MANIFEST
 from pipeline.store.manifest import FileRecord, inside, render
-from pipeline.store.seals import Digests, Stamp, sha256, stamp
+from pipeline.store.seals import Digests, Stamp, stamp
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +108,7 @@ def freeze(path: Path) -> Stamp:
 
 def digest_of(path: Path, mark: Stamp, known: Digests) -> str:
     """The sha256 of a file: of a link to a sealed one (same size, mtime and inode) it is known."""
-    return known.get(mark) or sha256(path)
+    return known.get(mark) or file_sha256(path)
 
 
 def unshare(path: Path) -> None:

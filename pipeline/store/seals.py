@@ -7,7 +7,6 @@ is trusted and any other is hashed again. A store copied to another disk is hash
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -15,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from pipeline.sha256 import file_sha256
 from pipeline.store.disk import replace_text
 from pipeline.store.layout import Layout
 from pipeline.store.manifest import Corrupt, FileRecord
@@ -27,11 +27,6 @@ Digests = dict[Stamp, str]
 def stamp(status: os.stat_result) -> Stamp:
     """(size in bytes, mtime in ns, inode)."""
     return status.st_size, status.st_mtime_ns, status.st_ino
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def inspect(
@@ -52,7 +47,7 @@ def inspect(
             if status.st_size != record.size:
                 raise Corrupt(f"{name} has {status.st_size} bytes instead of {record.size}")
             stamps[name] = stamp(status)
-            if stamps[name] != known.get(name) and sha256(path) != record.sha256:
+            if stamps[name] != known.get(name) and file_sha256(path) != record.sha256:
                 raise Corrupt(f"{name} has other bytes than were written (sha256 differs)")
         except PermissionError:
             raise

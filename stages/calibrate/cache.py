@@ -35,6 +35,7 @@ class Cache(Stage):
     kind: ClassVar[str] = "cache"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "compressed-tensors")
+    modules: ClassVar[tuple[str, ...]] = ("stages.calibrate.states",)
     Config: ClassVar[type] = CacheConfig
     outputs: ClassVar[tuple[str, ...]] = ("scales",)
 

@@ -31,6 +31,7 @@ class Gradient(Stage):
     kind: ClassVar[str] = "gradient"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+    modules: ClassVar[tuple[str, ...]] = ("stages.calibrate.backward",)
     Config: ClassVar[type] = LayerConfig
     outputs: ClassVar[tuple[str, ...]] = (GRADIENT, FISHER)
     config: LayerConfig

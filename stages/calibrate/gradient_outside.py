@@ -39,6 +39,7 @@ class GradientOutside(Stage):
     kind: ClassVar[str] = "gradient_outside"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+    modules: ClassVar[tuple[str, ...]] = ("stages.calibrate.labels",)
     Config: ClassVar[type] = EndingConfig
     config: EndingConfig
 

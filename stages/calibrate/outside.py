@@ -23,6 +23,7 @@ class CalibrateOutside(Stage):
     kind: ClassVar[str] = "calibrate_outside"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+    modules: ClassVar[tuple[str, ...]] = ("stages.calibrate.ending",)
     Config: ClassVar[type] = LayerConfig
 
     def __init__(self, config: LayerConfig) -> None:

@@ -25,6 +25,7 @@ class Propagate(Stage):
     kind: ClassVar[str] = "propagate"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "compressed-tensors")
+    modules: ClassVar[tuple[str, ...]] = ("stages.calibrate.layer",)
     Config: ClassVar[type] = CacheConfig
     outputs: ClassVar[tuple[str, ...]] = (ACTIVATIONS,)
 

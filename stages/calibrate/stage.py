@@ -27,6 +27,7 @@ class Calibrate(Stage):
     kind: ClassVar[str] = "calibrate"
     version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+    modules: ClassVar[tuple[str, ...]] = ("stages.calibrate.layer",)
     Config: ClassVar[type] = LayerConfig
 
     def __init__(self, config: LayerConfig) -> None:

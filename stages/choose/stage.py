@@ -38,6 +38,7 @@ class Choose(Stage):
     version = 2
     Config = ChooseConfig
     libraries = ("scipy",)
+    modules = ("stages.choose.work",)
     config: ChooseConfig
 
     def survey(self, site: Site) -> Survey:

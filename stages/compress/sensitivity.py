@@ -55,6 +55,7 @@ class Sensitivity(Stage):
     version = 3
     Config = SensitivityConfig
     libraries = ("torch", "compressed-tensors", "numba")
+    modules = ("stages.compress.sensitivity_work",)
     config: SensitivityConfig
 
     def __init__(self, config: SensitivityConfig) -> None:

@@ -54,6 +54,7 @@ class Compress(Stage):
     Config = CompressConfig
     outputs = ("weights",)
     libraries = ("torch", "compressed-tensors", "numba")
+    modules = ("stages.compress.work",)
     config: CompressConfig
 
     def __init__(self, config: CompressConfig) -> None:

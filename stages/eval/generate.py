@@ -38,6 +38,7 @@ class Generate(Stage):
     kind: ClassVar[str] = "generate"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("compressed-tensors", "torch", "transformers")
+    modules: ClassVar[tuple[str, ...]] = ("stages.eval.greedy",)
     Config: ClassVar[type] = GenerateConfig
 
     def survey(self, site: Site) -> Survey:

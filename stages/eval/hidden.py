@@ -35,6 +35,7 @@ class Hidden(Stage):
     kind: ClassVar[str] = "hidden"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("compressed-tensors", "torch", "transformers")
+    modules: ClassVar[tuple[str, ...]] = ("stages.eval.stream",)
     Config: ClassVar[type] = HiddenConfig
 
     def survey(self, site: Site) -> Survey:

@@ -33,6 +33,7 @@ class Eval(Stage):
     kind: ClassVar[str] = "eval"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("compressed-tensors", "torch", "transformers")
+    modules: ClassVar[tuple[str, ...]] = ("stages.eval.comparison",)
     Config: ClassVar[type] = EvalConfig
 
     def survey(self, site: Site) -> Survey:

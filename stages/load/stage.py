@@ -9,6 +9,7 @@ from pipeline.errors import StageFailed, UserError
 from pipeline.graph import Estimate
 from pipeline.key import Json
 from pipeline.stage import Site, Stage, Survey, Task
+from stages.load.meanwhile import meanwhile
 from stages.load.source import MODEL, Look, ModelKind, Work, each
 from stages.quantized.catalog import reading_key
 
@@ -40,7 +41,8 @@ class Load(Stage):
         self._look: Look | None = None
 
     def survey(self, site: Site) -> Survey:
-        self._look = look = self.model.look(mode=site.mode)
+        with meanwhile(site.prepare):
+            self._look = look = self.model.look(mode=site.mode)
         if look.problems:
             return Survey(facts=look.facts, problems=look.problems, warnings=look.warnings)
         stored = site.own()

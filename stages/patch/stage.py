@@ -39,6 +39,7 @@ class Patch(Stage):
     kind: ClassVar[str] = "patch"
     version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("transformers",)
+    modules: ClassVar[tuple[str, ...]] = ("stages.model.draw",)
     Config: ClassVar[type] = PatchConfig
 
     def __init__(self, config: PatchConfig) -> None:

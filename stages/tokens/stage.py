@@ -31,6 +31,7 @@ class Tokens(Stage):
     kind: ClassVar[str] = "tokens"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("tokenizers", "transformers")
+    modules: ClassVar[tuple[str, ...]] = ("stages.tokens.build",)
     Config: ClassVar[type] = TokensConfig
 
     @property

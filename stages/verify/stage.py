@@ -51,6 +51,7 @@ class Verify(Stage):
     version = 2
     libraries = ("compressed-tensors",)
     Config = VerifyConfig
+    modules = ("stages.verify.checks",)
     config: VerifyConfig
 
     def __init__(self, config: VerifyConfig) -> None:

@@ -7,7 +7,6 @@ finds the weights it speaks of after their folder was moved: by their content.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from pipeline.errors import UserError
+from pipeline.sha256 import file_sha256
 
 THREADS = 4
 SETTLED = 2.0  # seconds: a file younger than this could change again without its time changing
@@ -50,7 +50,7 @@ def sha256_of(paths: Iterable[Path]) -> dict[Path, str]:
         todo = [path for path in wanted if path not in found]
         started = time.time()
         with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-            for path, digest in zip(todo, pool.map(_hash, todo), strict=True):
+            for path, digest in zip(todo, pool.map(file_sha256, todo), strict=True):
                 found[path] = digest
                 state = states[path]
                 if state.st_mtime < started - SETTLED:
@@ -76,11 +76,6 @@ def _unchanged(path: Path, size: int, mtime: int) -> bool:
     except OSError:
         return False
     return (state.st_size, state.st_mtime_ns) == (size, mtime)
-
-
-def _hash(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _load() -> Memory:

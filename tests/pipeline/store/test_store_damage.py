@@ -85,7 +85,7 @@ def test_a_hit_reads_no_file(store: Store, build: Build, monkeypatch: pytest.Mon
     def refuse(path: Path) -> str:
         raise AssertionError(f"{path} was hashed")
 
-    monkeypatch.setattr(seals, "sha256", refuse)
+    monkeypatch.setattr(seals, "file_sha256", refuse)
     again = Store(StoreConfig(dir=str(store.root)))
     assert again.has(KEY)
 
@@ -96,8 +96,8 @@ def test_a_copied_store_is_hashed_once(
     build("one")
     shutil.copytree(store.root, tmp_path / "copy", copy_function=shutil.copy)
     hashed: list[Path] = []
-    real = seals.sha256
-    monkeypatch.setattr(seals, "sha256", lambda path: (hashed.append(path), real(path))[1])
+    real = seals.file_sha256
+    monkeypatch.setattr(seals, "file_sha256", lambda path: (hashed.append(path), real(path))[1])
     copy = Store(StoreConfig(dir=str(tmp_path / "copy")))
     assert copy.has(KEY) and copy.has(KEY)
     assert [path.name for path in hashed] == ["data"]

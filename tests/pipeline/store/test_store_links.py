@@ -26,13 +26,13 @@ def build(store: Store, key: str, name: str, make: object) -> Path:
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files that commits read to hash."""
     names: list[str] = []
-    honest = drafting.sha256
+    honest = drafting.file_sha256
 
     def counting(path: Path) -> str:
         names.append(path.name)
         return honest(path)
 
-    monkeypatch.setattr(drafting, "sha256", counting)
+    monkeypatch.setattr(drafting, "file_sha256", counting)
     return names
 
 

@@ -53,6 +53,8 @@ class View:
     name: str = "load"
     facts: dict[str, Any] = field(default_factory=dict)
 
+    def prepare(self) -> None: ...
+
     def own(self) -> Result | None:
         return self.stored
 

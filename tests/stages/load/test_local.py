@@ -139,6 +139,7 @@ def test_a_survey_imports_no_torch(folder: Path) -> None:
         "from stages.load.stage import Load, LoadConfig\n"
         "class View:\n"
         "    mode = 'run'\n"
+        "    def prepare(self): return None\n"
         "    def own(self): return None\n"
         "made = Load(LoadConfig(model=LocalModel(path=sys.argv[1])))\n"
         "assert not made.survey(View()).problems and made.semantics(None)\n"

@@ -28,5 +28,7 @@ class FakeSite:
         assert name == "source"
         return self.source
 
+    def prepare(self) -> None: ...
+
     def own(self) -> FakeArtifact | None:
         return self.stored

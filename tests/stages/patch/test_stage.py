@@ -63,6 +63,8 @@ class Stored:
 
 class Site:
     facts = {{}}
+    def prepare(self) -> None: ...
+
     def own(self):
         return Stored()
 

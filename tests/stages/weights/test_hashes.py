@@ -22,7 +22,7 @@ def test_a_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     file = aged(tmp_path / "x", "hello")
     expected = hashlib.sha256(b"hello").hexdigest()
     assert sha256_of([file]) == {file: expected}
-    monkeypatch.setattr(hashes, "_hash", lambda path: pytest.fail(f"{path} is read again"))
+    monkeypatch.setattr(hashes, "file_sha256", lambda path: pytest.fail(f"{path} is read again"))
     assert sha256_of([file]) == {file: expected}
 
 

@@ -1,0 +1,73 @@
+"""Stages' modules are imported before nodes run; the search for garbage is left as it was."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from pipeline.expand import expand
+from pipeline.registry import Registry
+from pipeline.runner.ready import make_ready
+from pipeline.stage import Site, Survey
+from tests.pipeline import sites as fake
+from tests.pipeline.test_runner import site
+
+LATE = "presswork_test_late"
+
+
+class Late(fake.Source):
+    """Needs a module that only this test has."""
+
+    kind: ClassVar[str] = "late"
+    modules: ClassVar[tuple[str, ...]] = (LATE, "presswork_test_that_nobody_has")
+
+    def survey(self, site: Site) -> Survey:
+        site.prepare()
+        return Survey()
+
+
+@pytest.fixture
+def late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Late]:
+    (tmp_path / f"{LATE}.py").write_text("import gc\nSEARCHED = gc.isenabled()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield Late(fake.Number())
+    sys.modules.pop(LATE, None)
+
+
+def test_modules_are_imported_without_a_search_for_garbage(late: Late) -> None:
+    make_ready([late])
+    assert sys.modules[LATE].SEARCHED is False
+    assert gc.isenabled()
+
+
+def test_a_search_that_was_off_begins_and_leaves_aside_what_is_there(late: Late) -> None:
+    gc.disable()
+    try:
+        make_ready([late])
+        assert gc.isenabled() and gc.get_freeze_count() > 0
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+@pytest.mark.parametrize(("mode", "imported"), [("run", True), ("plan", False)])
+def test_a_survey_can_ask_for_them_early_but_not_to_plan(
+    late: Late, mode: str, imported: bool
+) -> None:
+    sites = {"late": site(late, final=True)}
+    expand(sites, mode=mode, find=lambda key: None, build=lambda graph, ref: None)
+    assert (LATE in sys.modules) is imported
+
+
+def test_the_modules_of_all_shipped_stages_exist() -> None:
+    registry = Registry.load()
+    names = {n for kind in registry.kinds("stage") for n in registry.get("stage", kind).modules}
+    assert "stages.compress.work" in names
+    for name in sorted(names):
+        import_module(name)
