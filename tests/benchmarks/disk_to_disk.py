@@ -18,6 +18,7 @@ import os
 import shutil
 import statistics
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from tests.benchmarks.random_llama import TINY, Shape, write_model
 
 SCHEMES = {"fp8_dynamic": "FP8_DYNAMIC", "w4a16": "W4A16"}
 """Our scheme -> the peer's preset."""
+SETTLE = 5.0
+"""Seconds for the disk to be done with what the command before has written and was removed."""
 
 
 def sized(gigabytes: float) -> Shape:
@@ -81,11 +84,12 @@ def measure(
             shutil.rmtree(folder, ignore_errors=True)
             shutil.rmtree(work / "cache", ignore_errors=True)
             os.sync()
+            time.sleep(SETTLE)
             warm(model)
             env = {"HF_HUB_OFFLINE": "1"}
             if name.startswith("presswork"):
                 env["XDG_CACHE_HOME"] = str(work / "cache")
-            found = launch(command, env=env, sampling=0.05)
+            found = launch(command, env=env, sampling=0.2)
             row = {"seconds": found.seconds, "peak_rss_bytes": found.peak_rss_bytes}
             runs[name].append(row)
             sys.stderr.write(f"turn {turn + 1}: {name}: {found.seconds:.2f} s\n")
