@@ -25,10 +25,10 @@ _SHOWN = {
 }
 
 
-def environment() -> Environment:
-    """Where the templates of all pages are, with the filters that they use."""
+def environment(*folders: Path) -> Environment:
+    """Where the templates of all pages are, `folders` first, with the filters that they use."""
     made = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([*folders, Path(__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -6,32 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-import pipeline.report
-from pipeline.report import units
+from pipeline.report.html import environment
 from pipeline.sweeps.columns import columns, text
 from pipeline.sweeps.plot import plots
 
 
 def render(sweep: Mapping[str, Any]) -> str:
     """The page for the content of sweep.json."""
-    folders = [Path(__file__).parent, *map(Path, pipeline.report.__path__)]
-    environment = Environment(
-        loader=FileSystemLoader(folders),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "size": units.size,
-        "duration": units.duration,
-        "number": units.number,
-        "text": text,
-        "split_first": lambda told: told.partition("\n")[::2],
-    }
-    page: str = environment.get_template("sweep.html").render(
+    made = environment(Path(__file__).parent)
+    made.filters |= {"text": text, "split_first": lambda told: told.partition("\n")[::2]}
+    page: str = made.get_template("sweep.html").render(
         sweep=sweep,
         columns=columns(sweep),
         rows=by_quality(sweep),

@@ -16,6 +16,8 @@ from stages.formats.config import parse, quantized_prefixes, scheme_of
 from stages.formats.pack import MISFITS, InputParams, unpack
 from stages.weights import TensorSpec, WeightSource
 from stages.weights.dtypes import dtype_name
+from stages.weights.safetensors_source import SafetensorsSource
+from stages.weights.scratch import Scratch
 
 PARTS = (
     "weight",
@@ -42,14 +44,18 @@ class Decompressed:
         self._dtype = dtype
 
     @cached_property
+    def _there(self) -> Mapping[str, TensorSpec]:
+        return self._source.specs()
+
+    @cached_property
     def schemes(self) -> dict[str, QuantizationScheme]:
         """The scheme of every compressed module by its name in the checkpoint."""
-        prefixes = quantized_prefixes(list(self._source.specs()))
+        prefixes = quantized_prefixes(list(self._there))
         return {prefix: scheme_of(prefix, self._config) for prefix in prefixes}
 
     @cached_property
     def _specs(self) -> dict[str, TensorSpec]:
-        stored, specs = self._source.specs(), {}
+        stored, specs = self._there, {}
         for name, spec in stored.items():
             prefix, _, part = name.rpartition(".")
             if prefix not in self.schemes or part not in (*PARTS, *INPUT_PARTS):
@@ -79,13 +85,24 @@ class Decompressed:
             found.update(self._source.read(plain, device=device))
         return found
 
-    def stored(self, prefix: str, *, device: str = "cpu") -> dict[str, Tensor]:
-        """The tensors of one compressed module as they are stored, by local name, without bias."""
-        specs = self._source.specs()
+    def stored(
+        self, prefix: str, *, device: str = "cpu", scratch: Scratch | None = None
+    ) -> dict[str, Tensor]:
+        """The tensors of one compressed module as they are stored, by local name, without bias.
+
+        Given `scratch`, the largest may lie there and is good until something else does.
+        """
         names = [
-            f"{prefix}.{part}" for part in (*PARTS, *INPUT_PARTS) if f"{prefix}.{part}" in specs
+            f"{prefix}.{part}"
+            for part in (*PARTS, *INPUT_PARTS)
+            if f"{prefix}.{part}" in self._there
         ]
-        tensors = self._source.read(names, device=device)
+        lent = {}
+        if names and scratch is not None and isinstance(self._source, SafetensorsSource):
+            largest = max(names, key=lambda name: self._there[name].bytes)
+            names.remove(largest)
+            lent[largest] = self._source.borrow(largest, scratch)
+        tensors = self._source.read(names, device=device) | lent
         return {name.rpartition(".")[2]: tensor for name, tensor in tensors.items()}
 
     def input_rules(self, prefixes: Mapping[str, str]) -> dict[str, InputRule]:
@@ -99,7 +116,7 @@ class Decompressed:
             scheme = self.schemes.get(prefix)
             if scheme is None or scheme.input_activations is None:
                 continue
-            there = [part for part in INPUT_PARTS if f"{prefix}.{part}" in self._source.specs()]
+            there = [part for part in INPUT_PARTS if f"{prefix}.{part}" in self._there]
             read = self._source.read([f"{prefix}.{part}" for part in there])
             params = {p.removeprefix("input_"): read[f"{prefix}.{p}"] for p in there}
             rules[name] = InputRule(args=scheme.input_activations, params=InputParams(**params))
@@ -123,7 +140,7 @@ class Decompressed:
 
     def shape(self, prefix: str) -> tuple[int, ...]:
         """The shape of a compressed module's weight; UserError if its tensors do not tell."""
-        specs = self._source.specs()
+        specs = self._there
         dense, packed = (specs.get(f"{prefix}.{part}") for part in ("weight", "weight_packed"))
         found: tuple[int, ...] = ()
         if dense is not None and packed is not None:

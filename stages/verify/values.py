@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from stages.verify.subject import Stored, Subject
 from stages.weights import WeightSource
 from stages.weights.folder import Layout
 from stages.weights.safetensors_source import SafetensorsSource
+from stages.weights.scratch import Scratch
 from stages.weights.writer import pieces
 
 WORKERS = min(4, os.cpu_count() or 1)
@@ -60,9 +62,17 @@ def check_weights(subject: Subject) -> Iterator[str]:
             if module["prefix"] in subject.quantized:  # the check of names tells of others
                 todo.append((module["prefix"], sums))
 
+    spare: SimpleQueue[Scratch] = SimpleQueue()
+    for _ in range(WORKERS):
+        spare.put(Scratch())
+
     def look(item: tuple[str, WeightSource]) -> str | None:
         prefix, sums = item
-        return _wrong(dense.stored(prefix), subject, sums, prefix)
+        scratch = spare.get()
+        try:
+            return _wrong(dense.stored(prefix, scratch=scratch), subject, sums, prefix)
+        finally:
+            spare.put(scratch)
 
     with ThreadPoolExecutor(WORKERS) as pool:
         yield from (wrong for wrong in pool.map(look, todo) if wrong is not None)

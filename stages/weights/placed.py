@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, MutableMapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from stages.weights.source import TensorSpec
-from stages.weights.writer import bytes_of, layout, spec_of, write_all
+from stages.weights.writer import bytes_of, layout, spec_of, write_at
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +31,7 @@ class PlacedFile(MutableMapping[str, "Tensor"]):
         first, self._starts = layout(self._specs.values())
         self._there: set[str] = set()
         self._file = open(path, "wb", buffering=0)
-        write_all(self._file.write, memoryview(first))
+        write_at(self._file.fileno(), 0, [memoryview(first)])
 
     def __enter__(self) -> Self:
         return self
@@ -51,15 +50,7 @@ class PlacedFile(MutableMapping[str, "Tensor"]):
     def __setitem__(self, name: str, tensor: Tensor) -> None:
         if self._specs.get(name) != spec_of(name, tensor):
             raise MisfitError(f"{name} came as {spec_of(name, tensor)}")
-        start = self._starts[name]
-
-        def write(piece: memoryview) -> int:
-            nonlocal start
-            count = os.pwrite(self._file.fileno(), piece, start)
-            start += count
-            return count
-
-        write_all(write, bytes_of(tensor))
+        write_at(self._file.fileno(), self._starts[name], [bytes_of(tensor)])
         self._there.add(name)
 
     def __delitem__(self, name: str) -> None:

@@ -1,10 +1,12 @@
-"""Writing a safetensors file tensor by tensor: no more than a piece of one is copied at a time."""
+"""Writing a safetensors file tensor by tensor; of a tensor, a piece is copied at a time."""
 
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,14 +19,14 @@ METADATA = {"format": "pt"}
 
 
 def copy_tensors(path: Path, specs: Sequence[TensorSpec], source: WeightSource) -> None:
-    """Write the tensors that `specs` describe, as `source` has them."""
-    _write(path, specs, lambda spec: pieces(source, spec.name))
+    """Write the tensors that `specs` describe, as `source` has them, two at a time."""
+    _write(path, specs, lambda spec: pieces(source, spec.name), threads=2)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors of this process, by name."""
     specs = [spec_of(name, tensor) for name, tensor in tensors.items()]
-    _write(path, specs, lambda spec: [bytes_of(tensors[spec.name])])
+    _write(path, specs, lambda spec: [bytes_of(tensors[spec.name])], threads=1)
 
 
 def spec_of(name: str, tensor: Tensor) -> TensorSpec:
@@ -75,22 +77,29 @@ def layout(specs: Iterable[TensorSpec]) -> tuple[bytes, dict[str, int]]:
 
 
 def _write(
-    path: Path, specs: Iterable[TensorSpec], pieces_of: Callable[[TensorSpec], Iterable[memoryview]]
+    path: Path,
+    specs: Iterable[TensorSpec],
+    pieces_of: Callable[[TensorSpec], Iterable[memoryview]],
+    threads: int,
 ) -> None:
     by_name = {spec.name: spec for spec in specs}
     first, starts = layout(by_name.values())
-    with open(path, "wb", buffering=0) as file:
-        file.write(first)
-        for name, start in starts.items():
-            if file.tell() != start:
-                raise ValueError(f"{path.name}: the tensors have other sizes than was said")
-            for piece in pieces_of(by_name[name]):
-                write_all(file.write, piece)
-        if file.tell() != len(first) + sum(spec.bytes for spec in by_name.values()):
+
+    def place(name: str) -> None:
+        end = write_at(file.fileno(), starts[name], pieces_of(by_name[name]))
+        if end != starts[name] + by_name[name].bytes:
             raise ValueError(f"{path.name}: the tensors have other sizes than was said")
 
+    with open(path, "wb", buffering=0) as file, ThreadPoolExecutor(threads) as pool:
+        write_at(file.fileno(), 0, [memoryview(first)])
+        for _ in pool.map(place, starts):
+            pass
 
-def write_all(write: Callable[[memoryview], int | None], piece: memoryview) -> None:
-    """Call `write` until all of `piece` is written."""
-    while len(piece):  # one write takes at most 2 GiB
-        piece = piece[write(piece) or 0 :]
+
+def write_at(file: int, start: int, pieces: Iterable[memoryview]) -> int:
+    """Write to a place in an open file; gives the place after it."""
+    for piece in pieces:
+        while len(piece):  # one write takes at most 2 GiB
+            count = os.pwrite(file, piece, start)
+            start, piece = start + count, piece[count:]
+    return start

@@ -19,6 +19,7 @@ from stages.formats.decompress import Decompressed
 from stages.formats.pack import InputParams, pack
 from stages.formats.resolve import resolve
 from stages.weights import open_checkpoint
+from stages.weights.scratch import Scratch
 from tests.stages.formats.fakes import blueprint
 from tests.stages.formats.presets import QUANTIZED, load
 
@@ -68,6 +69,18 @@ def test_every_weight_is_what_was_chosen(tmp_path: Path, name: str) -> None:
 def test_no_compressed_part_shows_among_the_names(tmp_path: Path, name: str) -> None:
     source, chosen = write(tmp_path, name)
     assert set(source.specs()) == {*chosen, NORM}
+
+
+@pytest.mark.parametrize("name", ["w4a16", "fp8", "nvfp4"])
+def test_stored_tensors_are_the_same_in_memory_that_is_used_again(
+    tmp_path: Path, name: str
+) -> None:
+    source, _ = write(tmp_path, name)
+    scratch = Scratch()
+    for linear in MODEL.layers[0].linears:
+        own, lent = source.stored(linear.prefix), source.stored(linear.prefix, scratch=scratch)
+        assert own.keys() == lent.keys()
+        assert all(torch.equal(own[part].float(), lent[part].float()) for part in own)
 
 
 def test_a_part_that_is_missing_is_named(tmp_path: Path) -> None:
