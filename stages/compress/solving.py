@@ -54,8 +54,6 @@ def solve_layer(
     def solved(names: list[str]) -> list[Solved]:
         return list(_solve(layer, solver, names, schemes, global_scales, device))
 
-    # the longest first: what is short fills the gaps at the end
-    stacks.sort(key=lambda names: _cost(layer, names), reverse=True)
     work = [partial(solved, names) for names in stacks]
     at_once = fitting([_cost(layer, names) for names in stacks]) if device == "cpu" else 1
     for found in side_by_side(work, at_once):
