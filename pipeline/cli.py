@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
 import importlib
 import logging
 import os
@@ -49,7 +48,6 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run one command and leave with its exit code: 0 done, 1 failed, 130 interrupted."""
-    gc.disable()  # until the first node runs: what is made before is little, or stays
     sys.exit(_main(sys.argv[1:]))
 
 

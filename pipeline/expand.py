@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ManyErrors, UserError
 from pipeline.graph import Graph, Node, Ref
-from pipeline.runner.ready import import_all
+from pipeline.runner.ready import make_ready
 from pipeline.stage import Artifact, Survey
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class _SiteView:
 
     def prepare(self) -> None:
         if self.mode == "run":
-            import_all(plan.stage for plan in self.expansion.sites.values())
+            make_ready(plan.stage for plan in self.expansion.sites.values())
 
     def artifact(self, name: str) -> Artifact | None:
         source = self.expansion.sources[self.name][name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterable
 from importlib import import_module
 
@@ -10,26 +11,25 @@ from pipeline.stage import Stage
 
 
 def make_ready(stages: Iterable[Stage]) -> None:
-    """Import the modules of these stages.
+    """Import the modules of these stages; one that is missing is for its stage to tell.
 
     Large libraries make objects by the hundred thousand, all of which stay: looking through them
-    for garbage, as Python does every so often, takes a fifth of the time. Where the search was
-    switched off before, for the start of a program, it begins here, and leaves aside what is there.
+    for garbage, as Python does every so often, takes a fifth of the time. Later searches leave
+    aside what is there then.
     """
+    names = dict.fromkeys(name for stage in stages for name in stage.modules)
+    todo = [name for name in names if name not in sys.modules]
+    if not todo:
+        return
     searching = gc.isenabled()
     gc.disable()
     try:
-        import_all(stages)
+        for name in todo:
+            try:
+                import_module(name)
+            except ImportError:
+                continue
     finally:
-        if not searching:
-            gc.freeze()
-        gc.enable()
-
-
-def import_all(stages: Iterable[Stage]) -> None:
-    """Import the modules of these stages; one that is missing is for its stage to tell."""
-    for name in dict.fromkeys(name for stage in stages for name in stage.modules):
-        try:
-            import_module(name)
-        except ImportError:
-            continue
+        gc.freeze()
+        if searching:
+            gc.enable()

@@ -9,9 +9,9 @@ from pipeline.errors import StageFailed, UserError
 from pipeline.graph import Estimate
 from pipeline.key import Json
 from pipeline.stage import Site, Stage, Survey, Task
-from stages.load.meanwhile import meanwhile
 from stages.load.source import MODEL, Look, ModelKind, Work, each
 from stages.quantized.catalog import reading_key
+from stages.weights.beside import while_hashing
 
 MEMORY = 600_000_000  # transformers and torch imported
 SECONDS = 5.0
@@ -41,7 +41,7 @@ class Load(Stage):
         self._look: Look | None = None
 
     def survey(self, site: Site) -> Survey:
-        with meanwhile(site.prepare):
+        with while_hashing(site.prepare):
             self._look = look = self.model.look(mode=site.mode)
         if look.problems:
             return Survey(facts=look.facts, problems=look.problems, warnings=look.warnings)

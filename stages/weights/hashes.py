@@ -19,6 +19,7 @@ from filelock import FileLock
 
 from pipeline.errors import UserError
 from pipeline.sha256 import file_sha256
+from stages.weights.beside import hashing
 
 THREADS = 4
 SETTLED = 2.0  # seconds: a file younger than this could change again without its time changing
@@ -44,12 +45,13 @@ def sha256_of(paths: Iterable[Path]) -> dict[Path, str]:
     try:
         states = {path: path.stat() for path in wanted}
         for path, state in states.items():
-            size, mtime, known = memory.get(str(path.resolve()), (-1, -1, ""))
-            if (size, mtime) == (state.st_size, state.st_mtime_ns):
+            length, mtime, known = memory.get(str(path.resolve()), (-1, -1, ""))
+            if (length, mtime) == (state.st_size, state.st_mtime_ns):
                 found[path] = known
         todo = [path for path in wanted if path not in found]
         started = time.time()
-        with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+        size = sum(states[path].st_size for path in todo)
+        with hashing(size), ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
             for path, digest in zip(todo, pool.map(file_sha256, todo), strict=True):
                 found[path] = digest
                 state = states[path]

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import UserError
-from stages.weights import hashes
+from stages.weights import beside, hashes
+from stages.weights.beside import while_hashing
 from stages.weights.hashes import find_content, memory_file, sha256_of
 
 
@@ -61,3 +63,27 @@ def test_a_broken_memory_costs_time_only(tmp_path: Path, text: str) -> None:
 def test_a_missing_file_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         sha256_of([tmp_path / "gone"])
+
+
+def test_work_is_done_beside_much_that_is_hashed_and_not_where_all_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beside, "LONG", 5)
+    done: list[str] = []
+
+    def work() -> None:
+        time.sleep(0.05)
+        done.append("work")
+
+    with while_hashing(work):
+        sha256_of([aged(tmp_path / "much", "hello")])
+        assert done == ["work"]
+        sha256_of([tmp_path / "much"])
+        sha256_of([aged(tmp_path / "little", "hi")])
+    sha256_of([aged(tmp_path / "later", "hello again")])
+    assert done == ["work"]
+
+
+def test_an_error_of_hashing_is_its_own(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"), while_hashing(lambda: None):
+        sha256_of([tmp_path / "missing"])
