@@ -14,7 +14,7 @@ from pipeline.errors import StageFailed, UserError
 from pipeline.graph import Graph, Node, Ref
 from pipeline.key import canonical
 from pipeline.plan import Plan, make_plan
-from pipeline.runner.memory import give_back, keep_large_apart, peak_rss_bytes, reset_peak
+from pipeline.runner.memory import Freed, keep_large_apart, peak_rss_bytes, reset_peak
 from pipeline.runner.outcome import Outcome
 from pipeline.runner.queue import ReadyQueue
 from pipeline.runner.ready import make_ready
@@ -53,6 +53,7 @@ class LocalRunner:
         self.watcher = watcher
         self.outcomes: dict[str, Outcome] = {}
         self._local = threading.local()
+        self._freed = Freed()
 
     def run(self, graph: Graph) -> Plan:
         """Build every missing target of `graph`; returns the plan as it stood at the start.
@@ -157,7 +158,7 @@ class LocalRunner:
         step, graph = plan.steps[name], plan.graph
         node = step.node
         self.watcher.node_started(name)
-        give_back()
+        self._freed.give_back()
         reset_peak()
         started, clock = time.time(), time.perf_counter()
         lock_key = graph.keys[Ref(node=name, output=node.outputs[0])]

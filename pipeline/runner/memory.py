@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import resource
 import sys
 from pathlib import Path
 
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
+_PAGES = Path("/proc/self/statm")
 _RESET_PEAK = "5"
 
 # mallopt's parameters in <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _APART = 4 << 20
 _KEPT = 64 << 20
+_SPARE = 64 << 20
 
 
 def reset_peak() -> None:
@@ -35,13 +38,34 @@ def keep_large_apart() -> None:
     _glibc("mallopt", _M_TRIM_THRESHOLD, _KEPT)  # else it would be 128 KiB from now on
 
 
-def give_back() -> None:
-    """Return freed memory to the system, so that no node pays for the one before it.
+class Freed:
+    """Gives what nodes have freed back to the system, so that none pays for those before it.
 
     glibc keeps what is freed in holes of its own: without this, resident memory creeps up from
-    layer to layer.
+    layer to layer. Up to `_SPARE` of it stays, for pages of a system that have to be asked for
+    anew take longer than the work of a small layer.
     """
-    _glibc("malloc_trim", 0)
+
+    def __init__(self) -> None:
+        self._least: int | None = None
+
+    def give_back(self) -> None:
+        """Return what is free if memory has grown since it was least."""
+        now = _own_bytes()
+        if self._least is not None and now is not None and now <= self._least + _SPARE:
+            self._least = min(self._least, now)
+            return
+        _glibc("malloc_trim", 0)
+        self._least = _own_bytes()
+
+
+def _own_bytes() -> int | None:
+    """Resident memory that is no file's; None where the system does not say."""
+    try:
+        _, resident, shared = _PAGES.read_text().split()[:3]
+    except OSError:
+        return None
+    return (int(resident) - int(shared)) * mmap.PAGESIZE
 
 
 def _glibc(name: str, *arguments: int) -> None:

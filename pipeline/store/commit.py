@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 
 from pipeline.errors import StageFailed
 from pipeline.store.artifact import StoredArtifact
@@ -21,20 +21,23 @@ from pipeline.store.reading import Warn, fetch
 from pipeline.store.seals import Digests, Stamp, write_seal
 
 ATTEMPTS = 5
-WORKERS = 8
 OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)
 
 
 def commit(
-    layout: Layout, drafts: Collection[StoredDraft], warn: Warn, known: Digests | None = None
+    layout: Layout,
+    drafts: Collection[StoredDraft],
+    warn: Warn,
+    known: Digests | None = None,
+    *,
+    pool: Executor,
 ) -> None:
     """Make every draft an artifact. Nothing is renamed before all are on the disk.
 
     `known` has digests of sealed files, and takes those of the new ones.
     """
     known = {} if known is None else known
-    with ThreadPoolExecutor(WORKERS) as pool:
-        stamps = [seal_draft(draft, pool, known) for draft in drafts]
+    stamps = [seal_draft(draft, pool, known) for draft in drafts]
     for draft, marks in zip(drafts, stamps, strict=True):
         place(layout, draft, marks, warn)
 

@@ -10,6 +10,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +35,9 @@ from pipeline.store.trouble import Place, explained
 
 log = logging.getLogger(__name__)
 
+WORKERS = 8
+"""Files that are hashed and brought to the disk at once."""
+
 
 class Store:
     """A folder of immutable artifacts, shared by any number of processes.
@@ -48,6 +52,7 @@ class Store:
         self.place = Place(root=self.layout.root)
         self.warn = warn
         self.digests: Digests = {}
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="store")
         prepare(self.layout)
 
     @property
@@ -90,7 +95,7 @@ class Store:
             for each in drafts.values():
                 each.record.setdefault("seconds", round(time.monotonic() - began, 3))
                 each.record["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-            commit(self.layout, list(drafts.values()), self.warn, self.digests)
+            commit(self.layout, list(drafts.values()), self.warn, self.digests, pool=self._pool)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

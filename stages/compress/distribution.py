@@ -30,7 +30,7 @@ def counted(values: Tensor) -> dict[str, Any]:
     if edge == 0:
         return {"edge": edge, "counts": []}
     counts = torch.histc(values, bins=BINS, min=-edge, max=edge)
-    return {"edge": edge, "counts": [int(count) for count in counts]}
+    return {"edge": edge, "counts": list(map(int, counts.tolist()))}
 
 
 def worst(rows: list[dict[str, Any]], found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

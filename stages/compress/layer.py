@@ -21,6 +21,7 @@ from stages.compress.modifiers.rtn import Rtn
 from stages.compress.scales import global_scales, input_params, partners
 from stages.compress.solvers.direct import Direct
 from stages.compress.solvers.errors import NumericalError
+from stages.compress.solvers.tiles import shared_tile_pool
 from stages.compress.solving import Solved, solve_layer
 from stages.compress.state import LayerState
 from stages.formats.convert import to_compressed_tensors
@@ -81,6 +82,7 @@ def compress_layer(
         if isinstance(modifier, Transform):
             progress(0.0, modifier.kind)
             modifier.rewrite(layer)
+            layer.content = ()
     work = _Work(layer=layer, solver=solver, device=device, warn=warn)
     work.find_inputs()
     work.warn_of_few_tokens()
@@ -167,7 +169,7 @@ class _Work:
             return None
         found = solve_direct(self.layer, self.solver, self.schemes, self.device, reuse=True)
         try:
-            with PlacedFile(path, specs) as file:
+            with shared_tile_pool(), PlacedFile(path, specs) as file:
                 self.result.tensors = file
                 for name, made in found:
                     self.put_direct(name, made, self.solver.kind)

@@ -17,6 +17,7 @@ from stages.compress.modifiers.base import Problem, Solver
 from stages.compress.scales import gram_of
 from stages.compress.solvers.error import ratio, relative_error
 from stages.compress.solvers.errors import NumericalError
+from stages.compress.solvers.finite import all_finite
 from stages.compress.state import LayerState
 
 ELEMENTS_AT_ONCE = 1 << 26
@@ -120,6 +121,7 @@ def _solve(
             dtype=layer.dtype,
             stored=stored,
             statistics=_asked(layer, solver, first, device),
+            identity=_identity(layer, names, device),
         )
         whole = _checked(solver.solve(problem), first)
     except NumericalError as error:
@@ -141,6 +143,10 @@ def _solve(
             relative_error=_relative_error(weight, part, H),
             dead=dead,
         )
+
+
+def _identity(layer: LayerState, names: list[str], device: str) -> tuple[str, ...] | None:
+    return (*layer.content, device, *names) if layer.content else None
 
 
 def _asked(layer: LayerState, solver: Solver, module: str, device: str) -> dict[str, Tensor]:
@@ -167,7 +173,7 @@ def _relative_error(weight: Tensor, found: Quantized, H: Tensor | None) -> float
 def _checked(found: Quantized, name: str) -> Quantized:
     """`found`, unless something in it must never be written."""
     scale = found.scale.float()
-    if not bool(torch.isfinite(found.weight).all()):
+    if not all_finite(found.weight):
         raise _bad(name, "the quantized weight has non-finite entries")
     if not bool((torch.isfinite(scale) & (scale > 0)).all()):
         raise _bad(name, "a scale is zero, negative or not finite")

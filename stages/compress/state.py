@@ -23,6 +23,7 @@ class LayerState:
     Tensors stay in the dtype of the checkpoint until a transform rewrites them: then those that
     will be quantized are float32. `changed` names them. `dtype` is the model's.
     `source` is where they were read from, for a solver that keeps what it finds there.
+    `content` names weights and Gram matrices as they were read; empty once they are rewritten.
     """
 
     subgraph: Subgraph
@@ -31,6 +32,7 @@ class LayerState:
     resolved: dict[str, Resolved]
     dtype: torch.dtype
     source: WeightSource | None = None
+    content: tuple[str, ...] = ()
     changed: set[str] = field(default_factory=set)
 
     def peek(self, name: str, scratch: Scratch | None = None) -> Tensor:

@@ -42,13 +42,15 @@ def run(config: CompressConfig, task: Task) -> None:
     mine = {linear.name for linear in subgraph.linears}
     task.progress(0.0, "reading weights")
     source: WeightSource = task.resource(f"weights/{stored.key}", lambda: open_source(stored))
+    statistics = statistics_of(task.inputs)
     layer = LayerState(
         subgraph=subgraph,
         tensors=LazyTensors(subgraph.tensors, source),
-        statistics=Statistics(statistics_of(task.inputs), config.numerics.device),
+        statistics=Statistics(statistics, config.numerics.device),
         resolved={name: found for name, found in resolved.items() if name in mine},
         dtype=getattr(torch, blueprint.dtype),
         source=source,
+        content=(stored.key, statistics["gram"].key) if "gram" in statistics else (),
     )
     draft = task.outputs["weights"]
     made = compress_layer(
@@ -60,7 +62,7 @@ def run(config: CompressConfig, task: Task) -> None:
         shard=draft.path / SHARD,
     )
     write(draft, made, blueprint.dtype)
-    draft.meta["recipe"] = recipe_of(config, statistics_of(task.inputs))
+    draft.meta["recipe"] = recipe_of(config, statistics)
 
 
 def recipe_of(config: CompressConfig, statistics: Mapping[str, Artifact]) -> dict[str, Any]:

@@ -73,6 +73,8 @@ class Problem:
     global_scale: float32 [1] for tensor_group formats. dtype: what plain scales are stored in.
     stored: how the source holds the weight, for a solver that keeps it; None where it is dense.
     statistics: what the solver asked for beside gram, by name, as `calibrate` stored it.
+    identity: names weight and H by their content, and the device; None where they were changed
+    since they were read.
     """
 
     weight: Tensor
@@ -82,6 +84,7 @@ class Problem:
     dtype: torch.dtype
     stored: Stored | None = None
     statistics: Mapping[str, Tensor] = field(default_factory=dict)
+    identity: tuple[str, ...] | None = None
 
 
 def one_of(what: str, value: str, allowed: Sequence[str]) -> None:

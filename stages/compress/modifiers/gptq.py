@@ -62,11 +62,14 @@ class Gptq(Solver):
         return [*super(Gptq, self).semantics(), *identity_of(self.observer)]
 
     def solve(self, problem: Problem) -> Quantized:
+        from stages.compress.solvers import energies
         from stages.compress.solvers.gptq import gptq
 
         if problem.H is None:
             raise ValueError("gptq needs a Gram matrix")
-        return gptq(
+        key = problem.identity and (problem.identity, self.dampening_frac, self.actorder)
+        energy = energies.KNOWN.recall(key)
+        found = gptq(
             problem.weight,
             problem.H,
             problem.args,
@@ -78,4 +81,8 @@ class Gptq(Solver):
             descent=self.descent,
             global_scale=problem.global_scale,
             dtype=problem.dtype,
+            energy=None if energy is None else energy.to(problem.weight.device),
         )
+        if energy is None and found.losses is not None:
+            energies.KNOWN.remember(key, found.losses[:, 1])
+        return found

@@ -37,6 +37,20 @@ def global_scale_within(low: Tensor, high: Tensor, dtype: torch.dtype) -> Tensor
     return shared
 
 
+def scales_of(absmax: Tensor, args: QuantizationArgs) -> Tensor:
+    """What compressed-tensors has for symmetric ranges of these magnitudes, in their dtype.
+
+    For integers and E4M3 whose scales are stored in the model's dtype.
+    """
+    floats = str(getattr(args.type, "value", args.type)) == "float"
+    reach = 448.0 if floats else (2**args.num_bits - 1) / 2
+    # divided by a tensor: a number would be multiplied by its inverse
+    scale = absmax / torch.tensor(reach, dtype=absmax.dtype, device=absmax.device)
+    if scale.numel() and not bool(scale.amin() > 0):  # sooner told than where they are
+        scale.masked_fill_(scale == 0, torch.finfo(absmax.dtype).eps)
+    return scale
+
+
 def qparams_of(
     low: Tensor,
     high: Tensor,
@@ -50,6 +64,10 @@ def qparams_of(
     The arithmetic runs in ``dtype``, the checkpoint's: that is where the reference's bits come
     from.
     """
+    if args.symmetric and global_scale is None and _plain(args):
+        largest = torch.maximum(-low, high).to(dtype)
+        scale = scales_of(largest, args).reshape(largest.shape or (1,))
+        return QParams(scale=scale, zero_point=None, global_scale=None)
     scale, zero_point = calculate_qparams(
         low.to(dtype), high.to(dtype), args, global_scale=global_scale
     )
@@ -58,3 +76,8 @@ def qparams_of(
         zero_point=None if args.symmetric else zero_point,
         global_scale=global_scale,
     )
+
+
+def _plain(args: QuantizationArgs) -> bool:
+    kind = str(getattr(args.type, "value", args.type))
+    return args.scale_dtype is None and (kind == "int" or args.num_bits == 8)

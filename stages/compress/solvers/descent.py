@@ -14,12 +14,13 @@ from torch import Tensor
 
 from stages.compress.grid import Grid, round_to
 from stages.compress.solvers import blocks
+from stages.compress.solvers.factor import Damped
 
 
 def descend(
     code: Tensor,
     gradient: Tensor,
-    H: Tensor,
+    metric: Damped,
     column: Tensor,
     scale: Tensor,
     zero: Tensor,
@@ -32,23 +33,24 @@ def descend(
 ) -> Tensor:
     """``refit`` sweeps with scale steps, ``descent`` sweeps with code steps, in place.
 
-    code (minus zero point) and gradient [in, rows], H [in, in], column int64 [in] (each column's
+    code (minus zero point), gradient [in, rows]; metric [in, in]; column int64 [in] (each column's
     scale), scale and zero [scales, rows] (effective), multiplier the global scale or 1; all
     contiguous float32. Gives by how much every row's e H e^T has changed, float32 [rows]. The
     gradient is spent: its columns before the last block are not those of the result.
     """
+    H = metric.H
     width = grid.width(H.shape[0])
     step = width * max(1, block_size // width) if width <= 4 * block_size else block_size
     whole = width <= step
     starts = range(0, H.shape[0], step)
-    diagonal = [H[i : i + step, i : i + step].contiguous() for i in starts]
+    diagonal = [metric.block(slice(i, i + step)) for i in starts]
     gained = torch.zeros_like(code[0])
     change = torch.empty_like(code[:step])
     sweeps = max(refit, descent)
     for sweep in range(sweeps):
         refits, last = sweep < refit, sweep == sweeps - 1
         if refits and not whole:
-            gained += _refit_rows(code, gradient, H, column, scale, grid, multiplier)
+            gained += _refit_rows(code, gradient, metric, column, scale, grid, multiplier)
         if not (refits and whole) and sweep >= descent:
             continue
         for index, start in enumerate(starts):
@@ -79,7 +81,7 @@ def descend(
 def _refit_rows(
     code: Tensor,
     gradient: Tensor,
-    H: Tensor,
+    metric: Damped,
     column: Tensor,
     scale: Tensor,
     grid: Grid,
@@ -90,7 +92,8 @@ def _refit_rows(
     for g in range(scale.shape[0]):
         part = column == g
         v = code[part]
-        product = H[:, part] @ v
+        product = metric.H[:, part] @ v
+        product[part] += (metric.diagonal - metric.H.diagonal())[part, None] * v
         upper, lower = (v * gradient[part]).sum(dim=0), (v * product[part]).sum(dim=0)
         wanted = scale[g] + torch.where(lower > 0, upper / lower, 0.0)
         new = round_to(wanted * multiplier, grid.scales) / multiplier

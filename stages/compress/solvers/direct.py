@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stages.compress.grid import Grid, grid_of
+from stages.compress.observers.ranges import scales_of
 from stages.compress.solvers import direct_kernels as kernels
 from stages.compress.solvers.tiles import row_tiles
 from stages.formats.words import pack_rows
 
-ELEMENTS = 1 << 20  # of a tile: its codes and partial sums stay in a core's caches
+ELEMENTS = 1 << 18  # of a tile: its codes and partial sums stay in a core's caches
 Take = Callable[[int], NDArray[np.uint8]]
 INFINITE = 0x7F80  # bits of bfloat16
 PACKED = "pack-quantized"
@@ -83,15 +84,6 @@ def direct(weight: Tensor, scheme: QuantizationScheme, take: Take | None = None)
     scale = scales_of(absmax.reshape(grid.scale_shape(*bits.shape)), args)
     spread = scale.float().reshape(-(-bits.shape[0] // height), -1).numpy()
     return _codes(bits, spread, height, width, args, scheme, scale, take or _fresh)
-
-
-def scales_of(absmax: Tensor, args: QuantizationArgs) -> Tensor:
-    """What compressed-tensors has for symmetric ranges of these magnitudes [.], bfloat16."""
-    floats = str(getattr(args.type, "value", args.type)) == "float"
-    reach = 448.0 if floats else (2**args.num_bits - 1) / 2
-    # divided by a tensor: a number would be multiplied by its inverse
-    scale = absmax / torch.tensor(reach, dtype=absmax.dtype)
-    return scale.masked_fill_(scale == 0, torch.finfo(absmax.dtype).eps)
 
 
 def _fresh(size: int) -> NDArray[np.uint8]:

@@ -2,50 +2,83 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from stages.compress.solvers.errors import NumericalError
+from stages.compress.solvers.finite import all_finite
 from stages.compress.solvers.tiles import tile_pool
 
 _PANEL = 256
 _SMALL = 1024  # up to here one thread is done before several have shared the work
 
 
-def damped(H: Tensor, dampening_frac: float) -> Tensor:
-    """H + dampening_frac * mean(diag H) I, symmetrised; float32 [n, n].
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Damped:
+    """A Gram matrix with a larger diagonal, of which there is no second copy.
+
+    H: float32 [n, n] as it was measured; diagonal: float32 [n], what stands in for its own;
+    amount: the mean of what was added.
+    """
+
+    H: Tensor
+    diagonal: Tensor
+    amount: float
+
+    def block(self, part: slice) -> Tensor:
+        """A block about the diagonal, contiguous."""
+        found = self.H[part, part].clone(memory_format=torch.contiguous_format)
+        found.diagonal().copy_(self.diagonal[part])
+        return found
+
+
+def damped(H: Tensor, dampening_frac: float) -> Damped:
+    """H + dampening_frac * mean(diag H) I, for float32 H [n, n].
 
     Raises NumericalError when H is not finite or has no positive diagonal entry.
     """
-    if not bool(torch.isfinite(H).all()):
+    if not all_finite(H):
         raise NumericalError(
             name="H",
             reason="the Gram matrix has non-finite entries",
             remedy="look at the activations of this layer; calibrate in float32 or bfloat16",
         )
-    mean = H.diagonal().mean()
+    own = H.diagonal()
+    mean = own.mean()
     if not bool(mean > 0):
         raise NumericalError(
             name="H",
             reason="no input channel was ever active in calibration",
             remedy="calibrate with more or other samples, or leave the module out",
         )
-    result = H.float().clone()
-    result.diagonal().add_(dampening_frac * mean)
-    return result
+    raised = own + dampening_frac * mean
+    return Damped(H=H, diagonal=raised, amount=float((raised - own).mean()))
 
 
-def upper_factor(H: Tensor, order: Tensor) -> Tensor:
+def upper_factor(metric: Damped, order: Tensor) -> Tensor:
     """Upper triangular M, float32 [n, n], with H[order][:, order] = M M^T: Cholesky from the end.
 
-    M^-1 is the upper Cholesky factor of H^-1 that the GPTQ paper uses (arXiv:2210.17323, 3.3);
-    walking along M itself needs neither inverse. Raises NumericalError when H is not positive
-    definite in float32.
+    H is the damped one. M^-1 is the upper Cholesky factor of H^-1 that the GPTQ paper uses
+    (arXiv:2210.17323, 3.3); walking along M itself needs neither inverse. Raises NumericalError
+    when H is not positive definite in float32.
     """
     backwards = order.flip(0)
-    reverse = H.index_select(0, backwards).index_select(1, backwards)
-    lower = _cholesky_cpu(reverse) if H.device.type == "cpu" else _cholesky(reverse)
-    return lower.flip(0, 1).contiguous()
+    if metric.H.device.type == "cpu":
+        return _cholesky_cpu(_lower_in_order(metric, backwards)).flip(0, 1)
+    reverse = metric.H.index_select(0, backwards).index_select(1, backwards)
+    reverse.diagonal().copy_(metric.diagonal.index_select(0, backwards))
+    return _cholesky(reverse).flip(0, 1)
+
+
+def _lower_in_order(metric: Damped, order: Tensor) -> Tensor:
+    """The lower triangle of H[order][:, order]; what lies above it is whatever was there."""
+    from stages.compress.solvers.kernels import lower_in_order
+
+    found = torch.empty_like(metric.H, memory_format=torch.contiguous_format)
+    lower_in_order(metric.H.numpy(), metric.diagonal.numpy(), order.numpy(), found.numpy())
+    return found
 
 
 def _cholesky(a: Tensor) -> Tensor:
@@ -61,7 +94,10 @@ def _cholesky(a: Tensor) -> Tensor:
 
 
 def _cholesky_cpu(a: Tensor) -> Tensor:
-    """Blocked Cholesky, in place of ``a``; each block by one thread: no sum depends on threads."""
+    """Blocked Cholesky of the lower triangle, in place; each block by one thread.
+
+    So no sum depends on how many there are.
+    """
     n = a.shape[0]
     with tile_pool() as pool:
         if n <= _SMALL:

@@ -32,7 +32,8 @@ from stages.compress.observers.catalog import OBSERVERS, Observe
 from stages.compress.solvers import blocks
 from stages.compress.solvers.descent import descend
 from stages.compress.solvers.errors import NumericalError
-from stages.compress.solvers.factor import damped, upper_factor
+from stages.compress.solvers.factor import Damped, damped, upper_factor
+from stages.compress.solvers.finite import all_finite
 from stages.compress.solvers.tiles import row_tiles
 
 _TILE = 192  # rows that one thread solves at a time
@@ -53,6 +54,7 @@ def gptq(
     descent: int = 1,
     global_scale: Tensor | None = None,
     dtype: torch.dtype = torch.bfloat16,
+    energy: Tensor | None = None,
 ) -> Quantized:
     """Codes (and scales) for ``weight`` [out, in] that minimise tr((W-Q) H (W-Q)^T).
 
@@ -61,7 +63,8 @@ def gptq(
     observer: how scales are first chosen, by a name of the catalog or a function like those in it.
     refit, descent: sweeps of scale refits and of coordinate descent over the result; see
     :mod:`stages.compress.solvers.descent`. global_scale: float32 [1], where tensor_group weights
-    share one. dtype: what plain scales are stored in.
+    share one. dtype: what plain scales are stored in. energy: float32 [out], the second column of
+    `losses` of an earlier solution for this weight, H, damping and order.
     Rows are independent: stacked weights give what separate calls give (strategies channel, group
     and tensor_group). Raises NumericalError when the damped H is not positive definite or anything
     is not finite, ValueError for an unknown name.
@@ -71,7 +74,7 @@ def gptq(
     grid = grid_of(args, dtype)
     metric = damped(H, dampening_frac)
     order = (
-        torch.argsort(metric.diagonal(), descending=True, stable=True)
+        torch.argsort(metric.diagonal, descending=True, stable=True)
         if actorder == "static"
         else torch.arange(H.shape[0], device=H.device)
     )
@@ -97,7 +100,6 @@ def gptq(
         multiplier=1.0 if qparams.global_scale is None else float(qparams.global_scale),
         refit=refit if grid.strategy in ROW_STRATEGIES else 0,
         descent=descent,
-        damping=float((metric.diagonal() - H.diagonal()).mean()),
     )
     solution = torch.empty(weight.shape, dtype=torch.float32, device=weight.device)
     losses = torch.empty(weight.shape[0], 2, device=weight.device)
@@ -105,14 +107,15 @@ def gptq(
 
     def solve(start: int, stop: int) -> None:
         rows = slice(start, stop)
-        chosen = problem.solve(weight[rows], scale[rows], zero[rows])
+        known = None if energy is None else energy[rows]
+        chosen = problem.solve(weight[rows], scale[rows], zero[rows], known)
         solution[rows], scale[rows], losses[rows] = chosen
 
     if weight.device.type == "cpu":
         row_tiles(weight.shape[0], _TILE, solve)
     else:
         solve(0, weight.shape[0])
-    if not bool(torch.isfinite(losses).all()):
+    if not all_finite(losses):
         raise _not_finite(weight)
     return Quantized(
         weight=solution,
@@ -141,7 +144,7 @@ class _Problem:
     """Everything that the rows of one weight share."""
 
     grid: Grid
-    metric: Tensor
+    metric: Damped
     order: Tensor
     factor: Tensor
     column: Tensor
@@ -149,18 +152,19 @@ class _Problem:
     multiplier: float
     refit: int
     descent: int
-    damping: float
 
     @property
     def sweeps(self) -> int:
         return max(self.refit, self.descent)
 
-    def solve(self, weight: Tensor, scale: Tensor, zero: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def solve(
+        self, weight: Tensor, scale: Tensor, zero: Tensor, energy: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Of some rows: the result [rows, in], effective scales [rows, groups], losses."""
         columns = weight.float().T.contiguous()
         s, z = scale.T.contiguous(), zero.T.contiguous()
         w = columns.index_select(0, self.order)
-        energy = self._energy(w)
+        energy = self._energy(w) if energy is None else energy
         code, gradient, error = self._nearest_plane(w, s, z)
         if self.sweeps:
             error += descend(
@@ -178,12 +182,12 @@ class _Problem:
             )
         q = s.index_select(0, self.column).mul_(code)
         lost = columns.sub_(q).square_().sum(dim=0)
-        losses = torch.stack([error - self.damping * lost, energy], dim=1)
+        losses = torch.stack([error - self.metric.amount * lost, energy], dim=1)
         return q.T, s.T, losses.clamp_(min=0.0)
 
     def _energy(self, w: Tensor) -> Tensor:
         """w H w^T [rows] without the damping, for w [in, rows] in solving order."""
-        total = w.square().sum(dim=0).mul_(-self.damping)
+        total = w.square().sum(dim=0).mul_(-self.metric.amount)
         for start in range(0, w.shape[0], _PANEL):
             stop = min(start + _PANEL, w.shape[0])
             product = self.factor[:stop, start:stop].T @ w[:stop]

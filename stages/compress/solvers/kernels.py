@@ -50,6 +50,16 @@ def rounded(
 
 
 @compiled
+def lower_in_order(H: Floats, diagonal: Floats, order: Ints, out: Floats) -> None:
+    """out[i, j] = H[order[i], order[j]] for j < i, and ``diagonal`` [n] in that order at j = i."""
+    for i in range(order.shape[0]):
+        line, found = H[order[i]], out[i]
+        for j in range(i):
+            found[j] = line[order[j]]
+        found[i] = diagonal[order[i]]
+
+
+@compiled
 def nearest_plane_block(
     w: Floats,
     carried: Floats,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from safetensors.torch import save_file
@@ -99,7 +100,8 @@ def statistics(
         values = {name: measures[kind](x) for name, x in found.items() if len(x)}
         save_file(values, path / f"{kind}.safetensors")
         counts = {name: len(x) for name, x in found.items()}
-        artifacts[kind] = FakeArtifact(path=path, meta={"groups": groups, "tokens": counts})
+        meta = {"groups": groups, "tokens": counts}
+        artifacts[kind] = FakeArtifact(path=path, key=uuid4().hex, meta=meta)
     return artifacts
 
 

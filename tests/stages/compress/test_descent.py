@@ -14,6 +14,7 @@ from stages.compress.grid import Grid, Rounding, column_scale, expand, grid_of
 from stages.compress.observers import minmax
 from stages.compress.solvers import blocks, blocks_torch
 from stages.compress.solvers.descent import descend
+from stages.compress.solvers.factor import Damped
 from stages.compress.solvers.rtn import rtn
 from tests.stages.compress.reference import int4, objective, problem
 
@@ -53,7 +54,7 @@ def test_no_sweep_raises_the_error(
         gained = descend(
             code,
             gradient,
-            H,
+            Damped(H=H, diagonal=H.diagonal(), amount=0.0),
             column,
             scale,
             zero,

@@ -13,7 +13,8 @@ from torch import Tensor
 from stages.compress.direct import parts_of
 from stages.compress.lazy import LazyTensors
 from stages.compress.observers import minmax
-from stages.compress.solvers.direct import INFINITE, direct, fits, scales_of
+from stages.compress.observers.ranges import scales_of
+from stages.compress.solvers.direct import INFINITE, direct, fits
 from stages.compress.solvers.error import relative_error
 from stages.compress.solvers.rtn import rtn
 from stages.formats.pack import InputParams, checksum, pack

@@ -1,0 +1,14 @@
+"""Whether all of a tensor is finite."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether no entry is infinite or NaN; float32 is looked at once, without a copy."""
+    if tensor.dtype != torch.float32 or tensor.numel() == 0:
+        return bool(torch.isfinite(tensor).all())
+    least, most = torch.aminmax(tensor)  # NaN if one entry is
+    return bool(torch.isfinite(least) & torch.isfinite(most))
