@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 STEP = 8 << 20
 """Bytes between two moments at which a thread asks for the interpreter.
@@ -12,12 +14,25 @@ Reading and hashing do without it. Asked for every 256 KiB, as hashlib does, it 
 than the work takes as soon as another thread runs Python.
 """
 
+_SPARE: SimpleQueue[bytearray] = SimpleQueue()
+"""Buffers of that size: one for each file that was being hashed at the same time."""
+
 
 def file_sha256(path: Path) -> str:
     """The digest in hexadecimal. Raises OSError."""
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
-        buffer = memoryview(bytearray(min(STEP, max(1, path.stat().st_size))))
-        while count := file.readinto(buffer):
-            digest.update(buffer[:count])
+        size = path.stat().st_size
+        memory = _buffer() if size > STEP else bytearray(max(1, size))
+        with memoryview(memory) as buffer:
+            while count := file.readinto(buffer):
+                digest.update(buffer[:count])
+        if len(memory) == STEP:
+            _SPARE.put(memory)
     return digest.hexdigest()
+
+
+def _buffer() -> bytearray:
+    with suppress(Empty):
+        return _SPARE.get_nowait()
+    return bytearray(STEP)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from stages.weights.scratch import Scratch
 
-PIECE = 1 << 23
+PIECE = 1 << 20
 
 
 class SafetensorsSource:
