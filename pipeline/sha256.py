@@ -14,7 +14,7 @@ Reading and hashing do without it. Asked for every 256 KiB, as hashlib does, it 
 than the work takes as soon as another thread runs Python.
 """
 
-_SPARE: SimpleQueue[bytearray] = SimpleQueue()
+_SPARE: SimpleQueue[memoryview] = SimpleQueue()
 """Buffers of that size: one for each file that was being hashed at the same time."""
 
 
@@ -23,16 +23,15 @@ def file_sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
         size = path.stat().st_size
-        memory = _buffer() if size > STEP else bytearray(max(1, size))
-        with memoryview(memory) as buffer:
-            while count := file.readinto(buffer):
-                digest.update(buffer[:count])
-        if len(memory) == STEP:
-            _SPARE.put(memory)
+        buffer = memoryview(bytearray(max(1, size))) if size < STEP else _buffer()
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
+    if len(buffer) == STEP:
+        _SPARE.put(buffer)
     return digest.hexdigest()
 
 
-def _buffer() -> bytearray:
+def _buffer() -> memoryview:
     with suppress(Empty):
         return _SPARE.get_nowait()
-    return bytearray(STEP)
+    return memoryview(bytearray(STEP))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import mmap
 import resource
 import sys
 from pathlib import Path
@@ -65,7 +64,7 @@ def _own_bytes() -> int | None:
         _, resident, shared = _PAGES.read_text().split()[:3]
     except OSError:
         return None
-    return (int(resident) - int(shared)) * mmap.PAGESIZE
+    return (int(resident) - int(shared)) * resource.getpagesize()
 
 
 def _glibc(name: str, *arguments: int) -> None:

@@ -28,15 +28,13 @@ def commit(
     layout: Layout,
     drafts: Collection[StoredDraft],
     warn: Warn,
-    known: Digests | None = None,
-    *,
+    known: Digests,
     pool: Executor,
 ) -> None:
     """Make every draft an artifact. Nothing is renamed before all are on the disk.
 
     `known` has digests of sealed files, and takes those of the new ones.
     """
-    known = {} if known is None else known
     stamps = [seal_draft(draft, pool, known) for draft in drafts]
     for draft, marks in zip(drafts, stamps, strict=True):
         place(layout, draft, marks, warn)

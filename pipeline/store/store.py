@@ -95,7 +95,7 @@ class Store:
             for each in drafts.values():
                 each.record.setdefault("seconds", round(time.monotonic() - began, 3))
                 each.record["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-            commit(self.layout, list(drafts.values()), self.warn, self.digests, pool=self._pool)
+            commit(self.layout, list(drafts.values()), self.warn, self.digests, self._pool)
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

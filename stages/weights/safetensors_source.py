@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from stages.weights.scratch import Scratch
 
 PIECE = 1 << 20
+"""Bytes of a piece: memory that the allocator uses again, where larger blocks come fresh."""
 
 
 class SafetensorsSource:

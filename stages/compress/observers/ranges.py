@@ -37,10 +37,17 @@ def global_scale_within(low: Tensor, high: Tensor, dtype: torch.dtype) -> Tensor
     return shared
 
 
-def scales_of(absmax: Tensor, args: QuantizationArgs) -> Tensor:
-    """What compressed-tensors has for symmetric ranges of these magnitudes, in their dtype.
+def plainly_scaled(args: QuantizationArgs) -> bool:
+    """Symmetric integers or E4M3, and nothing to their scales but the model's dtype."""
+    kind = str(getattr(args.type, "value", args.type))
+    known = kind == "int" or args.num_bits == 8
+    return bool(args.symmetric) and args.scale_dtype is None and known
 
-    For integers and E4M3 whose scales are stored in the model's dtype.
+
+def scales_of(absmax: Tensor, args: QuantizationArgs) -> Tensor:
+    """What compressed-tensors has for ranges of these magnitudes, in their dtype.
+
+    For the formats of :func:`plainly_scaled`.
     """
     floats = str(getattr(args.type, "value", args.type)) == "float"
     reach = 448.0 if floats else (2**args.num_bits - 1) / 2
@@ -64,7 +71,7 @@ def qparams_of(
     The arithmetic runs in ``dtype``, the checkpoint's: that is where the reference's bits come
     from.
     """
-    if args.symmetric and global_scale is None and _plain(args):
+    if global_scale is None and plainly_scaled(args):
         largest = torch.maximum(-low, high).to(dtype)
         scale = scales_of(largest, args).reshape(largest.shape or (1,))
         return QParams(scale=scale, zero_point=None, global_scale=None)
@@ -76,8 +83,3 @@ def qparams_of(
         zero_point=None if args.symmetric else zero_point,
         global_scale=global_scale,
     )
-
-
-def _plain(args: QuantizationArgs) -> bool:
-    kind = str(getattr(args.type, "value", args.type))
-    return args.scale_dtype is None and (kind == "int" or args.num_bits == 8)

@@ -50,7 +50,7 @@ def descend(
     for sweep in range(sweeps):
         refits, last = sweep < refit, sweep == sweeps - 1
         if refits and not whole:
-            gained += _refit_rows(code, gradient, metric, column, scale, grid, multiplier)
+            gained += _refit_rows(code, gradient, metric, scale, grid, multiplier)
         if not (refits and whole) and sweep >= descent:
             continue
         for index, start in enumerate(starts):
@@ -82,18 +82,16 @@ def _refit_rows(
     code: Tensor,
     gradient: Tensor,
     metric: Damped,
-    column: Tensor,
     scale: Tensor,
     grid: Grid,
     multiplier: float,
 ) -> Tensor:
     """The scale step for groups too wide for a block, one group at a time; gives what it gained."""
-    gained = torch.zeros_like(code[0])
+    gained, width = torch.zeros_like(code[0]), grid.width(len(code))
     for g in range(scale.shape[0]):
-        part = column == g
+        part = slice(g * width, (g + 1) * width)
         v = code[part]
-        product = metric.H[:, part] @ v
-        product[part] += (metric.diagonal - metric.H.diagonal())[part, None] * v
+        product = metric.columns(part) @ v
         upper, lower = (v * gradient[part]).sum(dim=0), (v * product[part]).sum(dim=0)
         wanted = scale[g] + torch.where(lower > 0, upper / lower, 0.0)
         new = round_to(wanted * multiplier, grid.scales) / multiplier

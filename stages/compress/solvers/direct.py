@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stages.compress.grid import Grid, grid_of
-from stages.compress.observers.ranges import scales_of
+from stages.compress.observers.ranges import plainly_scaled, scales_of
 from stages.compress.solvers import direct_kernels as kernels
 from stages.compress.solvers.tiles import row_tiles
 from stages.formats.words import pack_rows
@@ -56,14 +56,12 @@ def suits(shape: tuple[int, ...], scheme: QuantizationScheme) -> bool:
     args = scheme.weights
     if args is None:
         return False
-    plain = args.symmetric and args.scale_dtype is None and args.actorder is None
-    kind = str(getattr(args.type, "value", args.type))
-    known = kind == "int" or args.num_bits == 8
+    plain = plainly_scaled(args) and args.actorder is None
     strategy = str(getattr(args.strategy, "value", args.strategy))
     tiled = strategy in ("tensor", "channel", "group", "block")
     whole = strategy != "group" or shape[1] % (args.group_size or 1) == 0
     there = prod(shape) > 0 and str(scheme.format) in LAYOUTS
-    return plain and known and tiled and whole and there
+    return plain and tiled and whole and there
 
 
 def direct(weight: Tensor, scheme: QuantizationScheme, take: Take | None = None) -> Direct | None:

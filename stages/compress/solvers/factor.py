@@ -27,6 +27,12 @@ class Damped:
     diagonal: Tensor
     amount: float
 
+    def columns(self, part: slice) -> Tensor:
+        """Some columns [n, .], contiguous."""
+        found = self.H[:, part].clone(memory_format=torch.contiguous_format)
+        found[part].diagonal().copy_(self.diagonal[part])
+        return found
+
     def block(self, part: slice) -> Tensor:
         """A block about the diagonal, contiguous."""
         found = self.H[part, part].clone(memory_format=torch.contiguous_format)
@@ -66,10 +72,12 @@ def upper_factor(metric: Damped, order: Tensor) -> Tensor:
     """
     backwards = order.flip(0)
     if metric.H.device.type == "cpu":
-        return _cholesky_cpu(_lower_in_order(metric, backwards)).flip(0, 1)
-    reverse = metric.H.index_select(0, backwards).index_select(1, backwards)
-    reverse.diagonal().copy_(metric.diagonal.index_select(0, backwards))
-    return _cholesky(reverse).flip(0, 1)
+        lower = _cholesky_cpu(_lower_in_order(metric, backwards))
+    else:
+        reverse = metric.H.index_select(0, backwards).index_select(1, backwards)
+        reverse.diagonal().copy_(metric.diagonal.index_select(0, backwards))
+        lower = _cholesky(reverse)
+    return lower.flip(0, 1).contiguous()  # LAPACK gives columns
 
 
 def _lower_in_order(metric: Damped, order: Tensor) -> Tensor:
@@ -84,7 +92,7 @@ def _lower_in_order(metric: Damped, order: Tensor) -> Tensor:
 def _cholesky(a: Tensor) -> Tensor:
     lower: Tensor
     lower, info = torch.linalg.cholesky_ex(a)
-    if int(info) > 0 or not bool(torch.isfinite(lower).all()):
+    if int(info) > 0 or not all_finite(lower):
         raise NumericalError(
             name="H",
             reason="the damped Gram matrix is not positive definite in float32",

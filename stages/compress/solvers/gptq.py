@@ -236,7 +236,7 @@ def _stored(scale: Tensor, before: QParams, problem: _Problem) -> Tensor:
 
 
 def _not_finite(weight: Tensor) -> NumericalError:
-    if not bool(torch.isfinite(weight).all()):
+    if not all_finite(weight):
         return NumericalError(
             name="weight",
             reason="the weight has non-finite entries",

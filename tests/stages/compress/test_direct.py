@@ -13,7 +13,7 @@ from torch import Tensor
 from stages.compress.direct import parts_of
 from stages.compress.lazy import LazyTensors
 from stages.compress.observers import minmax
-from stages.compress.observers.ranges import scales_of
+from stages.compress.observers.ranges import qparams_of, scales_of
 from stages.compress.solvers.direct import INFINITE, direct, fits
 from stages.compress.solvers.error import relative_error
 from stages.compress.solvers.rtn import rtn
@@ -104,6 +104,20 @@ def test_the_scale_of_every_magnitude_is_that_of_compressed_tensors(args: dict[s
     theirs, _ = calculate_qparams(-every, every, given)
     assert torch.equal(scales_of(every, given).view(torch.int16), theirs.view(torch.int16))
     assert bool((theirs > 0).all() & torch.isfinite(theirs).all())
+
+
+@pytest.mark.parametrize("dtype", [BF16, torch.float16, torch.float32])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_symmetric_ranges_have_the_scales_of_compressed_tensors_in_every_dtype(
+    bits: int, dtype: torch.dtype
+) -> None:
+    ends = torch.randn(2, 40, 30, generator=torch.Generator().manual_seed(bits))
+    low, high = ends.clamp(max=0)[0], ends.clamp(min=0)[1]
+    low[0], high[0] = 0.0, 0.0
+    given = QuantizationArgs(num_bits=bits, strategy="channel")
+    theirs, _ = calculate_qparams(low.to(dtype), high.to(dtype), given)
+    found = qparams_of(low, high, given, global_scale=None, dtype=dtype)
+    assert found.scale.dtype == dtype and torch.equal(found.scale, theirs)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
