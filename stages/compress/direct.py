@@ -2,83 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 import torch
-from compressed_tensors.quantization import QuantizationScheme
 from torch import Tensor
 
 from stages.compress.modifiers.base import Solver
 from stages.compress.modifiers.rtn import Rtn
-from stages.compress.solvers.direct import Direct, direct, fits, suits
+from stages.compress.solvers.direct import PACKED, Direct, direct, fits, suits, words_in
 from stages.compress.state import LayerState
-from stages.formats.parts import expected_parts
+from stages.formats.layout import layout_of
+from stages.formats.qargs import QArgs
+from stages.formats.scheme import SchemeGroup
+from stages.formats.sharing import scale_shape
 from stages.weights.safetensors_source import SafetensorsSource
 from stages.weights.scratch import Scratch
 from stages.weights.source import TensorSpec
 
 
+def rounds(solver: Solver, device: str) -> bool:
+    """Whether a solver only rounds to nearest under min-max scales, on a CPU."""
+    return isinstance(solver, Rtn) and solver.observer == "minmax" and device == "cpu"
+
+
 def solve_direct(
-    layer: LayerState,
-    solver: Solver,
-    schemes: Mapping[str, QuantizationScheme],
-    device: str,
-    *,
-    reuse: bool = False,
+    layer: LayerState, names: Iterable[str], *, reuse: bool = False
 ) -> Iterator[tuple[str, Direct]]:
-    """(module, what it became) for those of `schemes` that need no more than their own weight.
+    """(module, what it became) for those of `names` that need no more than their own weight.
 
     One weight is in memory at a time. With `reuse` the next module's codes overwrite those before.
     A weight that is not finite is left to the solver, whose policy says what becomes of it.
     """
-    if not _rounds(solver, device):
-        return
     weights, codes = (Scratch(), Scratch()) if reuse else (None, None)
-    for name, scheme in schemes.items():
+    for name in names:
+        scheme = layer.resolved[name].scheme
+        args, layout = _weights(scheme), layout_of(scheme)
         weight = layer.peek(f"{name}.weight", weights)
-        if fits(weight, scheme, layer.dtype):
-            made = direct(weight, scheme, None if codes is None else codes.take)
+        if fits(weight, args, layout, layer.dtype):
+            made = direct(weight, args, layout, None if codes is None else codes.take)
             if made is not None:
                 yield name, made
 
 
-def direct_specs(
-    layer: LayerState, solver: Solver, schemes: Mapping[str, QuantizationScheme], device: str
-) -> list[TensorSpec] | None:
+def announced(layer: LayerState) -> list[TensorSpec] | None:
     """What the layer's file will hold, from headers alone: of no layer but one that is all direct.
 
-    None where a module of `schemes` is not for :func:`solve_direct`, or has more to be stored than
-    its weight, and for a source that is not plain files.
+    None where a module is not for :func:`solve_direct`, or has more to be stored than its weight,
+    and for a source that is not plain files.
     """
     source, prefixes = layer.source, {own.name: own.prefix for own in layer.subgraph.linears}
-    if not _rounds(solver, device) or not isinstance(source, SafetensorsSource) or layer.changed:
+    if not isinstance(source, SafetensorsSource) or layer.changed:
         return None
     found: list[TensorSpec] = []
     left = dict(layer.subgraph.tensors)
-    for name, scheme in schemes.items():
+    for name, resolved in layer.resolved.items():
         spec = source.spec(left.pop(f"{name}.weight"))
-        inputs = scheme.input_activations
-        plain = spec.dtype == "BF16" and layer.dtype == torch.bfloat16
-        if not (plain and suits(spec.shape, scheme)) or (inputs and inputs.dynamic is not True):
+        if spec.dtype != "BF16" or layer.dtype != torch.bfloat16:
             return None
-        parts = expected_parts(scheme, spec.shape, spec.dtype).items()
-        found += [
-            TensorSpec(name=f"{prefixes[name]}.{part}", shape=shape, dtype=dtype)
-            for part, (shape, dtype) in parts
-        ]
+        if not goes_straight(resolved.scheme, spec.shape):
+            return None
+        found += _stored(prefixes[name], resolved.scheme, spec.shape)
     return found + [source.spec(stored) for stored in left.values()]
 
 
-def _rounds(solver: Solver, device: str) -> bool:
-    return isinstance(solver, Rtn) and solver.observer == "minmax" and device == "cpu"
+def goes_straight(scheme: SchemeGroup, shape: tuple[int, ...]) -> bool:
+    """Whether a bfloat16 weight of this shape becomes codes and scales, and nothing else."""
+    inputs = scheme.input_activations
+    plain = scheme.weights is not None and (inputs is None or inputs.dynamic is True)
+    return plain and suits(shape, _weights(scheme), layout_of(scheme))
 
 
-def parts_of(made: Direct, shape: tuple[int, ...], scheme: QuantizationScheme) -> dict[str, Tensor]:
+def parts_of(made: Direct, shape: tuple[int, ...], layout: str) -> dict[str, Tensor]:
     """The checkpoint's tensors by local name, as `stages.formats.pack.pack` has them."""
-    if str(scheme.format) != "pack-quantized":
+    if layout != PACKED:
         return {"weight": made.codes, "weight_scale": made.scale}
     return {
         "weight_packed": made.codes,
         "weight_scale": made.scale,
         "weight_shape": torch.tensor(shape, dtype=torch.int64),
     }
+
+
+def _stored(prefix: str, scheme: SchemeGroup, shape: tuple[int, ...]) -> list[TensorSpec]:
+    """What :func:`parts_of` will give."""
+    args = _weights(scheme)
+    parts: dict[str, tuple[tuple[int, ...], str]]
+    parts = {"weight": (shape, "I8" if args.type == "int" else "F8_E4M3")}
+    if layout_of(scheme) == PACKED:
+        words = (shape[0], words_in(shape[1], args))
+        parts = {"weight_packed": (words, "I32"), "weight_shape": ((2,), "I64")}
+    parts["weight_scale"] = (scale_shape(args, *shape), "BF16")
+    return [TensorSpec(name=f"{prefix}.{n}", shape=s, dtype=d) for n, (s, d) in parts.items()]
+
+
+def _weights(scheme: SchemeGroup) -> QArgs:
+    if scheme.weights is None:
+        raise ValueError("the scheme has no weight format")
+    return scheme.weights

@@ -8,11 +8,15 @@ small floats, E8M0 scales keep no mantissa. One rule serves torch and the compil
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from compressed_tensors.quantization import QuantizationArgs
-from compressed_tensors.quantization.utils import should_generate_mx_scales
 from torch import Tensor
+
+from stages.formats.sharing import scale_shape, spans
+
+if TYPE_CHECKING:
+    from compressed_tensors.quantization import QuantizationArgs
 
 ROW_STRATEGIES = frozenset({"channel", "group", "tensor_group"})  # no scale spans two rows
 
@@ -43,20 +47,11 @@ class Grid:
 
     def scale_shape(self, rows: int, columns: int) -> tuple[int, ...]:
         """Shape of ``weight_scale`` for a weight [rows, columns]."""
-        if self.strategy == "tensor":
-            return (1,)
-        if self.strategy == "channel":
-            return (rows, 1)
-        if self.block_structure is not None:
-            height, width = self.block_structure
-            return (-(-rows // height), -(-columns // width))
-        return (rows, columns // self.width(columns))
+        return scale_shape(self, rows, columns)
 
     def width(self, columns: int) -> int:
         """How many neighbouring columns share a scale."""
-        if self.block_structure is not None:
-            return self.block_structure[1]
-        return self.group_size if self.group_size and self.group_size > 0 else columns
+        return spans(self, 1, columns)[1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,7 +126,7 @@ def _codes(kind: str, num_bits: int) -> Rounding:
 
 
 def _scales(args: QuantizationArgs, dtype: torch.dtype) -> Rounding:
-    if should_generate_mx_scales(args):
+    if args.scale_dtype == torch.uint8 and (args.type, args.group_size) == ("float", 32):
         return Rounding(binade=2.0**-126, step=1.0, low=2.0**-126, high=2.0**127)
     stored = args.scale_dtype or dtype
     if not stored.is_floating_point:

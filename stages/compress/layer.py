@@ -2,64 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-import torch
 from compressed_tensors.quantization import QuantizationScheme
 from torch import Tensor
 
 from pipeline.errors import StageFailed
-from stages.compress.direct import direct_specs, parts_of, solve_direct
+from stages.compress.direct import parts_of, rounds, solve_direct
 from stages.compress.distribution import KEPT, distributions
 from stages.compress.keeping import kept_inputs
 from stages.compress.modifiers.base import Modifier, Solver, Transform
 from stages.compress.modifiers.rtn import Rtn
+from stages.compress.result import Compressed
 from stages.compress.scales import global_scales, input_params, partners
 from stages.compress.solvers.direct import Direct
 from stages.compress.solvers.errors import NumericalError
-from stages.compress.solvers.tiles import shared_tile_pool
 from stages.compress.solving import Solved, solve_layer
 from stages.compress.state import LayerState
 from stages.formats.convert import to_compressed_tensors
+from stages.formats.layout import layout_of
 from stages.formats.pack import InputParams, checksum, pack
-from stages.formats.sizes import label
 from stages.model.blueprint import LinearSpec
-from stages.weights.placed import MisfitError, PlacedFile
 
 Say = Callable[[str], None]
-
-
-@dataclass(kw_only=True, slots=True)
-class Compressed:
-    """A compressed layer as it will be written: tensors by checkpoint name, and what was done.
-
-    `modules` and `rows` are by module in the order of the layer; `fallbacks` says which modules
-    did not become what was asked for, and why.
-    """
-
-    tensors: MutableMapping[str, Tensor] = field(default_factory=dict)
-    checksums: dict[str, Tensor] = field(default_factory=dict)
-    modules: dict[str, dict[str, Any]] = field(default_factory=dict)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    fallbacks: list[dict[str, str]] = field(default_factory=list)
-    schemes: dict[str, QuantizationScheme] = field(default_factory=dict)
-    changed: list[str] = field(default_factory=list)
-    distributions: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def take(self, other: Compressed) -> None:
-        """Add what was made of other modules."""
-        self.tensors.update(other.tensors)
-        self.checksums |= other.checksums
-        self.modules |= other.modules
-        self.schemes |= other.schemes
-        self.rows += other.rows
-        self.fallbacks += other.fallbacks
-        self.changed += other.changed
-        self.distributions |= other.distributions
 
 
 def compress_layer(
@@ -69,13 +36,10 @@ def compress_layer(
     device: str,
     progress: Callable[[float, str], None],
     warn: Say,
-    shard: Path | None = None,
 ) -> Compressed:
     """Transform, solve and pack all of `layer`, which is emptied on the way.
 
-    With `shard`, a layer that only rounds its weights is written to that file module by module, and
-    the result's tensors are a :class:`PlacedFile`. Raises StageFailed for numerical trouble under
-    the policy `error`, naming the module.
+    Raises StageFailed for numerical trouble under the policy `error`, naming the module.
     """
     solver = next((m for m in modifiers if isinstance(m, Solver)), Rtn())
     for modifier in modifiers:
@@ -86,12 +50,10 @@ def compress_layer(
     work = _Work(layer=layer, solver=solver, device=device, warn=warn)
     work.find_inputs()
     work.warn_of_few_tokens()
-    if shard is not None and (made := work.straight(shard, progress)) is not None:
-        return made
     scales = global_scales(layer, work.schemes)
     total, dead = max(1, len(work.schemes)), dict[str, int]()
     todo = {name: work.schemes[name] for name in work.schemes if name not in work.skipped}
-    for name, direct in solve_direct(layer, solver, dict(todo), device):
+    for name, direct in solve_direct(layer, tuple(todo) if rounds(solver, device) else ()):
         work.put_direct(name, direct, solver.kind)
         del todo[name]
         progress(min(1.0, len(work.result.modules) / total), f"{solver.kind} {name}")
@@ -105,7 +67,8 @@ def compress_layer(
     if dead:
         name, count = next(iter(dead.items()))
         warn(f"input channels that were zero for every token: {count} of {name}{_more(dead)}")
-    return work.finish()
+    work.result.finish(layer, work.skipped)
+    return work.result
 
 
 @dataclass(kw_only=True, slots=True)
@@ -159,28 +122,6 @@ class _Work:
         if few:
             self.warn(f"fewer tokens than input channels were seen by {few[0]}{_more(few)}")
 
-    def straight(self, path: Path, progress: Callable[[float, str], None]) -> Compressed | None:
-        """The layer in the file `path`, each module written as soon as it is rounded.
-
-        None, and nothing done, if one of them needs more than :func:`solve_direct`.
-        """
-        specs = direct_specs(self.layer, self.solver, self.schemes, self.device)
-        if specs is None:
-            return None
-        found = solve_direct(self.layer, self.solver, self.schemes, self.device, reuse=True)
-        try:
-            with shared_tile_pool(), PlacedFile(path, specs) as file:
-                self.result.tensors = file
-                for name, made in found:
-                    self.put_direct(name, made, self.solver.kind)
-                    progress(len(self.result.modules) / len(self.schemes), f"rtn {name}")
-                if len(self.result.modules) < len(self.schemes):
-                    raise MisfitError("a weight is not finite")
-                return self.finish()
-        except MisfitError:
-            self.result = Compressed()
-            return None
-
     def take(self, solved: Solved, scales: Mapping[str, Tensor]) -> None:
         """Pack a solved module, or deal with the trouble it made as the policy says."""
         name = solved.module
@@ -209,7 +150,7 @@ class _Work:
             self.skipped[other] = error.reason
             self.note(other, "left unquantized", error)
             if other in self.result.modules:
-                self.take_back(other)
+                self.result.take_back(other)
 
     def note(self, name: str, action: str, error: NumericalError) -> None:
         self.result.fallbacks.append({"module": name, "action": action, "reason": error.reason})
@@ -236,12 +177,20 @@ class _Work:
         if not self.solver.keeps and len(worse) < KEPT:  # more are never shown
             original = self.layer.peek(f"{name}.weight")
             self.result.distributions[name] = distributions(original, weight)
-        self.record(name, packed, sums, solved.relative_error, solver, fallback)
+        self.result.record(
+            self.spec(name),
+            self.layer.resolved[name].scheme,
+            packed,
+            sums,
+            solver=solver,
+            relative_error=solved.relative_error,
+            fallback=fallback,
+        )
 
     def put_direct(self, name: str, made: Direct, solver: str) -> None:
         """Take a module that came packed, together with the parameters of its input."""
-        scheme, spec, inputs = self.schemes[name], self.spec(name), self.inputs[name]
-        packed = parts_of(made, (spec.out_features, spec.in_features), scheme)
+        scheme, spec, inputs = self.layer.resolved[name].scheme, self.spec(name), self.inputs[name]
+        packed = parts_of(made, (spec.out_features, spec.in_features), layout_of(scheme))
         given = {
             "input_scale": inputs.scale,
             "input_zero_point": inputs.zero_point,
@@ -249,83 +198,11 @@ class _Work:
         }
         packed |= {part: tensor for part, tensor in given.items() if tensor is not None}
         sums = {"rows": made.rows, "columns": made.columns}
-        self.record(name, packed, sums, made.relative_error, solver)
-
-    def record(
-        self,
-        name: str,
-        packed: Mapping[str, Tensor],
-        sums: Mapping[str, Tensor],
-        relative_error: float | None,
-        solver: str,
-        fallback: str | None = None,
-    ) -> None:
-        """Put a packed module into the result."""
-        scheme, spec = self.schemes[name], self.spec(name)
-        for part, tensor in packed.items():
-            self.result.tensors[f"{spec.prefix}.{part}"] = tensor
-        for side, values in sums.items():
-            self.result.checksums[f"{spec.prefix}.{side}"] = values
-        elements = spec.out_features * spec.in_features
-        bits = 8 * sum(tensor.nbytes for tensor in packed.values()) / elements
-        self.result.modules[name] = {
-            "prefix": spec.prefix,
-            "format": str(scheme.format),
-            "scheme": label(self.layer.resolved[name].scheme),
-            "solver": solver,
-            "relative_error": relative_error,
-            "bits": bits,
-            "fallback": fallback,
-        }
-
-    def take_back(self, name: str) -> None:
-        """Forget what was packed for a module."""
-        prefix = self.result.modules.pop(name)["prefix"]
-        for tensors in (self.result.tensors, self.result.checksums):
-            for key in [key for key in tensors if key.rpartition(".")[0] == prefix]:
-                del tensors[key]
+        error = made.relative_error
+        self.result.record(spec, scheme, packed, sums, solver=solver, relative_error=error)
 
     def spec(self, name: str) -> LinearSpec:
         return next(linear for linear in self.layer.subgraph.linears if linear.name == name)
-
-    def finish(self) -> Compressed:
-        """The result, with all dense tensors of the layer under their checkpoint names."""
-        result, stored = self.result, self.layer.subgraph.tensors
-        for name in list(self.layer.tensors):
-            module, _, part = name.rpartition(".")
-            if part == "weight" and module in result.modules:
-                del self.layer.tensors[name]
-                continue
-            tensor = self.layer.tensors.pop(name)
-            dense = tensor.to(self.layer.dtype) if module in self.skipped else tensor
-            result.tensors[stored[name]] = dense.contiguous()
-            if name in self.layer.changed:
-                result.changed.append(stored[name])
-        for name, module_info in result.modules.items():
-            result.schemes[module_info["prefix"]] = self.schemes[name]
-        for linear in self.layer.subgraph.linears:
-            if linear.name in result.modules:
-                result.rows.append(_row(linear.name, result.modules[linear.name]))
-            elif linear.name in self.skipped:
-                result.rows.append(_skipped_row(linear.name, self.layer.dtype))
-        return result
-
-
-def _row(name: str, info: Mapping[str, Any]) -> dict[str, Any]:
-    shown = ("scheme", "solver", "relative_error", "bits", "fallback")
-    return {"name": name, **{key: info[key] for key in shown}}
-
-
-def _skipped_row(name: str, dtype: torch.dtype) -> dict[str, Any]:
-    bits = 8.0 * torch.empty(0, dtype=dtype).element_size()
-    return {
-        "name": name,
-        "scheme": "dense",
-        "solver": None,
-        "relative_error": 0.0,
-        "bits": bits,
-        "fallback": "skipped",
-    }
 
 
 def _more(names: Collection[str]) -> str:

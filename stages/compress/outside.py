@@ -24,7 +24,7 @@ class CompressOutside(Compress):
     """Output `weights`: as that of `compress`, of the quantized modules outside the layers."""
 
     kind = "compress_outside"
-    version = 3
+    version = 4
 
     def demands(self) -> dict[str, tuple[str, ...]]:
         """What calibration must tell, once the scheme is known to quantize the lm_head."""

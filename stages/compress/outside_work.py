@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from pipeline.stage import Task
-from stages.compress.layer import Compressed, compress_layer
+from stages.compress.layer import compress_layer
 from stages.compress.modifiers.base import Modifier
 from stages.compress.outside import lookup_solver
+from stages.compress.reading import recipe_of, statistics_of
+from stages.compress.result import Compressed
 from stages.compress.state import LayerState
 from stages.compress.statistics import Statistics
-from stages.compress.work import recipe_of, statistics_of, write
 from stages.formats.resolve import resolve
 from stages.model.blueprint import EMBEDDING, Blueprint
 from stages.model.tensors import layer_tensors
@@ -52,5 +53,5 @@ def run(config: CompressConfig, solvers: tuple[Modifier, ...], task: Task) -> No
     parts = {name: t for name, t in made.tensors.items() if not name.endswith(".bias")}
     made.tensors = {n: t for n, t in parts.items() if n.rpartition(".")[0] in made.schemes}
     draft = task.outputs["weights"]
-    write(draft, made, blueprint.dtype)
+    made.write(draft, blueprint.dtype)
     draft.meta["recipe"] = recipe_of(config, found)

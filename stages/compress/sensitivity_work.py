@@ -24,6 +24,7 @@ from pipeline.stage import Artifact, Task
 from stages.compress.grid import ROW_STRATEGIES
 from stages.compress.lazy import LazyTensors
 from stages.compress.modifiers.base import Solver
+from stages.compress.reading import statistics_of
 from stages.compress.scales import global_scales, gram_of
 from stages.compress.sensitivity import FILE
 from stages.compress.solvers.error import ratio
@@ -31,7 +32,6 @@ from stages.compress.solvers.errors import NumericalError
 from stages.compress.solving import solve_layer
 from stages.compress.state import LayerState
 from stages.compress.statistics import Statistics
-from stages.compress.work import statistics_of
 from stages.formats.candidates import units_of
 from stages.formats.convert import to_compressed_tensors
 from stages.formats.resolve import Resolved

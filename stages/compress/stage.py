@@ -50,7 +50,7 @@ class Compress(Stage):
     """Output `weights`: shard.safetensors, layer.json and checksum.safetensors of one layer."""
 
     kind = "compress"
-    version = 5
+    version = 6
     Config = CompressConfig
     outputs = ("weights",)
     libraries = ("torch", "compressed-tensors", "numba")
@@ -175,9 +175,12 @@ class Compress(Stage):
         }
 
     def run(self, task: Task) -> None:
-        from stages.compress.work import run
+        from stages.compress.straight import straight
 
-        run(self.config, task)
+        if not straight(self.config, task):
+            from stages.compress.work import run
+
+            run(self.config, task)
 
     def _estimate(self, layer: Subgraph, found: Resolution, dtype: str) -> Estimate:
         size, seconds, widest = layer.bytes, 0.5, 0

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from compressed_tensors.quantization import QuantizationConfig
 
 from pipeline.stage import Artifact
 from stages.formats.activations import InputRule
+from stages.formats.config import MIXED
+from stages.formats.convert import to_compressed_tensors
 from stages.formats.decompress import Decompressed
+from stages.formats.layer_file import LAYER, SHARD, from_groups
 from stages.weights.folder import Layout
 from stages.weights.safetensors_source import SafetensorsSource
-
-SHARD, LAYER, CHECKSUM = "shard.safetensors", "layer.json", "checksum.safetensors"
 
 
 class CompressedLayer:
@@ -29,10 +31,23 @@ class CompressedLayer:
         self.modules: Mapping[str, Mapping[str, Any]] = info["modules"]
         self.dtype: torch.dtype = getattr(torch, info["dtype"])
         self.shard = SafetensorsSource(Layout(where=str(path), files={SHARD: path}, tensors=None))
-        self.weights = Decompressed(self.shard, info["quantization_config"], self.dtype)
+        self.weights = Decompressed(self.shard, _config(info["groups"]), self.dtype)
 
     def input_rules(self) -> dict[str, InputRule]:
         """How the inputs of its modules are quantized, by module name; see `simulated_inputs`."""
         return self.weights.input_rules(
             {name: info["prefix"] for name, info in self.modules.items()}
         )
+
+
+def _config(groups: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """A quantization_config for one layer alone, its targets being the modules by name."""
+    schemes = [to_compressed_tensors(group) for group in from_groups(groups)]
+    config = QuantizationConfig(
+        config_groups={f"group_{i}": scheme for i, scheme in enumerate(schemes)},
+        quantization_status="compressed",
+        format=MIXED,
+        ignore=[],
+    )
+    dumped: dict[str, Any] = config.model_dump(mode="json")
+    return dumped

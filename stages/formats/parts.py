@@ -7,6 +7,7 @@ from math import ceil
 from compressed_tensors.quantization import QuantizationScheme
 
 from stages.formats.pack import compressor
+from stages.formats.sharing import scale_shape
 
 Expected = tuple[tuple[int, ...], str]
 
@@ -23,7 +24,7 @@ def expected_parts(
     if weights is None:
         return {"weight": (shape, dtype)}
     rows, columns = shape
-    scales = _scale_shape(scheme, rows, columns)
+    scales = scale_shape(weights, rows, columns)
     parts: dict[str, Expected] = {}
     for name in compressor(scheme).compression_param_names(scheme):
         if name == "weight_packed":
@@ -51,16 +52,6 @@ def kept_wide(name: str, dtype: str, scheme: QuantizationScheme | None) -> bool:
     scales = ("weight_scale", "input_scale")
     wide = dtype == "F32" and name.endswith(scales)
     return wide and scheme is not None and str(scheme.format) == "float-quantized"
-
-
-def _scale_shape(scheme: QuantizationScheme, rows: int, columns: int) -> tuple[int, ...]:
-    weights = scheme.weights
-    if weights is None or weights.strategy == "tensor":
-        return (1,)
-    if weights.block_structure is not None:
-        height, width = weights.block_structure
-        return (ceil(rows / height), ceil(columns / width))
-    return (rows, columns // weights.group_size if weights.group_size else 1)
 
 
 def _scale_dtype(scheme: QuantizationScheme, dtype: str) -> str:

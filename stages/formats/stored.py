@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stages.formats.pack import checksum, unpack
+from stages.formats.sharing import spans
 from stages.formats.sums import bit_sums, code_sums
 from stages.formats.words import unpack_rows
 
@@ -40,7 +41,7 @@ def stored_sums(
         return checksum(unpack(stored, scheme), scheme, dtype)
     codes, table = _codes(stored, args)
     rows, columns = codes.shape
-    height, width = _spans(args, rows, columns)
+    height, width = spans(args, rows, columns)
     scale = stored["weight_scale"].float().reshape(-(-rows // height), -1)
     if scale.shape[1] != -(-columns // width):
         raise ValueError(f"weight_scale has the shape {list(stored['weight_scale'].shape)}")
@@ -58,8 +59,7 @@ def _plain(
     """Whether codes times a bfloat16 scale is all there is to it."""
     known = str(scheme.format) in (*BYTES, PACKED)
     alone = "weight_zero_point" not in stored and "weight_g_idx" not in stored
-    strategy = str(getattr(args.strategy, "value", args.strategy))
-    there = strategy in ("tensor", "channel", "group", "block")
+    there = args.strategy in ("tensor", "channel", "group", "block")
     scale = stored["weight_scale"]
     return known and alone and there and scale.dtype == torch.bfloat16 and scale.is_cpu
 
@@ -79,15 +79,6 @@ def _codes(
         return codes, (every.float() - 2.0 ** (args.num_bits - 1)).numpy()
     weight = stored["weight"].contiguous()
     return weight.view(torch.uint8).numpy(), every.view(weight.dtype).float().numpy()
-
-
-def _spans(args: QuantizationArgs, rows: int, columns: int) -> tuple[int, int]:
-    """How many rows and columns share a scale."""
-    if args.block_structure is not None:
-        return args.block_structure[0], args.block_structure[1]
-    if str(getattr(args.strategy, "value", args.strategy)) == "tensor":
-        return rows, columns
-    return 1, args.group_size or columns
 
 
 def _samples(

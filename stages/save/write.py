@@ -17,7 +17,8 @@ from pipeline.key import canonical
 from pipeline.stage import Artifact, Task
 from stages.formats.cache import CACHE
 from stages.formats.config import States, quantization_config, untied
-from stages.formats.layer import LAYER, CompressedLayer
+from stages.formats.layer import CompressedLayer
+from stages.formats.layer_file import LAYER
 from stages.formats.resolve import Resolved, resolve
 from stages.model.blueprint import Blueprint
 from stages.quantized.catalog import INTERNAL

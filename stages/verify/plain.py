@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stages.formats.layer import CHECKSUM, CompressedLayer
+from stages.formats.layer import CompressedLayer
+from stages.formats.layer_file import CHECKSUM
 from stages.formats.pack import checksum
 from stages.verify.subject import Subject
 from stages.verify.values import differs

@@ -16,7 +16,7 @@ from pipeline.stage import Artifact, Task
 from stages.formats.cache import CACHE
 from stages.formats.config import parse, quantized_prefixes, scheme_of
 from stages.formats.decompress import Decompressed
-from stages.formats.layer import LAYER
+from stages.formats.layer_file import LAYER
 from stages.model.blueprint import Blueprint
 from stages.weights import TensorSpec, WeightSource, open_checkpoint, open_source
 from stages.weights.aliased import Aliased

@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.errors import UserError
 from stages.formats.cache import STATES
 from stages.formats.decompress import INPUT_PARTS
-from stages.formats.layer import CHECKSUM
+from stages.formats.layer_file import CHECKSUM
 from stages.formats.pack import MISFITS, unpack
 from stages.formats.stored import stored_sums
 from stages.verify.subject import Stored, Subject

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from stages.compress.grid import Grid, QParams, grid_of
 from stages.compress.observers.bounds import bounds, by_scale
+from stages.compress.observers.plain import plainly_scaled, scales_of
 
 
 def importance_by_scale(importance: Tensor, grid: Grid, rows: int) -> Tensor:
@@ -35,27 +36,6 @@ def global_scale_within(low: Tensor, high: Tensor, dtype: torch.dtype) -> Tensor
     largest = torch.maximum(-low.amin(), high.amax()).to(dtype).reshape(1)
     shared: Tensor = generate_gparam(-largest, largest)
     return shared
-
-
-def plainly_scaled(args: QuantizationArgs) -> bool:
-    """Symmetric integers or E4M3, and nothing to their scales but the model's dtype."""
-    kind = str(getattr(args.type, "value", args.type))
-    known = kind == "int" or args.num_bits == 8
-    return bool(args.symmetric) and args.scale_dtype is None and known
-
-
-def scales_of(absmax: Tensor, args: QuantizationArgs) -> Tensor:
-    """What compressed-tensors has for ranges of these magnitudes, in their dtype.
-
-    For the formats of :func:`plainly_scaled`.
-    """
-    floats = str(getattr(args.type, "value", args.type)) == "float"
-    reach = 448.0 if floats else (2**args.num_bits - 1) / 2
-    # divided by a tensor: a number would be multiplied by its inverse
-    scale = absmax / torch.tensor(reach, dtype=absmax.dtype, device=absmax.device)
-    if scale.numel() and not bool(scale.amin() > 0):  # sooner told than where they are
-        scale.masked_fill_(scale == 0, torch.finfo(absmax.dtype).eps)
-    return scale
 
 
 def qparams_of(

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.compiled import compiled
+from stages.formats.words import pack_rows
 
+TILE = 1 << 17  # codes that are packed at a time: they stay in a core's caches
 Bits = NDArray[np.uint16]
 Floats = NDArray[np.float32]
 Codes = NDArray[np.uint8]
@@ -162,3 +164,29 @@ def to_integers(
             _nearest_integer(held[part], own[g], low, high, line[part])
         rows[i] = _sum_bits(held, columns)
         errors[i, 0], errors[i, 1] = _norms(weight[i], held)
+
+
+@compiled()
+def to_words(
+    weight: Bits,
+    scale: Floats,
+    height: int,
+    width: int,
+    first: int,
+    num_bits: int,
+    words: NDArray[np.uint32],
+    rows: Sums,
+    columns: Sums,
+    errors: NDArray[np.float64],
+) -> None:
+    """As `to_integers`, the codes in words [r, .] as `pack_rows` has them."""
+    count = weight.shape[0]
+    step = max(1, TILE // weight.shape[1])
+    codes = np.empty((min(step, count), weight.shape[1]), dtype=np.int8)
+    half = np.float32(1 << (num_bits - 1))
+    for start in range(0, count, step):
+        own = slice(start, min(count, start + step))
+        part = codes[: own.stop - start]
+        held = (weight[own], scale, height, width, first + start, half, part)
+        to_integers(*held, rows[own], columns, errors[own])
+        pack_rows(part, num_bits, words[own])

@@ -13,7 +13,8 @@ from torch import Tensor
 from stages.compress.direct import parts_of
 from stages.compress.lazy import LazyTensors
 from stages.compress.observers import minmax
-from stages.compress.observers.ranges import qparams_of, scales_of
+from stages.compress.observers.plain import scales_of
+from stages.compress.observers.ranges import qparams_of
 from stages.compress.solvers.direct import INFINITE, direct, fits
 from stages.compress.solvers.error import relative_error
 from stages.compress.solvers.rtn import rtn
@@ -41,6 +42,10 @@ SCHEMES: list[tuple[str, dict[str, Any]]] = [
 def scheme_of(layout: str, args: dict[str, Any]) -> QuantizationScheme:
     scheme = QuantizationScheme(targets=["Linear"], weights=QuantizationArgs(**args))
     return scheme.model_copy(update={"format": layout})
+
+
+def weights_of(layout: str, args: dict[str, Any]) -> tuple[QuantizationArgs, str]:
+    return QuantizationArgs(**args), layout
 
 
 def general(weight: Tensor, scheme: QuantizationScheme) -> tuple[dict[str, Tensor], Tensor]:
@@ -76,11 +81,11 @@ def test_every_byte_is_that_of_the_general_way(
     layout: str, args: dict[str, Any], which: str
 ) -> None:
     weight, scheme = weights()[which], scheme_of(layout, args)
-    assert fits(weight, scheme, BF16)
-    made = direct(weight, scheme)
+    assert scheme.weights is not None and fits(weight, scheme.weights, layout, BF16)
+    made = direct(weight, scheme.weights, layout)
     stored, chosen = general(weight, scheme)
     assert made is not None
-    mine = parts_of(made, tuple(weight.shape), scheme)
+    mine = parts_of(made, tuple(weight.shape), layout)
     assert mine.keys() == stored.keys()
     for name, tensor in mine.items():
         assert tensor.dtype == stored[name].dtype and tensor.shape == stored[name].shape
@@ -126,11 +131,11 @@ def test_threads_do_not_change_a_bit(threads: int, monkeypatch: pytest.MonkeyPat
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        cut = direct(weights()["plain"], scheme_of(*SCHEMES[2]))
+        cut = direct(weights()["plain"], *weights_of(*SCHEMES[2]))
     finally:
         torch.set_num_threads(before)
     monkeypatch.undo()
-    whole = direct(weights()["plain"], scheme_of(*SCHEMES[2]))
+    whole = direct(weights()["plain"], *weights_of(*SCHEMES[2]))
     assert cut is not None and whole is not None
     assert torch.equal(cut.codes.view(torch.uint8), whole.codes.view(torch.uint8))
     assert torch.equal(cut.columns, whole.columns) and cut.relative_error == whole.relative_error
@@ -141,17 +146,17 @@ def test_a_weight_that_is_not_finite_is_left_to_the_solver(bad: float) -> None:
     weight = weights()["plain"].clone()
     weight[7, 9] = bad
     for layout, args in SCHEMES[:2]:
-        assert direct(weight, scheme_of(layout, args)) is None
+        assert direct(weight, *weights_of(layout, args)) is None
 
 
 def test_formats_with_more_than_codes_and_scales_do_not_fit() -> None:
     weight = weights()["plain"]
     asymmetric = {"num_bits": 4, "type": "int", "strategy": "channel", "symmetric": False}
     fp4 = {"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16}
-    assert not fits(weight, scheme_of("pack-quantized", asymmetric), BF16)
-    assert not fits(weight, scheme_of("nvfp4-pack-quantized", fp4), BF16)
-    assert not fits(weight.float(), scheme_of(*SCHEMES[0]), BF16)
-    assert not fits(weight, scheme_of(*SCHEMES[0]), torch.float32)
+    assert not fits(weight, *weights_of("pack-quantized", asymmetric), BF16)
+    assert not fits(weight, *weights_of("nvfp4-pack-quantized", fp4), BF16)
+    assert not fits(weight.float(), *weights_of(*SCHEMES[0]), BF16)
+    assert not fits(weight, *weights_of(*SCHEMES[0]), torch.float32)
 
 
 class Counting:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.stage import CompressConfig
-from stages.formats.layer import SHARD
+from stages.formats.layer_file import SHARD
 from tests.stages.compress.layers import Run, compress, info
 from tests.stages.formats.presets import load
 from tests.stages.model.tiny import Tiny, tiny
@@ -31,7 +31,7 @@ def both(
     """The same nodes straight to the file, and by way of memory."""
     straight = compress(model, config, folder / "straight", **more)
     with monkeypatch.context() as patched:
-        patched.setattr("stages.compress.layer.direct_specs", lambda *given: None)
+        patched.setattr("stages.compress.straight.announced", lambda layer: None)
         memory = compress(model, config, folder / "memory", **more)
     return straight, memory
 
@@ -46,7 +46,7 @@ def test_every_byte_is_the_same(
 ) -> None:
     written: list[Path] = []
     monkeypatch.setattr(
-        "stages.compress.work.write_tensors", lambda path, tensors: written.append(path)
+        "stages.compress.result.write_tensors", lambda path, tensors: written.append(path)
     )
     compress(llama, CompressConfig(scheme=load(scheme)), tmp_path / "how")
     assert written == []
@@ -58,7 +58,7 @@ def test_every_byte_is_the_same(
 def test_calibrated_inputs_and_other_solvers_go_by_way_of_memory(
     llama: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stages.compress.layer.PlacedFile", None)
+    monkeypatch.setattr("stages.compress.straight.PlacedFile", None)
     for i, (scheme, modifier) in enumerate(
         [("fp8", Rtn()), ("nvfp4a16", Rtn()), ("w4a16", Rtn(observer="mse"))]
     ):

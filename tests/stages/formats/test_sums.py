@@ -36,9 +36,9 @@ def test_zeros_of_both_signs_are_alike_and_everything_else_differs() -> None:
 @pytest.mark.parametrize(("layout", "args"), SCHEMES)
 def test_stored_codes_have_the_sums_of_what_they_unpack_to(layout, args) -> None:  # type: ignore[no-untyped-def]
     weight, scheme = weights()["plain"], scheme_of(layout, args)
-    made = direct(weight, scheme)
+    made = direct(weight, scheme.weights, layout)
     assert made is not None
-    stored = parts_of(made, tuple(weight.shape), scheme)
+    stored = parts_of(made, tuple(weight.shape), layout)
     sums, whole = (
         stored_sums(stored, scheme, torch.bfloat16, edges=True),
         bit_sums(unpack(stored, scheme)),
@@ -56,9 +56,9 @@ def test_stored_codes_have_the_sums_of_what_they_unpack_to(layout, args) -> None
 
 def test_tensors_that_do_not_fit_the_format_are_refused() -> None:
     scheme = scheme_of("pack-quantized", SCHEMES[8][1])
-    made = direct(weights()["plain"], scheme)
+    made = direct(weights()["plain"], scheme.weights, "pack-quantized")
     assert made is not None
-    stored = parts_of(made, (257, 384), scheme)
+    stored = parts_of(made, (257, 384), "pack-quantized")
     with pytest.raises(ValueError, match="weight_scale has the shape"):
         stored_sums(
             {**stored, "weight_scale": stored["weight_scale"][:, :-1]},

@@ -1,0 +1,27 @@
+"""Scales of formats that have nothing to them but the largest magnitude."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stages.formats.sharing import WeightFormat
+
+
+def plainly_scaled(args: WeightFormat) -> bool:
+    """Symmetric integers or E4M3, and nothing to their scales but the model's dtype."""
+    known = args.type == "int" or args.num_bits == 8
+    return bool(args.symmetric) and args.scale_dtype is None and known
+
+
+def scales_of(absmax: Tensor, args: WeightFormat) -> Tensor:
+    """What compressed-tensors has for ranges of these magnitudes, in their dtype.
+
+    For the formats of :func:`plainly_scaled`.
+    """
+    reach = 448.0 if args.type == "float" else (2**args.num_bits - 1) / 2
+    # divided by a tensor: a number would be multiplied by its inverse
+    scale = absmax / torch.tensor(reach, dtype=absmax.dtype, device=absmax.device)
+    if scale.numel() and not bool(scale.amin() > 0):  # sooner told than where they are
+        scale.masked_fill_(scale == 0, torch.finfo(absmax.dtype).eps)
+    return scale

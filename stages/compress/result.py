@@ -1,0 +1,144 @@
+"""What becomes of a layer: tensors for the checkpoint, and what was done to each module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pipeline.stage import Draft
+from stages.compress.distribution import worst
+from stages.compress.state import LayerState
+from stages.formats.layer_file import CHECKSUM, LAYER, SHARD, to_groups
+from stages.formats.layout import layout_of
+from stages.formats.scheme import SchemeGroup
+from stages.formats.sizes import label
+from stages.model.blueprint import LinearSpec
+from stages.weights.placed import PlacedFile
+from stages.weights.writer import write_tensors
+
+
+@dataclass(kw_only=True, slots=True)
+class Compressed:
+    """A compressed layer as it will be written: tensors by checkpoint name, and what was done.
+
+    `modules` and `rows` are by module in the order of the layer; `schemes` is by name in the
+    checkpoint; `fallbacks` says which modules did not become what was asked for, and why.
+    """
+
+    tensors: MutableMapping[str, Tensor] = field(default_factory=dict)
+    checksums: dict[str, Tensor] = field(default_factory=dict)
+    modules: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    fallbacks: list[dict[str, str]] = field(default_factory=list)
+    schemes: dict[str, SchemeGroup] = field(default_factory=dict)
+    changed: list[str] = field(default_factory=list)
+    distributions: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def take(self, other: Compressed) -> None:
+        """Add what was made of other modules."""
+        self.tensors.update(other.tensors)
+        self.checksums |= other.checksums
+        self.modules |= other.modules
+        self.schemes |= other.schemes
+        self.rows += other.rows
+        self.fallbacks += other.fallbacks
+        self.changed += other.changed
+        self.distributions |= other.distributions
+
+    def record(
+        self,
+        linear: LinearSpec,
+        scheme: SchemeGroup,
+        packed: Mapping[str, Tensor],
+        sums: Mapping[str, Tensor],
+        *,
+        solver: str,
+        relative_error: float | None,
+        fallback: str | None = None,
+    ) -> None:
+        """Take the stored tensors and the checksums of one module, both by local name."""
+        for part, tensor in packed.items():
+            self.tensors[f"{linear.prefix}.{part}"] = tensor
+        for side, values in sums.items():
+            self.checksums[f"{linear.prefix}.{side}"] = values
+        elements = linear.out_features * linear.in_features
+        self.modules[linear.name] = {
+            "prefix": linear.prefix,
+            "format": layout_of(scheme),
+            "scheme": label(scheme),
+            "solver": solver,
+            "relative_error": relative_error,
+            "bits": 8 * sum(tensor.nbytes for tensor in packed.values()) / elements,
+            "fallback": fallback,
+        }
+
+    def take_back(self, name: str) -> None:
+        """Forget what was recorded of a module."""
+        prefix = self.modules.pop(name)["prefix"]
+        for tensors in (self.tensors, self.checksums):
+            for key in [key for key in tensors if key.rpartition(".")[0] == prefix]:
+                del tensors[key]
+
+    def finish(self, layer: LayerState, skipped: Mapping[str, str]) -> None:
+        """Take all dense tensors of `layer`, which is emptied, under their checkpoint names.
+
+        `skipped` are modules that were to be quantized and stay as they are, and why.
+        """
+        stored = layer.subgraph.tensors
+        for name in list(layer.tensors):
+            module, _, part = name.rpartition(".")
+            if part == "weight" and module in self.modules:
+                del layer.tensors[name]
+                continue
+            tensor = layer.tensors.pop(name)
+            dense = tensor.to(layer.dtype) if module in skipped else tensor
+            self.tensors[stored[name]] = dense.contiguous()
+            if name in layer.changed:
+                self.changed.append(stored[name])
+        for name, module_info in self.modules.items():
+            self.schemes[module_info["prefix"]] = layer.resolved[name].scheme
+        for linear in layer.subgraph.linears:
+            if linear.name in self.modules:
+                self.rows.append(_row(linear.name, self.modules[linear.name]))
+            elif linear.name in skipped:
+                self.rows.append(_skipped_row(linear.name, layer.dtype))
+
+    def write(self, draft: Draft, dtype: str) -> None:
+        """Write it as `stages.formats.layer` reads it; `dtype` is the model's."""
+        if not isinstance(self.tensors, PlacedFile):  # which is written
+            write_tensors(draft.path / SHARD, self.tensors)
+        save_file(dict(sorted(self.checksums.items())), draft.path / CHECKSUM)
+        told = {
+            "dtype": dtype,
+            "modules": self.modules,
+            "changed": sorted(self.changed),
+            "groups": to_groups(self.schemes),
+        }
+        draft.write_json(LAYER, told)
+        draft.meta["result"] = {
+            "layers": self.rows,
+            "fallbacks": self.fallbacks,
+            "distributions": worst(self.rows, self.distributions),
+        }
+
+
+def _row(name: str, info: Mapping[str, Any]) -> dict[str, Any]:
+    shown = ("scheme", "solver", "relative_error", "bits", "fallback")
+    return {"name": name, **{key: info[key] for key in shown}}
+
+
+def _skipped_row(name: str, dtype: torch.dtype) -> dict[str, Any]:
+    bits = 8.0 * torch.empty(0, dtype=dtype).element_size()
+    return {
+        "name": name,
+        "scheme": "dense",
+        "solver": None,
+        "relative_error": 0.0,
+        "bits": bits,
+        "fallback": "skipped",
+    }

@@ -1,0 +1,76 @@
+"""A layer that only rounds, from file to file, with nothing imported that it does not need.
+
+compressed-tensors, which brings all of transformers, takes longer to import than such a layer takes
+to be written: the runner imports it beside these nodes, for those that come after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.stage import Task
+from stages.compress.direct import announced, parts_of, rounds, solve_direct
+from stages.compress.modifiers.base import Modifier, Solver, Transform
+from stages.compress.modifiers.rtn import Rtn
+from stages.compress.reading import layer_state, recipe_of
+from stages.compress.result import Compressed
+from stages.compress.solvers.tiles import shared_tile_pool
+from stages.compress.state import LayerState
+from stages.formats.layer_file import SHARD
+from stages.formats.layout import layout_of
+from stages.weights.placed import MisfitError, PlacedFile
+
+if TYPE_CHECKING:
+    from stages.compress.stage import CompressConfig
+
+
+def straight(config: CompressConfig, task: Task) -> bool:
+    """Compress the layer `task.member` module by module; False, and nothing done, if it cannot."""
+    modifiers: tuple[Modifier, ...] = config.modifiers
+    solver = next((m for m in modifiers if isinstance(m, Solver)), Rtn())
+    transformed = any(isinstance(m, Transform) for m in modifiers)
+    if transformed or not rounds(solver, config.numerics.device):
+        return False
+    config.numerics.apply()
+    layer, draft = layer_state(config, task), task.outputs["weights"]
+    made = rounded(layer, solver, draft.path / SHARD, task.progress)
+    if made is None:
+        return False
+    made.write(draft, str(layer.dtype).removeprefix("torch."))
+    draft.meta["recipe"] = recipe_of(config, {})
+    return True
+
+
+def rounded(
+    layer: LayerState, solver: Solver, path: Path, progress: Callable[[float, str], None]
+) -> Compressed | None:
+    """The layer in the file `path`, each module written as soon as it is rounded.
+
+    None if one of them needs more than :func:`solve_direct`; the file is no whole one then.
+    """
+    specs = announced(layer)
+    if specs is None:
+        return None
+    made, linears = Compressed(), {linear.name: linear for linear in layer.subgraph.linears}
+    try:
+        with shared_tile_pool(), PlacedFile(path, specs) as file:
+            made.tensors = file
+            for name, found in solve_direct(layer, layer.resolved, reuse=True):
+                linear, scheme = linears[name], layer.resolved[name].scheme
+                made.record(
+                    linear,
+                    scheme,
+                    parts_of(found, (linear.out_features, linear.in_features), layout_of(scheme)),
+                    {"rows": found.rows, "columns": found.columns},
+                    solver=solver.kind,
+                    relative_error=found.relative_error,
+                )
+                progress(len(made.modules) / len(layer.resolved), f"{solver.kind} {name}")
+            if len(made.modules) < len(layer.resolved):
+                raise MisfitError("a weight is not finite")
+            made.finish(layer, {})
+    except MisfitError:
+        return None
+    return made
