@@ -131,11 +131,21 @@ class Stage(ABC):
     outputs: ClassVar[tuple[str, ...]] = ("out",)
     libraries: ClassVar[tuple[str, ...]] = ()
     """Installed distributions whose version can change the bytes of a result: part of the key."""
-    modules: ClassVar[tuple[str, ...]] = ()
-    """What `run` imports that takes long: imported before the first node runs, all at once."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """What `run` imports, all of it, where that takes long: it is imported ahead.
+
+        Nodes of a stage that names it may run while others' modules are being imported.
+        """
+        return ()
+
+    def warm_up(self) -> None:
+        """Do now, once `modules` are imported, what else the first node would wait for."""
+        return
 
     def demands(self) -> Mapping[str, tuple[str, ...]]:
         """Input name -> which outputs of its node are needed; `("out",)` where not named."""

@@ -17,7 +17,7 @@ from pipeline.plan import Plan, make_plan
 from pipeline.runner.memory import Freed, keep_large_apart, peak_rss_bytes, reset_peak
 from pipeline.runner.outcome import Outcome
 from pipeline.runner.queue import ReadyQueue
-from pipeline.runner.ready import make_ready
+from pipeline.runner.ready import importing
 from pipeline.runner.release import Releases
 from pipeline.stage import Artifact, Stage, Task
 from pipeline.store import Lease, Store
@@ -110,7 +110,6 @@ class LocalRunner:
 
     def _execute(self, plan: Plan, live: Lease) -> None:
         keep_large_apart()
-        make_ready(self.stages[step.node.site] for step in plan.building())
         queue = ReadyQueue(plan)
         releases = Releases(plan, self.transient)
 
@@ -119,14 +118,20 @@ class LocalRunner:
             for ref in releases.finished(name):
                 self.store.drop(plan.graph.keys[ref], own=live)
 
-        run_one = partial(self._build, plan)
-        if self.workers == 1:
-            while (name := queue.pop()) is not None:
-                run_one(name)
-                after(name)
-            return
-        with ThreadPoolExecutor(self.workers, thread_name_prefix="worker") as pool:
-            self._execute_in(pool, run_one, queue, after)
+        stages = [self.stages[step.node.site] for step in plan.building()]
+        with importing(dict.fromkeys(stages)) as imported:
+
+            def run_one(name: str) -> None:
+                imported(self.stages[plan.steps[name].node.site])
+                self._build(plan, name)
+
+            if self.workers == 1:
+                while (name := queue.pop()) is not None:
+                    run_one(name)
+                    after(name)
+                return
+            with ThreadPoolExecutor(self.workers, thread_name_prefix="worker") as pool:
+                self._execute_in(pool, run_one, queue, after)
 
     def _execute_in(
         self,

@@ -1,34 +1,76 @@
-"""Importing what nodes need before they run: all at once, and with no search for garbage."""
+"""Importing what nodes need, beside those that run already.
+
+Large libraries make objects by the hundred thousand, all of which stay: looking through them for
+garbage, as Python does every so often, takes a fifth of the time. So there is no such search
+meanwhile, and later ones leave aside what is there then.
+"""
 
 from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib import import_module
 
 from pipeline.stage import Stage
 
+SWITCH = 2e-4
+"""Seconds for which imports keep the interpreter from nodes that run beside them."""
+
 
 def make_ready(stages: Iterable[Stage]) -> None:
-    """Import the modules of these stages; one that is missing is for its stage to tell.
+    """Do it for the first of `stages`, which are in the order in which they run, that lacks any."""
+    if first := next(filter(_lacks, stages), None):
+        _prepare(first)
 
-    Large libraries make objects by the hundred thousand, all of which stay: looking through them
-    for garbage, as Python does every so often, takes a fifth of the time. Later searches leave
-    aside what is there then.
+
+@contextmanager
+def importing(stages: Iterable[Stage]) -> Iterator[Callable[[Stage], None]]:
+    """Do it for all of `stages`, which are in the order in which they run.
+
+    Gives a function that waits until a stage may run: one that names its modules, as soon as they
+    are there; others, which may import anything, when all is done. Modules that two threads import
+    at once may be seen half made.
     """
-    names = dict.fromkeys(name for stage in stages for name in stage.modules)
-    todo = [name for name in names if name not in sys.modules]
-    if not todo:
-        return
+    with ThreadPoolExecutor(1, thread_name_prefix="imports") as pool:
+        todo = {stage: pool.submit(_beside, stage) for stage in stages if _lacks(stage)}
+
+        def wait(stage: Stage) -> None:
+            for other, done in todo.items():
+                if other is stage or not stage.modules:
+                    done.result()
+
+        try:
+            yield wait
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _lacks(stage: Stage) -> bool:
+    return any(name not in sys.modules for name in stage.modules)
+
+
+def _beside(stage: Stage) -> None:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH)
+    try:
+        _prepare(stage)
+    finally:
+        sys.setswitchinterval(before)
+
+
+def _prepare(stage: Stage) -> None:
+    """Import a stage's modules, and let it warm up; one that is missing is for its run to tell."""
     searching = gc.isenabled()
     gc.disable()
     try:
-        for name in todo:
-            try:
-                import_module(name)
-            except ImportError:
-                continue
+        for name in stage.modules:
+            import_module(name)
+        stage.warm_up()
+    except ImportError:
+        return
     finally:
         gc.freeze()
         if searching:

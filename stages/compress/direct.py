@@ -7,22 +7,15 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from stages.compress.modifiers.base import Solver
-from stages.compress.modifiers.rtn import Rtn
-from stages.compress.solvers.direct import PACKED, Direct, direct, fits, suits, words_in
+from stages.compress.solvers.direct import Direct, direct, fits
 from stages.compress.state import LayerState
-from stages.formats.layout import layout_of
+from stages.formats.layout import goes_straight, layout_of
+from stages.formats.plain import PACKED, plain_parts
 from stages.formats.qargs import QArgs
 from stages.formats.scheme import SchemeGroup
-from stages.formats.sharing import scale_shape
 from stages.weights.safetensors_source import SafetensorsSource
 from stages.weights.scratch import Scratch
 from stages.weights.source import TensorSpec
-
-
-def rounds(solver: Solver, device: str) -> bool:
-    """Whether a solver only rounds to nearest under min-max scales, on a CPU."""
-    return isinstance(solver, Rtn) and solver.observer == "minmax" and device == "cpu"
 
 
 def solve_direct(
@@ -61,15 +54,10 @@ def announced(layer: LayerState) -> list[TensorSpec] | None:
             return None
         if not goes_straight(resolved.scheme, spec.shape):
             return None
-        found += _stored(prefixes[name], resolved.scheme, spec.shape)
+        args, layout = _weights(resolved.scheme), layout_of(resolved.scheme)
+        for part, (shape, dtype) in plain_parts(spec.shape, args, layout, spec.dtype).items():
+            found.append(TensorSpec(name=f"{prefixes[name]}.{part}", shape=shape, dtype=dtype))
     return found + [source.spec(stored) for stored in left.values()]
-
-
-def goes_straight(scheme: SchemeGroup, shape: tuple[int, ...]) -> bool:
-    """Whether a bfloat16 weight of this shape becomes codes and scales, and nothing else."""
-    inputs = scheme.input_activations
-    plain = scheme.weights is not None and (inputs is None or inputs.dynamic is True)
-    return plain and suits(shape, _weights(scheme), layout_of(scheme))
 
 
 def parts_of(made: Direct, shape: tuple[int, ...], layout: str) -> dict[str, Tensor]:
@@ -81,18 +69,6 @@ def parts_of(made: Direct, shape: tuple[int, ...], layout: str) -> dict[str, Ten
         "weight_scale": made.scale,
         "weight_shape": torch.tensor(shape, dtype=torch.int64),
     }
-
-
-def _stored(prefix: str, scheme: SchemeGroup, shape: tuple[int, ...]) -> list[TensorSpec]:
-    """What :func:`parts_of` will give."""
-    args = _weights(scheme)
-    parts: dict[str, tuple[tuple[int, ...], str]]
-    parts = {"weight": (shape, "I8" if args.type == "int" else "F8_E4M3")}
-    if layout_of(scheme) == PACKED:
-        words = (shape[0], words_in(shape[1], args))
-        parts = {"weight_packed": (words, "I32"), "weight_shape": ((2,), "I64")}
-    parts["weight_scale"] = (scale_shape(args, *shape), "BF16")
-    return [TensorSpec(name=f"{prefix}.{n}", shape=s, dtype=d) for n, (s, d) in parts.items()]
 
 
 def _weights(scheme: SchemeGroup) -> QArgs:

@@ -10,11 +10,11 @@ from compressed_tensors.quantization import QuantizationScheme
 from torch import Tensor
 
 from pipeline.errors import StageFailed
-from stages.compress.direct import parts_of, rounds, solve_direct
+from stages.compress.direct import parts_of, solve_direct
 from stages.compress.distribution import KEPT, distributions
 from stages.compress.keeping import kept_inputs
 from stages.compress.modifiers.base import Modifier, Solver, Transform
-from stages.compress.modifiers.rtn import Rtn
+from stages.compress.modifiers.rtn import Rtn, only_rounds
 from stages.compress.result import Compressed
 from stages.compress.scales import global_scales, input_params, partners
 from stages.compress.solvers.direct import Direct
@@ -53,7 +53,8 @@ def compress_layer(
     scales = global_scales(layer, work.schemes)
     total, dead = max(1, len(work.schemes)), dict[str, int]()
     todo = {name: work.schemes[name] for name in work.schemes if name not in work.skipped}
-    for name, direct in solve_direct(layer, tuple(todo) if rounds(solver, device) else ()):
+    straight = tuple(todo) if only_rounds((solver,), device) else ()
+    for name, direct in solve_direct(layer, straight):
         work.put_direct(name, direct, solver.kind)
         del todo[name]
         progress(min(1.0, len(work.result.modules) / total), f"{solver.kind} {name}")

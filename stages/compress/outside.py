@@ -26,6 +26,10 @@ class CompressOutside(Compress):
     kind = "compress_outside"
     version = 4
 
+    @property
+    def modules(self) -> tuple[str, ...]:
+        return ("stages.compress.outside_work",)
+
     def demands(self) -> dict[str, tuple[str, ...]]:
         """What calibration must tell, once the scheme is known to quantize the lm_head."""
         if self._blueprint is not None and self._blueprint.head not in self._mine():

@@ -11,8 +11,10 @@ from pipeline.key import Json, canonical
 from pipeline.registry import Registry, choices
 from pipeline.stage import Site, Stage, Survey, Task
 from stages.compress.modifiers.base import Modifier, Solver, Transform, check_order
+from stages.compress.modifiers.rtn import only_rounds
 from stages.formats.choice import CHOICE, guessed, settled
 from stages.formats.engines import engine_notes, engine_warnings
+from stages.formats.layout import goes_straight
 from stages.formats.resolve import Resolution, resolve
 from stages.formats.scheme import SchemeConfig
 from stages.formats.sizes import linear_bytes
@@ -54,7 +56,6 @@ class Compress(Stage):
     Config = CompressConfig
     outputs = ("weights",)
     libraries = ("torch", "compressed-tensors", "numba")
-    modules = ("stages.compress.work",)
     config: CompressConfig
 
     def __init__(self, config: CompressConfig) -> None:
@@ -62,6 +63,18 @@ class Compress(Stage):
         self._resolution: Resolution | None = None
         self._blueprint: Blueprint | None = None
         self._guessed = False
+        self._straight = only_rounds(config.modifiers, config.numerics.device)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        work = "straight" if self._straight else "work"
+        return (f"stages.compress.{work}",)
+
+    def warm_up(self) -> None:
+        if self._straight:
+            from stages.compress.straight import warm_up
+
+            warm_up(self.config.scheme)
 
     def consults(self) -> frozenset[str]:
         return frozenset({CHOICE})
@@ -90,6 +103,13 @@ class Compress(Stage):
         self.config, self._guessed = settled(self.config, site), guessed(site)
         found = resolve(self.config.scheme, blueprint)
         self._blueprint, self._resolution = blueprint, found
+        if blueprint.dtype != "bfloat16" or not all(
+            goes_straight(found.modules[own.name].scheme, (own.out_features, own.in_features))
+            for layer in blueprint.layers
+            for own in layer.linears
+            if own.name in found.modules
+        ):
+            self._straight = False
         problems = found.problems
         keeper = self._keeper
         if keeper is not None and not problems and keeper.on_failure == "error":

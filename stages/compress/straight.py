@@ -10,29 +10,40 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from pipeline.stage import Task
-from stages.compress.direct import announced, parts_of, rounds, solve_direct
-from stages.compress.modifiers.base import Modifier, Solver, Transform
-from stages.compress.modifiers.rtn import Rtn
+from stages.compress.direct import announced, parts_of, solve_direct
+from stages.compress.modifiers.base import Modifier, Solver
+from stages.compress.modifiers.rtn import Rtn, only_rounds
 from stages.compress.reading import layer_state, recipe_of
 from stages.compress.result import Compressed
+from stages.compress.solvers.direct import direct
 from stages.compress.solvers.tiles import shared_tile_pool
 from stages.compress.state import LayerState
 from stages.formats.layer_file import SHARD
-from stages.formats.layout import layout_of
+from stages.formats.layout import goes_straight, layout_of
 from stages.weights.placed import MisfitError, PlacedFile
 
 if TYPE_CHECKING:
     from stages.compress.stage import CompressConfig
+    from stages.formats.scheme import SchemeConfig
+
+
+def warm_up(scheme: SchemeConfig) -> None:
+    """Round a weight of one group of each format: the first use of a compiled loop is slow."""
+    for group in scheme.formats():
+        if group.weights is not None and goes_straight(group, (1, group.weights.group_size or 32)):
+            weight = torch.ones(1, group.weights.group_size or 32, dtype=torch.bfloat16)
+            direct(weight, group.weights, layout_of(group))
 
 
 def straight(config: CompressConfig, task: Task) -> bool:
     """Compress the layer `task.member` module by module; False, and nothing done, if it cannot."""
     modifiers: tuple[Modifier, ...] = config.modifiers
-    solver = next((m for m in modifiers if isinstance(m, Solver)), Rtn())
-    transformed = any(isinstance(m, Transform) for m in modifiers)
-    if transformed or not rounds(solver, config.numerics.device):
+    if not only_rounds(modifiers, config.numerics.device):
         return False
+    solver = next((m for m in modifiers if isinstance(m, Solver)), Rtn())
     config.numerics.apply()
     layer, draft = layer_state(config, task), task.outputs["weights"]
     made = rounded(layer, solver, draft.path / SHARD, task.progress)

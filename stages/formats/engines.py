@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from stages.formats.layout import BYTES, PACKED, layout_of
+from stages.formats.layout import BYTES, layout_of
+from stages.formats.plain import PACKED
 from stages.formats.qargs import QArgs
 from stages.formats.scheme import SchemeConfig, SchemeGroup
 from stages.formats.sizes import label

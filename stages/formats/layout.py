@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from stages.formats.plain import PACKED, is_plain
 from stages.formats.qargs import QArgs
 from stages.formats.scheme import SchemeGroup
 
-PACKED, BYTES = "pack-quantized", "int-quantized"
+BYTES = "int-quantized"
 
 
 def layout_of(group: SchemeGroup) -> str:
@@ -28,6 +29,14 @@ def layout_of(group: SchemeGroup) -> str:
     if inputs is None:
         return PACKED
     return PACKED if weights.num_bits < 8 and rows and inputs.symmetric else BYTES
+
+
+def goes_straight(scheme: SchemeGroup, shape: tuple[int, ...]) -> bool:
+    """Whether a weight of this shape becomes codes and scales, and its inputs need no numbers."""
+    weights, inputs = scheme.weights, scheme.input_activations
+    if weights is None or (inputs is not None and inputs.dynamic is not True):
+        return False
+    return is_plain(shape, weights, layout_of(scheme))
 
 
 def _floats(weights: QArgs, inputs: QArgs | None) -> str:

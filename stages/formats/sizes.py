@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from math import ceil
 
-from stages.formats.layout import PACKED, layout_of
+from stages.formats.layout import layout_of
+from stages.formats.plain import PACKED
 from stages.formats.qargs import QArgs
 from stages.formats.scheme import SchemeGroup
 from stages.model.blueprint import DTYPE_BYTES, LinearSpec

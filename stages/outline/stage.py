@@ -34,7 +34,7 @@ class Outline(Stage):
 
     kind: ClassVar[str] = "outline"
     version: ClassVar[int] = 1
-    modules: ClassVar[tuple[str, ...]] = ("stages.model.expected",)
+    modules = ("stages.model.outline", "stages.weights")
     Config: ClassVar[type] = OutlineConfig
 
     def survey(self, site: Site) -> Survey:

@@ -1,19 +1,21 @@
-"""Stages' modules are imported before nodes run; the search for garbage is left as it was."""
+"""Stages' modules are imported ahead of their nodes; the search for garbage is left as it was."""
 
 from __future__ import annotations
 
 import gc
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
+from threading import Event
 from typing import ClassVar
 
 import pytest
 
 from pipeline.expand import expand
 from pipeline.registry import Registry
-from pipeline.runner.ready import make_ready
+from pipeline.runner.ready import importing, make_ready
 from pipeline.stage import Site, Survey
 from tests.pipeline import sites as fake
 from tests.pipeline.test_runner import site
@@ -30,6 +32,13 @@ class Late(fake.Source):
     def survey(self, site: Site) -> Survey:
         site.prepare()
         return Survey()
+
+
+class Named(fake.Source):
+    """Needs what is there."""
+
+    kind: ClassVar[str] = "named"
+    modules: ClassVar[tuple[str, ...]] = ("json",)
 
 
 @pytest.fixture
@@ -75,9 +84,57 @@ def test_a_survey_can_ask_for_them_early_but_not_to_plan(
     assert (LATE in sys.modules) is imported
 
 
+def test_a_stage_warms_up_once_its_modules_are_there(
+    late: Late, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(late.__class__, "modules", (LATE,))
+    seen: list[bool] = []
+    monkeypatch.setattr(
+        late.__class__, "warm_up", lambda self: seen.append(LATE in sys.modules), raising=False
+    )
+    make_ready([late])
+    make_ready([late])
+    assert seen == [True]
+
+
+def test_nodes_run_beside_imports_of_others_unless_they_may_import_anything(
+    late: Late, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = Event(), Event()
+    monkeypatch.setattr(late.__class__, "modules", (LATE,))
+
+    def slow(name: str) -> None:
+        begun.set()
+        assert go_on.wait(10)
+        import_module(name)
+
+    monkeypatch.setattr("pipeline.runner.ready.import_module", slow)
+    named, unnamed = Named(fake.Number()), fake.Source(fake.Number())
+    before = sys.getswitchinterval()
+    with ThreadPoolExecutor(2) as pool, importing([named, late, unnamed]) as wait:
+        assert begun.wait(10) and sys.getswitchinterval() < before
+        wait(named)
+        waiting = [pool.submit(wait, stage) for stage in (late, unnamed)]
+        assert not any(each.done() for each in waiting)
+        go_on.set()
+        for each in waiting:
+            each.result(10)
+    assert sys.getswitchinterval() == before and gc.isenabled()
+
+
+def test_what_an_import_raises_meets_the_node_that_needs_it(
+    late: Late, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(late.__class__, "modules", (LATE,))
+    Path(str(sys.path[0]), f"{LATE}.py").write_text("raise RuntimeError('no driver')\n")
+    with importing([late]) as wait, pytest.raises(RuntimeError, match="no driver"):
+        wait(late)
+
+
 def test_the_modules_of_all_shipped_stages_exist() -> None:
     registry = Registry.load()
-    names = {n for kind in registry.kinds("stage") for n in registry.get("stage", kind).modules}
-    assert "stages.compress.work" in names
+    named = [registry.get("stage", kind).modules for kind in registry.kinds("stage")]
+    names = {name for given in named if isinstance(given, tuple) for name in given}
+    assert "stages.save.write" in names
     for name in sorted(names):
         import_module(name)

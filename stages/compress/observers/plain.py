@@ -8,16 +8,10 @@ from torch import Tensor
 from stages.formats.sharing import WeightFormat
 
 
-def plainly_scaled(args: WeightFormat) -> bool:
-    """Symmetric integers or E4M3, and nothing to their scales but the model's dtype."""
-    known = args.type == "int" or args.num_bits == 8
-    return bool(args.symmetric) and args.scale_dtype is None and known
-
-
 def scales_of(absmax: Tensor, args: WeightFormat) -> Tensor:
     """What compressed-tensors has for ranges of these magnitudes, in their dtype.
 
-    For the formats of :func:`plainly_scaled`.
+    For the formats that `stages.formats.plain.plainly_scaled` knows.
     """
     reach = 448.0 if args.type == "float" else (2**args.num_bits - 1) / 2
     # divided by a tensor: a number would be multiplied by its inverse

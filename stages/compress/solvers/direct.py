@@ -15,16 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.compress.observers.plain import plainly_scaled, scales_of
+from stages.compress.observers.plain import scales_of
 from stages.compress.solvers import direct_kernels as kernels
 from stages.compress.solvers.tiles import row_tiles
+from stages.formats.plain import PACKED, is_plain, words_in
 from stages.formats.sharing import WeightFormat, scale_shape, spans
 
 ELEMENTS = 1 << 22  # of a tile: each one has to ask for the interpreter, whoever holds it
 Take = Callable[[int], NDArray[np.uint8]]
 INFINITE = 0x7F80  # bits of bfloat16
-PACKED = "pack-quantized"
-LAYOUTS = ("float-quantized", "naive-quantized", "int-quantized", PACKED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,15 +45,7 @@ class Direct:
 def fits(weight: Tensor, args: WeightFormat, layout: str, dtype: torch.dtype) -> bool:
     """Whether :func:`direct` does this format: E4M3 or integers, symmetric, scales in bfloat16."""
     plain = weight.is_cpu and weight.dtype == torch.bfloat16 and dtype == torch.bfloat16
-    return plain and suits(tuple(weight.shape), args, layout)
-
-
-def suits(shape: tuple[int, ...], args: WeightFormat, layout: str) -> bool:
-    """:func:`fits` for a weight of this shape on a CPU, if all is in bfloat16."""
-    tiled = args.strategy in ("tensor", "channel", "group", "block")
-    whole = args.strategy != "group" or shape[1] % (args.group_size or 1) == 0
-    there = prod(shape) > 0 and layout in LAYOUTS
-    return plainly_scaled(args) and tiled and whole and there
+    return plain and is_plain(tuple(weight.shape), args, layout)
 
 
 def direct(
@@ -83,11 +74,6 @@ def _fresh(size: int) -> NDArray[np.uint8]:
 def coded_bytes(shape: tuple[int, ...], args: WeightFormat, layout: str) -> int:
     """The bytes of what is stored for a weight of `shape`: rows of words where it is packed."""
     return 4 * shape[0] * words_in(shape[1], args) if layout == PACKED else prod(shape)
-
-
-def words_in(columns: int, args: WeightFormat) -> int:
-    """How many int32 words the packed codes of a row take."""
-    return -(-columns * args.num_bits // 32)
 
 
 def _largest(bits: kernels.Bits, height: int, width: int) -> kernels.Bits:

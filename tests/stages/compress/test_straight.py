@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pipeline.stage import Site
 from stages.compress.modifiers.rtn import Rtn
-from stages.compress.stage import CompressConfig
+from stages.compress.stage import Compress, CompressConfig
 from stages.formats.layer_file import SHARD
 from tests.stages.compress.layers import Run, compress, info
 from tests.stages.formats.presets import load
@@ -81,3 +85,35 @@ def test_a_weight_that_is_not_finite_is_skipped_as_it_is_by_way_of_memory(
     assert files(straight) == files(memory) and straight.warnings == memory.warnings
     assert len(info(straight.artifacts[1])["modules"]) == 6
     assert "model.layers.1.mlp.down_proj.weight" in load_file(straight.artifacts[1].path / SHARD)
+
+
+def test_the_way_straight_to_the_file_imports_neither_compressed_tensors_nor_transformers() -> None:
+    code = (
+        "import sys, stages.compress.straight as straight;"
+        "from tests.stages.formats.presets import load;"
+        "straight.warm_up(load('fp8_dynamic')); straight.warm_up(load('w4a16'));"
+        "print([n for n in ('compressed_tensors', 'transformers') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "modifiers", "dtype", "work"),
+    [
+        ("fp8_dynamic", (), "bfloat16", "straight"),
+        ("w4a16", (Rtn(),), "bfloat16", "straight"),
+        ("w4a16", (Rtn(observer="mse"),), "bfloat16", "work"),
+        ("w4a16", (), "float32", "work"),
+        ("w4a16_asym", (), "bfloat16", "work"),
+        ("fp8", (), "bfloat16", "work"),
+    ],
+)
+def test_a_stage_names_the_modules_of_the_way_its_layers_will_go(
+    scheme: str, modifiers: tuple[Rtn, ...], dtype: str, work: str, tmp_path: Path
+) -> None:
+    model = tiny("llama", tmp_path / "model", dtype=getattr(torch, dtype), **WIDE)
+    stage = Compress(CompressConfig(scheme=load(scheme), modifiers=modifiers))
+    facts = {"model": model.blueprint(), "statistics": None}
+    stage.survey(cast(Site, SimpleNamespace(facts=facts, mode="run")))
+    assert stage.modules == (f"stages.compress.{work}",)
