@@ -16,9 +16,6 @@ from importlib import import_module
 
 from pipeline.stage import Stage
 
-SWITCH = 2e-4
-"""Seconds for which imports keep the interpreter from nodes that run beside them."""
-
 
 def make_ready(stages: Iterable[Stage]) -> None:
     """Do it for the first of `stages`, which are in the order in which they run, that lacks any."""
@@ -35,7 +32,7 @@ def importing(stages: Iterable[Stage]) -> Iterator[Callable[[Stage], None]]:
     at once may be seen half made.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="imports") as pool:
-        todo = {stage: pool.submit(_beside, stage) for stage in stages if _lacks(stage)}
+        todo = {stage: pool.submit(_prepare, stage) for stage in stages if _lacks(stage)}
 
         def wait(stage: Stage) -> None:
             for other, done in todo.items():
@@ -50,15 +47,6 @@ def importing(stages: Iterable[Stage]) -> Iterator[Callable[[Stage], None]]:
 
 def _lacks(stage: Stage) -> bool:
     return any(name not in sys.modules for name in stage.modules)
-
-
-def _beside(stage: Stage) -> None:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH)
-    try:
-        _prepare(stage)
-    finally:
-        sys.setswitchinterval(before)
 
 
 def _prepare(stage: Stage) -> None:
