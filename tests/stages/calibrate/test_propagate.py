@@ -15,9 +15,9 @@ from stages.calibrate.config import CalibrateConfig
 from stages.calibrate.propagate import Propagate
 from stages.compress.observers import minmax
 from stages.compress.solvers.rtn import rtn
-from stages.formats.config import quantization_config
 from stages.formats.convert import to_compressed_tensors
 from stages.formats.layer import CompressedLayer
+from stages.formats.layer_file import to_groups
 from stages.formats.pack import InputParams, pack
 from stages.formats.resolve import resolve
 from stages.formats.scheme import SchemeConfig
@@ -58,7 +58,9 @@ def stored_layer(scene: Scene, index: int, scheme: SchemeConfig) -> FakeArtifact
         {
             "modules": {n: v for n, v in modules.items() if n in resolved},
             "dtype": "float32",
-            "quantization_config": quantization_config(resolved, scene.blueprint),
+            "groups": to_groups(
+                {x.prefix: resolved[x.name].scheme for x in layer.linears if x.name in resolved}
+            ),
         },
     )
     return artifact
