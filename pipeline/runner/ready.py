@@ -18,14 +18,14 @@ from pipeline.stage import Stage
 
 
 def make_ready(stages: Iterable[Stage]) -> None:
-    """Do it for the first of `stages`, which are in the order in which they run, that lacks any."""
+    """Import what the first of `stages`, in the order in which they run, lacks."""
     if first := next(filter(_lacks, stages), None):
         _prepare(first)
 
 
 @contextmanager
 def importing(stages: Iterable[Stage]) -> Iterator[Callable[[Stage], None]]:
-    """Do it for all of `stages`, which are in the order in which they run.
+    """Import the modules of all `stages`, in the order in which they run, on a thread beside.
 
     Gives a function that waits until a stage may run: one that names its modules, as soon as they
     are there; others, which may import anything, when all is done. Modules that two threads import

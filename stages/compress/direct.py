@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
+from stages.compress.result import Compressed
 from stages.compress.solvers.direct import Direct, direct, fits
 from stages.compress.state import LayerState
 from stages.formats.layout import goes_straight, layout_of
 from stages.formats.plain import PACKED, plain_parts
 from stages.formats.qargs import QArgs
 from stages.formats.scheme import SchemeGroup
+from stages.model.blueprint import LinearSpec
 from stages.weights.safetensors_source import SafetensorsSource
 from stages.weights.scratch import Scratch
 from stages.weights.source import TensorSpec
@@ -69,6 +72,22 @@ def parts_of(made: Direct, shape: tuple[int, ...], layout: str) -> dict[str, Ten
         "weight_scale": made.scale,
         "weight_shape": torch.tensor(shape, dtype=torch.int64),
     }
+
+
+def record_direct(
+    result: Compressed,
+    linear: LinearSpec,
+    scheme: SchemeGroup,
+    made: Direct,
+    *,
+    solver: str,
+    inputs: Mapping[str, Tensor] = MappingProxyType({}),
+) -> None:
+    """Take a module that came packed; `inputs`: the parameters of its input by local name."""
+    shape = (linear.out_features, linear.in_features)
+    packed = {**parts_of(made, shape, layout_of(scheme)), **inputs}
+    sums = {"rows": made.rows, "columns": made.columns}
+    result.record(linear, scheme, packed, sums, solver=solver, relative_error=made.relative_error)
 
 
 def _weights(scheme: SchemeGroup) -> QArgs:

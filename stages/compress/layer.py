@@ -10,7 +10,7 @@ from compressed_tensors.quantization import QuantizationScheme
 from torch import Tensor
 
 from pipeline.errors import StageFailed
-from stages.compress.direct import parts_of, solve_direct
+from stages.compress.direct import record_direct, solve_direct
 from stages.compress.distribution import KEPT, distributions
 from stages.compress.keeping import kept_inputs
 from stages.compress.modifiers.base import Modifier, Solver, Transform
@@ -22,7 +22,6 @@ from stages.compress.solvers.errors import NumericalError
 from stages.compress.solving import Solved, solve_layer
 from stages.compress.state import LayerState
 from stages.formats.convert import to_compressed_tensors
-from stages.formats.layout import layout_of
 from stages.formats.pack import InputParams, checksum, pack
 from stages.model.blueprint import LinearSpec
 
@@ -190,17 +189,15 @@ class _Work:
 
     def put_direct(self, name: str, made: Direct, solver: str) -> None:
         """Take a module that came packed, together with the parameters of its input."""
-        scheme, spec, inputs = self.layer.resolved[name].scheme, self.spec(name), self.inputs[name]
-        packed = parts_of(made, (spec.out_features, spec.in_features), layout_of(scheme))
+        scheme, inputs = self.layer.resolved[name].scheme, self.inputs[name]
         given = {
             "input_scale": inputs.scale,
             "input_zero_point": inputs.zero_point,
             "input_global_scale": inputs.global_scale,
         }
-        packed |= {part: tensor for part, tensor in given.items() if tensor is not None}
-        sums = {"rows": made.rows, "columns": made.columns}
-        error = made.relative_error
-        self.result.record(spec, scheme, packed, sums, solver=solver, relative_error=error)
+        there = {part: tensor for part, tensor in given.items() if tensor is not None}
+        spec = self.spec(name)
+        record_direct(self.result, spec, scheme, made, solver=solver, inputs=there)
 
     def spec(self, name: str) -> LinearSpec:
         return next(linear for linear in self.layer.subgraph.linears if linear.name == name)

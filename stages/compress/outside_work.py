@@ -30,6 +30,7 @@ def run(config: CompressConfig, solvers: tuple[Modifier, ...], task: Task) -> No
     resolved = resolve(config.scheme, blueprint).checked()
     ends = [end for end in blueprint.ends() if end.name in resolved]
     found = statistics_of(task.inputs)
+    dtype: torch.dtype = getattr(torch, blueprint.dtype)
     source, made = open_source(task.inputs["source"]), Compressed()
     for end in ends:  # one at a time: they are the largest matrices of the model
         part = blueprint.outside_part({end.name})
@@ -38,7 +39,7 @@ def run(config: CompressConfig, solvers: tuple[Modifier, ...], task: Task) -> No
             tensors=layer_tensors(part, source),
             statistics=Statistics(found, config.numerics.device),
             resolved={end.name: resolved[end.name]},
-            dtype=getattr(torch, blueprint.dtype),
+            dtype=dtype,
             source=source,
         )
         one = compress_layer(
@@ -53,5 +54,5 @@ def run(config: CompressConfig, solvers: tuple[Modifier, ...], task: Task) -> No
     parts = {name: t for name, t in made.tensors.items() if not name.endswith(".bias")}
     made.tensors = {n: t for n, t in parts.items() if n.rpartition(".")[0] in made.schemes}
     draft = task.outputs["weights"]
-    made.write(draft, blueprint.dtype)
+    made.write(draft, dtype)
     draft.meta["recipe"] = recipe_of(config, found)

@@ -108,13 +108,13 @@ class Compressed:
             elif linear.name in skipped:
                 self.rows.append(_skipped_row(linear.name, layer.dtype))
 
-    def write(self, draft: Draft, dtype: str) -> None:
+    def write(self, draft: Draft, dtype: torch.dtype) -> None:
         """Write it as `stages.formats.layer` reads it; `dtype` is the model's."""
         if not isinstance(self.tensors, PlacedFile):  # which is written
             write_tensors(draft.path / SHARD, self.tensors)
         save_file(dict(sorted(self.checksums.items())), draft.path / CHECKSUM)
         told = {
-            "dtype": dtype,
+            "dtype": str(dtype).removeprefix("torch."),
             "modules": self.modules,
             "changed": sorted(self.changed),
             "groups": to_groups(self.schemes),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from pipeline.stage import Task
-from stages.compress.direct import announced, parts_of, solve_direct
+from stages.compress.direct import announced, record_direct, solve_direct
 from stages.compress.modifiers.base import Modifier, Solver
 from stages.compress.modifiers.rtn import Rtn, only_rounds
 from stages.compress.reading import layer_state, recipe_of
@@ -49,7 +49,7 @@ def straight(config: CompressConfig, task: Task) -> bool:
     made = rounded(layer, solver, draft.path / SHARD, task.progress)
     if made is None:
         return False
-    made.write(draft, str(layer.dtype).removeprefix("torch."))
+    made.write(draft, layer.dtype)
     draft.meta["recipe"] = recipe_of(config, {})
     return True
 
@@ -69,15 +69,8 @@ def rounded(
         with shared_tile_pool(), PlacedFile(path, specs) as file:
             made.tensors = file
             for name, found in solve_direct(layer, layer.resolved, reuse=True):
-                linear, scheme = linears[name], layer.resolved[name].scheme
-                made.record(
-                    linear,
-                    scheme,
-                    parts_of(found, (linear.out_features, linear.in_features), layout_of(scheme)),
-                    {"rows": found.rows, "columns": found.columns},
-                    solver=solver.kind,
-                    relative_error=found.relative_error,
-                )
+                scheme = layer.resolved[name].scheme
+                record_direct(made, linears[name], scheme, found, solver=solver.kind)
                 progress(len(made.modules) / len(layer.resolved), f"{solver.kind} {name}")
             if len(made.modules) < len(layer.resolved):
                 raise MisfitError("a weight is not finite")

@@ -24,5 +24,5 @@ def run(config: CompressConfig, task: Task) -> None:
         progress=task.progress,
         warn=task.warn,
     )
-    made.write(draft, str(layer.dtype).removeprefix("torch."))
+    made.write(draft, layer.dtype)
     draft.meta["recipe"] = recipe_of(config, statistics_of(task.inputs))

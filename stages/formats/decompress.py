@@ -14,6 +14,7 @@ from pipeline.errors import UserError
 from stages.formats.activations import InputRule
 from stages.formats.config import parse, quantized_prefixes, scheme_of
 from stages.formats.pack import MISFITS, InputParams, unpack
+from stages.formats.plain import words_in
 from stages.weights import TensorSpec, WeightSource
 from stages.weights.dtypes import dtype_name
 from stages.weights.safetensors_source import SafetensorsSource
@@ -169,7 +170,7 @@ class Decompressed:
         weights = self.schemes[prefix].weights
         if not 0 <= columns <= 32 * width:  # a code has a bit or more: memory has an end
             return False
-        return weights is None or width == -(-columns * weights.num_bits // 32)
+        return weights is None or width == words_in(columns, weights.num_bits)
 
 
 def decompressed(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from math import ceil
-
 from compressed_tensors.quantization import QuantizationScheme
 
 from stages.formats.pack import compressor
+from stages.formats.plain import PACKED, words_in
 from stages.formats.sharing import scale_shape
 
 Expected = tuple[tuple[int, ...], str]
@@ -28,9 +27,9 @@ def expected_parts(
     parts: dict[str, Expected] = {}
     for name in compressor(scheme).compression_param_names(scheme):
         if name == "weight_packed":
-            packed = (rows, ceil(columns * weights.num_bits / 32))
+            packed = (rows, words_in(columns, weights.num_bits))
             bytes_of = (rows, columns // 2)
-            parts[name] = (packed, "I32") if layout == "pack-quantized" else (bytes_of, "U8")
+            parts[name] = (packed, "I32") if layout == PACKED else (bytes_of, "U8")
         elif name == "weight":
             parts[name] = (shape, "I8" if weights.type == "int" else "F8_E4M3")
         elif name == "weight_scale":
@@ -63,10 +62,10 @@ def _scale_dtype(scheme: QuantizationScheme, dtype: str) -> str:
 
 def _zero_point(scheme: QuantizationScheme, rows: int, scales: tuple[int, ...]) -> Expected:
     weights = scheme.weights
-    packed = str(scheme.format) == "pack-quantized" and len(scales) == 2
+    packed = str(scheme.format) == PACKED and len(scales) == 2
     if weights is None or not packed or weights.strategy == "block":
         return scales, "I8"
-    return (ceil(rows * weights.num_bits / 32), scales[1]), "I32"
+    return (words_in(rows, weights.num_bits), scales[1]), "I32"
 
 
 def _inputs(scheme: QuantizationScheme, dtype: str) -> dict[str, Expected]:

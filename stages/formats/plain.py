@@ -8,6 +8,7 @@ from stages.formats.sharing import WeightFormat, scale_shape
 
 PACKED = "pack-quantized"
 LAYOUTS = ("float-quantized", "naive-quantized", "int-quantized", PACKED)
+STRATEGIES = ("tensor", "channel", "group", "block")
 
 
 def plainly_scaled(args: WeightFormat) -> bool:
@@ -18,14 +19,14 @@ def plainly_scaled(args: WeightFormat) -> bool:
 
 def is_plain(shape: tuple[int, ...], args: WeightFormat, layout: str) -> bool:
     """Whether a weight of this shape is nothing but codes and scales in this format."""
-    tiled = args.strategy in ("tensor", "channel", "group", "block")
+    tiled = args.strategy in STRATEGIES
     whole = args.strategy != "group" or shape[1] % (args.group_size or 1) == 0
     return plainly_scaled(args) and tiled and whole and prod(shape) > 0 and layout in LAYOUTS
 
 
-def words_in(columns: int, args: WeightFormat) -> int:
+def words_in(columns: int, num_bits: int) -> int:
     """How many int32 words the packed codes of a row take."""
-    return -(-columns * args.num_bits // 32)
+    return -(-columns * num_bits // 32)
 
 
 def plain_parts(
@@ -38,5 +39,5 @@ def plain_parts(
     scale = {"weight_scale": (scale_shape(args, *shape), dtype)}
     if layout != PACKED:
         return {"weight": (shape, "I8" if args.type == "int" else "F8_E4M3"), **scale}
-    words = (shape[0], words_in(shape[1], args))
+    words = (shape[0], words_in(shape[1], args.num_bits))
     return {"weight_packed": (words, "I32"), "weight_shape": ((2,), "I64"), **scale}

@@ -15,15 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stages.formats.pack import checksum, unpack
+from stages.formats.plain import LAYOUTS, STRATEGIES, words_in
 from stages.formats.sharing import spans
 from stages.formats.sums import bit_sums, code_sums
 from stages.formats.words import unpack_rows
 
 SAMPLED = 64
 """About so many rows at the top and at the bottom of a weight go through compressed-tensors."""
-
-BYTES = ("float-quantized", "naive-quantized", "int-quantized")
-PACKED = "pack-quantized"
 
 
 def stored_sums(
@@ -57,9 +55,9 @@ def _plain(
     stored: Mapping[str, Tensor], scheme: QuantizationScheme, args: QuantizationArgs
 ) -> bool:
     """Whether codes times a bfloat16 scale is all there is to it."""
-    known = str(scheme.format) in (*BYTES, PACKED)
+    known = str(scheme.format) in LAYOUTS
     alone = "weight_zero_point" not in stored and "weight_g_idx" not in stored
-    there = args.strategy in ("tensor", "channel", "group", "block")
+    there = args.strategy in STRATEGIES
     scale = stored["weight_scale"]
     return known and alone and there and scale.dtype == torch.bfloat16 and scale.is_cpu
 
@@ -72,7 +70,7 @@ def _codes(
     if "weight_packed" in stored:
         rows, columns = (int(size) for size in stored["weight_shape"])
         words = stored["weight_packed"].contiguous().numpy().view(np.uint32)
-        if words.shape != (rows, -(-columns * args.num_bits // 32)):
+        if words.shape != (rows, words_in(columns, args.num_bits)):
             raise ValueError(f"weight_packed has the shape {list(words.shape)}")
         codes = np.empty((rows, columns), dtype=np.uint8)
         unpack_rows(words, args.num_bits, codes)

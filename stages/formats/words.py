@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stages.compiled import compiled
+from stages.formats.plain import words_in
 
 
 def words_of(weight: Tensor, scale: Tensor, zero_point: Tensor | None, num_bits: int) -> Tensor:
@@ -22,7 +23,7 @@ def words_of(weight: Tensor, scale: Tensor, zero_point: Tensor | None, num_bits:
     """
     rows, columns = weight.shape
     zero = torch.zeros_like(scale, dtype=torch.float32) if zero_point is None else zero_point
-    out = np.empty((rows, -(-columns * num_bits // 32)), dtype=np.uint32)
+    out = np.empty((rows, words_in(columns, num_bits)), dtype=np.uint32)
     _pack_weight(
         weight.detach().contiguous().numpy(),
         scale.float().contiguous().numpy(),

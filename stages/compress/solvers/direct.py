@@ -73,7 +73,7 @@ def _fresh(size: int) -> NDArray[np.uint8]:
 
 def coded_bytes(shape: tuple[int, ...], args: WeightFormat, layout: str) -> int:
     """The bytes of what is stored for a weight of `shape`: rows of words where it is packed."""
-    return 4 * shape[0] * words_in(shape[1], args) if layout == PACKED else prod(shape)
+    return 4 * shape[0] * words_in(shape[1], args.num_bits) if layout == PACKED else prod(shape)
 
 
 def _largest(bits: kernels.Bits, height: int, width: int) -> kernels.Bits:
