@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,6 +147,33 @@ def test_a_model_without_a_class_goes_from_disk_to_disk(tmp_path: Path, tiny_lla
     assert config["model_type"] == "oddity"
     assert config["quantization_config"]["ignore"] == ["lm_head"]
     assert built(job.run("again", "scheme=fp8_dynamic")) == set()
+
+
+def test_no_large_library_but_torch_is_imported(tmp_path: Path, tiny_llama: Path) -> None:
+    words = disk(tmp_path, tiny_llama).overrides("scheme=w4a16")
+    code = (
+        "import atexit, sys\n"
+        "large = ('compressed_tensors', 'transformers')\n"
+        "atexit.register(lambda: print([x for x in large if x in sys.modules]))\n"
+        "from pipeline.cli import main\n"
+        "main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words, f"hydra.run.dir={tmp_path / 'run'}"],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "11 of 11 passed" in done.stdout
+
+
+def test_compressed_tensors_unpacks_all_if_asked_to(tmp_path: Path, tiny_llama: Path) -> None:
+    job = disk(tmp_path, tiny_llama)
+    job.run("codes", "scheme=w4a16")
+    again = job.run("all", "scheme=w4a16", "verify.unpack=all")
+    assert built(again) == {"verify"} and again["verify"]["ok"] is True
 
 
 def test_the_plan_lists_units_and_builds_nothing(

@@ -12,8 +12,8 @@ import torch
 from pipeline.errors import StageFailed
 from pipeline.stage import Artifact
 from stages.formats.activations import InputRule
-from stages.formats.config import parse
 from stages.formats.decompress import Decompressed
+from stages.formats.parsing import parse
 from stages.formats.states import StateRules, state_rules
 from stages.model.blueprint import Blueprint
 from stages.weights import WeightSource, open_checkpoint, open_source

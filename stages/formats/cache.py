@@ -19,11 +19,6 @@ from compressed_tensors.quantization.utils import (
 )
 from torch import Tensor, nn
 
-CACHE = "cache.safetensors"
-"""The file of a result of stage `cache`: scales by checkpoint name."""
-
-STATES = ("q", "k", "v")
-
 
 def state_params(
     state: str, limits: Tensor, args: QuantizationArgs, dtype: torch.dtype

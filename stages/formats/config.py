@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import compressed_tensors
-from compressed_tensors.quantization import QuantizationConfig, QuantizationScheme
-from pydantic import ValidationError
+from importlib.metadata import version
+from typing import Any, TypeVar
 
 from pipeline.errors import UserError
-from stages.formats.convert import to_args, to_compressed_tensors
+from stages.formats.layout import layout_of
 from stages.formats.matching import is_router, loader_choice
+from stages.formats.protocols import ModuleFormat
 from stages.formats.qargs import QArgs
 from stages.formats.resolve import Resolved
+from stages.formats.said import args_said, group_said
+from stages.formats.scheme import SchemeGroup
 from stages.model.blueprint import EMBEDDING, Blueprint, LinearSpec
 
 MIXED = "mixed-precision"
-UNREADABLE = (
-    *(ValidationError, ValueError, NotImplementedError, RecursionError),
-    *(re.error, OverflowError),  # of expressions
-    *(TypeError, KeyError, AttributeError),  # its validators trust types where they should not
-)
-"""What compressed-tensors raises for configs that are none."""
+M = TypeVar("M", bound=ModuleFormat)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,50 +42,49 @@ def quantization_config(
     experts, as the checkpoint names them. The schema is compressed-tensors' own.
     """
     modules = [*blueprint.linears(), *(end for end in blueprint.ends() if end.kind == EMBEDDING)]
-    schemes: dict[str, QuantizationScheme] = {}
+    schemes: dict[str, SchemeGroup] = {}
     members: dict[str, list[str]] = {}
     for module in modules:
         if module.name in resolved:
             choice = resolved[module.name]
-            if choice.group not in schemes:
-                schemes[choice.group] = to_compressed_tensors(choice.scheme)
+            schemes.setdefault(choice.group, choice.scheme)
             members.setdefault(choice.group, []).append(module.prefix)
-    if _ambiguous(modules, resolved, schemes):
-        for name, scheme in schemes.items():
-            scheme.targets = members[name]
-    _name_ends(blueprint, resolved, schemes)
-    formats = {str(scheme.format) for scheme in schemes.values()}
-    groups = list(schemes.values())
+    targets = {name: list(scheme.targets) for name, scheme in schemes.items()}
+    if _ambiguous(modules, resolved, targets):
+        targets = members
+    _name_ends(blueprint, resolved, targets)
+    layouts = {name: layout_of(scheme) for name, scheme in schemes.items()}
+    groups = [
+        group_said(scheme.weights, scheme.input_activations, layouts[name], targets[name])
+        for name, scheme in schemes.items()
+    ]
     if states is not None and states.attention is not None:
-        inputs = to_args(states.attention)
-        groups.append(QuantizationScheme(targets=list(states.kinds), input_activations=inputs))
+        groups.append(group_said(None, states.attention, None, states.kinds))
     cache = states.kv_cache if states is not None else None
-    config = QuantizationConfig(
-        config_groups={f"group_{i}": scheme for i, scheme in enumerate(groups)},
-        kv_cache_scheme=None if cache is None else to_args(cache),
-        format=formats.pop() if len(formats) == 1 else MIXED if formats else "dense",
-        quantization_status="compressed",
-        ignore=unquantized(blueprint.linears(), resolved, blueprint),
-    )
+    formats = set(layouts.values())
     return {
-        "version": compressed_tensors.__version__,
+        "version": version("compressed-tensors"),
         "sparsity_config": {},
         "transform_config": {},
-        **config.model_dump(mode="json"),
+        "config_groups": {f"group_{i}": group for i, group in enumerate(groups)},
+        "quant_method": "compressed-tensors",
+        "kv_cache_scheme": None if cache is None else args_said(cache),
+        "format": formats.pop() if len(formats) == 1 else MIXED if formats else "dense",
+        "quantization_status": "compressed",
+        "global_compression_ratio": None,
+        "ignore": unquantized(blueprint.linears(), resolved, blueprint),
     }
 
 
 def _name_ends(
-    blueprint: Blueprint,
-    resolved: Mapping[str, Resolved],
-    schemes: Mapping[str, QuantizationScheme],
+    blueprint: Blueprint, resolved: Mapping[str, Resolved], targets: dict[str, list[str]]
 ) -> None:
     # vLLM builds neither the lm_head nor the embedding as a Linear: only their names find them
     for end in blueprint.ends():
         if end.name in resolved:
-            scheme = schemes[resolved[end.name].group]
-            targets = [target for target in scheme.targets if target != EMBEDDING]
-            scheme.targets = list(dict.fromkeys([*targets, end.prefix]))
+            group = resolved[end.name].group
+            others = [target for target in targets[group] if target != EMBEDDING]
+            targets[group] = list(dict.fromkeys([*others, end.prefix]))
 
 
 def unquantized(
@@ -124,10 +117,10 @@ def _carried(blueprint: Blueprint) -> Iterator[str]:
 def _ambiguous(
     linears: Iterable[LinearSpec],
     resolved: Mapping[str, Resolved],
-    schemes: Mapping[str, QuantizationScheme],
+    targets: Mapping[str, Sequence[str]],
 ) -> bool:
     # loaders let an exact name win over `re:` over a class, whatever the order of the groups
-    owner = {target: name for name in reversed(list(schemes)) for target in schemes[name].targets}
+    owner = {target: name for name in reversed(list(targets)) for target in targets[name]}
     for linear in linears:
         if linear.name not in resolved:
             continue
@@ -147,33 +140,14 @@ def untied(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, **stated, "tie_word_embeddings": False}
 
 
-def parse(config: Mapping[str, Any]) -> QuantizationConfig:
-    """compressed-tensors' reading of a `quantization_config`; UserError if it is not one."""
-    try:
-        parsed = QuantizationConfig.model_validate(dict(config))
-        schemes = [s for s in parsed.config_groups.values() if isinstance(s, QuantizationScheme)]
-        for pattern in (*(parsed.ignore or ()), *(t for s in schemes for t in s.targets)):
-            if pattern.startswith("re:"):
-                re.compile(pattern[3:])
-        parsed.model_dump_json()  # fails where a text is none: half of a surrogate pair
-    except UNREADABLE as error:
-        raise UserError(f"quantization_config is not a valid one: {error}") from error
-    for name, scheme in parsed.config_groups.items():
-        if isinstance(scheme, QuantizationScheme) and scheme.format is None:
-            fixed = {"format": parsed.format if parsed.format != MIXED else None}
-            parsed.config_groups[name] = scheme.model_copy(update=fixed)
-    return parsed
-
-
-def scheme_of(prefix: str, config: QuantizationConfig, kind: str = "Linear") -> QuantizationScheme:
+def scheme_of(prefix: str, schemes: Iterable[M], kind: str = "Linear") -> M:
     """The scheme that loaders use for a module whose compressed tensors are called `prefix`.
 
     Raises UserError if no group is for it.
     """
-    owner: dict[str, QuantizationScheme] = {}
-    for scheme in config.config_groups.values():
-        if isinstance(scheme, QuantizationScheme):  # presets by name were expanded by then
-            owner.update((target, scheme) for target in scheme.targets if target not in owner)
+    owner: dict[str, M] = {}
+    for scheme in schemes:
+        owner.update((target, scheme) for target in scheme.targets if target not in owner)
     target = loader_choice((prefix,), kind, owner)
     if target is None:
         raise UserError(

@@ -8,6 +8,7 @@ import torch
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 
 from stages.formats.layout import layout_of
+from stages.formats.protocols import ModuleFormat
 from stages.formats.qargs import QArgs
 from stages.formats.scheme import SchemeGroup
 
@@ -34,3 +35,12 @@ def to_compressed_tensors(group: SchemeGroup) -> QuantizationScheme:
         input_activations=None if inputs is None else to_args(inputs),
         format=None if group.weights is None else layout_of(group),
     )
+
+
+def as_compressed_tensors(scheme: ModuleFormat) -> QuantizationScheme:
+    """The compressed-tensors form of either: of a group of ours, or itself."""
+    if isinstance(scheme, SchemeGroup):
+        return to_compressed_tensors(scheme)
+    if not isinstance(scheme, QuantizationScheme):
+        raise TypeError(f"{type(scheme).__name__} is no format of a module")
+    return scheme

@@ -12,24 +12,14 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 from stages.formats.activations import InputRule
-from stages.formats.config import parse, quantized_prefixes, scheme_of
-from stages.formats.pack import MISFITS, InputParams, unpack
+from stages.formats.checksum import MISFITS
+from stages.formats.config import quantized_prefixes, scheme_of
+from stages.formats.modules import INPUT_PARTS, PARTS, stored_parts
+from stages.formats.pack import InputParams, unpack
+from stages.formats.parsing import parse, schemes_in
 from stages.formats.plain import words_in
 from stages.weights import TensorSpec, WeightSource
 from stages.weights.dtypes import dtype_name
-from stages.weights.safetensors_source import SafetensorsSource
-from stages.weights.scratch import Scratch
-
-PARTS = (
-    "weight",
-    "weight_packed",
-    "weight_scale",
-    "weight_zero_point",
-    "weight_global_scale",
-    "weight_shape",
-    "weight_g_idx",
-)
-INPUT_PARTS = ("input_scale", "input_zero_point", "input_global_scale")
 
 
 class Decompressed:
@@ -51,8 +41,8 @@ class Decompressed:
     @cached_property
     def schemes(self) -> dict[str, QuantizationScheme]:
         """The scheme of every compressed module by its name in the checkpoint."""
-        prefixes = quantized_prefixes(list(self._there))
-        return {prefix: scheme_of(prefix, self._config) for prefix in prefixes}
+        prefixes, groups = quantized_prefixes(list(self._there)), schemes_in(self._config)
+        return {prefix: scheme_of(prefix, groups) for prefix in prefixes}
 
     @cached_property
     def _specs(self) -> dict[str, TensorSpec]:
@@ -86,25 +76,9 @@ class Decompressed:
             found.update(self._source.read(plain, device=device))
         return found
 
-    def stored(
-        self, prefix: str, *, device: str = "cpu", scratch: Scratch | None = None
-    ) -> dict[str, Tensor]:
-        """The tensors of one compressed module as they are stored, by local name, without bias.
-
-        Given `scratch`, the largest may lie there and is good until something else does.
-        """
-        names = [
-            f"{prefix}.{part}"
-            for part in (*PARTS, *INPUT_PARTS)
-            if f"{prefix}.{part}" in self._there
-        ]
-        lent = {}
-        if names and scratch is not None and isinstance(self._source, SafetensorsSource):
-            largest = max(names, key=lambda name: self._there[name].bytes)
-            names.remove(largest)
-            lent[largest] = self._source.borrow(largest, scratch)
-        tensors = self._source.read(names, device=device) | lent
-        return {name.rpartition(".")[2]: tensor for name, tensor in tensors.items()}
+    def stored(self, prefix: str, *, device: str = "cpu") -> dict[str, Tensor]:
+        """The tensors of one compressed module as they are stored, by local name, without bias."""
+        return stored_parts(self._source, self._there, prefix, device=device)
 
     def input_rules(self, prefixes: Mapping[str, str]) -> dict[str, InputRule]:
         """How the inputs of modules are quantized, by module name.

@@ -12,14 +12,7 @@ from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from torch import Tensor
 
 from pipeline.errors import UserError
-from stages.formats.sums import bit_sums
 from stages.formats.words import words_of
-
-MISFITS = (
-    *(KeyError, IndexError, AttributeError),  # tensors that are missing, or of too few dimensions
-    *(TypeError, ValueError, RuntimeError, AssertionError),  # shapes and dtypes that do not fit
-)
-"""What unpacking raises for tensors that are not what their format says."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,18 +72,13 @@ def _packed(given: dict[str, Tensor], args: QuantizationArgs) -> dict[str, Tenso
 
 
 def unpack(tensors: Mapping[str, Tensor], scheme: QuantizationScheme) -> Tensor:
-    """The weight [out, in] that the tensors of :func:`pack` stand for, in :func:`unpacked_dtype`.
+    """The weight [out, in] that the tensors of :func:`pack` stand for.
 
-    Raises KeyError where a tensor of the layout is missing.
+    Its dtype is what `stages.formats.checksum.unpacked_dtype` tells. Raises KeyError where a tensor
+    of the layout is missing.
     """
     weight: Tensor = compressor(scheme).decompress(dict(tensors), scheme)["weight"]
     return weight.detach()
-
-
-def unpacked_dtype(scheme: QuantizationScheme, dtype: torch.dtype) -> torch.dtype:
-    """What compressed-tensors unpacks to for a model of `dtype`: FP4 and MX always to bfloat16."""
-    plain = scheme.format in ("pack-quantized", "int-quantized", "float-quantized")
-    return dtype if plain or scheme.format == "naive-quantized" else torch.bfloat16
 
 
 def compressor(scheme: QuantizationScheme) -> type[BaseCompressor]:
@@ -104,8 +92,3 @@ def compressor(scheme: QuantizationScheme) -> type[BaseCompressor]:
         )
     found: type[BaseCompressor] = BaseCompressor.get_value_from_registry(name)
     return found
-
-
-def checksum(weight: Tensor, scheme: QuantizationScheme, dtype: torch.dtype) -> dict[str, Tensor]:
-    """`bit_sums` of a chosen weight [out, in] as it will be unpacked: in the readers' dtype."""
-    return bit_sums(weight.to(unpacked_dtype(scheme, dtype)))

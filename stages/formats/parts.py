@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from compressed_tensors.quantization import QuantizationScheme
-
-from stages.formats.pack import compressor
-from stages.formats.plain import PACKED, words_in
-from stages.formats.sharing import scale_shape
+from stages.formats.plain import PACKED, is_plain, plain_parts, words_in
+from stages.formats.protocols import ModuleFormat
+from stages.formats.sharing import WeightFormat, scale_shape
 
 Expected = tuple[tuple[int, ...], str]
 
 
-def expected_parts(
-    scheme: QuantizationScheme, shape: tuple[int, ...], dtype: str
-) -> dict[str, Expected]:
+def expected_parts(scheme: ModuleFormat, shape: tuple[int, ...], dtype: str) -> dict[str, Expected]:
     """Local name -> (shape, dtype) of every tensor of a compressed weight [out, in].
 
     `dtype` is the model's, as safetensors names it. The names are those that the format's reader
@@ -22,10 +18,24 @@ def expected_parts(
     weights, layout = scheme.weights, str(scheme.format)
     if weights is None:
         return {"weight": (shape, dtype)}
+    if is_plain(shape, weights, layout):
+        parts = plain_parts(shape, weights, layout, dtype)
+    else:
+        parts = _listed(scheme, weights, shape, dtype)
+    return parts | _inputs(scheme, dtype)
+
+
+def _listed(
+    scheme: ModuleFormat, weights: WeightFormat, shape: tuple[int, ...], dtype: str
+) -> dict[str, Expected]:
+    from stages.formats.convert import as_compressed_tensors
+    from stages.formats.pack import compressor
+
+    theirs, layout = as_compressed_tensors(scheme), str(scheme.format)
     rows, columns = shape
     scales = scale_shape(weights, rows, columns)
     parts: dict[str, Expected] = {}
-    for name in compressor(scheme).compression_param_names(scheme):
+    for name in compressor(theirs).compression_param_names(theirs):
         if name == "weight_packed":
             packed = (rows, words_in(columns, weights.num_bits))
             bytes_of = (rows, columns // 2)
@@ -40,10 +50,10 @@ def expected_parts(
             parts[name] = ((1,), "F32")
         elif name == "weight_zero_point":
             parts[name] = _zero_point(scheme, rows, scales)
-    return parts | _inputs(scheme, dtype)
+    return parts
 
 
-def kept_wide(name: str, dtype: str, scheme: QuantizationScheme | None) -> bool:
+def kept_wide(name: str, dtype: str, scheme: ModuleFormat | None) -> bool:
     """Whether a tensor is a float32 scale of FP8, which engines hold so whatever the model's dtype.
 
     A checkpoint converted from one with float32 scales keeps them.
@@ -53,14 +63,14 @@ def kept_wide(name: str, dtype: str, scheme: QuantizationScheme | None) -> bool:
     return wide and scheme is not None and str(scheme.format) == "float-quantized"
 
 
-def _scale_dtype(scheme: QuantizationScheme, dtype: str) -> str:
+def _scale_dtype(scheme: ModuleFormat, dtype: str) -> str:
     layout = str(scheme.format)
     if layout == "nvfp4-pack-quantized":
         return "F8_E4M3"
     return "U8" if layout.startswith("mx") else dtype
 
 
-def _zero_point(scheme: QuantizationScheme, rows: int, scales: tuple[int, ...]) -> Expected:
+def _zero_point(scheme: ModuleFormat, rows: int, scales: tuple[int, ...]) -> Expected:
     weights = scheme.weights
     packed = str(scheme.format) == PACKED and len(scales) == 2
     if weights is None or not packed or weights.strategy == "block":
@@ -68,7 +78,7 @@ def _zero_point(scheme: QuantizationScheme, rows: int, scales: tuple[int, ...]) 
     return (words_in(rows, weights.num_bits), scales[1]), "I32"
 
 
-def _inputs(scheme: QuantizationScheme, dtype: str) -> dict[str, Expected]:
+def _inputs(scheme: ModuleFormat, dtype: str) -> dict[str, Expected]:
     inputs = scheme.input_activations
     if inputs is None or inputs.dynamic is True:
         return {}

@@ -13,7 +13,8 @@ from compressed_tensors.quantization import (
 )
 from torch import Tensor, nn
 
-from stages.formats.cache import STATES, quantize_state
+from stages.formats.cache import quantize_state
+from stages.formats.state_names import STATES
 from stages.model.attention import attention_modules, attention_states
 from stages.model.blueprint import Blueprint, Subgraph
 from stages.model.skeleton import Skeleton

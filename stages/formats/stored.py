@@ -1,98 +1,71 @@
-"""Checksums of compressed weights: of all that compressed-tensors unpacks, or from their codes.
+"""Checksums of compressed weights from codes and scales, where there is nothing else to them.
 
-With `edges` what compressed-tensors unpacks is compared on some rows of every weight; the other
-rows differ from those in their codes and scales only.
+Compiled loops read all of a weight; plain arithmetic reads some of its rows beside them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
-from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.formats.pack import checksum, unpack
-from stages.formats.plain import LAYOUTS, STRATEGIES, words_in
+from stages.formats.codes import Codes, codes_of
+from stages.formats.plain import LAYOUTS, STRATEGIES
+from stages.formats.protocols import ModuleFormat
 from stages.formats.sharing import spans
-from stages.formats.sums import bit_sums, code_sums
-from stages.formats.words import unpack_rows
+from stages.formats.sums import add_codes, as_tensors
 
-SAMPLED = 64
-"""About so many rows at the top and at the bottom of a weight go through compressed-tensors."""
+SAMPLED = 8
+"""So many rows at the top and at the bottom of a weight are read both ways."""
 
 
 def stored_sums(
-    stored: Mapping[str, Tensor], scheme: QuantizationScheme, dtype: torch.dtype, *, edges: bool
-) -> dict[str, Tensor]:
+    stored: Mapping[str, Tensor], scheme: ModuleFormat, dtype: torch.dtype
+) -> dict[str, Tensor] | None:
     """`bit_sums` of the weight that a module's stored tensors (by local name) stand for.
 
-    compressed-tensors unpacks all of it, or with `edges` some rows of it where the format is a
-    plain one. It is rounded to what readers unpack to for a model of `dtype`: scales may be wider
-    than that. Raises KeyError or ValueError where the tensors do not fit the format, or where it
-    and compressed-tensors do not read them alike.
+    None where that is more than codes times a bfloat16 scale, or the model is of another `dtype`.
+    Raises KeyError or ValueError where the tensors do not fit the format, or where the two ways of
+    reading them disagree.
     """
     args = scheme.weights
-    if args is None or not edges or dtype != torch.bfloat16 or not _plain(stored, scheme, args):
-        return checksum(unpack(stored, scheme), scheme, dtype)
-    codes, table = _codes(stored, args)
+    if args is None or dtype != torch.bfloat16 or not _plain(stored, scheme):
+        return None
+    codes = codes_of(stored, args.num_bits)
     rows, columns = codes.shape
     height, width = spans(args, rows, columns)
-    scale = stored["weight_scale"].float().reshape(-(-rows // height), -1)
+    scale = stored["weight_scale"].float().reshape(-(-rows // height), -1).numpy()
     if scale.shape[1] != -(-columns // width):
         raise ValueError(f"weight_scale has the shape {list(stored['weight_scale'].shape)}")
-    sums = code_sums(codes, table, scale.numpy(), height, width)
-    for start, part in _samples(stored, rows, height):
-        theirs = bit_sums(unpack(part, scheme))["rows"]
-        if not torch.equal(theirs, sums["rows"][start : start + len(theirs)]):
-            raise ValueError("compressed-tensors reads other weights than its format says")
-    return sums
+    row_sums, column_sums = np.zeros(rows, dtype=np.uint32), np.zeros(columns, dtype=np.uint32)
+    for first, piece in codes.pieces():
+        own = row_sums[first : first + len(piece)]
+        add_codes(piece, codes.values, scale, (first, height, width), own, column_sums)
+    for start in sorted({0, max(0, rows - SAMPLED)}):
+        found = _read(codes, scale, (start, min(rows, start + SAMPLED)), height, width)
+        if not np.array_equal(found, row_sums[start : start + len(found)]):
+            raise ValueError("it is read in two ways, to different weights")
+    return as_tensors(row_sums, column_sums)
 
 
-def _plain(
-    stored: Mapping[str, Tensor], scheme: QuantizationScheme, args: QuantizationArgs
-) -> bool:
-    """Whether codes times a bfloat16 scale is all there is to it."""
-    known = str(scheme.format) in LAYOUTS
+def _plain(stored: Mapping[str, Tensor], scheme: ModuleFormat) -> bool:
+    known = scheme.weights is not None and scheme.weights.strategy in STRATEGIES
     alone = "weight_zero_point" not in stored and "weight_g_idx" not in stored
-    there = args.strategy in STRATEGIES
     scale = stored["weight_scale"]
-    return known and alone and there and scale.dtype == torch.bfloat16 and scale.is_cpu
+    here = scale.dtype == torch.bfloat16 and scale.is_cpu
+    return known and alone and here and str(scheme.format) in LAYOUTS
 
 
-def _codes(
-    stored: Mapping[str, Tensor], args: QuantizationArgs
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Codes as bytes [out, in], and the values of all bytes [256]."""
-    every = torch.arange(256, dtype=torch.uint8)
-    if "weight_packed" in stored:
-        rows, columns = (int(size) for size in stored["weight_shape"])
-        words = stored["weight_packed"].contiguous().numpy().view(np.uint32)
-        if words.shape != (rows, words_in(columns, args.num_bits)):
-            raise ValueError(f"weight_packed has the shape {list(words.shape)}")
-        codes = np.empty((rows, columns), dtype=np.uint8)
-        unpack_rows(words, args.num_bits, codes)
-        return codes, (every.float() - 2.0 ** (args.num_bits - 1)).numpy()
-    weight = stored["weight"].contiguous()
-    return weight.view(torch.uint8).numpy(), every.view(weight.dtype).float().numpy()
-
-
-def _samples(
-    stored: Mapping[str, Tensor], rows: int, height: int
-) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """(first row, the stored tensors of some rows) at the top and the bottom of a weight."""
-    size = height * -(-SAMPLED // height)
-    for start in sorted({0, (rows - 1) // size * size}):
-        stop = min(rows, start + size)
-        part = dict(stored)
-        for name in ("weight", "weight_packed"):
-            if name in stored:
-                part[name] = stored[name][start:stop]
-        scale = stored["weight_scale"]
-        if scale.dim() == 2:
-            part["weight_scale"] = scale[start // height : -(-stop // height)]
-        if "weight_shape" in stored:
-            part["weight_shape"] = torch.tensor([stop - start, int(stored["weight_shape"][1])])
-        yield start, part
+def _read(
+    codes: Codes, scale: NDArray[np.float32], part: tuple[int, int], height: int, width: int
+) -> NDArray[np.uint32]:
+    """The sums of some rows, from values that are all there."""
+    start, stop = part
+    shared = scale[np.arange(start, stop) // height][:, np.arange(codes.shape[1]) // width]
+    weight = torch.from_numpy(codes.values[codes.rows(start, stop)] * shared).to(torch.bfloat16)
+    bits = torch.where(weight == 0, 0, weight.view(torch.int16).long() & 0xFFFF)
+    sums: NDArray[np.uint32] = bits.sum(dim=1).numpy().astype(np.uint32)
+    return sums

@@ -41,24 +41,6 @@ def as_tensors(rows: Sums, columns: Sums) -> dict[str, Tensor]:
     }
 
 
-def code_sums(
-    codes: NDArray[np.uint8],
-    table: NDArray[np.float32],
-    scale: NDArray[np.float32],
-    height: int,
-    width: int,
-) -> dict[str, Tensor]:
-    """`bit_sums` of the bfloat16 weight table[code] * scale, without making it.
-
-    codes [out, in] as bytes; table [256]: their values; scale [., .] is shared by `height` rows and
-    `width` columns.
-    """
-    rows = np.zeros(codes.shape[0], dtype=np.uint32)
-    columns = np.zeros(codes.shape[1], dtype=np.uint32)
-    _add_codes(codes, table, scale, height, width, rows, columns)
-    return as_tensors(rows, columns)
-
-
 @compiled()
 def _add_bits(bits: Any, negative_zero: np.uint32, rows: Sums, columns: Sums) -> None:
     for i in range(bits.shape[0]):
@@ -72,19 +54,24 @@ def _add_bits(bits: Any, negative_zero: np.uint32, rows: Sums, columns: Sums) ->
 
 
 @compiled()
-def _add_codes(
+def add_codes(
     codes: NDArray[np.uint8],
     table: NDArray[np.float32],
     scale: NDArray[np.float32],
-    height: int,
-    width: int,
+    place: tuple[int, int, int],
     rows: Sums,
     columns: Sums,
 ) -> None:
+    """Add to `rows` and `columns` the bits of the bfloat16 weight table[code] * scale.
+
+    codes [r, in] as bytes; table [256]: their values; `place`: the number of the first row in the
+    weight, and how many rows and columns share an entry of scale [., .].
+    """
+    first, height, width = place
     count = codes.shape[1]
     held = np.empty(count, dtype=np.float32)
     for i in range(codes.shape[0]):
-        own = scale[i // height]
+        own = scale[(first + i) // height]
         for g in range(own.shape[0]):
             part = slice(g * width, min(count, (g + 1) * width))
             _scaled(codes[i, part], table, own[g], held[part])

@@ -1,7 +1,7 @@
 """Integer codes in 32-bit words, as `pack-quantized` checkpoints have them.
 
-compressed-tensors says what the bytes are, and unpacks them in every check; its own packing takes
-as long as a third of solving the weight.
+compressed-tensors says what the bytes are, and tests compare with it; its own packing takes as long
+as a third of solving the weight.
 """
 
 from __future__ import annotations

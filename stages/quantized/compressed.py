@@ -58,7 +58,7 @@ class CompressedSource(QuantizedSource):
         return self.unpacked.schemes
 
     def find(self, specs: Mapping[str, TensorSpec]) -> Iterator[Module]:
-        from stages.formats.decompress import INPUT_PARTS, PARTS
+        from stages.formats.modules import INPUT_PARTS, PARTS
 
         dense = self.unpacked.specs()
         for prefix, scheme in self.schemes.items():
@@ -107,7 +107,7 @@ class CompressedSource(QuantizedSource):
         )
 
     def inputs(self, prefix: str) -> InputParams:
-        from stages.formats.decompress import INPUT_PARTS
+        from stages.formats.modules import INPUT_PARTS
         from stages.formats.pack import InputParams
 
         there = [part for part in INPUT_PARTS if part in self.modules[prefix].parts]

@@ -133,7 +133,7 @@ class QuantizedSource(ABC):
 @contextmanager
 def misfits(prefix: str) -> Iterator[None]:
     """UserError for tensors that are not what their format says."""
-    from stages.formats.pack import MISFITS
+    from stages.formats.checksum import MISFITS
 
     try:
         yield

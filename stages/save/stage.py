@@ -59,7 +59,7 @@ class Save(Stage):
     version = 2
     libraries = ("compressed-tensors",)
     Config = SaveConfig
-    modules = ("compressed_tensors", "stages.save.write")
+    modules = ("stages.save.write",)
     config: SaveConfig
 
     def __init__(self, config: SaveConfig) -> None:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from math import prod
 from pathlib import Path
 from typing import Any
 
-import compressed_tensors
 import yaml
 
 from pipeline.errors import StageFailed
 from pipeline.key import canonical
 from pipeline.stage import Artifact, Task
-from stages.formats.cache import CACHE
 from stages.formats.config import States, quantization_config, untied
-from stages.formats.layer import CompressedLayer
 from stages.formats.layer_file import LAYER
 from stages.formats.resolve import Resolved, resolve
+from stages.formats.state_names import CACHE
 from stages.model.blueprint import Blueprint
 from stages.quantized.catalog import INTERNAL
 from stages.save.card import Card, model_card
@@ -103,6 +102,8 @@ def layer_parts(config: SaveConfig, layers: Sequence[Artifact]) -> Iterator[Part
         if config.save.compressed:
             yield from shard_parts(layer.path, limit)
         else:
+            from stages.formats.layer import CompressedLayer
+
             weights = CompressedLayer(layer).weights
             yield from parts_of(weights.specs().values(), weights, limit)
 
@@ -170,7 +171,7 @@ def provenance_of(source: Artifact, model: Artifact, layers: Sequence[Artifact])
             "patch": model.key,
             "compress": [layer.key for layer in layers],
         },
-        "compressed_tensors": compressed_tensors.__version__,
+        "compressed_tensors": version("compressed-tensors"),
     }
 
 

@@ -12,9 +12,11 @@ import torch
 from compressed_tensors.quantization import QuantizationConfig, QuantizationScheme
 
 from pipeline.errors import ManyErrors, UserError
-from stages.formats.config import parse, scheme_of
-from stages.formats.decompress import INPUT_PARTS, PARTS, Decompressed
+from stages.formats.config import scheme_of
+from stages.formats.decompress import Decompressed
 from stages.formats.matching import is_router, matches
+from stages.formats.modules import INPUT_PARTS, PARTS
+from stages.formats.parsing import parse, schemes_in
 from stages.model.blueprint import EMBEDDING, Blueprint, LinearSpec
 from stages.weights import TensorSpec, WeightSource, open_checkpoint
 from stages.weights.dtypes import dtype_name
@@ -141,9 +143,10 @@ def folder_of(path: Path) -> Folder:
         parts.setdefault(prefix, set()).add(part)
     compressed = {p: frozenset(own) for p, own in parts.items() if own & MARKS}
     quantized, uncovered = {}, []
+    schemes = [] if config is None else schemes_in(config)
     for prefix in compressed if config is not None else ():
         try:
-            quantized[prefix] = scheme_of(prefix, config)
+            quantized[prefix] = scheme_of(prefix, schemes)
         except UserError:
             uncovered.append(prefix)
     return Folder(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stages.formats.layer import CompressedLayer
+from stages.formats.checksum import checksum
 from stages.formats.layer_file import CHECKSUM
-from stages.formats.pack import checksum
 from stages.verify.subject import Subject
 from stages.verify.values import differs
 from stages.weights.folder import Layout
@@ -15,6 +14,8 @@ from stages.weights.safetensors_source import SafetensorsSource
 
 def check_plain(subject: Subject) -> Iterator[str]:
     """Every weight that a solver chose is there, dense, in the model's dtype."""
+    from stages.formats.layer import CompressedLayer
+
     for artifact in subject.layers:
         path = artifact.file(CHECKSUM)
         sums = SafetensorsSource(Layout(where=str(path), files={CHECKSUM: path}, tensors=None))

@@ -14,24 +14,24 @@ from stages.model.blueprint import Blueprint
 
 BYTES_PER_SECOND = 2e8
 SECONDS = 2.0
-UNPACK = ("all", "edges")
+UNPACK = (None, "all", "codes")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VerifyOptions:
     """`original`: also compare what compression left alone, byte for byte, with the original.
 
-    `unpack`: compressed-tensors unpacks "all" of every weight, or the "edges" of plain formats
-    (some rows at the top and bottom; kernels of our own read the rest), which is much faster.
+    `unpack`: compressed-tensors unpacks "all" weights, or loops of our own read the "codes" of
+    plain formats, which is much faster; null: codes with `graph=data_free`, else all.
     """
 
     original: bool = True
-    unpack: str = "all"
+    unpack: str | None = None
 
     def __post_init__(self) -> None:
         if self.unpack not in UNPACK:
             raise UserError(
-                f"verify.unpack is {self.unpack!r}", remedy=f"choose one of {', '.join(UNPACK)}"
+                f"verify.unpack is {self.unpack!r}", remedy="choose one of all, codes, null"
             )
 
 
@@ -42,21 +42,31 @@ class VerifyConfig:
     scheme: SchemeConfig = field(default_factory=SchemeConfig)
     verify: VerifyOptions = field(default_factory=VerifyOptions)
     """How thoroughly the checkpoint is checked."""
+    codes: bool = False
+    """What no verify.unpack means."""
 
 
 class Verify(Stage):
     """Output `out`: verify.json with every check. Fails the run where one of them fails."""
 
     kind = "verify"
-    version = 2
+    version = 3
     libraries = ("compressed-tensors",)
     Config = VerifyConfig
-    modules = ("stages.verify.checks",)
     config: VerifyConfig
 
     def __init__(self, config: VerifyConfig) -> None:
         super().__init__(config)
         self._outside: bool = True
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        return ("stages.verify.checks", *(() if self._codes else ("compressed_tensors",)))
+
+    @property
+    def _codes(self) -> bool:
+        unpack = self.config.verify.unpack
+        return self.config.codes if unpack is None else unpack == "codes"
 
     def consults(self) -> frozenset[str]:
         return frozenset({CHOICE})
@@ -84,7 +94,7 @@ class Verify(Stage):
     def run(self, task: Task) -> None:
         from stages.verify.checks import verify
 
-        report = verify(task, self.config.verify)
+        report = verify(task, self.config.verify, codes=self._codes)
         draft = task.outputs["out"]
         draft.write_json("verify.json", report)
         draft.meta["result"] = {"verify": report}

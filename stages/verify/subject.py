@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from compressed_tensors.quantization import QuantizationConfig, QuantizationScheme
 
 from pipeline.errors import UserError
 from pipeline.stage import Artifact, Task
-from stages.formats.cache import CACHE
-from stages.formats.config import parse, quantized_prefixes, scheme_of
-from stages.formats.decompress import Decompressed
+from stages.formats.config import quantized_prefixes, scheme_of
 from stages.formats.layer_file import LAYER
+from stages.formats.protocols import ModuleFormat
+from stages.formats.state_names import CACHE
 from stages.model.blueprint import Blueprint
+from stages.verify.claims import Claims, claims_of
 from stages.weights import TensorSpec, WeightSource, open_checkpoint, open_source
 from stages.weights.aliased import Aliased
 from stages.weights.folder import Layout
@@ -39,7 +39,7 @@ class Stored(Protocol):
     def specs(self) -> Mapping[str, TensorSpec]: ...
 
     @property
-    def quantized(self) -> Mapping[str, QuantizationScheme]: ...
+    def quantized(self) -> Mapping[str, ModuleFormat]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +50,7 @@ class Subject:
     was the embedding in the original and is not any more. `quantized` maps the checkpoint names of
     modules to the schemes that config.json gives them. `plain`: compressed weights were to be saved
     dense, with the values that they stand for. `caches` are the scales of attention states.
-    `unpack` says how much of a weight compressed-tensors unpacks.
+    `codes`: weights in plain formats are read by loops of our own.
     """
 
     folder: Path
@@ -60,22 +60,18 @@ class Subject:
     saved: WeightSource
     specs: Mapping[str, TensorSpec]
     settings: Mapping[str, Any]
-    config: QuantizationConfig | None
-    quantized: Mapping[str, QuantizationScheme]
+    claims: Claims | None
+    quantized: Mapping[str, ModuleFormat]
     layers: Sequence[Artifact]
     untied: bool
     plain: bool
     caches: Mapping[str, TensorSpec]
-    unpack: str
+    codes: bool
 
     @property
     def dtype(self) -> torch.dtype:
         dtype: torch.dtype = getattr(torch, self.blueprint.dtype)
         return dtype
-
-    def dense(self) -> Decompressed:
-        """The checkpoint read as the dense model."""
-        return Decompressed(self.saved, self.settings["quantization_config"], self.dtype)
 
     def chosen(self) -> set[str]:
         """Checkpoint names of the modules whose weights a solver chose."""
@@ -86,7 +82,7 @@ class Subject:
         return [layer.json(LAYER) for layer in self.layers]
 
 
-def subject_of(task: Task, unpack: str) -> Subject:
+def subject_of(task: Task, codes: bool) -> Subject:
     """Open everything; raises UserError where the checkpoint cannot even be read."""
     folder = task.inputs["checkpoint"].path / FOLDER
     drawn = Blueprint.load(task.inputs["model"])
@@ -104,7 +100,8 @@ def subject_of(task: Task, unpack: str) -> Subject:
         raise UserError(f"config.json of the checkpoint cannot be read: {error}") from error
     specs = saved.specs()
     given = settings.get("quantization_config")
-    config = None if given is None else parse(given)
+    claims = None if given is None else claims_of(given, codes)
+    schemes = () if claims is None else claims.schemes
     prefixes = quantized_prefixes(list(specs))
     return Subject(
         folder=folder,
@@ -114,12 +111,12 @@ def subject_of(task: Task, unpack: str) -> Subject:
         saved=saved,
         specs=specs,
         settings=settings,
-        config=config,
-        quantized={} if config is None else {p: scheme_of(p, config) for p in prefixes},
+        claims=claims,
+        quantized={p: scheme_of(p, schemes) for p in prefixes} if claims else {},
         layers=layers,
         untied=untied,
         caches=_caches(task, len(drawn.layers)),
-        unpack=unpack,
+        codes=codes,
         plain=not task.inputs["checkpoint"].meta.get("compressed", True),
     )
 

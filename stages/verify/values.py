@@ -9,14 +9,14 @@ from queue import SimpleQueue
 
 import numpy as np
 import torch
-from compressed_tensors.quantization import QuantizationScheme
 from torch import Tensor
 
 from pipeline.errors import UserError
-from stages.formats.cache import STATES
-from stages.formats.decompress import INPUT_PARTS
+from stages.formats.checksum import MISFITS, checksum
 from stages.formats.layer_file import CHECKSUM
-from stages.formats.pack import MISFITS, unpack
+from stages.formats.modules import INPUT_PARTS, stored_parts
+from stages.formats.protocols import ModuleFormat
+from stages.formats.state_names import STATES
 from stages.formats.stored import stored_sums
 from stages.verify.subject import Stored, Subject
 from stages.weights import WeightSource
@@ -51,10 +51,10 @@ def check_scales(subject: Stored) -> Iterator[str]:
 
 
 def check_weights(subject: Subject) -> Iterator[str]:
-    """compressed-tensors unpacks every module to the weight that the solver chose."""
-    if subject.config is None:
+    """Every module unpacks to the weight that the solver chose."""
+    if subject.claims is None:
         return
-    dense, todo = subject.dense(), []
+    todo = []
     for layer, info in zip(subject.layers, subject.layer_info(), strict=True):
         path = layer.file(CHECKSUM)
         sums = SafetensorsSource(Layout(where=str(path), files={CHECKSUM: path}, tensors=None))
@@ -70,7 +70,8 @@ def check_weights(subject: Subject) -> Iterator[str]:
         prefix, sums = item
         scratch = spare.get()
         try:
-            return _wrong(dense.stored(prefix, scratch=scratch), subject, sums, prefix)
+            stored = stored_parts(subject.saved, subject.specs, prefix, scratch=scratch)
+            return _wrong(stored, subject, sums, prefix)
         finally:
             spare.put(scratch)
 
@@ -83,8 +84,7 @@ def _wrong(
 ) -> str | None:
     own = {part: tensor for part, tensor in stored.items() if part not in INPUT_PARTS}
     try:
-        scheme, edges = subject.quantized[prefix], subject.unpack == "edges"
-        found = stored_sums(own, scheme, subject.dtype, edges=edges)
+        found = _sums(own, subject, subject.quantized[prefix])
     except MISFITS as error:
         return f"{prefix} cannot be unpacked: {type(error).__name__}: {error}"
     chosen = sums.read([f"{prefix}.{side}" for side in found])
@@ -93,13 +93,16 @@ def _wrong(
     return None
 
 
-def unpacked(stored: Mapping[str, Tensor], scheme: QuantizationScheme) -> Tensor | str:
-    """The weight that a module's tensors stand for, or why compressed-tensors cannot tell."""
-    own = {part: tensor for part, tensor in stored.items() if part not in INPUT_PARTS}
-    try:
-        return unpack(own, scheme)
-    except MISFITS as error:
-        return f"{type(error).__name__}: {error}"
+def _sums(
+    stored: Mapping[str, Tensor], subject: Subject, scheme: ModuleFormat
+) -> dict[str, Tensor]:
+    found = stored_sums(stored, scheme, subject.dtype) if subject.codes else None
+    if found is not None:
+        return found
+    from stages.formats.convert import as_compressed_tensors
+    from stages.formats.pack import unpack
+
+    return checksum(unpack(stored, as_compressed_tensors(scheme)), scheme, subject.dtype)
 
 
 def differs(found: Tensor, chosen: Tensor) -> bool:

@@ -18,7 +18,8 @@ from stages.compress.observers.ranges import qparams_of
 from stages.compress.solvers.direct import INFINITE, direct, fits
 from stages.compress.solvers.error import relative_error
 from stages.compress.solvers.rtn import rtn
-from stages.formats.pack import InputParams, checksum, pack
+from stages.formats.checksum import checksum
+from stages.formats.pack import InputParams, pack
 
 BF16 = torch.bfloat16
 SCHEMES: list[tuple[str, dict[str, Any]]] = [

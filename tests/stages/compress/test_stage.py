@@ -17,8 +17,8 @@ from stages.compress.modifiers.gptq import Gptq
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.modifiers.smoothquant import SmoothQuant
 from stages.compress.stage import Compress, CompressConfig
+from stages.formats.checksum import checksum
 from stages.formats.layer import CompressedLayer
-from stages.formats.pack import checksum
 from stages.formats.qargs import QArgs
 from stages.formats.scheme import SchemeConfig, SchemeGroup
 from tests.stages.compress.layers import compress, info, inputs_of

@@ -8,7 +8,8 @@ import pytest
 from compressed_tensors.quantization import QuantizationConfig
 
 from pipeline.errors import UserError
-from stages.formats.config import parse, quantization_config, scheme_of
+from stages.formats.config import quantization_config, scheme_of
+from stages.formats.parsing import parse, schemes_in
 from stages.formats.qargs import QArgs
 from stages.formats.resolve import resolve
 from stages.formats.scheme import SchemeConfig, SchemeGroup
@@ -57,8 +58,8 @@ def test_two_layouts_are_mixed_precision_with_a_format_each() -> None:
     config = quantization_config(resolve(scheme, model).checked(), model)
     assert config["format"] == "mixed-precision"
     parsed = parse(config)
-    assert scheme_of("model.layers.1.mlp.down_proj", parsed).format == "int-quantized"
-    assert scheme_of("model.layers.1.mlp.up_proj", parsed).format == "pack-quantized"
+    assert scheme_of("model.layers.1.mlp.down_proj", schemes_in(parsed)).format == "int-quantized"
+    assert scheme_of("model.layers.1.mlp.up_proj", schemes_in(parsed)).format == "pack-quantized"
 
 
 def test_an_order_that_loaders_would_read_differently_becomes_names() -> None:
@@ -76,7 +77,7 @@ def test_an_order_that_loaders_would_read_differently_becomes_names() -> None:
     config = quantization_config(resolve(scheme, model).checked(), model)
     parsed = parse(config)
     for name in ("down_proj", "up_proj"):
-        weights = scheme_of(f"model.layers.0.mlp.{name}", parsed).weights
+        weights = scheme_of(f"model.layers.0.mlp.{name}", schemes_in(parsed)).weights
         assert weights is not None and weights.num_bits == 4
 
 
@@ -96,4 +97,4 @@ def test_a_config_of_something_else_is_refused() -> None:
 def test_a_module_that_no_group_covers_is_refused() -> None:
     parsed = parse({"config_groups": {"g": {"targets": ["re:.*q_proj"], "weights": {}}}})
     with pytest.raises(UserError, match="no group"):
-        scheme_of("model.layers.0.mlp.up_proj", parsed)
+        scheme_of("model.layers.0.mlp.up_proj", schemes_in(parsed))

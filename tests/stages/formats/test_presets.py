@@ -10,8 +10,9 @@ from compressed_tensors.quantization.utils import calculate_qparams
 
 from stages.compress.observers import minmax
 from stages.compress.solvers.rtn import rtn
+from stages.formats.checksum import checksum, unpacked_dtype
 from stages.formats.convert import to_compressed_tensors
-from stages.formats.pack import InputParams, checksum, pack, unpack, unpacked_dtype
+from stages.formats.pack import InputParams, pack, unpack
 from stages.formats.sizes import linear_bytes
 from stages.formats.sums import bit_sums
 from stages.model.blueprint import LinearSpec

@@ -16,7 +16,8 @@ from torch import Tensor
 from pipeline.errors import UserError
 from stages.compress.observers import minmax
 from stages.compress.solvers.rtn import rtn
-from stages.formats.config import parse, scheme_of
+from stages.formats.config import scheme_of
+from stages.formats.parsing import parse, schemes_in
 from stages.quantized.catalog import opened
 from stages.weights.dtypes import dtype_name
 from stages.weights.source import TensorSpec
@@ -203,7 +204,7 @@ def test_a_quantization_config_is_understood_or_refused(cases: int) -> None:
         try:
             config = parse(said if isinstance(said, dict) else {"config_groups": said})
             for prefix in (Q, "lm_head", ""):
-                scheme_of(prefix, config)
+                scheme_of(prefix, schemes_in(config))
         except UserError:
             return
 

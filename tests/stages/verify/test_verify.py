@@ -86,6 +86,7 @@ def test_every_scheme_passes(tmp_path: Path, name: str) -> None:
     saved = save(model, load(name), tmp_path)
     report = verify(saved, copy(saved, tmp_path / "copy"))
     assert report["ok"]
+    assert verify(saved, tmp_path / "copy" / "checkpoint", unpack="codes") == report
     passed = {check["name"] for check in report["checks"] if check["ok"]}
     assert {"names", "shapes and dtypes", "scales", "weights", "unchanged tensors"} <= passed
     assert [check["name"] for check in report["checks"] if check["ok"] is None] == ["engines"]
@@ -245,13 +246,14 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str, str]] = {
 }
 
 
+@pytest.mark.parametrize("unpack", ["all", "codes"])
 @pytest.mark.parametrize("how", BROKEN)
-def test_a_broken_checkpoint_is_found(tmp_path: Path, w4a16: Saved, how: str) -> None:
+def test_a_broken_checkpoint_is_found(tmp_path: Path, w4a16: Saved, how: str, unpack: str) -> None:
     breaks, check, says = BROKEN[how]
     checkpoint = copy(w4a16, tmp_path)
     breaks(checkpoint)
     with pytest.raises(StageFailed) as error:
-        verify(w4a16, checkpoint)
+        verify(w4a16, checkpoint, unpack=unpack)
     lines = [line for line in str(error.value).splitlines() if line.startswith(f"    {check}: ")]
     assert lines and says in str(error.value)
 
@@ -267,6 +269,20 @@ def test_a_broken_nvfp4_scale_is_found(
     entry(f"{Q}.{part}", value)(checkpoint)
     with pytest.raises(StageFailed, match=f"scales: {Q}.{part}"):
         verify(nvfp4, checkpoint)
+
+
+def test_plain_formats_are_read_by_loops_of_our_own_only_if_asked_for(
+    tmp_path: Path, w4a16: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def told(stored: object, scheme: object, dtype: object) -> None:
+        asked.append("codes")
+
+    monkeypatch.setattr("stages.verify.values.stored_sums", told)
+    checkpoint = copy(w4a16, tmp_path)
+    assert verify(w4a16, checkpoint)["ok"] and not asked
+    assert verify(w4a16, checkpoint, unpack="codes")["ok"] and len(asked) == 14
 
 
 def test_an_untied_head_is_found(tmp_path: Path) -> None:
