@@ -3,41 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
+from stages.compress.bands import direct_in_bands
 from stages.compress.result import Compressed
 from stages.compress.solvers.direct import Direct, direct, fits
 from stages.compress.state import LayerState
 from stages.formats.layout import goes_straight, layout_of
-from stages.formats.plain import PACKED, plain_parts
+from stages.formats.plain import PACKED, codes_part, plain_parts
 from stages.formats.qargs import QArgs
 from stages.formats.scheme import SchemeGroup
 from stages.model.blueprint import LinearSpec
+from stages.weights.matrix import WIDE, InFile
+from stages.weights.placed import PlacedFile
 from stages.weights.safetensors_source import SafetensorsSource
 from stages.weights.scratch import Scratch
 from stages.weights.source import TensorSpec
 
 
-def solve_direct(
-    layer: LayerState, names: Iterable[str], *, reuse: bool = False
-) -> Iterator[tuple[str, Direct]]:
+def solve_direct(layer: LayerState, names: Iterable[str]) -> Iterator[tuple[str, Direct]]:
     """(module, what it became) for those of `names` that need no more than their own weight.
 
-    One weight is in memory at a time. With `reuse` the next module's codes overwrite those before.
-    A weight that is not finite is left to the solver, whose policy says what becomes of it.
+    One weight is in memory at a time. A weight that is not finite is left to the solver, whose
+    policy says what becomes of it.
     """
-    weights, codes = (Scratch(), Scratch()) if reuse else (None, None)
     for name in names:
         scheme = layer.resolved[name].scheme
         args, layout = _weights(scheme), layout_of(scheme)
-        weight = layer.peek(f"{name}.weight", weights)
+        weight = layer.peek(f"{name}.weight")
         if fits(weight, args, layout, layer.dtype):
-            made = direct(weight, args, layout, None if codes is None else codes.take)
+            made = direct(weight, args, layout)
             if made is not None:
                 yield name, made
+
+
+def solve_to_file(layer: LayerState, file: PlacedFile) -> Iterator[tuple[str, Direct]]:
+    """As :func:`solve_direct`, of all modules of a layer that was :func:`announced` for `file`.
+
+    The next module's codes overwrite those before. Of a weight that is large some rows are in
+    memory at a time; its codes are in the file then.
+    """
+    source, weights, codes = layer.source, Scratch(), Scratch()
+    if not isinstance(source, SafetensorsSource):
+        raise TypeError(f"{type(source).__name__} is no source of plain files")
+    prefixes = {linear.name: linear.prefix for linear in layer.subgraph.linears}
+    for name, resolved in layer.resolved.items():
+        args, layout = _weights(resolved.scheme), layout_of(resolved.scheme)
+        spec = source.spec(layer.subgraph.tensors[f"{name}.weight"])
+        matrix = InFile(source, spec, weights)
+        put = partial(file.put_rows, f"{prefixes[name]}.{codes_part(layout)}")
+        if spec.bytes > WIDE:
+            made = direct_in_bands(matrix, args, layout, put, codes.take)
+        else:
+            made = direct(matrix.read(0, matrix.shape[0]), args, layout, codes.take)
+        if made is not None:
+            yield name, made
 
 
 def announced(layer: LayerState) -> list[TensorSpec] | None:
@@ -65,13 +89,10 @@ def announced(layer: LayerState) -> list[TensorSpec] | None:
 
 def parts_of(made: Direct, shape: tuple[int, ...], layout: str) -> dict[str, Tensor]:
     """The checkpoint's tensors by local name, as `stages.formats.pack.pack` has them."""
-    if layout != PACKED:
-        return {"weight": made.codes, "weight_scale": made.scale}
-    return {
-        "weight_packed": made.codes,
-        "weight_scale": made.scale,
-        "weight_shape": torch.tensor(shape, dtype=torch.int64),
-    }
+    found = {codes_part(layout): made.codes, "weight_scale": made.scale}
+    if layout == PACKED:
+        found["weight_shape"] = torch.tensor(shape, dtype=torch.int64)
+    return found
 
 
 def record_direct(

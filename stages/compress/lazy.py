@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from torch import Tensor
 
 from stages.model.tensors import Reader
-from stages.weights.safetensors_source import SafetensorsSource
-from stages.weights.scratch import Scratch
 
 
 class LazyTensors(MutableMapping[str, Tensor]):
@@ -20,16 +18,11 @@ class LazyTensors(MutableMapping[str, Tensor]):
         self._source = source
         self._held: dict[str, Tensor] = {}
 
-    def peek(self, name: str, scratch: Scratch | None = None) -> Tensor:
-        """A tensor, not kept if it was not there.
-
-        It may lie in `scratch` and is then good until something else does.
-        """
+    def peek(self, name: str) -> Tensor:
+        """A tensor, not kept if it was not there."""
         if name in self._held:
             return self._held[name]
         stored = self._names[name]
-        if scratch is not None and isinstance(self._source, SafetensorsSource):
-            return self._source.borrow(stored, scratch)
         return self._source.read([stored])[stored]
 
     def __getitem__(self, name: str) -> Tensor:

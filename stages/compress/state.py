@@ -13,7 +13,6 @@ from stages.compress.statistics import Statistics
 from stages.formats.resolve import Resolved
 from stages.model.blueprint import Subgraph
 from stages.weights import WeightSource
-from stages.weights.scratch import Scratch
 
 
 @dataclass(kw_only=True, slots=True)
@@ -35,10 +34,10 @@ class LayerState:
     content: tuple[str, ...] = ()
     changed: set[str] = field(default_factory=set)
 
-    def peek(self, name: str, scratch: Scratch | None = None) -> Tensor:
+    def peek(self, name: str) -> Tensor:
         """A tensor for one look: where tensors are read when asked for, it is not kept."""
         tensors = self.tensors
-        return tensors.peek(name, scratch) if isinstance(tensors, LazyTensors) else tensors[name]
+        return tensors.peek(name) if isinstance(tensors, LazyTensors) else tensors[name]
 
     def rewrite(self, name: str, value: Tensor) -> None:
         """Put `value` in place of the tensor `name`, in float32 if it is yet to be quantized."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from pipeline.stage import Task
-from stages.compress.direct import announced, record_direct, solve_direct
+from stages.compress.direct import announced, record_direct, solve_to_file
 from stages.compress.modifiers.base import Modifier, Solver
 from stages.compress.modifiers.rtn import Rtn, only_rounds
 from stages.compress.reading import layer_state, recipe_of
@@ -59,7 +59,7 @@ def rounded(
 ) -> Compressed | None:
     """The layer in the file `path`, each module written as soon as it is rounded.
 
-    None if one of them needs more than :func:`solve_direct`; the file is no whole one then.
+    None if one of them needs more than :func:`solve_to_file` does; the file is no whole one then.
     """
     specs = announced(layer)
     if specs is None:
@@ -68,7 +68,7 @@ def rounded(
     try:
         with shared_tile_pool(), PlacedFile(path, specs) as file:
             made.tensors = file
-            for name, found in solve_direct(layer, layer.resolved, reuse=True):
+            for name, found in solve_to_file(layer, file):
                 scheme = layer.resolved[name].scheme
                 record_direct(made, linears[name], scheme, found, solver=solver.kind)
                 progress(len(made.modules) / len(layer.resolved), f"{solver.kind} {name}")

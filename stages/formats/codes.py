@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stages.formats.plain import words_in
 from stages.formats.words import unpack_rows
+from stages.weights.matrix import Matrix
 
 Bytes = NDArray[np.uint8]
 PIECE = 1 << 22
@@ -41,33 +42,40 @@ class Codes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ByteCodes:
-    """Codes that are a byte each: `codes` [rows, columns], `values` [256]."""
+    """Codes that are a byte each."""
 
-    codes: Bytes
-    values: NDArray[np.float32]
+    matrix: Matrix
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.codes.shape[0], self.codes.shape[1]
+        return self.matrix.shape
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        every = torch.arange(256, dtype=torch.uint8).view(self.matrix.dtype)
+        values: NDArray[np.float32] = every.float().numpy()
+        return values
 
     def pieces(self) -> Iterator[tuple[int, Bytes]]:
-        yield 0, self.codes
+        for start, stop in self.matrix.bands():
+            yield start, self.rows(start, stop)
 
     def rows(self, start: int, stop: int) -> Bytes:
-        return self.codes[start:stop]
+        codes: Bytes = self.matrix.read(start, stop).contiguous().view(torch.uint8).numpy()
+        return codes
 
 
 @dataclass(frozen=True, slots=True)
 class PackedCodes:
-    """Unsigned codes without gaps, low bits first, in `words` [rows, .]."""
+    """Unsigned codes without gaps, low bits first, in words [rows, .]."""
 
-    words: NDArray[np.uint32]
+    matrix: Matrix
     columns: int
     num_bits: int
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.words.shape[0], self.columns
+        return self.matrix.shape[0], self.columns
 
     @property
     def values(self) -> NDArray[np.float32]:
@@ -78,30 +86,35 @@ class PackedCodes:
         rows, columns = self.shape
         count = min(rows, max(1, PIECE // max(1, columns)))
         room = np.empty((count, columns), dtype=np.uint8)
-        for start in range(0, rows, count):
-            part = room[: min(count, rows - start)]
-            unpack_rows(self.words[start : start + count], self.num_bits, part)
-            yield start, part
+        for first, last in self.matrix.bands():
+            words = self._words(first, last)
+            for start in range(0, last - first, count):
+                part = room[: min(count, last - first - start)]
+                unpack_rows(words[start : start + count], self.num_bits, part)
+                yield first + start, part
 
     def rows(self, start: int, stop: int) -> Bytes:
-        octets = self.words[start:stop].astype("<u4").view(np.uint8)
+        octets = self._words(start, stop).astype("<u4").view(np.uint8)
         bits = np.unpackbits(octets, axis=1, bitorder="little")[:, : self.columns * self.num_bits]
         weights = (1 << np.arange(self.num_bits)).astype(np.uint8)
         codes: Bytes = bits.reshape(stop - start, self.columns, self.num_bits) @ weights
         return codes
 
+    def _words(self, start: int, stop: int) -> NDArray[np.uint32]:
+        words: NDArray[np.int32] = self.matrix.read(start, stop).contiguous().numpy()
+        return words.view(np.uint32)
 
-def codes_of(stored: Mapping[str, Tensor], num_bits: int) -> Codes:
-    """The codes among a module's stored tensors (by local name).
+
+def codes_of(matrix: Matrix, others: Mapping[str, Tensor], num_bits: int) -> Codes:
+    """The codes in a module's main tensor, `others` by local name being stored beside it.
 
     Raises KeyError or ValueError where the tensors do not fit together.
     """
-    if "weight_packed" not in stored:
-        weight = stored["weight"].contiguous()
-        every = torch.arange(256, dtype=torch.uint8).view(weight.dtype).float()
-        return ByteCodes(weight.view(torch.uint8).numpy(), every.numpy())
-    rows, columns = (int(size) for size in stored["weight_shape"])
-    words = stored["weight_packed"].contiguous().numpy().view(np.uint32)
-    if words.shape != (rows, words_in(columns, num_bits)):
-        raise ValueError(f"weight_packed has the shape {list(words.shape)}")
-    return PackedCodes(words, columns, num_bits)
+    if "weight_shape" not in others:
+        if matrix.dtype.itemsize != 1:
+            raise ValueError(f"the weight is stored in {matrix.dtype}")
+        return ByteCodes(matrix)
+    rows, columns = (int(size) for size in others["weight_shape"])
+    if matrix.dtype != torch.int32 or matrix.shape != (rows, words_in(columns, num_bits)):
+        raise ValueError(f"weight_packed is {matrix.dtype} {list(matrix.shape)}")
+    return PackedCodes(matrix, columns, num_bits)

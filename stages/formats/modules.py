@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from stages.weights import TensorSpec, WeightSource
-from stages.weights.safetensors_source import SafetensorsSource
-from stages.weights.scratch import Scratch
 
 PARTS = (
     "weight",
@@ -28,19 +26,19 @@ def stored_parts(
     prefix: str,
     *,
     device: str = "cpu",
-    scratch: Scratch | None = None,
+    but: str | None = None,
 ) -> dict[str, Tensor]:
     """The tensors of one compressed module as they are stored, by local name, without bias.
 
-    `there` are the tensors of `source`. Given `scratch`, the largest may lie there and is good
-    until something else does.
+    `there` are the tensors of `source`; the one whose name is `but` is left out.
     """
     wanted = [f"{prefix}.{part}" for part in (*PARTS, *INPUT_PARTS)]
-    names = [name for name in wanted if name in there]
-    lent = {}
-    if names and scratch is not None and isinstance(source, SafetensorsSource):
-        largest = max(names, key=lambda name: there[name].bytes)
-        names.remove(largest)
-        lent[largest] = source.borrow(largest, scratch)
-    tensors = source.read(names, device=device) | lent
+    tensors = source.read([w for w in wanted if w in there and w != but], device=device)
     return {name.rpartition(".")[2]: tensor for name, tensor in tensors.items()}
+
+
+def main_part(there: Mapping[str, TensorSpec], prefix: str) -> str | None:
+    """The tensor with a module's codes: the one of two dimensions that is called so."""
+    names = (f"{prefix}.weight_packed", f"{prefix}.weight")
+    found = next((name for name in names if name in there), None)
+    return found if found is not None and len(there[found].shape) == 2 else None

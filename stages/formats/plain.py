@@ -29,6 +29,11 @@ def words_in(columns: int, num_bits: int) -> int:
     return -(-columns * num_bits // 32)
 
 
+def codes_part(layout: str) -> str:
+    """The local name of the tensor with the codes."""
+    return "weight_packed" if layout == PACKED else "weight"
+
+
 def plain_parts(
     shape: tuple[int, ...], args: WeightFormat, layout: str, dtype: str
 ) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -38,6 +43,6 @@ def plain_parts(
     """
     scale = {"weight_scale": (scale_shape(args, *shape), dtype)}
     if layout != PACKED:
-        return {"weight": (shape, "I8" if args.type == "int" else "F8_E4M3"), **scale}
+        return {codes_part(layout): (shape, "I8" if args.type == "int" else "F8_E4M3"), **scale}
     words = (shape[0], words_in(shape[1], args.num_bits))
-    return {"weight_packed": (words, "I32"), "weight_shape": ((2,), "I64"), **scale}
+    return {codes_part(layout): (words, "I32"), "weight_shape": ((2,), "I64"), **scale}

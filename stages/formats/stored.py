@@ -17,33 +17,35 @@ from stages.formats.plain import LAYOUTS, STRATEGIES
 from stages.formats.protocols import ModuleFormat
 from stages.formats.sharing import spans
 from stages.formats.sums import add_codes, as_tensors
+from stages.weights.matrix import Matrix
 
 SAMPLED = 8
 """So many rows at the top and at the bottom of a weight are read both ways."""
 
 
 def stored_sums(
-    stored: Mapping[str, Tensor], scheme: ModuleFormat, dtype: torch.dtype
+    matrix: Matrix, others: Mapping[str, Tensor], scheme: ModuleFormat, dtype: torch.dtype
 ) -> dict[str, Tensor] | None:
-    """`bit_sums` of the weight that a module's stored tensors (by local name) stand for.
+    """`bit_sums` of the weight that a module's main tensor and `others` (by local name) stand for.
 
     None where that is more than codes times a bfloat16 scale, or the model is of another `dtype`.
     Raises KeyError or ValueError where the tensors do not fit the format, or where the two ways of
     reading them disagree.
     """
     args = scheme.weights
-    if args is None or dtype != torch.bfloat16 or not _plain(stored, scheme):
+    if args is None or dtype != torch.bfloat16 or not _plain(others, scheme):
         return None
-    codes = codes_of(stored, args.num_bits)
+    codes = codes_of(matrix, others, args.num_bits)
     rows, columns = codes.shape
     height, width = spans(args, rows, columns)
-    scale = stored["weight_scale"].float().reshape(-(-rows // height), -1).numpy()
+    scale = others["weight_scale"].float().reshape(-(-rows // height), -1).numpy()
     if scale.shape[1] != -(-columns // width):
-        raise ValueError(f"weight_scale has the shape {list(stored['weight_scale'].shape)}")
+        raise ValueError(f"weight_scale has the shape {list(others['weight_scale'].shape)}")
     row_sums, column_sums = np.zeros(rows, dtype=np.uint32), np.zeros(columns, dtype=np.uint32)
+    values = codes.values
     for first, piece in codes.pieces():
         own = row_sums[first : first + len(piece)]
-        add_codes(piece, codes.values, scale, (first, height, width), own, column_sums)
+        add_codes(piece, values, scale, (first, height, width), own, column_sums)
     for start in sorted({0, max(0, rows - SAMPLED)}):
         found = _read(codes, scale, (start, min(rows, start + SAMPLED)), height, width)
         if not np.array_equal(found, row_sums[start : start + len(found)]):
@@ -51,10 +53,10 @@ def stored_sums(
     return as_tensors(row_sums, column_sums)
 
 
-def _plain(stored: Mapping[str, Tensor], scheme: ModuleFormat) -> bool:
+def _plain(others: Mapping[str, Tensor], scheme: ModuleFormat) -> bool:
     known = scheme.weights is not None and scheme.weights.strategy in STRATEGIES
-    alone = "weight_zero_point" not in stored and "weight_g_idx" not in stored
-    scale = stored["weight_scale"]
+    alone = "weight_zero_point" not in others and "weight_g_idx" not in others
+    scale = others["weight_scale"]
     here = scale.dtype == torch.bfloat16 and scale.is_cpu
     return known and alone and here and str(scheme.format) in LAYOUTS
 

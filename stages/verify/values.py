@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
@@ -14,13 +14,13 @@ from torch import Tensor
 from pipeline.errors import UserError
 from stages.formats.checksum import MISFITS, checksum
 from stages.formats.layer_file import CHECKSUM
-from stages.formats.modules import INPUT_PARTS, stored_parts
-from stages.formats.protocols import ModuleFormat
+from stages.formats.modules import INPUT_PARTS, main_part, stored_parts
 from stages.formats.state_names import STATES
 from stages.formats.stored import stored_sums
 from stages.verify.subject import Stored, Subject
 from stages.weights import WeightSource
 from stages.weights.folder import Layout
+from stages.weights.matrix import matrix_of
 from stages.weights.safetensors_source import SafetensorsSource
 from stages.weights.scratch import Scratch
 from stages.weights.writer import pieces
@@ -67,11 +67,9 @@ def check_weights(subject: Subject) -> Iterator[str]:
         spare.put(Scratch())
 
     def look(item: tuple[str, WeightSource]) -> str | None:
-        prefix, sums = item
         scratch = spare.get()
         try:
-            stored = stored_parts(subject.saved, subject.specs, prefix, scratch=scratch)
-            return _wrong(stored, subject, sums, prefix)
+            return _wrong(item[0], subject, item[1], scratch)
         finally:
             spare.put(scratch)
 
@@ -79,12 +77,9 @@ def check_weights(subject: Subject) -> Iterator[str]:
         yield from (wrong for wrong in pool.map(look, todo) if wrong is not None)
 
 
-def _wrong(
-    stored: Mapping[str, Tensor], subject: Subject, sums: WeightSource, prefix: str
-) -> str | None:
-    own = {part: tensor for part, tensor in stored.items() if part not in INPUT_PARTS}
+def _wrong(prefix: str, subject: Subject, sums: WeightSource, scratch: Scratch) -> str | None:
     try:
-        found = _sums(own, subject, subject.quantized[prefix])
+        found = _sums(prefix, subject, scratch)
     except MISFITS as error:
         return f"{prefix} cannot be unpacked: {type(error).__name__}: {error}"
     chosen = sums.read([f"{prefix}.{side}" for side in found])
@@ -93,16 +88,21 @@ def _wrong(
     return None
 
 
-def _sums(
-    stored: Mapping[str, Tensor], subject: Subject, scheme: ModuleFormat
-) -> dict[str, Tensor]:
-    found = stored_sums(stored, scheme, subject.dtype) if subject.codes else None
+def _sums(prefix: str, subject: Subject, scratch: Scratch) -> dict[str, Tensor]:
+    scheme, main = subject.quantized[prefix], main_part(subject.specs, prefix)
+    if main is None:
+        raise KeyError("neither weight nor weight_packed is a matrix")
+    matrix = matrix_of(subject.saved, subject.specs[main], scratch)
+    stored = stored_parts(subject.saved, subject.specs, prefix, but=main)
+    own = {part: tensor for part, tensor in stored.items() if part not in INPUT_PARTS}
+    found = stored_sums(matrix, own, scheme, subject.dtype) if subject.codes else None
     if found is not None:
         return found
     from stages.formats.convert import as_compressed_tensors
     from stages.formats.pack import unpack
 
-    return checksum(unpack(stored, as_compressed_tensors(scheme)), scheme, subject.dtype)
+    own[main.rpartition(".")[2]] = matrix.read(0, matrix.shape[0])
+    return checksum(unpack(own, as_compressed_tensors(scheme)), scheme, subject.dtype)
 
 
 def differs(found: Tensor, chosen: Tensor) -> bool:

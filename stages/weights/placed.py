@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, MutableMapping
 from pathlib import Path
 from types import TracebackType
@@ -22,14 +23,16 @@ class PlacedFile(MutableMapping[str, "Tensor"]):
     """Takes tensors by name as a dict does, and keeps none: the bytes go straight to the file.
 
     The file is the one that `write_tensors` writes of the same tensors. A tensor's memory may be
-    used for something else as soon as it was set. Leaving without an exception raises MisfitError
-    if an announced tensor is missing; what is there then is no whole file.
+    used for something else as soon as it was set. One that is large may come by rows, and is then
+    set without memory (on the device "meta"). Leaving without an exception raises MisfitError if an
+    announced tensor is missing; what is there then is no whole file.
     """
 
     def __init__(self, path: Path, specs: Iterable[TensorSpec]) -> None:
         self._specs = {spec.name: spec for spec in specs}
         first, self._starts = layout(self._specs.values())
         self._there: set[str] = set()
+        self._rows: Counter[str] = Counter()
         self._file = open(path, "wb", buffering=0)
         write_at(self._file.fileno(), 0, [memoryview(first)])
 
@@ -47,10 +50,22 @@ class PlacedFile(MutableMapping[str, "Tensor"]):
         if missing and error is None:
             raise MisfitError(f"{min(missing)} was announced and never came")
 
+    def put_rows(self, name: str, first: int, rows: Tensor) -> None:
+        """Write some rows of a tensor that is set when all of them were written."""
+        spec, given = self._specs.get(name), spec_of(name, rows)
+        if spec is None or (spec.shape[1:], spec.dtype) != (given.shape[1:], given.dtype):
+            raise MisfitError(f"rows of {name} came as {given}")
+        start = self._starts[name] + first * (spec.bytes // max(1, spec.shape[0]))
+        write_at(self._file.fileno(), start, [bytes_of(rows)])
+        self._rows[name] += len(rows)
+
     def __setitem__(self, name: str, tensor: Tensor) -> None:
         if self._specs.get(name) != spec_of(name, tensor):
             raise MisfitError(f"{name} came as {spec_of(name, tensor)}")
-        write_at(self._file.fileno(), self._starts[name], [bytes_of(tensor)])
+        if not tensor.is_meta:
+            write_at(self._file.fileno(), self._starts[name], [bytes_of(tensor)])
+        elif self._rows[name] != len(tensor):
+            raise MisfitError(f"{self._rows[name]} of {len(tensor)} rows of {name} came")
         self._there.add(name)
 
     def __delitem__(self, name: str) -> None:

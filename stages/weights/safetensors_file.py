@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,22 +68,35 @@ def read_header(path: Path) -> Header:
     return Header(path=path, size=size, places=places)
 
 
-def read_tensors(
-    header: Header, names: Iterable[str], *, device: str, scratch: Scratch | None = None
-) -> dict[str, Tensor]:
-    """Copies of the named tensors of one file, in the order of `names`.
-
-    With `scratch` a tensor lies there and is good until the next one is read.
-    """
+def read_tensors(header: Header, names: Iterable[str], *, device: str) -> dict[str, Tensor]:
+    """Copies of the named tensors of one file, in the order of `names`."""
     wanted = [header.places[name] for name in names]
     found: dict[str, Tensor] = {}
     try:
         with open(header.path, "rb", buffering=0) as file:
             for place in sorted(wanted, key=lambda place: place.start):
-                found[place.spec.name] = _read(file, place, scratch).to(device)
+                found[place.spec.name] = _read(file, place).to(device)
     except OSError as error:
         raise UserError(f"{header.path} cannot be read: {error.strerror or error}") from error
     return {place.spec.name: found[place.spec.name] for place in wanted}
+
+
+def read_into(
+    header: Header, name: str, scratch: Scratch, rows: tuple[int, int] | None = None
+) -> Tensor:
+    """One tensor, or some rows of it, in `scratch`: good until something else lies there."""
+    place = header.places[name]
+    if rows is not None:
+        start, stop = rows
+        size = place.length // max(1, place.spec.shape[0])
+        spec = replace(place.spec, shape=(stop - start, *place.spec.shape[1:]))
+        first = place.start + start * size
+        place = Place(spec=spec, start=first, length=(stop - start) * size)
+    try:
+        with open(header.path, "rb", buffering=0) as file:
+            return _read(file, place, scratch)
+    except OSError as error:
+        raise UserError(f"{header.path} cannot be read: {error.strerror or error}") from error
 
 
 def read_pieces(header: Header, name: str, size: int) -> Iterator[memoryview]:
@@ -144,7 +157,7 @@ def _places(file: Any, start: int) -> dict[str, Place]:
     return places
 
 
-def _read(file: FileIO, place: Place, scratch: Scratch | None) -> Tensor:
+def _read(file: FileIO, place: Place, scratch: Scratch | None = None) -> Tensor:
     import torch
 
     from stages.weights.dtypes import torch_dtype

@@ -6,7 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from stages.weights.folder import Layout, read_headers
-from stages.weights.safetensors_file import Header, read_header, read_pieces, read_tensors
+from stages.weights.safetensors_file import (
+    Header,
+    read_header,
+    read_into,
+    read_pieces,
+    read_tensors,
+)
 from stages.weights.source import TensorSpec, no_such_tensor
 
 if TYPE_CHECKING:
@@ -53,9 +59,9 @@ class SafetensorsSource:
             found.update(read_tensors(header, here, device=device))
         return {name: found[name] for name in wanted}
 
-    def borrow(self, name: str, scratch: Scratch) -> Tensor:
-        """A tensor that lies in `scratch`."""
-        return read_tensors(self._place(name), [name], device="cpu", scratch=scratch)[name]
+    def borrow(self, name: str, scratch: Scratch, rows: tuple[int, int] | None = None) -> Tensor:
+        """A tensor, or its rows from one to before another, that lies in `scratch`."""
+        return read_into(self._place(name), name, scratch, rows)
 
     def spec(self, name: str) -> TensorSpec:
         """One of `specs`, for which only the file with that tensor is looked at."""

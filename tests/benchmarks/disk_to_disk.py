@@ -2,6 +2,7 @@
 
     tests/benchmarks/setup_peer.sh FOLDER && export PRESSWORK_PEER_PYTHON=FOLDER/bin/python
     python -m tests.benchmarks.disk_to_disk --work DIR --gigabytes 4 --repeats 3
+    python -m tests.benchmarks.disk_to_disk --work DIR --gigabytes 8 --width 16384 --repeats 1
 
 The checkpoint is a random llama in bfloat16, one shard for each layer. All take turns; before each
 turn the checkpoint is read once, so that all find it in the page cache. Times are wall seconds
@@ -33,9 +34,9 @@ SETTLE = 5.0
 """Seconds for the disk to be done with what the command before has written and was removed."""
 
 
-def sized(gigabytes: float) -> Shape:
+def sized(gigabytes: float, width: int | None = None) -> Shape:
     """A llama of about so many gigabytes; narrower where a few wide layers would be too many."""
-    width = 4096 if gigabytes >= 2 else 1024
+    width = width or (4096 if gigabytes >= 2 else 1024)
     heads, inner = width // 128, 11 * width // 4
     shape = Shape(
         hidden=width,
@@ -139,14 +140,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--gigabytes", type=float, default=4.0)
+    parser.add_argument("--width", type=int, help="hidden size, a multiple of 128")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peer", default=os.environ.get("PRESSWORK_PEER_PYTHON", ""))
     parser.add_argument("overrides", nargs="*", help="more of presswork's overrides")
     args = parser.parse_args()
     work = args.work.resolve()
-    model = work / f"llama-{args.gigabytes:g}"
+    name = f"llama-{args.gigabytes:g}" + (f"-{args.width}" if args.width else "")
+    model = work / name
     if not model.is_dir():
-        write_model(model, sized(args.gigabytes))
+        write_model(model, sized(args.gigabytes, args.width))
     compile_kernels(work, args.overrides)
     rows = measure(commands(model, work, args.peer, args.overrides), model, work, args.repeats)
     for name, row in rows.items():

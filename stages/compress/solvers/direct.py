@@ -32,14 +32,20 @@ class Direct:
 
     codes: float8_e4m3fn or int8 [out, in], or int32 words [out, words]. scale: bfloat16, as
     `Quantized.scale`. rows [out], columns [in]: int64 sums of the bits of the dequantized weight,
-    modulo 2**32. finite: no weight or scale is infinite or NaN.
+    modulo 2**32. errors: float64 [out, 2], the squared norms of difference and weight by row.
     """
 
     codes: Tensor
     scale: Tensor
     rows: Tensor
     columns: Tensor
-    relative_error: float
+    errors: NDArray[np.float64]
+
+    @property
+    def relative_error(self) -> float:
+        """Squared norm of the difference over that of the weight; 0 for a weight of zeros."""
+        difference, norm = (float(total) for total in self.errors.sum(axis=0))
+        return difference / norm if norm > 0 else 0.0
 
 
 def fits(weight: Tensor, args: WeightFormat, layout: str, dtype: torch.dtype) -> bool:
@@ -49,15 +55,20 @@ def fits(weight: Tensor, args: WeightFormat, layout: str, dtype: torch.dtype) ->
 
 
 def direct(
-    weight: Tensor, args: WeightFormat, layout: str, take: Take | None = None
+    weight: Tensor,
+    args: WeightFormat,
+    layout: str,
+    take: Take | None = None,
+    known: kernels.Bits | None = None,
 ) -> Direct | None:
     """The codes of `weight` [out, in], bfloat16; None where it or a scale is not finite.
 
     `take(n)` gives the n bytes that the codes are put into; they are fresh memory otherwise.
+    `known`: the :func:`magnitudes`, where `weight` is a part that does not tell them.
     """
     bits = weight.contiguous().view(torch.uint16).numpy()
     height, width = spans(args, *bits.shape)
-    largest = _largest(bits, height, width)
+    largest = magnitudes(weight, args) if known is None else known
     if largest.max() >= INFINITE:
         return None
     absmax = torch.from_numpy(largest.view(np.int16)).view(torch.bfloat16)
@@ -76,12 +87,14 @@ def coded_bytes(shape: tuple[int, ...], args: WeightFormat, layout: str) -> int:
     return 4 * shape[0] * words_in(shape[1], args.num_bits) if layout == PACKED else prod(shape)
 
 
-def _largest(bits: kernels.Bits, height: int, width: int) -> kernels.Bits:
+def magnitudes(weight: Tensor, args: WeightFormat) -> kernels.Bits:
     """The largest magnitude under every scale [row blocks, column blocks]; NaN is above infinity.
 
-    As bits of bfloat16, which are in the order of what they stand for.
+    weight: [out, in], bfloat16. The bits of bfloat16 are in the order of what they stand for.
     """
+    bits = weight.contiguous().view(torch.uint16).numpy()
     rows, columns = bits.shape
+    height, width = spans(args, rows, columns)
     found = np.empty((rows, -(-columns // width)), dtype=np.uint16)
 
     def tile(start: int, stop: int) -> None:
@@ -124,12 +137,11 @@ def _codes(
             kernels.to_integers(*given, half, *wanted)
 
     row_tiles(count, step, tile)
-    difference, norm = (float(total) for total in errors.sum(axis=0))
     tensor = torch.from_numpy(codes.view(np.int32) if packed else codes)
     return Direct(
         codes=tensor.view(torch.float8_e4m3fn) if floats else tensor,
         scale=stored,
         rows=torch.from_numpy(rows.astype(np.int64)),
         columns=torch.from_numpy((sums.sum(axis=0, dtype=np.uint64) % 2**32).astype(np.int64)),
-        relative_error=difference / norm if norm > 0 else 0.0,
+        errors=errors,
     )

@@ -276,13 +276,29 @@ def test_plain_formats_are_read_by_loops_of_our_own_only_if_asked_for(
 ) -> None:
     asked: list[str] = []
 
-    def told(stored: object, scheme: object, dtype: object) -> None:
+    def told(*given: object) -> None:
         asked.append("codes")
 
     monkeypatch.setattr("stages.verify.values.stored_sums", told)
     checkpoint = copy(w4a16, tmp_path)
     assert verify(w4a16, checkpoint)["ok"] and not asked
     assert verify(w4a16, checkpoint, unpack="codes")["ok"] and len(asked) == 14
+
+
+@pytest.mark.parametrize("name", ["fp8_dynamic", "w4a16", "nvfp4"])
+def test_large_weights_are_read_some_rows_at_a_time(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny("llama", tmp_path / "model", dtype=torch.bfloat16, **WIDE)
+    saved = save(model, load(name), tmp_path)
+    monkeypatch.setattr("stages.weights.matrix.WIDE", 0)
+    monkeypatch.setattr("stages.weights.matrix.BAND", 3000)
+    checkpoint = copy(saved, tmp_path / "copy")
+    assert verify(saved, checkpoint, unpack="codes")["ok"]
+    main = f"{Q}.weight" if name == "fp8_dynamic" else f"{Q}.weight_packed"
+    flip(main)(checkpoint)
+    with pytest.raises(StageFailed, match=f"{Q} unpacks to another"):
+        verify(saved, checkpoint, unpack="codes")
 
 
 def test_an_untied_head_is_found(tmp_path: Path) -> None:

@@ -74,3 +74,25 @@ def test_taken_back_means_missing(tmp_path: Path) -> None:
         file.update(TENSORS)
         del file["shape"]
         assert len(file) == 2 and "shape" not in file
+
+
+def test_a_tensor_may_come_by_rows(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "whole", TENSORS)
+    with PlacedFile(tmp_path / "rows", [spec_of(n, t) for n, t in TENSORS.items()]) as file:
+        file.put_rows("codes", 1, TENSORS["codes"][1:])
+        file["scale"], file["shape"] = TENSORS["scale"], TENSORS["shape"]
+        with pytest.raises(MisfitError, match="2 of 3 rows of codes"):
+            file["codes"] = TENSORS["codes"].to("meta")
+        file.put_rows("codes", 0, TENSORS["codes"][:1])
+        file["codes"] = TENSORS["codes"].to("meta")
+    assert (tmp_path / "rows").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_rows_of_something_else_are_refused(tmp_path: Path) -> None:
+    specs = [spec_of(n, t) for n, t in TENSORS.items()]
+    for name, rows in (("codes", TENSORS["codes"].int()), ("scales", TENSORS["scale"])):
+        with (
+            pytest.raises(MisfitError, match="rows of"),
+            PlacedFile(tmp_path / "a", specs) as file,
+        ):
+            file.put_rows(name, 0, rows)
