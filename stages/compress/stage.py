@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from stages.formats.scheme import SchemeConfig
 from stages.formats.sizes import linear_bytes
 from stages.model.blueprint import Blueprint, Subgraph
 from stages.numerics import Numerics
+from stages.weights.matrix import streaming_bytes
 
 STATISTICS = ("gram", "absmax", "range", "histogram")
 FLOPS = 2e10  # of float32 products on one core, for estimates only
@@ -110,6 +112,7 @@ class Compress(Stage):
             if own.name in found.modules
         ):
             self._straight = False
+        streams = self._straight and _plain_files(site, blueprint, found)
         problems = found.problems
         keeper = self._keeper
         if keeper is not None and not problems and keeper.on_failure == "error":
@@ -122,7 +125,7 @@ class Compress(Stage):
             warnings=(*found.warnings, *engine_warnings(self.config.scheme)),
             notes=tuple(engine_notes(self.config.scheme)),
             estimates={
-                layer.name: self._estimate(layer, found, blueprint.dtype)
+                layer.name: self._estimate(layer, found, blueprint.dtype, streams=streams)
                 for layer in blueprint.layers
             }
             if not problems
@@ -202,8 +205,10 @@ class Compress(Stage):
 
             run(self.config, task)
 
-    def _estimate(self, layer: Subgraph, found: Resolution, dtype: str) -> Estimate:
-        size, seconds, widest = layer.bytes, 0.5, 0
+    def _estimate(
+        self, layer: Subgraph, found: Resolution, dtype: str, *, streams: bool
+    ) -> Estimate:
+        size, seconds, widest, largest = layer.bytes, 0.5, 0, 0
         solved = any(isinstance(m, Solver) and m.statistics() for m in self.config.modifiers)
         for linear in layer.linears:
             if linear.name not in found.modules:
@@ -213,6 +218,23 @@ class Compress(Stage):
             size += linear_bytes(linear, found.modules[linear.name].scheme, dtype) - plain
             passes = 12 * linear.in_features if solved else 200
             seconds += passes * elements / (FLOPS * self.config.numerics.threads)
-            widest = max(widest, linear.in_features)
+            widest, largest = max(widest, linear.in_features), max(largest, elements)
         memory = 700_000_000 + 2 * layer.bytes + 24 * widest * widest + 4 * layer.parameters
+        if streams:
+            memory = streaming_bytes(2 * largest)
         return Estimate(bytes=size, memory=memory, seconds=seconds)
+
+
+def _plain_files(site: Site, blueprint: Blueprint, found: Resolution) -> bool:
+    """Whether the source is known to hold what will be quantized as bfloat16 in plain files."""
+    facts = site.facts.get("source")
+    tensors: Mapping[str, Any] | None = getattr(facts, "tensors", None)
+    if tensors is None or getattr(facts, "quantization", None) is not None:
+        return False
+    names = [
+        layer.tensors.get(f"{own.name}.weight", "")
+        for layer in blueprint.layers
+        for own in layer.linears
+        if own.name in found.modules
+    ]
+    return all(name in tensors and tensors[name].dtype == "BF16" for name in names)

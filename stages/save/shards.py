@@ -17,7 +17,7 @@ from stages.weights.writer import copy_tensors
 
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 1 << 29
-"""Files that are not linked are about this large at most: one of them is in memory."""
+"""Files that are not linked are about this large at most."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +76,7 @@ def write_shards(
 ) -> Written:
     """Write or link every part, in order, and an index; named as transformers names them.
 
-    Memory holds one file that is not linked.
+    Memory holds two tensors, or pieces of them, of a file that is not linked.
     """
     total = len(parts)
     files: dict[str, Sequence[TensorSpec]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 
 from pipeline.errors import UserError
 from pipeline.graph import Estimate
@@ -14,6 +15,8 @@ from stages.formats.scheme import SchemeConfig
 from stages.model.blueprint import DTYPE_BYTES, Blueprint
 
 SECONDS = 2.0
+COPIED, UNPACKED = 2, 12
+"""Times a tensor's size: sources that are not plain files give two whole ones, or unpack them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,16 +96,15 @@ class Save(Stage):
         if found.problems:
             return Survey()
         kept = {stored: name for name, stored in blueprint.outside.items()}
-        elements = 0
-        for name in kept.values():
-            size = 1
-            for length in blueprint.outside_shapes[name]:
-                size *= length
-            elements += size
-        size = elements * DTYPE_BYTES[blueprint.dtype]
+        width = DTYPE_BYTES[blueprint.dtype]
+        sizes = [width * prod(blueprint.outside_shapes[name]) for name in kept.values()]
+        size, memory = sum(sizes), 700_000_000 + COPIED * max(sizes, default=0)
         if not self.config.save.compressed:
+            linears = (own for layer in blueprint.layers for own in layer.linears)
+            widest = max((own.in_features * own.out_features for own in linears), default=0)
             size += sum(layer.bytes for layer in blueprint.layers)
-        estimate = Estimate(bytes=size, memory=700_000_000 + size, seconds=SECONDS)
+            memory += UNPACKED * width * widest
+        estimate = Estimate(bytes=size, memory=memory, seconds=SECONDS)
         return Survey(facts=blueprint, estimates={None: estimate})
 
     def semantics(self, member: str | None) -> Json:

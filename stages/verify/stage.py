@@ -11,6 +11,7 @@ from stages.formats.choice import CHOICE, settled
 from stages.formats.resolve import resolve
 from stages.formats.scheme import SchemeConfig
 from stages.model.blueprint import Blueprint
+from stages.weights.matrix import streaming_bytes
 
 BYTES_PER_SECOND = 2e8
 SECONDS = 2.0
@@ -88,7 +89,8 @@ class Verify(Stage):
         size = sum(layer.bytes for layer in blueprint.layers)
         widest = max(layer.bytes // max(1, len(layer.linears)) for layer in blueprint.layers)
         seconds = SECONDS + size / BYTES_PER_SECOND
-        estimate = Estimate(bytes=4096, memory=700_000_000 + 16 * widest, seconds=seconds)
+        memory = streaming_bytes(widest) if self._codes else 700_000_000 + 16 * widest
+        estimate = Estimate(bytes=4096, memory=memory, seconds=seconds)
         return Survey(estimates={None: estimate})
 
     def run(self, task: Task) -> None:

@@ -20,6 +20,11 @@ BAND = 1 << 26
 """About so many bytes of them are."""
 
 
+def streaming_bytes(largest: int) -> int:
+    """Memory of a process that reads matrices of at most `largest` bytes and writes their codes."""
+    return 400_000_000 + 2 * min(largest, WIDE)
+
+
 class Matrix(Protocol):
     """Rows of a tensor of two dimensions."""
 
