@@ -19,10 +19,10 @@ from stages.compress.modifiers.rtn import Rtn, only_rounds
 from stages.compress.reading import layer_state, recipe_of
 from stages.compress.result import Compressed
 from stages.compress.solvers.direct import direct
-from stages.compress.solvers.tiles import shared_tile_pool
 from stages.compress.state import LayerState
 from stages.formats.layer_file import SHARD
 from stages.formats.layout import goes_straight, layout_of
+from stages.tiles import shared_tile_pool
 from stages.weights.placed import MisfitError, PlacedFile
 
 if TYPE_CHECKING:

@@ -11,7 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.formats.plain import words_in
+from stages.formats.fp4 import BOTH
+from stages.formats.fp4 import FORMATS as FP4
+from stages.formats.plain import PACKED, words_in
+from stages.formats.sharing import WeightFormat
 from stages.formats.words import unpack_rows
 from stages.weights.matrix import Matrix
 
@@ -67,20 +70,19 @@ class ByteCodes:
 
 @dataclass(frozen=True, slots=True)
 class PackedCodes:
-    """Unsigned codes without gaps, low bits first, in words [rows, .]."""
+    """Unsigned codes without gaps, low bits first, in words [rows, .] or the bytes of such.
+
+    `values` float32 [256] says what codes stand for; those that do not occur stand for anything.
+    """
 
     matrix: Matrix
     columns: int
     num_bits: int
+    values: NDArray[np.float32]
 
     @property
     def shape(self) -> tuple[int, int]:
         return self.matrix.shape[0], self.columns
-
-    @property
-    def values(self) -> NDArray[np.float32]:
-        half = np.float32(2 ** (self.num_bits - 1))
-        return np.arange(256, dtype=np.float32) - half
 
     def pieces(self) -> Iterator[tuple[int, Bytes]]:
         rows, columns = self.shape
@@ -101,20 +103,27 @@ class PackedCodes:
         return codes
 
     def _words(self, start: int, stop: int) -> NDArray[np.uint32]:
-        words: NDArray[np.int32] = self.matrix.read(start, stop).contiguous().numpy()
-        return words.view(np.uint32)
+        read: Bytes = self.matrix.read(start, stop).contiguous().view(torch.uint8).numpy()
+        return read.view(np.uint32)
 
 
-def codes_of(matrix: Matrix, others: Mapping[str, Tensor], num_bits: int) -> Codes:
+def codes_of(
+    matrix: Matrix, others: Mapping[str, Tensor], args: WeightFormat, layout: str
+) -> Codes:
     """The codes in a module's main tensor, `others` by local name being stored beside it.
 
     Raises KeyError or ValueError where the tensors do not fit together.
     """
-    if "weight_shape" not in others:
+    if layout in FP4:
+        if matrix.dtype != torch.uint8 or matrix.shape[1] % 4:
+            raise ValueError(f"weight_packed is {matrix.dtype} {list(matrix.shape)}")
+        return PackedCodes(matrix, 2 * matrix.shape[1], 4, np.tile(BOTH, 16))
+    if layout != PACKED:
         if matrix.dtype.itemsize != 1:
             raise ValueError(f"the weight is stored in {matrix.dtype}")
         return ByteCodes(matrix)
     rows, columns = (int(size) for size in others["weight_shape"])
-    if matrix.dtype != torch.int32 or matrix.shape != (rows, words_in(columns, num_bits)):
+    if matrix.dtype != torch.int32 or matrix.shape != (rows, words_in(columns, args.num_bits)):
         raise ValueError(f"weight_packed is {matrix.dtype} {list(matrix.shape)}")
-    return PackedCodes(matrix, columns, num_bits)
+    values = np.arange(256, dtype=np.float32) - np.float32(2 ** (args.num_bits - 1))
+    return PackedCodes(matrix, columns, args.num_bits, values)

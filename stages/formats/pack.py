@@ -7,12 +7,18 @@ from dataclasses import dataclass
 
 import torch
 from compressed_tensors.compressors import BaseCompressor
+from compressed_tensors.compressors.mx_utils import compress_mx_scale
 from compressed_tensors.compressors.pack_quantized import pack_to_int32
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+from compressed_tensors.quantization.lifecycle.forward import quantize
 from torch import Tensor
 
 from pipeline.errors import UserError
-from stages.formats.words import words_of
+from stages.formats.by_rows import compress_by_rows, decompress_by_rows, large, row_step
+from stages.formats.fp4 import FORMATS, fits_fp4, fp4_of
+from stages.formats.plain import PACKED, words_in
+from stages.formats.words import words_of, words_of_codes
+from stages.tiles import row_tiles
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,22 +59,56 @@ def pack(
     given = {name: value for name, value in state.items() if value is not None}
     args = scheme.weights
     rows = args is not None and args.strategy in ("channel", "group")
-    plain = weight.is_cpu and weight.dtype == torch.float32
-    if args is not None and rows and plain and str(scheme.format) == "pack-quantized":
+    if args is not None and rows and weight.is_cpu and str(scheme.format) == PACKED:
         return _packed(given, args)
-    stored = compressor(scheme).compress(given, scheme)
+    if args is not None and str(scheme.format) in FORMATS and fits_fp4(weight, args):
+        return _fp4(given, args)
+    made = compressor(scheme)
+    if args is not None and large(weight) and str(scheme.format) != PACKED:
+        stored = compress_by_rows(given, args, lambda part: made.compress(part, scheme))
+    else:
+        stored = made.compress(given, scheme)
     return {name: value.detach().contiguous() for name, value in stored.items()}
 
 
 def _packed(given: dict[str, Tensor], args: QuantizationArgs) -> dict[str, Tensor]:
     """What compressed-tensors makes of integers in words, sooner."""
     weight, zero_point = given.pop("weight"), given.pop("weight_zero_point", None)
-    words = words_of(weight, given["weight_scale"], zero_point, args.num_bits)
+    scale, bits = given["weight_scale"], args.num_bits
+    words = torch.empty((weight.shape[0], words_in(weight.shape[1], bits)), dtype=torch.int32)
+
+    def tile(start: int, stop: int) -> None:
+        part, own = weight[start:stop], scale[start:stop]
+        zero = None if zero_point is None else zero_point[start:stop]
+        if part.dtype == torch.float32:
+            words[start:stop] = words_of(part, own, zero, bits)
+        else:  # the quotient is rounded to the narrower dtype first
+            codes = quantize(x=part, scale=own, zero_point=zero, args=args, dtype=torch.int8)
+            words[start:stop] = words_of_codes(codes, bits)
+
+    row_tiles(weight.shape[0], row_step(args, *weight.shape), tile)
     if zero_point is not None and not args.symmetric:
         packed = pack_to_int32(zero_point, args.num_bits, packed_dim=0)
         given["weight_zero_point"] = packed.contiguous()
     shape = torch.tensor(weight.shape)
     return {**given, "weight_packed": words, "weight_shape": shape}
+
+
+def _fp4(given: dict[str, Tensor], args: QuantizationArgs) -> dict[str, Tensor]:
+    """What compressed-tensors makes of E2M1 numbers, sooner."""
+    weight, scale = given.pop("weight"), given.pop("weight_scale")
+    packed = torch.empty((weight.shape[0], weight.shape[1] // 2), dtype=torch.uint8)
+    global_scale = given.get("weight_global_scale")
+
+    def tile(start: int, stop: int) -> None:
+        packed[start:stop] = fp4_of(weight[start:stop], scale[start:stop], global_scale)
+
+    row_tiles(weight.shape[0], row_step(args, *weight.shape), tile)
+    if args.scale_dtype == torch.float8_e4m3fn:
+        stored = scale.to(torch.float8_e4m3fn)
+    else:
+        stored = compress_mx_scale(scale, torch.uint8)
+    return {**given, "weight_packed": packed, "weight_scale": stored.contiguous()}
 
 
 def unpack(tensors: Mapping[str, Tensor], scheme: QuantizationScheme) -> Tensor:
@@ -77,8 +117,17 @@ def unpack(tensors: Mapping[str, Tensor], scheme: QuantizationScheme) -> Tensor:
     Its dtype is what `stages.formats.checksum.unpacked_dtype` tells. Raises KeyError where a tensor
     of the layout is missing.
     """
-    weight: Tensor = compressor(scheme).decompress(dict(tensors), scheme)["weight"]
-    return weight.detach()
+    made, args = compressor(scheme), scheme.weights
+
+    def whole(part: dict[str, Tensor]) -> Tensor:
+        weight: Tensor = made.decompress(part, scheme)["weight"]
+        return weight.detach()
+
+    packed = tensors.get("weight_packed", tensors.get("weight"))
+    apart = "weight_g_idx" not in tensors  # columns out of order are another matter
+    if args is not None and apart and packed is not None and large(packed):
+        return decompress_by_rows(tensors, args, whole)
+    return whole(dict(tensors))
 
 
 def compressor(scheme: QuantizationScheme) -> type[BaseCompressor]:

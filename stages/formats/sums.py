@@ -58,23 +58,24 @@ def add_codes(
     codes: NDArray[np.uint8],
     table: NDArray[np.float32],
     scale: NDArray[np.float32],
+    zero: NDArray[np.float32],
     place: tuple[int, int, int],
     rows: Sums,
     columns: Sums,
 ) -> None:
-    """Add to `rows` and `columns` the bits of the bfloat16 weight table[code] * scale.
+    """Add to `rows` and `columns` the bits of the bfloat16 weight (table[code] - zero) * scale.
 
     codes [r, in] as bytes; table [256]: their values; `place`: the number of the first row in the
-    weight, and how many rows and columns share an entry of scale [., .].
+    weight, and how many rows and columns share an entry of scale and zero [., .].
     """
     first, height, width = place
     count = codes.shape[1]
     held = np.empty(count, dtype=np.float32)
     for i in range(codes.shape[0]):
-        own = scale[(first + i) // height]
+        own, base = scale[(first + i) // height], zero[(first + i) // height]
         for g in range(own.shape[0]):
             part = slice(g * width, min(count, (g + 1) * width))
-            _scaled(codes[i, part], table, own[g], held[part])
+            _scaled(codes[i, part], table, own[g], base[g], held[part])
         rows[i] = _add_line(held, columns)
 
 
@@ -83,10 +84,11 @@ def _scaled(
     codes: NDArray[np.uint8],
     table: NDArray[np.float32],
     scale: np.float32,
+    zero: np.float32,
     out: NDArray[np.float32],
 ) -> None:
     for j in range(out.shape[0]):
-        out[j] = np.float32(table[codes[j]] * scale)
+        out[j] = np.float32(np.float32(table[codes[j]] - zero) * scale)
 
 
 @compiled()

@@ -34,6 +34,14 @@ def words_of(weight: Tensor, scale: Tensor, zero_point: Tensor | None, num_bits:
     return torch.from_numpy(out.view(np.int32))
 
 
+def words_of_codes(codes: Tensor, num_bits: int) -> Tensor:
+    """int32 [out, ceil(in * num_bits / 32)]: signed codes, int8 [out, in] on the CPU, packed."""
+    rows, columns = codes.shape
+    out = np.empty((rows, words_in(columns, num_bits)), dtype=np.uint32)
+    pack_rows(codes.contiguous().numpy(), num_bits, out)
+    return torch.from_numpy(out.view(np.int32))
+
+
 @compiled()
 def _pack_weight(
     weight: NDArray[np.float32],

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from stages.formats.by_rows import ELEMENTS, large
+from stages.tiles import row_tiles
+
 
 def relative_error(weight: Tensor, quantized: Tensor, H: Tensor | None = None) -> float:
     """tr(E H E^T) / tr(W H W^T) with E = W - Q; without H the squared Frobenius norms' ratio.
 
     weight, quantized [out, in]; H float32 [in, in]. 0 when the weight gives no output at all.
     """
+    if H is None:
+        return ratio(*_norms(weight, quantized))
     w = weight.float()
     e = w - quantized.float()
-    if H is None:
-        error, whole = e.square().sum(), w.square().sum()
-    else:
-        error, whole = ((e @ H) * e).sum(), ((w @ H) * w).sum()
-    return ratio(float(error), float(whole))
+    return ratio(float(((e @ H) * e).sum()), float(((w @ H) * w).sum()))
+
+
+def _norms(weight: Tensor, quantized: Tensor) -> tuple[float, float]:
+    """Squared norms of the difference and of the weight."""
+    found: dict[int, tuple[float, float]] = {}
+
+    def tile(start: int, stop: int) -> None:
+        w = weight[start:stop].float()
+        e = w - quantized[start:stop].float()
+        found[start] = (float(e.square().sum()), float(w.square().sum()))
+
+    rows = weight.shape[0]
+    row_tiles(rows, max(1, ELEMENTS // weight.shape[1]) if large(weight) else rows, tile)
+    tiles = [found[start] for start in sorted(found)]
+    return sum(error for error, _ in tiles), sum(whole for _, whole in tiles)
 
 
 def ratio(error: float, whole: float) -> float:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from stages.compress.solvers.direct import direct
 from stages.formats import codes as module
 from stages.formats.codes import PackedCodes, codes_of
+from stages.formats.qargs import QArgs
 from tests.stages.compress.test_direct import SCHEMES, parts_of, scheme_of, weights
 from tests.stages.formats.test_pack_properties import codes_of as drawn
 from tests.stages.formats.whole import apart, stored_sums
@@ -31,7 +32,7 @@ def test_packed_codes_are_read_alike_in_pieces_and_by_rows(
     signed = drawn(bits, shape, seed)
     words = pack_to_int32(signed, bits)
     stored = {"weight_packed": words, "weight_shape": torch.tensor(shape)}
-    found = codes_of(*apart(stored), bits)
+    found = codes_of(*apart(stored), QArgs(num_bits=bits), "pack-quantized")
     assert isinstance(found, PackedCodes) and found.shape == shape
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "PIECE", piece)
