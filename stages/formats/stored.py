@@ -30,9 +30,9 @@ def stored_sums(
 ) -> dict[str, Tensor] | None:
     """`bit_sums` of the weight that a module's main tensor and `others` (by local name) stand for.
 
-    None where that is more than codes, zero points and scales, or the model is not of `dtype` bfloat16.
-    Raises KeyError or ValueError where the tensors do not fit the format, or where the two ways of
-    reading them disagree.
+    None where that is more than codes, zero points and scales, or `dtype` is not bfloat16. Raises
+    KeyError or ValueError where the tensors do not fit the format, or where the two ways of reading
+    them disagree.
     """
     args, layout = scheme.weights, str(scheme.format)
     if args is None or dtype != torch.bfloat16:
