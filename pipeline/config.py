@@ -47,16 +47,16 @@ class RunnerConfig:
 
     kind: str = "local"
     """Who builds the nodes."""
-    workers: int = 1
-    """Nodes at a time; null in a config: as many as the graph says."""
+    workers: int | None = None
+    """Nodes at a time; null: as many as the stages say."""
     threads: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind != "local":
             raise UserError(f"kind is {self.kind!r}", remedy="the only kind is local")
-        if self.workers < 1:
+        if self.workers is not None and self.workers < 1:
             raise UserError(
-                f"workers is {self.workers}", remedy="give 1 or more, or null for the graph's own"
+                f"workers is {self.workers}", remedy="give 1 or more, or null for what fits"
             )
         if self.threads is not None and self.threads < 1:
             raise UserError(
@@ -113,15 +113,11 @@ class SiteConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GraphConfig:
-    """The sites of a graph, names to choose wiring by, and free sections that it does not use.
-
-    `workers` is how many nodes it does well to build at a time.
-    """
+    """The sites of a graph, names to choose wiring by, and free sections that it does not use."""
 
     nodes: dict[str, SiteConfig]
     wiring: dict[str, str] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
-    workers: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -303,9 +299,6 @@ def _settled(cfg: DictConfig, cwd: Path) -> DictConfig:
     settled.device = resolve_device(str(cfg.device))
     if OmegaConf.is_dict(cfg.runner) and cfg.runner.get("threads") is None:
         settled.runner.threads = usable_cpus()
-    if OmegaConf.is_dict(cfg.runner) and cfg.runner.get("workers") is None:
-        graph = cfg.graph if OmegaConf.is_dict(cfg.graph) else {}
-        settled.runner.workers = graph.get("workers", 1)
     if OmegaConf.is_dict(cfg.store) and isinstance(cfg.store.get("dir"), str):
         settled.store.dir = str(cwd / Path(cfg.store.dir).expanduser())
     return settled

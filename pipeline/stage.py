@@ -143,6 +143,11 @@ class Stage(ABC):
         """
         return ()
 
+    @property
+    def beside(self) -> int:
+        """How many of its nodes it does well to build at a time, after `survey`."""
+        return 1
+
     def warm_up(self) -> None:
         """Do now, once `modules` are imported, what else the first node would wait for."""
         return

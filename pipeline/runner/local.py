@@ -31,7 +31,7 @@ class Vanished(Exception):
 
 
 class LocalRunner:
-    """Runs graphs against one store with `workers` threads; one is the usual number.
+    """Runs graphs against one store with `workers` threads; None: as many as the stages say.
 
     The bytes of a result do not depend on `workers`: each node computes alone, with the number of
     threads that its own parameters say.
@@ -42,7 +42,7 @@ class LocalRunner:
         store: Store,
         stages: Mapping[str, Stage],
         *,
-        workers: int,
+        workers: int | None,
         keep_transient: bool,
         watcher: Watcher,
     ) -> None:
@@ -125,17 +125,19 @@ class LocalRunner:
                 imported(self.stages[plan.steps[name].node.site])
                 self._build(plan, name)
 
-            if self.workers == 1:
+            workers = self.workers or max((stage.beside for stage in stages), default=1)
+            if workers == 1:
                 while (name := queue.pop()) is not None:
                     run_one(name)
                     after(name)
                 return
-            with ThreadPoolExecutor(self.workers, thread_name_prefix="worker") as pool:
-                self._execute_in(pool, run_one, queue, after)
+            with ThreadPoolExecutor(workers, thread_name_prefix="worker") as pool:
+                self._execute_in(pool, workers, run_one, queue, after)
 
     def _execute_in(
         self,
         pool: ThreadPoolExecutor,
+        workers: int,
         run_one: Callable[[str], None],
         queue: ReadyQueue,
         after: Callable[[str], None],
@@ -143,7 +145,7 @@ class LocalRunner:
         running: dict[Future[None], str] = {}
         try:
             while queue.active():
-                while len(running) < self.workers and (name := queue.pop()) is not None:
+                while len(running) < workers and (name := queue.pop()) is not None:
                     running[pool.submit(run_one, name)] = name
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:

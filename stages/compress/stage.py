@@ -24,6 +24,8 @@ from stages.numerics import Numerics
 from stages.weights.matrix import streaming_bytes
 
 STATISTICS = ("gram", "absmax", "range", "histogram")
+LITTLE = 4_000_000_000
+"""Bytes of memory up to which two layers are compressed at a time."""
 FLOPS = 2e10  # of float32 products on one core, for estimates only
 
 
@@ -66,11 +68,18 @@ class Compress(Stage):
         self._blueprint: Blueprint | None = None
         self._guessed = False
         self._straight = only_rounds(config.modifiers, config.numerics.device)
+        self._memory = 0
 
     @property
     def modules(self) -> tuple[str, ...]:
         work = "straight" if self._straight else "work"
         return (f"stages.compress.{work}",)
+
+    @property
+    def beside(self) -> int:
+        """Two while nothing is calibrated: one reads or writes while the other computes."""
+        free = not self.demands()["statistics"] and self.config.numerics.device == "cpu"
+        return 2 if free and 0 < self._memory <= LITTLE else 1
 
     def warm_up(self) -> None:
         if self._straight:
@@ -119,17 +128,17 @@ class Compress(Stage):
             from stages.compress.keepable import unkeepable
 
             problems = tuple(unkeepable(site, blueprint, found))
+        estimates: dict[str | None, Estimate] = {
+            layer.name: self._estimate(layer, found, blueprint.dtype, streams=streams)
+            for layer in (() if problems else blueprint.layers)
+        }
+        self._memory = max((estimate.memory for estimate in estimates.values()), default=0)
         return Survey(
             facts=blueprint,
             problems=problems,
             warnings=(*found.warnings, *engine_warnings(self.config.scheme)),
             notes=tuple(engine_notes(self.config.scheme)),
-            estimates={
-                layer.name: self._estimate(layer, found, blueprint.dtype, streams=streams)
-                for layer in blueprint.layers
-            }
-            if not problems
-            else {},
+            estimates=estimates,
         )
 
     @property
@@ -219,7 +228,9 @@ class Compress(Stage):
             passes = 12 * linear.in_features if solved else 200
             seconds += passes * elements / (FLOPS * self.config.numerics.threads)
             widest, largest = max(widest, linear.in_features), max(largest, elements)
-        memory = 700_000_000 + 2 * layer.bytes + 24 * widest * widest + 4 * layer.parameters
+        memory = 700_000_000 + 2 * layer.bytes + 4 * layer.parameters
+        if self.demands()["statistics"]:
+            memory += 24 * widest * widest
         if streams:
             memory = streaming_bytes(2 * largest)
         return Estimate(bytes=size, memory=memory, seconds=seconds)

@@ -23,7 +23,7 @@ class VerifyOptions:
     """`original`: also compare what compression left alone, byte for byte, with the original.
 
     `unpack`: compressed-tensors unpacks "all" weights, or loops of our own read the "codes" of
-    plain formats, which is much faster; null: codes with `graph=data_free`, else all.
+    plain formats, which is much faster; null: codes where nothing was calibrated, else all.
     """
 
     original: bool = True
@@ -43,8 +43,8 @@ class VerifyConfig:
     scheme: SchemeConfig = field(default_factory=SchemeConfig)
     verify: VerifyOptions = field(default_factory=VerifyOptions)
     """How thoroughly the checkpoint is checked."""
-    codes: bool = False
-    """What no verify.unpack means."""
+    data_free: bool = False
+    """Whether it is known before that nothing is calibrated."""
 
 
 class Verify(Stage):
@@ -62,12 +62,12 @@ class Verify(Stage):
 
     @property
     def modules(self) -> tuple[str, ...]:
-        return ("stages.verify.checks", *(() if self._codes else ("compressed_tensors",)))
+        asked = self._codes(self.config.data_free)
+        return ("stages.verify.checks", *(() if asked else ("compressed_tensors",)))
 
-    @property
-    def _codes(self) -> bool:
+    def _codes(self, data_free: bool) -> bool:
         unpack = self.config.verify.unpack
-        return self.config.codes if unpack is None else unpack == "codes"
+        return data_free if unpack is None else unpack == "codes"
 
     def consults(self) -> frozenset[str]:
         return frozenset({CHOICE})
@@ -89,14 +89,18 @@ class Verify(Stage):
         size = sum(layer.bytes for layer in blueprint.layers)
         widest = max(layer.bytes // max(1, len(layer.linears)) for layer in blueprint.layers)
         seconds = SECONDS + size / BYTES_PER_SECOND
-        memory = streaming_bytes(widest) if self._codes else 700_000_000 + 16 * widest
+        memory = 700_000_000 + 16 * widest
+        if self._codes(self.config.data_free):
+            memory = streaming_bytes(widest)
         estimate = Estimate(bytes=4096, memory=memory, seconds=seconds)
         return Survey(estimates={None: estimate})
 
     def run(self, task: Task) -> None:
         from stages.verify.checks import verify
 
-        report = verify(task, self.config.verify, codes=self._codes)
+        layers = [made for name, made in task.inputs.items() if name.startswith("layers")]
+        free = all(made.meta["recipe"]["calibration"] is None for made in layers)
+        report = verify(task, self.config.verify, codes=self._codes(free))
         draft = task.outputs["out"]
         draft.write_json("verify.json", report)
         draft.meta["result"] = {"verify": report}

@@ -14,9 +14,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.stage import Site
+from stages.compress.modifiers.gptq import Gptq
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.stage import Compress, CompressConfig
 from stages.formats.layer_file import SHARD
+from stages.numerics import Numerics
+from stages.weights.folder import find_weights
+from stages.weights.matrix import streaming_bytes
+from stages.weights.safetensors_source import SafetensorsSource
 from tests.stages.compress.layers import Run, compress, info
 from tests.stages.formats.presets import load
 from tests.stages.model.tiny import Tiny, tiny
@@ -117,3 +122,39 @@ def test_a_stage_names_the_modules_of_the_way_its_layers_will_go(
     facts = {"model": model.blueprint(), "statistics": None}
     stage.survey(cast(Site, SimpleNamespace(facts=facts, mode="run")))
     assert stage.modules == (f"stages.compress.{work}",)
+
+
+def surveyed(model: Tiny, config: CompressConfig, **source: Any) -> tuple[Compress, int]:
+    """A stage that knows its layers, and the memory that it says it takes."""
+    stage = Compress(config)
+    facts = {"model": model.blueprint(), "statistics": None, "source": SimpleNamespace(**source)}
+    found = stage.survey(cast(Site, SimpleNamespace(facts=facts, mode="run")))
+    return stage, max(estimate.memory for estimate in found.estimates.values())
+
+
+def test_two_layers_go_side_by_side_while_they_are_small_and_need_no_data(
+    llama: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = Numerics(device="cpu", threads=2)
+    for scheme, modifiers, many in (("w4a16", (Rtn(),), 2), ("w4a16", (Gptq(),), 1)):
+        config = CompressConfig(scheme=load(scheme), modifiers=modifiers, numerics=small)
+        assert surveyed(llama, config, tensors=None)[0].beside == many
+    monkeypatch.setattr("stages.compress.stage.LITTLE", 1000)
+    config = CompressConfig(scheme=load("w4a16"), numerics=small)
+    assert surveyed(llama, config, tensors=None)[0].beside == 1
+
+
+def test_what_streams_takes_little_memory_however_large_the_layer() -> None:
+    assert streaming_bytes(10**12) == streaming_bytes(10**9) < 10**9
+
+
+def test_only_plain_files_of_bfloat16_are_known_to_stream(llama: Tiny) -> None:
+    config = CompressConfig(scheme=load("fp8_dynamic"))
+    specs = SafetensorsSource(find_weights(llama.path)).specs()
+    wide = {name: replace(spec, dtype="F32") for name, spec in specs.items()}
+    _, streams = surveyed(llama, config, tensors=specs, quantization=None)
+    others = [
+        surveyed(llama, config, tensors=tensors, quantization=quantization)[1]
+        for tensors, quantization in ((None, None), (wide, None), (specs, {"quant_method": "fp8"}))
+    ]
+    assert all(other > streams for other in others)

@@ -271,8 +271,8 @@ def test_a_broken_nvfp4_scale_is_found(
         verify(nvfp4, checkpoint)
 
 
-def test_plain_formats_are_read_by_loops_of_our_own_only_if_asked_for(
-    tmp_path: Path, w4a16: Saved, monkeypatch: pytest.MonkeyPatch
+def test_loops_of_our_own_read_what_was_not_calibrated_unless_all_is_asked_for(
+    tmp_path: Path, w4a16: Saved, nvfp4: Saved, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
 
@@ -280,9 +280,11 @@ def test_plain_formats_are_read_by_loops_of_our_own_only_if_asked_for(
         asked.append("codes")
 
     monkeypatch.setattr("stages.verify.values.stored_sums", told)
-    checkpoint = copy(w4a16, tmp_path)
-    assert verify(w4a16, checkpoint)["ok"] and not asked
-    assert verify(w4a16, checkpoint, unpack="codes")["ok"] and len(asked) == 14
+    checkpoint, calibrated = copy(w4a16, tmp_path), copy(nvfp4, tmp_path / "calibrated")
+    assert verify(w4a16, checkpoint, unpack="all")["ok"] and not asked
+    assert verify(nvfp4, calibrated)["ok"] and not asked
+    assert verify(w4a16, checkpoint)["ok"] and len(asked) == 14
+    assert verify(nvfp4, calibrated, unpack="codes")["ok"] and len(asked) == 28
 
 
 @pytest.mark.parametrize("name", ["fp8_dynamic", "w4a16", "nvfp4"])
