@@ -3,6 +3,7 @@
     tests/benchmarks/setup_peer.sh FOLDER && export PRESSWORK_PEER_PYTHON=FOLDER/bin/python
     python -m tests.benchmarks.disk_to_disk --work DIR --gigabytes 4 --repeats 3
     python -m tests.benchmarks.disk_to_disk --work DIR --gigabytes 8 --width 16384 --repeats 1
+    python -m tests.benchmarks.disk_to_disk --work DIR --schemes nvfp4a16 mxfp4a16 --repeats 1
 
 The checkpoint is a random llama in bfloat16, one shard for each layer. All take turns; before each
 turn the checkpoint is read once, so that all find it in the page cache. Times are wall seconds
@@ -28,8 +29,8 @@ from typing import Any
 from tests.benchmarks.launch import launch, presswork
 from tests.benchmarks.random_llama import TINY, Shape, write_model
 
-SCHEMES = {"fp8_dynamic": "FP8_DYNAMIC", "w4a16": "W4A16"}
-"""Our scheme -> the peer's preset."""
+SCHEMES = ("fp8_dynamic", "w4a16")
+"""Of ours; the peer has presets of the same names in capitals."""
 SETTLE = 5.0
 """Seconds for the disk to be done with what the command before has written and was removed."""
 
@@ -51,12 +52,12 @@ def sized(gigabytes: float, width: int | None = None) -> Shape:
 
 
 def commands(
-    model: Path, work: Path, peer: str, more: Sequence[str]
+    model: Path, work: Path, peer: str, schemes: Sequence[str], more: Sequence[str]
 ) -> dict[str, tuple[list[str], Path]]:
     """Name -> command, and the folder that it may use (emptied before)."""
     found = {"cp": (["cp", "-r", str(model), str(work / "cp")], work / "cp")}
     script = str(Path(__file__).with_name("disk_to_disk_peer.py"))
-    for scheme, preset in SCHEMES.items():
+    for scheme in schemes:
         mine, theirs = work / f"presswork-{scheme}", work / f"peer-{scheme}"
         command = presswork(
             "graph=data_free",
@@ -71,7 +72,10 @@ def commands(
         )
         found[f"presswork {scheme}"] = (command, mine)
         if peer:
-            found[f"peer {scheme}"] = ([peer, script, str(model), str(theirs), preset], theirs)
+            found[f"peer {scheme}"] = (
+                [peer, script, str(model), str(theirs), scheme.upper()],
+                theirs,
+            )
     return found
 
 
@@ -104,12 +108,12 @@ def measure(
     }
 
 
-def compile_kernels(work: Path, more: Sequence[str]) -> None:
+def compile_kernels(work: Path, schemes: Sequence[str], more: Sequence[str]) -> None:
     """An unmeasured run on a tiny model: what is compiled is compiled once for an installation."""
     tiny = work / "tiny"
     if not tiny.is_dir():
         write_model(tiny, TINY)
-    for name, (command, folder) in commands(tiny, work, "", more).items():
+    for name, (command, folder) in commands(tiny, work, "", schemes, more).items():
         if name.startswith("presswork"):
             shutil.rmtree(folder, ignore_errors=True)
             launch(command)
@@ -127,7 +131,7 @@ def warm(model: Path) -> None:
 def verdicts(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """Seconds over those of cp, and times faster than the peer."""
     found = {}
-    for scheme in SCHEMES:
+    for scheme in (name.partition(" ")[2] for name in rows if name.startswith("presswork ")):
         mine = rows[f"presswork {scheme}"]["seconds"]
         found[f"{scheme}: seconds over those of cp"] = mine / rows["cp"]["seconds"]
         if f"peer {scheme}" in rows:
@@ -143,6 +147,7 @@ def main() -> int:
     parser.add_argument("--width", type=int, help="hidden size, a multiple of 128")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peer", default=os.environ.get("PRESSWORK_PEER_PYTHON", ""))
+    parser.add_argument("--schemes", nargs="+", default=SCHEMES)
     parser.add_argument("overrides", nargs="*", help="more of presswork's overrides")
     args = parser.parse_args()
     work = args.work.resolve()
@@ -150,8 +155,9 @@ def main() -> int:
     model = work / name
     if not model.is_dir():
         write_model(model, sized(args.gigabytes, args.width))
-    compile_kernels(work, args.overrides)
-    rows = measure(commands(model, work, args.peer, args.overrides), model, work, args.repeats)
+    compile_kernels(work, args.schemes, args.overrides)
+    chosen = commands(model, work, args.peer, args.schemes, args.overrides)
+    rows = measure(chosen, model, work, args.repeats)
     for name, row in rows.items():
         memory = row["peak_rss_bytes"] / 1e9
         sys.stdout.write(f"{name:24} {row['seconds']:8.2f} s {memory:6.2f} GB\n")

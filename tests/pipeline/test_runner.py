@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -72,7 +73,9 @@ def store(tmp_path: Path) -> Store:
     return Store(StoreConfig(dir=str(tmp_path / "store")))
 
 
-def runner_for(store: Store, sites: Mapping[str, SitePlan], *, workers: int = 1) -> LocalRunner:
+def runner_for(
+    store: Store, sites: Mapping[str, SitePlan], *, workers: int | None = 1
+) -> LocalRunner:
     return LocalRunner(
         store,
         {name: plan.stage for name, plan in sites.items()},
@@ -82,7 +85,7 @@ def runner_for(store: Store, sites: Mapping[str, SitePlan], *, workers: int = 1)
     )
 
 
-def go(store: Store, sites: Mapping[str, SitePlan], *, workers: int = 1) -> int:
+def go(store: Store, sites: Mapping[str, SitePlan], *, workers: int | None = 1) -> int:
     """Run to the end; returns the total."""
     runner = runner_for(store, sites, workers=workers)
     graph = expand(sites, mode="run", find=store.get, build=runner.result).graph
@@ -149,6 +152,23 @@ def test_transient_results_are_gone_at_the_end_and_the_others_stay(store: Store)
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_number_of_workers_does_not_change_the_result(store: Store, workers: int) -> None:
     assert go(store, plans(count=5), workers=workers) == 6 + 7 + 8 + 9 + 10
+
+
+def test_without_a_number_stages_say_how_many_of_their_nodes_go_at_a_time(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, real = threading.Barrier(2, timeout=30), fake.Step.run
+
+    def meet(self: fake.Step, task: Task) -> None:
+        both.wait()
+        real(self, task)
+
+    monkeypatch.setattr(fake.Step, "run", meet)
+    monkeypatch.setattr(fake.Step, "beside", 2)
+    sites = plans(count=2)
+    sites["step"] = site(fake.Step(fake.Number(value=1)), {"source": "source"}, each="lister")
+    go(store, sites, workers=None)
+    assert sorted(fake.CALLS[-3:]) == ["step[0]", "step[1]", "total"]
 
 
 def test_a_run_that_failed_goes_on_where_it_stopped(
