@@ -40,12 +40,10 @@ def share(tensor: Tensor, args: WeightFormat, start: int, stop: int) -> Tensor:
 
     Packed zero points [words, groups] are those of whole words: `start` is a multiple of `WORD`.
     """
-    if tensor.dtype == torch.int32:
-        return tensor[start * args.num_bits // WORD : -(-stop * args.num_bits // WORD)]
-    if args.strategy == "tensor" or tensor.dim() < 2:
+    if not _is_cut(tensor, args):
         return tensor
-    height = args.block_structure[0] if args.block_structure is not None else 1
-    return tensor[start // height : -(-stop // height)]
+    first = start * args.num_bits // WORD if tensor.dtype == torch.int32 else start // _height(args)
+    return tensor[first : _shared(tensor, args, stop)]
 
 
 def parts_of_rows(parts: Mapping[str, Tensor], args: WeightFormat, start: int, stop: int) -> Parts:
@@ -86,20 +84,39 @@ def compress_by_rows(
 def decompress_by_rows(
     stored: Mapping[str, Tensor], args: WeightFormat, decompress: Callable[[Parts], Tensor]
 ) -> Tensor:
-    """The weight that `decompress` makes of stored tensors, one tile after the other."""
+    """The weight that `decompress` makes of stored tensors, one tile after the other.
+
+    Raises ValueError where scales or zero points are not those of so many rows.
+    """
     rows, columns = next(stored[name] for name in MAIN if name in stored).shape
     if "weight_packed" in stored:
         columns = int(stored["weight_shape"][1]) if "weight_shape" in stored else 2 * columns
-    step, whole = row_step(args, rows, columns), None
-    for start in range(0, rows, step):
+    for name in SHARED:
+        if name in stored and len(stored[name]) != _shared(stored[name], args, rows):
+            raise ValueError(f"{name} has {len(stored[name])} rows for a weight of {rows}")
+    step = row_step(args, rows, columns)
+    first = decompress(parts_of_rows(stored, args, 0, min(rows, step)))
+    if rows <= step:
+        return first
+    whole = first.new_empty((rows, *first.shape[1:]))
+    whole[:step] = first
+    for start in range(step, rows, step):
         stop = min(rows, start + step)
-        part = decompress(parts_of_rows(stored, args, start, stop))
-        if whole is None:
-            whole = part.new_empty((rows, *part.shape[1:]))
-        whole[start:stop] = part
-    if whole is None:
-        raise ValueError("a weight without rows cannot be unpacked")
+        whole[start:stop] = decompress(parts_of_rows(stored, args, start, stop))
     return whole
+
+
+def _shared(tensor: Tensor, args: WeightFormat, rows: int) -> int:
+    """How many rows the scales or zero points of so many rows have."""
+    if not _is_cut(tensor, args):
+        return len(tensor)
+    if tensor.dtype == torch.int32:
+        return -(-rows * args.num_bits // WORD)
+    return -(-rows // _height(args))
+
+
+def _height(args: Sharing) -> int:
+    return args.block_structure[0] if args.block_structure is not None else 1
 
 
 def _is_cut(tensor: Tensor, args: Sharing) -> bool:

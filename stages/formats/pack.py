@@ -125,7 +125,8 @@ def unpack(tensors: Mapping[str, Tensor], scheme: QuantizationScheme) -> Tensor:
 
     packed = tensors.get("weight_packed", tensors.get("weight"))
     apart = "weight_g_idx" not in tensors  # columns out of order are another matter
-    if args is not None and apart and packed is not None and large(packed):
+    rows = packed is not None and packed.is_cpu and packed.dim() == 2 and len(packed) > 0
+    if args is not None and apart and rows:
         return decompress_by_rows(tensors, args, whole)
     return whole(dict(tensors))
 

@@ -94,6 +94,18 @@ def test_packed_bytes_and_unpacked_weights_are_those_of_the_whole(
     assert found.dtype == whole.dtype and torch.equal(found, whole)
 
 
+@pytest.mark.parametrize("name", ["w4a16", "w4a16_asym", "fp8_block", "nvfp4a16", "mxfp8a16"])
+@pytest.mark.parametrize("part", ["weight_scale", "weight_zero_point"])
+def test_parameters_of_another_number_of_rows_are_refused(name: str, part: str) -> None:
+    scheme, parts = SCHEMES[name], given(weight_of(torch.bfloat16), SCHEMES[name])
+    stored = BaseCompressor.get_value_from_registry(str(scheme.format)).compress(parts, scheme)
+    if part not in stored:
+        return
+    for other in (torch.cat([stored[part], stored[part]]), stored[part][:-1]):
+        with pytest.raises(ValueError, match=f"{part} has"):
+            unpack({**stored, part: other}, scheme)
+
+
 @pytest.mark.parametrize("name", SCHEMES)
 def test_sums_from_codes_are_those_of_what_is_unpacked(name: str) -> None:
     scheme, parts = SCHEMES[name], given(weight_of(torch.bfloat16), SCHEMES[name])

@@ -144,7 +144,7 @@ def test_a_weight_of_one_row_is_not_stretched_by_the_scales_of_many(kind: str) -
     parts, config = sound(kind)
     cut = parts | {f"{Q}.weight": parts[f"{Q}.weight"][:1].contiguous()}
     source = opened(Memory(cut), config, "bfloat16")
-    with pytest.raises(UserError, match=r"by its weights, but \[64, 64\] by its scales"):
+    with pytest.raises(UserError, match="weight_scale has 64 rows for a weight of 1"):
         source.read([f"{Q}.weight"])
 
 
