@@ -228,11 +228,11 @@ class Compress(Stage):
             passes = 12 * linear.in_features if solved else 200
             seconds += passes * elements / (FLOPS * self.config.numerics.threads)
             widest, largest = max(widest, linear.in_features), max(largest, elements)
-        memory = 700_000_000 + 2 * layer.bytes + 4 * layer.parameters
-        if self.demands()["statistics"]:
-            memory += 24 * widest * widest
         if streams:
             memory = streaming_bytes(2 * largest)
+        else:
+            grams = 24 * widest * widest if self.demands()["statistics"] else 0
+            memory = 700_000_000 + 2 * layer.bytes + 4 * layer.parameters + grams
         return Estimate(bytes=size, memory=memory, seconds=seconds)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from stages.formats.plain import MAIN
 from stages.formats.sharing import Sharing, WeightFormat, spans
 from stages.tiles import row_tiles
 
@@ -19,7 +20,6 @@ ELEMENTS = 1 << 19
 WORD = 32
 """Bits of a word that holds codes: zero points of so many rows fill whole words."""
 SHARED = ("weight_scale", "weight_zero_point")
-MAIN = ("weight", "weight_packed")
 
 Parts = dict[str, Tensor]
 
@@ -29,9 +29,23 @@ def large(weight: Tensor) -> bool:
     return weight.is_cpu and weight.dim() == 2 and weight.numel() > ELEMENTS
 
 
-def row_step(args: Sharing, rows: int, columns: int) -> int:
+def by_rows(weight: Tensor, work: Callable[[int, int], None], args: Sharing | None = None) -> None:
+    """Call ``work(start, stop)`` for parts of a weight [out, in], side by side where it is large.
+
+    With `args` no part shares a scale with another, but where one is for the whole weight.
+    """
+    rows = weight.shape[0]
+    if large(weight):
+        row_tiles(rows, row_step(args, *weight.shape), work)
+    else:
+        work(0, rows)
+
+
+def row_step(args: Sharing | None, rows: int, columns: int) -> int:
     """How many rows are done at once: whole blocks where those share a scale, and words."""
-    height = spans(args, rows, columns)[0] if args.strategy == "block" else WORD
+    height = WORD
+    if args is not None and args.strategy == "block":
+        height = spans(args, rows, columns)[0]
     return max(1, ELEMENTS // (height * max(1, columns))) * height
 
 
@@ -66,12 +80,12 @@ def compress_by_rows(
     compress: Callable[[Parts], Mapping[str, Tensor]],
 ) -> Parts:
     """What `compress` makes of a weight and its parameters; tiles run side by side."""
-    weight, done = given["weight"], dict[int, Mapping[str, Tensor]]()
+    done: dict[int, Mapping[str, Tensor]] = {}
 
     def tile(start: int, stop: int) -> None:
         done[start] = compress(parts_of_rows(given, args, start, stop))
 
-    row_tiles(weight.shape[0], row_step(args, *weight.shape), tile)
+    by_rows(given["weight"], tile, args)
     tiles = [done[start] for start in sorted(done)]
     cut = {name for name in SHARED if name in given and _is_cut(given[name], args)}
     joined = {name for name in tiles[0] if name in cut.union(MAIN)}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from stages.formats.plain import MAIN
 from stages.weights import TensorSpec, WeightSource
 
 PARTS = (
@@ -39,6 +40,6 @@ def stored_parts(
 
 def main_part(there: Mapping[str, TensorSpec], prefix: str) -> str | None:
     """The tensor with a module's codes: the one of two dimensions that is called so."""
-    names = (f"{prefix}.weight_packed", f"{prefix}.weight")
+    names = (f"{prefix}.{part}" for part in MAIN)
     found = next((name for name in names if name in there), None)
     return found if found is not None and len(there[found].shape) == 2 else None

@@ -14,11 +14,10 @@ from compressed_tensors.quantization.lifecycle.forward import quantize
 from torch import Tensor
 
 from pipeline.errors import UserError
-from stages.formats.by_rows import compress_by_rows, decompress_by_rows, large, row_step
+from stages.formats.by_rows import by_rows, compress_by_rows, decompress_by_rows
 from stages.formats.fp4 import FORMATS, fits_fp4, fp4_of
 from stages.formats.plain import PACKED, words_in
 from stages.formats.words import words_of, words_of_codes
-from stages.tiles import row_tiles
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +63,7 @@ def pack(
     if args is not None and str(scheme.format) in FORMATS and fits_fp4(weight, args):
         return _fp4(given, args)
     made = compressor(scheme)
-    if args is not None and large(weight) and str(scheme.format) != PACKED:
+    if args is not None and str(scheme.format) != PACKED:
         stored = compress_by_rows(given, args, lambda part: made.compress(part, scheme))
     else:
         stored = made.compress(given, scheme)
@@ -86,7 +85,7 @@ def _packed(given: dict[str, Tensor], args: QuantizationArgs) -> dict[str, Tenso
             codes = quantize(x=part, scale=own, zero_point=zero, args=args, dtype=torch.int8)
             words[start:stop] = words_of_codes(codes, bits)
 
-    row_tiles(weight.shape[0], row_step(args, *weight.shape), tile)
+    by_rows(weight, tile, args)
     if zero_point is not None and not args.symmetric:
         packed = pack_to_int32(zero_point, args.num_bits, packed_dim=0)
         given["weight_zero_point"] = packed.contiguous()
@@ -103,7 +102,7 @@ def _fp4(given: dict[str, Tensor], args: QuantizationArgs) -> dict[str, Tensor]:
     def tile(start: int, stop: int) -> None:
         packed[start:stop] = fp4_of(weight[start:stop], scale[start:stop], global_scale)
 
-    row_tiles(weight.shape[0], row_step(args, *weight.shape), tile)
+    by_rows(weight, tile, args)
     if args.scale_dtype == torch.float8_e4m3fn:
         stored = scale.to(torch.float8_e4m3fn)
     else:

@@ -8,6 +8,8 @@ from stages.formats.sharing import WeightFormat, scale_shape
 
 PACKED = "pack-quantized"
 LAYOUTS = ("float-quantized", "naive-quantized", "int-quantized", PACKED)
+MAIN = ("weight_packed", "weight")
+"""Local names of the tensor with the codes: packed, or a byte each."""
 STRATEGIES = ("tensor", "channel", "group", "block")
 
 
@@ -31,7 +33,7 @@ def words_in(columns: int, num_bits: int) -> int:
 
 def codes_part(layout: str) -> str:
     """The local name of the tensor with the codes."""
-    return "weight_packed" if layout == PACKED else "weight"
+    return MAIN[0] if layout == PACKED else MAIN[1]
 
 
 def plain_parts(

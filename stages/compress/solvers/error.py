@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from stages.formats.by_rows import ELEMENTS, large
-from stages.tiles import row_tiles
+from stages.formats.by_rows import by_rows
 
 
 def relative_error(weight: Tensor, quantized: Tensor, H: Tensor | None = None) -> float:
@@ -29,8 +28,7 @@ def _norms(weight: Tensor, quantized: Tensor) -> tuple[float, float]:
         e = w - quantized[start:stop].float()
         found[start] = (float(e.square().sum()), float(w.square().sum()))
 
-    rows = weight.shape[0]
-    row_tiles(rows, max(1, ELEMENTS // weight.shape[1]) if large(weight) else rows, tile)
+    by_rows(weight, tile)
     tiles = [found[start] for start in sorted(found)]
     return sum(error for error, _ in tiles), sum(whole for _, whole in tiles)
 

@@ -8,9 +8,8 @@ from compressed_tensors.quantization.lifecycle.forward import quantize
 from torch import Tensor
 
 from stages.compress.grid import Grid, QParams, Quantized, column_scale, expand, grid_of
-from stages.formats.by_rows import large, row_step, share
+from stages.formats.by_rows import by_rows, share
 from stages.formats.fp4 import fits_fp4, fp4_of, fp4_values
-from stages.tiles import row_tiles
 
 
 def rtn(weight: Tensor, args: QuantizationArgs, qparams: QParams) -> Quantized:
@@ -19,16 +18,13 @@ def rtn(weight: Tensor, args: QuantizationArgs, qparams: QParams) -> Quantized:
     The division runs in the weight's own dtype, as it does when a checkpoint is compressed
     without a solver: hand over bfloat16 to have those codes, float32 to have the nearest ones.
     """
-    if large(weight):
-        chosen = torch.empty(weight.shape, dtype=torch.float32)
+    chosen = torch.empty(weight.shape, dtype=torch.float32, device=weight.device)
 
-        def tile(start: int, stop: int) -> None:
-            part = _share(qparams, args, start, stop)
-            chosen[start:stop] = _nearest(weight[start:stop], args, part)
+    def tile(start: int, stop: int) -> None:
+        part = _share(qparams, args, start, stop)
+        chosen[start:stop] = _nearest(weight[start:stop], args, part)
 
-        row_tiles(weight.shape[0], row_step(args, *weight.shape), tile)
-    else:
-        chosen = _nearest(weight, args, qparams)
+    by_rows(weight, tile, args)
     return Quantized(
         weight=chosen,
         scale=qparams.scale,

@@ -9,35 +9,26 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from stages.compress.bands import direct_in_bands
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.solvers.direct import direct
 from stages.compress.stage import CompressConfig
+from stages.weights.matrix import InMemory
 from stages.weights.scratch import Scratch
 from tests.stages.compress.layers import compress
 from tests.stages.compress.test_direct import SCHEMES, weights, weights_of
-from tests.stages.compress.test_straight import WIDE, files
+from tests.stages.compress.test_straight import WIDE, files, spoil
 from tests.stages.formats.presets import load
 from tests.stages.model.tiny import Tiny, tiny
 
 
-@dataclass(frozen=True)
-class Cut:
+@dataclass(frozen=True, slots=True)
+class Cut(InMemory):
     """A tensor in bands of about 50 rows, each of which overwrites the one before."""
 
-    tensor: Tensor
     scratch: Scratch
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.tensor.shape[0], self.tensor.shape[1]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.tensor.dtype
 
     def bands(self, multiple: int = 1) -> Iterator[tuple[int, int]]:
         step = max(1, 50 // multiple) * multiple
@@ -105,10 +96,7 @@ def test_the_files_of_a_layer_are_the_same(
 def test_a_weight_that_is_not_finite_still_has_its_policy(
     llama: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = llama.path / "model.safetensors"
-    tensors = load_file(path)
-    tensors["model.layers.1.mlp.down_proj.weight"][100, 5] = float("inf")
-    save_file(tensors, path)
+    spoil(llama, row=100, value=float("inf"))
     config = CompressConfig(scheme=load("fp8_dynamic"), modifiers=(Rtn(on_failure="skip"),))
     whole = compress(llama, config, tmp_path / "whole")
     cut_small(monkeypatch)

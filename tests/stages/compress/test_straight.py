@@ -45,6 +45,14 @@ def both(
     return straight, memory
 
 
+def spoil(model: Tiny, *, row: int, value: float) -> None:
+    """Put a value that is not finite into one weight of the last layer."""
+    path = model.path / "model.safetensors"
+    tensors = load_file(path)
+    tensors["model.layers.1.mlp.down_proj.weight"][row, 5] = value
+    save_file(tensors, path)
+
+
 def files(run: Run) -> list[dict[str, bytes]]:
     return [{p.name: p.read_bytes() for p in a.path.iterdir()} for a in run.artifacts]
 
@@ -80,10 +88,7 @@ def test_calibrated_inputs_and_other_solvers_go_by_way_of_memory(
 def test_a_weight_that_is_not_finite_is_skipped_as_it_is_by_way_of_memory(
     llama: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = llama.path / "model.safetensors"
-    tensors = load_file(path)
-    tensors["model.layers.1.mlp.down_proj.weight"][3, 5] = float("nan")
-    save_file(tensors, path)
+    spoil(llama, row=3, value=float("nan"))
     modifier = replace(Rtn(), on_failure="skip")
     config = CompressConfig(scheme=load("fp8_dynamic"), modifiers=(modifier,))
     straight, memory = both(llama, config, tmp_path, monkeypatch)
