@@ -35,8 +35,8 @@ from pipeline.registry import Registry
 from pipeline.report.files import read_result
 from pipeline.searchpath import including, own_configs, register
 from pipeline.sweeps.command import asked, composed, finish, folder_override, launched
+from pipeline.sweeps.jobs import begin, enter
 from pipeline.sweeps.plan import SweepPlan, planned, texts
-from pipeline.sweeps.record import begin, enter
 
 log = logging.getLogger("pipeline")
 

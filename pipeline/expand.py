@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ManyErrors, UserError
 from pipeline.graph import Graph, Node, Ref
-from pipeline.runner.ready import make_ready
+from pipeline.import_ahead import make_ready
 from pipeline.stage import Artifact, Survey
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pipeline.errors import StageFailed, UserError
 from pipeline.stage import Task
 from stages.calibrate.stage import Calibrate
 from tests.jobs import Job, built
-from tests.stages.formats.presets import NAMES
+from tests.stages.schemes.presets import NAMES
 
 QUANTIZED = [name for name in NAMES if name not in ("none", "unquantized")]
 LAYERS = 4

@@ -15,8 +15,8 @@ from pipeline.registry import Registry
 from pipeline.searchpath import own_configs
 from pipeline.stage import Stage
 from stages.compress.stage import Compress, CompressConfig
-from stages.formats.qargs import QArgs
-from stages.formats.scheme import SchemeConfig, SchemeGroup
+from stages.schemes.quant_args import QArgs
+from stages.schemes.scheme import SchemeConfig, SchemeGroup
 from tests.pipeline.tiny import composed
 
 ELSEWHERE = {

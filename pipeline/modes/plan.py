@@ -8,13 +8,13 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.config import Config
-from pipeline.difference import Difference, difference, last_alike
 from pipeline.expand import expand
 from pipeline.graph import Graph, Ref
 from pipeline.plan import make_plan
 from pipeline.planned import plan_rows, totals
 from pipeline.report.units import nearby, size
-from pipeline.runs import Run, find_runs
+from pipeline.run_diff import Difference, difference, last_alike
+from pipeline.run_folders import Run, find_runs
 from pipeline.stage import Artifact
 from pipeline.store import Store
 

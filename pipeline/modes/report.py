@@ -10,8 +10,8 @@ from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.report.files import read_config, read_result, rebuild
 from pipeline.report.summary import print_summary
+from pipeline.sweeps.page import write_sweep
 from pipeline.sweeps.summary import print_summary as print_sweep
-from pipeline.sweeps.write import write_sweep
 from pipeline.trackers.tracked import tracked
 
 

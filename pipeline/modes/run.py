@@ -24,11 +24,11 @@ from pipeline.report.files import write_reports
 from pipeline.report.progress import progress
 from pipeline.report.record import NodeRecord, RunRecord, RunStatus
 from pipeline.report.summary import print_summary
+from pipeline.run_listener import Watcher
 from pipeline.runner.local import LocalRunner
 from pipeline.runner.preflight import check_room
 from pipeline.store import Store, StoredArtifact, collect, link_tree
 from pipeline.trackers.tracked import tracked
-from pipeline.watcher import Watcher
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import OmegaConf
 
-from pipeline.report import units, view
-from pipeline.report.heat import HeatMap, heat_map
-from pipeline.report.picture import picture
+from pipeline.report import tables as view
+from pipeline.report import units
+from pipeline.report.graph_svg import picture
+from pipeline.report.layer_heatmap import HeatMap, heat_map
 from pipeline.report.timeline import extent, lanes
 
 _TITLES = {"relative_error": "relative error", "bits": "bits per weight"}

@@ -17,7 +17,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from pipeline.report.units import duration
-from pipeline.watcher import Watcher
+from pipeline.run_listener import Watcher
 
 
 def progress(stream: TextIO | None = None) -> Watcher:

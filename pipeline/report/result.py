@@ -1,6 +1,6 @@
 """result.json: the stable, versioned record of a run (schema 1).
 
-    schema, status, checkpoint, error, resume, started, seconds
+schema, status, checkpoint, error, resume, started, seconds
     nodes       [{name, kind, key, keys, status built|hit, seconds, started, peak_rss_bytes, bytes}]
     layers      [{name, scheme, solver, relative_error, bits, fallback}]
     size        {original_bytes, compressed_bytes, bits_per_weight}
@@ -20,13 +20,66 @@ and that have no result are left out.
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from pipeline.report.merge import merge
-from pipeline.report.provenance import versions
+from pipeline.errors import UserError
 from pipeline.report.record import NodeRecord, RunRecord
+
+
+class Conflict(UserError):
+    """Two stages said different things in the same place of result.json."""
+
+
+def merge(into: dict[str, Any], fragment: Mapping[str, Any], path: str = "") -> None:
+    """Merge `fragment` into `into`: dicts by key, lists one after the other.
+
+    Equal scalars may meet; raises Conflict where different ones do, or where kinds differ.
+    """
+    for name, value in fragment.items():
+        here = f"{path}.{name}" if path else name
+        if isinstance(value, Mapping):
+            own = into.setdefault(name, {})
+            if not isinstance(own, dict):
+                raise Conflict(f"{here} is {own!r} and also a mapping")
+            merge(own, value, here)
+        elif isinstance(value, list):
+            own = into.setdefault(name, [])
+            if not isinstance(own, list):
+                raise Conflict(f"{here} is {own!r} and also a list")
+            own.extend(value)
+        elif into.setdefault(name, value) != value:
+            raise Conflict(f"{here} is {into[name]!r} and also {value!r}")
+
+
+DISTRIBUTIONS = (
+    "presswork",
+    "torch",
+    "transformers",
+    "compressed-tensors",
+    "safetensors",
+    "datasets",
+    "numpy",
+    "scipy",
+    "numba",
+    "hydra-core",
+    "omegaconf",
+)
+
+
+def versions() -> dict[str, str]:
+    """Name -> version of presswork, Python, the machine and the libraries that are installed."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in DISTRIBUTIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
 
 SCHEMA = 1
 
@@ -49,7 +102,7 @@ def assemble(run: RunRecord) -> dict[str, Any]:
     """All of result.json as plain JSON data.
 
     The stages' fragments (`meta["result"]` of their artifacts) are merged in graph order: mappings
-    by key, lists one after the other. Raises pipeline.report.merge.Conflict where two disagree.
+    by key, lists one after the other. Raises pipeline.report.result.Conflict where two disagree.
     """
     nodes = tuple(node for node in run.nodes if node.status != "idle" or node.metas)
     result: dict[str, Any] = {

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.report.heat import heat_map
 from pipeline.report.html import environment
+from pipeline.report.layer_heatmap import heat_map
 from pipeline.report.units import number
 
 FILE = "sensitivity.json"

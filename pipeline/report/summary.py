@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.report.units import duration, number
-from pipeline.report.view import (
+from pipeline.report.tables import (
     Result,
     alerts,
     comparison,
@@ -18,6 +17,7 @@ from pipeline.report.view import (
     limits,
     worst_layers,
 )
+from pipeline.report.units import duration, number
 
 _HEADLINES = {
     "ok": "[bold green]done[/]",

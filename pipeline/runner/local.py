@@ -12,16 +12,14 @@ from typing import Any
 
 from pipeline.errors import StageFailed, UserError
 from pipeline.graph import Graph, Node, Ref
+from pipeline.import_ahead import importing
 from pipeline.key import canonical
 from pipeline.plan import Plan, make_plan
+from pipeline.run_listener import Watcher
 from pipeline.runner.memory import Freed, keep_large_apart, peak_rss_bytes, reset_peak
-from pipeline.runner.outcome import Outcome
-from pipeline.runner.queue import ReadyQueue
-from pipeline.runner.ready import importing
-from pipeline.runner.release import Releases
+from pipeline.runner.schedule import Outcome, ReadyQueue, Releases
 from pipeline.stage import Artifact, Stage, Task
 from pipeline.store import Lease, Store
-from pipeline.watcher import Watcher
 
 log = logging.getLogger(__name__)
 

@@ -1,15 +1,89 @@
-"""A result in the store, as a stage or the runner reads it."""
+"""A stored artifact and its manifest: inputs, files, sizes and sha256 digests."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.store.manifest import Manifest
+from pipeline.key import digest
+from pipeline.store.layout import MANIFEST
+
+SCHEMA = 1
+
+
+class Corrupt(Exception):
+    """An artifact is not what was committed; the text says how."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileRecord:
+    """Size in bytes and sha256 (hex) of one file."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """`record` is the whole parsed file; the rest are the parts of it that the store needs."""
+
+    key: str
+    output: str
+    files: Mapping[str, FileRecord]
+    meta: Mapping[str, Any]
+    record: Mapping[str, Any]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all files, the manifest itself left out."""
+        return sum(file.size for file in self.files.values())
+
+
+def render(record: Mapping[str, Any], files: Mapping[str, FileRecord]) -> str:
+    """The manifest's text. It carries a digest of itself, so that a flipped byte shows.
+
+    Raises ValueError or TypeError if `record` is not plain JSON (NaN is not).
+    """
+    listed = {name: {"size": f.size, "sha256": f.sha256} for name, f in files.items()}
+    body = json.dumps({"schema": SCHEMA, **record, "files": listed}, allow_nan=False)
+    plain = json.loads(body)
+    return json.dumps({**plain, "digest": digest(plain)}, indent=1) + "\n"
+
+
+def read(folder: Path, key: str) -> Manifest:
+    """Read and check the manifest in `folder`. Raises Corrupt with the reason."""
+    try:
+        record = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Corrupt("it has no manifest") from None
+    except (ValueError, NotADirectoryError, IsADirectoryError) as error:
+        raise Corrupt(f"its manifest cannot be read: {error}") from error
+    try:
+        claimed = record.pop("digest")
+        if record["schema"] != SCHEMA:
+            raise Corrupt(f"its manifest has schema {record['schema']}, not {SCHEMA}")
+        if record["key"] != key:
+            raise Corrupt(f"its manifest is that of {record['key']}")
+        files = {name: FileRecord(**entry) for name, entry in record["files"].items()}
+        manifest = Manifest(
+            key=key, output=record["output"], files=files, meta=record["meta"], record=record
+        )
+        genuine = digest(record) == claimed
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Corrupt(f"its manifest is incomplete: {error!r}") from error
+    if not genuine or not all(map(inside, files)):
+        raise Corrupt("its manifest was altered")
+    return manifest
+
+
+def inside(name: str) -> bool:
+    """Whether a relative file name stays in its folder and is not the manifest's."""
+    path = PurePosixPath(name)
+    return name != MANIFEST and bool(path.parts) and path.root == "" and ".." not in path.parts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,12 +1,18 @@
-"""A result being built, and what turns its folder into one that can be committed."""
+"""A draft, and the commit that turns it into an artifact.
+
+A draft's folder gets its manifest last and is on the disk before it is renamed to its place; the
+rename is what makes it exist. So a reader finds a whole artifact or none, whenever the writer
+died, and of two writers of one key the first wins.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,10 +22,10 @@ from typing import Any
 from pipeline.errors import StageFailed
 from pipeline.key import Json
 from pipeline.sha256 import file_sha256
+from pipeline.store.artifact import FileRecord, StoredArtifact, inside, read, render
 from pipeline.store.disk import folders, sync, walk
-from pipeline.store.layout import MANIFEST
-from pipeline.store.manifest import FileRecord, inside, render
-from pipeline.store.seals import Digests, Stamp, stamp
+from pipeline.store.integrity import Digests, Stamp, Warn, fetch, stamp, write_seal
+from pipeline.store.layout import MANIFEST, Layout
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,3 +121,63 @@ def unshare(path: Path) -> None:
     copy = path.with_name(f"{path.name}.{os.getpid()}.copy")
     shutil.copyfile(path, copy)
     copy.replace(path)
+
+
+ATTEMPTS = 5
+OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST)
+
+
+def commit(
+    layout: Layout,
+    drafts: Collection[StoredDraft],
+    warn: Warn,
+    known: Digests,
+    pool: Executor,
+) -> None:
+    """Make every draft an artifact. Nothing is renamed before all are on the disk.
+
+    `known` has digests of sealed files, and takes those of the new ones.
+    """
+    stamps = [seal_draft(draft, pool, known) for draft in drafts]
+    for draft, marks in zip(drafts, stamps, strict=True):
+        place(layout, draft, marks, warn)
+
+
+def place(layout: Layout, draft: StoredDraft, marks: Mapping[str, Stamp], warn: Warn) -> None:
+    target = layout.entry(draft.key)
+    if not target.parent.is_dir():
+        target.parent.mkdir(exist_ok=True)
+        sync(layout.root)
+    for _ in range(ATTEMPTS):
+        try:
+            draft.path.rename(target)
+        except OSError as error:
+            if error.errno not in OCCUPIED:
+                raise
+            # Whoever came first wins, if what lies there is whole; fetch clears it away if not.
+            winner = fetch(layout, draft.key, rehash=False, warn=warn)
+            if winner is not None:
+                compare(draft, winner, warn)
+                return
+        else:
+            sync(target.parent)
+            write_seal(layout, draft.key, marks)
+            return
+    raise StageFailed(
+        f"{target} cannot be replaced: it is damaged and comes back",
+        remedy="look for another program that writes into the store",
+    )
+
+
+def compare(draft: StoredDraft, winner: StoredArtifact, warn: Warn) -> None:
+    ours = read(draft.path, draft.key)
+    differ = sorted(
+        name
+        for name in ours.files.keys() | winner.manifest.files.keys()
+        if ours.files.get(name) != winner.manifest.files.get(name)
+    )
+    if differ:
+        warn(
+            f"{draft.label} was built twice with different bytes in {', '.join(differ)}; "
+            f"the first is kept ({draft.key[:12]})"
+        )

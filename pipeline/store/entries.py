@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from pipeline.store.artifact import Corrupt, Manifest, read
 from pipeline.store.layout import Layout
-from pipeline.store.manifest import Corrupt, Manifest, read
 
 Inode = tuple[int, int]
 

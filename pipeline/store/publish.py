@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.store.artifact import StoredArtifact
 from pipeline.store.disk import folders, remove, sync, walk
-from pipeline.store.trouble import Place, explained
+from pipeline.store.disk_errors import Place, explained
 
 SMALL = 1 << 20
 """Files below this many bytes are copied, so that a person may edit them."""

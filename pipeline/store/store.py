@@ -18,20 +18,15 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.store.artifact import StoredArtifact
-from pipeline.store.audit import Finding, audit
-from pipeline.store.commit import commit
 from pipeline.store.config import StoreConfig
 from pipeline.store.disk import remove
-from pipeline.store.draft import StoredDraft
+from pipeline.store.disk_errors import Place, explained
+from pipeline.store.draft import StoredDraft, commit
 from pipeline.store.entries import Entry, Ledger, entries
+from pipeline.store.evict import bury, bury_unheld, sweep_tmp
+from pipeline.store.integrity import Digests, Finding, Warn, audit, fetch
 from pipeline.store.layout import Layout, checked
-from pipeline.store.leases import Lease, lease
-from pipeline.store.locks import file_lock, lock_path, taken
-from pipeline.store.reading import Warn, fetch
-from pipeline.store.removal import bury, bury_unheld
-from pipeline.store.seals import Digests
-from pipeline.store.sweep import sweep_tmp
-from pipeline.store.trouble import Place, explained
+from pipeline.store.leases import Lease, file_lock, lease, lock_path, taken
 
 log = logging.getLogger(__name__)
 

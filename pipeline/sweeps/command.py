@@ -1,20 +1,57 @@
-"""A sweep on the command line: what surrounds Hydra's own multirun."""
+"""A multirun on the command line: before, during and after Hydra's own loop."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
-from pipeline.sweeps.follow import Tell, following
+from pipeline.report.units import duration
+from pipeline.sweeps.jobs import JobRecord, records
+from pipeline.sweeps.page import write_sweep
 from pipeline.sweeps.plan import SweepPlan
-from pipeline.sweeps.record import records
 from pipeline.sweeps.summary import print_summary
-from pipeline.sweeps.write import write_sweep
+
+Tell = Callable[[str], None]
+
+
+@contextmanager
+def following(sweep: Path, tell: Tell, *, interval: float = 2.0) -> Iterator[None]:
+    """Tell of each job that ended, looking into the records every `interval` seconds."""
+    stop, told = threading.Event(), set[int]()
+
+    def look() -> None:
+        for record in records(sweep):
+            if record.status != "running" and record.number not in told:
+                told.add(record.number)
+                tell(line(record))
+
+    def watch() -> None:
+        while not stop.wait(interval):
+            look()
+
+    thread = threading.Thread(target=watch, name="follow", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        look()
+
+
+def line(record: JobRecord) -> str:
+    if record.status == "ok":
+        return f"job {record.number}: done in {duration(record.seconds)}"
+    reason = record.error or record.status
+    return f"job {record.number}: {record.status} on {record.host}: {reason}"
+
 
 FLAGS = ("-m", "--multirun", "hydra.mode=MULTIRUN")
 

@@ -1,4 +1,4 @@
-"""sweep.html: one file that needs nothing but itself."""
+"""sweep.html and sweep.json, made from a sweep's folder."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 
 from pipeline.report.html import environment
 from pipeline.sweeps.columns import columns, text
+from pipeline.sweeps.files import PAGE, SWEEP, write_json, write_text
+from pipeline.sweeps.jobs import read_sweep
+from pipeline.sweeps.leaderboard import assemble
 from pipeline.sweeps.plot import plots
 
 
@@ -36,3 +39,14 @@ def by_quality(sweep: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         return unrated, 0.0 if unrated else -value if down else value, job["number"]
 
     return sorted(sweep["jobs"], key=place)
+
+
+def write_sweep(folder: Path) -> dict[str, Any]:
+    """Write both files into the sweep's folder; returns the content of sweep.json.
+
+    Raises UserError where the folder holds neither a sweep nor a run.
+    """
+    sweep = assemble(read_sweep(folder))
+    write_json(folder / SWEEP, sweep)
+    write_text(folder / PAGE, render(sweep))
+    return sweep

@@ -11,8 +11,8 @@ from pipeline.stage import Site, Stage, Survey, Task
 from stages.calibrate.config import CalibrateConfig
 from stages.calibrate.estimate import estimates
 from stages.calibrate.stage import ACTIVATIONS
-from stages.formats.scheme import SchemeConfig
-from stages.numerics import Numerics
+from stages.compute.numerics import Numerics
+from stages.schemes.scheme import SchemeConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pipeline.errors import UserError
-from stages.numerics import Numerics
+from stages.compute.numerics import Numerics
 
 PROPAGATE = ("compressed", "original")
 EXPERTS = ("all", "routed")

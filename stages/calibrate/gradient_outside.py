@@ -11,8 +11,8 @@ from pipeline.stage import Site, Stage, Survey, Task
 from stages.calibrate.config import CalibrateConfig
 from stages.calibrate.estimate import BASE, FLOPS
 from stages.calibrate.stage import ACTIVATIONS
+from stages.compute.numerics import Numerics
 from stages.model.blueprint import Blueprint
-from stages.numerics import Numerics
 
 LOGITS = 1 << 25
 """Elements of logits that are in memory at once."""

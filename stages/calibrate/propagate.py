@@ -49,8 +49,8 @@ class Propagate(Stage):
         self.config.numerics.apply()
         from stages.calibrate.layer import filled, place_of, run_layer
         from stages.calibrate.states import rounded_states
-        from stages.formats.activations import simulated_inputs
-        from stages.formats.layer import CompressedLayer
+        from stages.fake_quant.activations import simulated_inputs
+        from stages.formats.compressed_layer import CompressedLayer
 
         place = place_of(task, self.config.numerics.device)
         layer = CompressedLayer(task.inputs["weights"])

@@ -12,16 +12,20 @@ from pipeline.errors import StageFailed
 from pipeline.stage import Artifact, Task
 from stages.calibrate.cache import CacheConfig
 from stages.calibrate.layer import ACTIVATIONS, Place, filled, place_of
-from stages.formats.activations import simulated_inputs
-from stages.formats.cache import state_params
-from stages.formats.convert import to_args
-from stages.formats.layer import CompressedLayer
-from stages.formats.scheme import SchemeConfig
-from stages.formats.state_names import CACHE
-from stages.formats.states import StateRules, attention_prefixes, simulated_states
+from stages.fake_quant.activations import simulated_inputs
+from stages.fake_quant.attention_states import (
+    StateRules,
+    attention_prefixes,
+    simulated_states,
+    state_params,
+)
+from stages.formats.compressed_layer import CompressedLayer
+from stages.formats.compressed_tensors_bridge import to_args
+from stages.formats.layer_artifact import CACHE
 from stages.model.activations import batches, read_activations
 from stages.model.attention import attention_modules, attention_states
 from stages.model.replay import replay
+from stages.schemes.scheme import SchemeConfig
 
 
 def write_scales(config: CacheConfig, task: Task) -> None:

@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from stages.formats.candidates import Unit, Units
+from stages.schemes.candidates import Unit, Units
 
 _EXPERT = re.compile(r"experts\.\d+\.")
 

@@ -10,10 +10,10 @@ from pipeline.graph import Estimate
 from pipeline.key import Json, canonical
 from pipeline.stage import Site, Stage, Survey, Task
 from stages.choose.targets import chosen_scheme
-from stages.formats.candidates import Units, formats_of
-from stages.formats.choice import Choice
-from stages.formats.scheme import SchemeConfig
 from stages.model.blueprint import Blueprint
+from stages.schemes.candidates import Units, formats_of
+from stages.schemes.chosen import Choice
+from stages.schemes.scheme import SchemeConfig
 
 FILE = "choice.json"
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from stages.formats.candidates import Units
-from stages.formats.scheme import SchemeConfig, SchemeGroup
+from stages.schemes.candidates import Units
+from stages.schemes.scheme import SchemeConfig, SchemeGroup
 
 
 def chosen_scheme(scheme: SchemeConfig, units: Units, names: Sequence[str]) -> SchemeConfig:

@@ -10,9 +10,9 @@ from pipeline.stage import Task
 from stages.choose.damage import damages, measure_of
 from stages.choose.solver import Option, choose
 from stages.choose.stage import FILE
-from stages.formats.candidates import Unit, Units, units_of
-from stages.formats.sizes import label
 from stages.model.blueprint import Blueprint
+from stages.schemes.candidates import Unit, Units, units_of
+from stages.schemes.sizes import label
 
 if TYPE_CHECKING:
     from stages.choose.stage import ChooseConfig

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from stages.tiles import one_threaded, shared_tile_pool
+from stages.compute.row_tiles import one_threaded, shared_tile_pool
 
 SMALL = 1 << 23
 """Elements of weight and Gram matrix up to which another is begun (float32 copies: some 0.3 GB)."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stages.compress.solvers.direct import Direct, Take, direct, magnitudes
 from stages.compress.solvers.direct_kernels import Bits
-from stages.formats.sharing import WeightFormat, spans
+from stages.schemes.protocols import WeightFormat, spans
 from stages.weights.matrix import Matrix
 
 Put = Callable[[int, Tensor], None]

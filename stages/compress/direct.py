@@ -13,11 +13,10 @@ from stages.compress.bands import direct_in_bands
 from stages.compress.result import Compressed
 from stages.compress.solvers.direct import Direct, direct, fits
 from stages.compress.state import LayerState
-from stages.formats.layout import goes_straight, layout_of
-from stages.formats.plain import PACKED, codes_part, plain_parts
-from stages.formats.qargs import QArgs
-from stages.formats.scheme import SchemeGroup
 from stages.model.blueprint import LinearSpec
+from stages.schemes.layouts import PACKED, codes_part, goes_straight, layout_of, plain_parts
+from stages.schemes.quant_args import QArgs
+from stages.schemes.scheme import SchemeGroup
 from stages.weights.matrix import WIDE, InFile
 from stages.weights.placed import PlacedFile
 from stages.weights.safetensors_source import SafetensorsSource

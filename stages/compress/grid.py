@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from stages.formats.sharing import scale_shape, spans
+from stages.schemes.protocols import scale_shape, spans
 
 if TYPE_CHECKING:
     from compressed_tensors.quantization import QuantizationArgs

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from pipeline.errors import UserError
 from pipeline.stage import Site
-from stages.formats.resolve import Resolution
 from stages.model.blueprint import Blueprint
 from stages.quantized.grids import why_not
 from stages.quantized.source import QuantizedSource
+from stages.schemes.resolve import Resolution
 from stages.weights import open_source
 
 ANEW = "say modifier=rtn or modifier=gptq to quantize anew"

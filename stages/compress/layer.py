@@ -21,8 +21,8 @@ from stages.compress.solvers.direct import Direct
 from stages.compress.solvers.errors import NumericalError
 from stages.compress.solving import Solved, solve_layer
 from stages.compress.state import LayerState
-from stages.formats.checksum import checksum
-from stages.formats.convert import to_compressed_tensors
+from stages.formats.checksums import checksum
+from stages.formats.compressed_tensors_bridge import to_compressed_tensors
 from stages.formats.pack import InputParams, pack
 from stages.model.blueprint import LinearSpec
 

@@ -15,9 +15,9 @@ from stages.compress.modifiers.base import Modifier, Solver
 from stages.compress.modifiers.observer import needs_gram
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.stage import FLOPS, Compress
-from stages.formats.resolve import Resolved, resolve
-from stages.formats.sizes import linear_bytes
 from stages.model.blueprint import EMBEDDING, Blueprint
+from stages.schemes.resolve import Resolved, resolve
+from stages.schemes.sizes import linear_bytes
 
 
 class CompressOutside(Compress):

@@ -14,9 +14,9 @@ from stages.compress.reading import recipe_of, statistics_of
 from stages.compress.result import Compressed
 from stages.compress.state import LayerState
 from stages.compress.statistics import Statistics
-from stages.formats.resolve import resolve
 from stages.model.blueprint import EMBEDDING, Blueprint
 from stages.model.tensors import layer_tensors
+from stages.schemes.resolve import resolve
 from stages.weights import open_source
 
 if TYPE_CHECKING:

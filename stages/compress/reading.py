@@ -14,8 +14,8 @@ from stages.compress.modifiers.base import Modifier, Solver
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.state import LayerState
 from stages.compress.statistics import Statistics
-from stages.formats.resolve import Resolved, resolve
 from stages.model.blueprint import Blueprint
+from stages.schemes.resolve import Resolved, resolve
 from stages.weights import WeightSource, open_source
 
 if TYPE_CHECKING:

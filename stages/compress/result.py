@@ -13,11 +13,11 @@ from torch import Tensor
 from pipeline.stage import Draft
 from stages.compress.distribution import worst
 from stages.compress.state import LayerState
-from stages.formats.layer_file import CHECKSUM, LAYER, SHARD, to_groups
-from stages.formats.layout import layout_of
-from stages.formats.scheme import SchemeGroup
-from stages.formats.sizes import label
+from stages.formats.layer_artifact import CHECKSUM, LAYER, SHARD, to_groups
 from stages.model.blueprint import LinearSpec
+from stages.schemes.layouts import layout_of
+from stages.schemes.scheme import SchemeGroup
+from stages.schemes.sizes import label
 from stages.weights.placed import PlacedFile
 from stages.weights.writer import write_tensors
 
@@ -109,7 +109,7 @@ class Compressed:
                 self.rows.append(_skipped_row(linear.name, layer.dtype))
 
     def write(self, draft: Draft, dtype: torch.dtype) -> None:
-        """Write it as `stages.formats.layer` reads it; `dtype` is the model's."""
+        """Write it as `stages.formats.compressed_layer` reads it; `dtype` is the model's."""
         if not isinstance(self.tensors, PlacedFile):  # which is written
             write_tensors(draft.path / SHARD, self.tensors)
         save_file(dict(sorted(self.checksums.items())), draft.path / CHECKSUM)

@@ -15,10 +15,10 @@ from pipeline.stage import Site, Stage, Survey, Task
 from stages.compress.modifiers.base import Solver
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.stage import FLOPS
-from stages.formats.candidates import Units, units_of
-from stages.formats.scheme import SchemeConfig
+from stages.compute.numerics import Numerics
 from stages.model.blueprint import Blueprint, Subgraph
-from stages.numerics import Numerics
+from stages.schemes.candidates import Units, units_of
+from stages.schemes.scheme import SchemeConfig
 
 FILE = "sensitivity.json"
 

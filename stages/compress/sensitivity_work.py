@@ -32,12 +32,12 @@ from stages.compress.solvers.errors import NumericalError
 from stages.compress.solving import solve_layer
 from stages.compress.state import LayerState
 from stages.compress.statistics import Statistics
-from stages.formats.candidates import units_of
-from stages.formats.convert import to_compressed_tensors
-from stages.formats.resolve import Resolved
-from stages.formats.scheme import SchemeGroup
-from stages.formats.sizes import label, linear_bytes
+from stages.formats.compressed_tensors_bridge import to_compressed_tensors
 from stages.model.blueprint import Blueprint, LinearSpec
+from stages.schemes.candidates import units_of
+from stages.schemes.resolve import Resolved
+from stages.schemes.scheme import SchemeGroup
+from stages.schemes.sizes import label, linear_bytes
 from stages.weights import open_source
 
 if TYPE_CHECKING:

@@ -13,14 +13,14 @@ from pipeline.registry import Registry, choices
 from pipeline.stage import Site, Stage, Survey, Task
 from stages.compress.modifiers.base import Modifier, Solver, Transform, check_order
 from stages.compress.modifiers.rtn import only_rounds
-from stages.formats.choice import CHOICE, guessed, settled
-from stages.formats.engines import engine_notes, engine_warnings
-from stages.formats.layout import goes_straight
-from stages.formats.resolve import Resolution, resolve
-from stages.formats.scheme import SchemeConfig
-from stages.formats.sizes import linear_bytes
+from stages.compute.numerics import Numerics
 from stages.model.blueprint import Blueprint, Subgraph
-from stages.numerics import Numerics
+from stages.schemes.chosen import CHOICE, guessed, settled
+from stages.schemes.engine_support import engine_notes, engine_warnings
+from stages.schemes.layouts import goes_straight
+from stages.schemes.resolve import Resolution, resolve
+from stages.schemes.scheme import SchemeConfig
+from stages.schemes.sizes import linear_bytes
 from stages.weights.matrix import streaming_bytes
 
 STATISTICS = ("gram", "absmax", "range", "histogram")

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from stages.compress.lazy import LazyTensors
 from stages.compress.statistics import Statistics
-from stages.formats.resolve import Resolved
 from stages.model.blueprint import Subgraph
+from stages.schemes.resolve import Resolved
 from stages.weights import WeightSource
 
 

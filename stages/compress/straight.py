@@ -20,14 +20,14 @@ from stages.compress.reading import layer_state, recipe_of
 from stages.compress.result import Compressed
 from stages.compress.solvers.direct import direct
 from stages.compress.state import LayerState
-from stages.formats.layer_file import SHARD
-from stages.formats.layout import goes_straight, layout_of
-from stages.tiles import shared_tile_pool
+from stages.compute.row_tiles import shared_tile_pool
+from stages.formats.layer_artifact import SHARD
+from stages.schemes.layouts import goes_straight, layout_of
 from stages.weights.placed import MisfitError, PlacedFile
 
 if TYPE_CHECKING:
     from stages.compress.stage import CompressConfig
-    from stages.formats.scheme import SchemeConfig
+    from stages.schemes.scheme import SchemeConfig
 
 
 def warm_up(scheme: SchemeConfig) -> None:

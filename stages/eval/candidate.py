@@ -11,10 +11,10 @@ import torch
 
 from pipeline.errors import StageFailed
 from pipeline.stage import Artifact
-from stages.formats.activations import InputRule
-from stages.formats.decompress import Decompressed
-from stages.formats.parsing import parse
-from stages.formats.states import StateRules, state_rules
+from stages.fake_quant.activations import InputRule
+from stages.fake_quant.attention_states import StateRules, state_rules
+from stages.formats.compressed_tensors_bridge import parse
+from stages.formats.decompressed_source import Decompressed
 from stages.model.blueprint import Blueprint
 from stages.weights import WeightSource, open_checkpoint, open_source
 

@@ -14,7 +14,7 @@ from stages.eval.candidate import Candidate
 from stages.eval.metrics import Sums, compare
 from stages.eval.samples import Samples
 from stages.eval.stream import read_batch
-from stages.formats.activations import simulated_inputs
+from stages.fake_quant.activations import simulated_inputs
 from stages.model.blueprint import Blueprint
 from stages.model.replay import logits, tail_names
 from stages.model.skeleton import Skeleton, skeleton

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from pipeline.errors import UserError
 from pipeline.stage import Site, Stage, Survey, Task
+from stages.compute.numerics import Numerics
 from stages.eval.estimates import generate_estimate, model_bytes
 from stages.model.blueprint import Blueprint
 from stages.model.outline import needs_class
 from stages.model.precision import computed
-from stages.numerics import Numerics
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,8 +12,8 @@ from transformers import AutoTokenizer
 
 from pipeline.errors import UserError
 from stages.eval.candidate import Candidate
-from stages.formats.activations import simulated_inputs
-from stages.formats.states import simulated_states
+from stages.fake_quant.activations import simulated_inputs
+from stages.fake_quant.attention_states import simulated_states
 from stages.model.skeleton import Skeleton
 from stages.model.tensors import all_tensors
 

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from pipeline.errors import UserError
 from pipeline.stage import Site, Stage, Survey, Task
+from stages.compute.numerics import Numerics
 from stages.eval.estimates import hidden_estimate
 from stages.model.blueprint import Blueprint
 from stages.model.outline import needs_class
-from stages.numerics import Numerics
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

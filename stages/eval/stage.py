@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline.errors import StageFailed
 from pipeline.stage import Artifact, Site, Stage, Survey, Task
+from stages.compute.numerics import Numerics
 from stages.eval.estimates import eval_estimate
 from stages.model.blueprint import Blueprint
 from stages.model.outline import needs_class
-from stages.numerics import Numerics
 
 if TYPE_CHECKING:
     from stages.eval.metrics import Sums

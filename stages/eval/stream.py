@@ -11,8 +11,8 @@ from torch import Tensor
 from pipeline.errors import StageFailed
 from stages.eval.candidate import Candidate
 from stages.eval.samples import Samples
-from stages.formats.activations import simulated_inputs
-from stages.formats.states import simulated_states
+from stages.fake_quant.activations import simulated_inputs
+from stages.fake_quant.attention_states import simulated_states
 from stages.model.blueprint import Subgraph
 from stages.model.replay import final_hidden, replay, stem_names, tail_names
 from stages.model.skeleton import Skeleton

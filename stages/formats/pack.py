@@ -14,10 +14,10 @@ from compressed_tensors.quantization.lifecycle.forward import quantize
 from torch import Tensor
 
 from pipeline.errors import UserError
-from stages.formats.by_rows import by_rows, compress_by_rows, decompress_by_rows
-from stages.formats.fp4 import FORMATS, fits_fp4, fp4_of
-from stages.formats.plain import PACKED, words_in
-from stages.formats.words import words_of, words_of_codes
+from stages.formats.fp4_packing import FORMATS, fits_fp4, fp4_of
+from stages.formats.int_packing import words_of, words_of_codes
+from stages.formats.row_blocks import by_rows, compress_by_rows, decompress_by_rows
+from stages.schemes.layouts import PACKED, words_in
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +113,7 @@ def _fp4(given: dict[str, Tensor], args: QuantizationArgs) -> dict[str, Tensor]:
 def unpack(tensors: Mapping[str, Tensor], scheme: QuantizationScheme) -> Tensor:
     """The weight [out, in] that the tensors of :func:`pack` stand for.
 
-    Its dtype is what `stages.formats.checksum.unpacked_dtype` tells. Raises KeyError where a tensor
+    Its dtype is that of `stages.formats.checksums.unpacked_dtype`. Raises KeyError where a tensor
     of the layout is missing.
     """
     made, args = compressor(scheme), scheme.weights

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from stages.formats.qargs import QArgs
 from stages.quantized.source import (
     Module,
     QuantizedSource,
@@ -21,6 +20,7 @@ from stages.quantized.source import (
     option,
     shaped,
 )
+from stages.schemes.quant_args import QArgs
 from stages.weights.source import TensorSpec, WeightSource
 
 if TYPE_CHECKING:

@@ -7,15 +7,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
-from stages.formats.qargs import QArgs
 from stages.quantized.source import REMEDY, Module, QuantizedSource, part_of
+from stages.schemes.quant_args import QArgs
 from stages.weights.source import TensorSpec, WeightSource
 
 if TYPE_CHECKING:
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
     from torch import Tensor
 
-    from stages.formats.decompress import Decompressed
+    from stages.formats.decompressed_source import Decompressed
     from stages.formats.pack import InputParams
     from stages.quantized.stored import Stored
 
@@ -25,7 +25,7 @@ UNREAD = ("sparse-bitmask", "sparse-24-bitmask", "marlin-24")
 
 
 class CompressedSource(QuantizedSource):
-    """Reads what `stages.formats.decompress` reads; values are those that loaders unpack."""
+    """What `stages.formats.decompressed_source` reads, with the values that loaders unpack."""
 
     def __init__(self, source: WeightSource, config: Mapping[str, Any], dtype: str) -> None:
         super().__init__(source, config, dtype)
@@ -48,7 +48,7 @@ class CompressedSource(QuantizedSource):
         """The same checkpoint as loaders unpack it."""
         import torch
 
-        from stages.formats.decompress import Decompressed
+        from stages.formats.decompressed_source import Decompressed
 
         return Decompressed(self.source, self.config, getattr(torch, self.dtype))
 
@@ -58,7 +58,7 @@ class CompressedSource(QuantizedSource):
         return self.unpacked.schemes
 
     def find(self, specs: Mapping[str, TensorSpec]) -> Iterator[Module]:
-        from stages.formats.modules import INPUT_PARTS, PARTS
+        from stages.formats.module_tensors import INPUT_PARTS, PARTS
 
         dense = self.unpacked.specs()
         for prefix, scheme in self.schemes.items():
@@ -107,7 +107,7 @@ class CompressedSource(QuantizedSource):
         )
 
     def inputs(self, prefix: str) -> InputParams:
-        from stages.formats.modules import INPUT_PARTS
+        from stages.formats.module_tensors import INPUT_PARTS
         from stages.formats.pack import InputParams
 
         there = [part for part in INPUT_PARTS if part in self.modules[prefix].parts]

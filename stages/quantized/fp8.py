@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
-from stages.formats.qargs import QArgs
 from stages.quantized.source import (
     REMEDY,
     Module,
@@ -20,6 +19,7 @@ from stages.quantized.source import (
     option,
     shaped,
 )
+from stages.schemes.quant_args import QArgs
 from stages.weights.source import TensorSpec, WeightSource
 
 if TYPE_CHECKING:

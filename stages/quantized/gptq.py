@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
-from stages.formats.qargs import QArgs
 from stages.quantized.source import (
     REMEDY,
     Module,
@@ -22,6 +21,7 @@ from stages.quantized.source import (
     part_of,
     shaped,
 )
+from stages.schemes.quant_args import QArgs
 from stages.weights.source import TensorSpec, WeightSource
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stages.formats.qargs import QArgs
+from stages.schemes.quant_args import QArgs
 
 ROWS = ("tensor", "channel", "group")
 """Strategies from coarse to fine: the scales of one can be repeated to be those of the next."""

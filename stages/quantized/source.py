@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
-from stages.formats.qargs import QArgs
+from stages.schemes.quant_args import QArgs
 from stages.weights.source import TensorSpec, WeightSource
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class QuantizedSource(ABC):
 @contextmanager
 def misfits(prefix: str) -> Iterator[None]:
     """UserError for tensors that are not what their format says."""
-    from stages.formats.checksum import MISFITS
+    from stages.formats.checksums import MISFITS
 
     try:
         yield

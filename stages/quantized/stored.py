@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stages.formats.qargs import QArgs
+from stages.schemes.quant_args import QArgs
 
 MX_BIAS = 127
 

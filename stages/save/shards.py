@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.formats.layer_file import SHARD
+from stages.formats.layer_artifact import SHARD
 from stages.weights import TensorSpec, WeightSource
 from stages.weights.folder import Layout
 from stages.weights.safetensors_source import SafetensorsSource

@@ -9,10 +9,10 @@ from pipeline.errors import UserError
 from pipeline.graph import Estimate
 from pipeline.key import Json, canonical
 from pipeline.stage import Site, Stage, Survey, Task
-from stages.formats.choice import CHOICE, settled
-from stages.formats.resolve import resolve
-from stages.formats.scheme import SchemeConfig
 from stages.model.blueprint import DTYPE_BYTES, Blueprint
+from stages.schemes.chosen import CHOICE, settled
+from stages.schemes.resolve import resolve
+from stages.schemes.scheme import SchemeConfig
 
 SECONDS = 2.0
 COPIED, UNPACKED = 2, 12

@@ -15,15 +15,14 @@ import yaml
 from pipeline.errors import StageFailed
 from pipeline.key import canonical
 from pipeline.stage import Artifact, Task
-from stages.formats.config import States, quantization_config, untied
-from stages.formats.layer_file import LAYER
-from stages.formats.resolve import Resolved, resolve
-from stages.formats.state_names import CACHE
+from stages.formats.layer_artifact import CACHE, LAYER
+from stages.formats.quantization_config import States, quantization_config, untied
 from stages.model.blueprint import Blueprint
 from stages.quantized.catalog import INTERNAL
 from stages.save.card import Card, model_card
 from stages.save.shards import Part, file_parts, parts_of, shard_parts, write_shards
 from stages.save.stage import SaveConfig
+from stages.schemes.resolve import Resolved, resolve
 from stages.weights import open_source
 from stages.weights.aliased import Aliased
 
@@ -102,7 +101,7 @@ def layer_parts(config: SaveConfig, layers: Sequence[Artifact]) -> Iterator[Part
         if config.save.compressed:
             yield from shard_parts(layer.path, limit)
         else:
-            from stages.formats.layer import CompressedLayer
+            from stages.formats.compressed_layer import CompressedLayer
 
             weights = CompressedLayer(layer).weights
             yield from parts_of(weights.specs().values(), weights, limit)

@@ -7,11 +7,10 @@ from typing import Any, TypeVar
 
 from pipeline.errors import UserError
 from pipeline.stage import Task
-from stages.formats.config import unquantized, untied
-from stages.formats.matching import matches_name
-from stages.formats.parts import expected_parts, kept_wide
-from stages.formats.resolve import Resolved
-from stages.formats.scheme import SchemeGroup
+from stages.formats.module_tensors import expected_parts, kept_wide
+from stages.formats.quantization_config import unquantized, untied
+from stages.schemes.resolve import Resolved, matches_name
+from stages.schemes.scheme import SchemeGroup
 from stages.verify.plain import check_plain
 from stages.verify.stage import VerifyOptions
 from stages.verify.subject import Stored, Subject, subject_of

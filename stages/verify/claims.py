@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.formats.protocols import ModuleFormat
-from stages.formats.said import groups_read
+from stages.formats.quantization_config import groups_read
+from stages.schemes.protocols import ModuleFormat
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +29,7 @@ def claims_of(config: Mapping[str, Any], own: bool) -> Claims:
             schemes=groups_read(config),
             ignore=config.get("ignore") or (),
         )
-    from stages.formats.parsing import parse, schemes_in
+    from stages.formats.compressed_tensors_bridge import parse, schemes_in
 
     parsed = parse(config)
     return Claims(

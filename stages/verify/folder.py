@@ -12,12 +12,12 @@ import torch
 from compressed_tensors.quantization import QuantizationConfig, QuantizationScheme
 
 from pipeline.errors import ManyErrors, UserError
-from stages.formats.config import scheme_of
-from stages.formats.decompress import Decompressed
-from stages.formats.matching import is_router, matches
-from stages.formats.modules import INPUT_PARTS, PARTS
-from stages.formats.parsing import parse, schemes_in
+from stages.formats.compressed_tensors_bridge import parse, schemes_in
+from stages.formats.decompressed_source import Decompressed
+from stages.formats.module_tensors import INPUT_PARTS, PARTS
+from stages.formats.quantization_config import scheme_of
 from stages.model.blueprint import EMBEDDING, Blueprint, LinearSpec
+from stages.schemes.resolve import is_router, matches
 from stages.weights import TensorSpec, WeightSource, open_checkpoint
 from stages.weights.dtypes import dtype_name
 from stages.weights.json_file import read_json

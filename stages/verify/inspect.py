@@ -9,15 +9,14 @@ from typing import Any
 from compressed_tensors.quantization import QuantizationScheme
 
 from pipeline.errors import ManyErrors, UserError
-from stages.formats.checksum import MISFITS
-from stages.formats.config import scheme_of
-from stages.formats.matching import matches
-from stages.formats.modules import INPUT_PARTS
+from stages.formats.checksums import MISFITS
+from stages.formats.compressed_tensors_bridge import parse, schemes_in
+from stages.formats.module_tensors import INPUT_PARTS, expected_parts
 from stages.formats.pack import unpack
-from stages.formats.parsing import parse, schemes_in
-from stages.formats.parts import expected_parts
+from stages.formats.quantization_config import scheme_of
 from stages.model.blueprint import LinearSpec
 from stages.model.families import fused_groups
+from stages.schemes.resolve import matches
 from stages.verify.checks import check_index, checked
 from stages.verify.folder import CACHE_SCALES, Folder, folder_of
 from stages.verify.values import check_scales

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stages.formats.checksum import checksum
-from stages.formats.layer_file import CHECKSUM
+from stages.formats.checksums import checksum
+from stages.formats.layer_artifact import CHECKSUM
 from stages.verify.subject import Subject
 from stages.verify.values import differs
 from stages.weights.folder import Layout
@@ -14,7 +14,7 @@ from stages.weights.safetensors_source import SafetensorsSource
 
 def check_plain(subject: Subject) -> Iterator[str]:
     """Every weight that a solver chose is there, dense, in the model's dtype."""
-    from stages.formats.layer import CompressedLayer
+    from stages.formats.compressed_layer import CompressedLayer
 
     for artifact in subject.layers:
         path = artifact.file(CHECKSUM)

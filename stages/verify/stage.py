@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pipeline.errors import StageFailed, UserError
 from pipeline.graph import Estimate
 from pipeline.stage import Site, Stage, Survey, Task
-from stages.formats.choice import CHOICE, settled
-from stages.formats.resolve import resolve
-from stages.formats.scheme import SchemeConfig
 from stages.model.blueprint import Blueprint
+from stages.schemes.chosen import CHOICE, settled
+from stages.schemes.resolve import resolve
+from stages.schemes.scheme import SchemeConfig
 from stages.weights.matrix import streaming_bytes
 
 BYTES_PER_SECOND = 2e8

@@ -12,11 +12,10 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.stage import Artifact, Task
-from stages.formats.config import quantized_prefixes, scheme_of
-from stages.formats.layer_file import LAYER
-from stages.formats.protocols import ModuleFormat
-from stages.formats.state_names import CACHE
+from stages.formats.layer_artifact import CACHE, LAYER
+from stages.formats.quantization_config import quantized_prefixes, scheme_of
 from stages.model.blueprint import Blueprint
+from stages.schemes.protocols import ModuleFormat
 from stages.verify.claims import Claims, claims_of
 from stages.weights import TensorSpec, WeightSource, open_checkpoint, open_source
 from stages.weights.aliased import Aliased

@@ -12,11 +12,9 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
-from stages.formats.checksum import MISFITS, checksum
-from stages.formats.layer_file import CHECKSUM
-from stages.formats.modules import INPUT_PARTS, main_part, stored_parts
-from stages.formats.state_names import STATES
-from stages.formats.stored import stored_sums
+from stages.formats.checksums import MISFITS, checksum, stored_sums
+from stages.formats.layer_artifact import CHECKSUM, STATES
+from stages.formats.module_tensors import INPUT_PARTS, main_part, stored_parts
 from stages.verify.subject import Stored, Subject
 from stages.weights import WeightSource
 from stages.weights.folder import Layout
@@ -98,7 +96,7 @@ def _sums(prefix: str, subject: Subject, scratch: Scratch) -> dict[str, Tensor]:
     found = stored_sums(matrix, own, scheme, subject.dtype) if subject.codes else None
     if found is not None:
         return found
-    from stages.formats.convert import as_compressed_tensors
+    from stages.formats.compressed_tensors_bridge import as_compressed_tensors
     from stages.formats.pack import unpack
 
     own[main.rpartition(".")[2]] = matrix.read(0, matrix.shape[0])

@@ -16,10 +16,10 @@ from stages.compress.layer import compress_layer
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.state import LayerState
 from stages.compress.statistics import Statistics
-from stages.formats.resolve import resolve
-from stages.formats.scheme import SchemeConfig
 from stages.model.blueprint import Blueprint
 from stages.model.tensors import layer_tensors
+from stages.schemes.resolve import resolve
+from stages.schemes.scheme import SchemeConfig
 from tests.differential.cases import CASES, Case
 from tests.differential.frozen import digests, read
 from tests.differential.models import FAMILIES, write_model

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pipeline.graph import Graph, Ref
 from pipeline.plan import Plan, make_plan
-from pipeline.runner.queue import ReadyQueue
-from pipeline.runner.release import Releases
+from pipeline.runner.schedule import ReadyQueue, Releases
 from tests.pipeline.graphs import chain
 
 GRAPH = Graph.of(chain(3), [Ref(node="save", output="out")])

@@ -8,7 +8,7 @@ from compressed_tensors.quantization.utils import maybe_pad_tensor_for_block_qua
 from torch import Tensor
 
 from stages.compress.grid import Grid
-from stages.tiles import row_tiles
+from stages.compute.row_tiles import row_tiles
 
 _COMPILED = (torch.bfloat16, torch.float16, torch.float32)
 _ALONE = 1 << 23  # elements up to which starting threads takes longer than they save

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stages.formats.sharing import WeightFormat
+from stages.schemes.protocols import WeightFormat
 
 
 def scales_of(absmax: Tensor, args: WeightFormat) -> Tensor:
     """What compressed-tensors has for ranges of these magnitudes, in their dtype.
 
-    For the formats that `stages.formats.plain.plainly_scaled` knows.
+    For the formats that `stages.schemes.layouts.plainly_scaled` knows.
     """
     reach = 448.0 if args.type == "float" else (2**args.num_bits - 1) / 2
     # divided by a tensor: a number would be multiplied by its inverse

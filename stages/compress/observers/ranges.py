@@ -10,7 +10,7 @@ from torch import Tensor
 from stages.compress.grid import Grid, QParams, grid_of
 from stages.compress.observers.bounds import bounds, by_scale
 from stages.compress.observers.plain import scales_of
-from stages.formats.plain import plainly_scaled
+from stages.schemes.layouts import plainly_scaled
 
 
 def importance_by_scale(importance: Tensor, grid: Grid, rows: int) -> Tensor:

@@ -16,7 +16,7 @@ from stages.compress.observers.ranges import (
     importance_by_scale,
     qparams_of,
 )
-from stages.tiles import row_tiles
+from stages.compute.row_tiles import row_tiles
 
 _ELEMENTS_AT_ONCE = 1 << 22
 _CHUNK = 1 << 12  # elements of a tensor-wide scale that are summed together

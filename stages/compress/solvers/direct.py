@@ -17,9 +17,9 @@ from torch import Tensor
 
 from stages.compress.observers.plain import scales_of
 from stages.compress.solvers import direct_kernels as kernels
-from stages.formats.plain import PACKED, is_plain, words_in
-from stages.formats.sharing import WeightFormat, scale_shape, spans
-from stages.tiles import row_tiles
+from stages.compute.row_tiles import row_tiles
+from stages.schemes.layouts import PACKED, is_plain, words_in
+from stages.schemes.protocols import WeightFormat, scale_shape, spans
 
 ELEMENTS = 1 << 22  # of a tile: each one has to ask for the interpreter, whoever holds it
 Take = Callable[[int], NDArray[np.uint8]]

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.compiled import compiled
-from stages.formats.words import pack_rows
+from stages.compute.compiled import compiled
+from stages.formats.int_packing import pack_rows
 
 TILE = 1 << 17  # codes that are packed at a time: they stay in a core's caches
 Bits = NDArray[np.uint16]

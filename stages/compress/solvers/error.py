@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from stages.formats.by_rows import by_rows
+from stages.formats.row_blocks import by_rows
 
 
 def relative_error(weight: Tensor, quantized: Tensor, H: Tensor | None = None) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stages.compress.solvers.errors import NumericalError
 from stages.compress.solvers.finite import all_finite
-from stages.tiles import tile_pool
+from stages.compute.row_tiles import tile_pool
 
 _PANEL = 256
 _SMALL = 1024  # up to here one thread is done before several have shared the work

@@ -34,7 +34,7 @@ from stages.compress.solvers.descent import descend
 from stages.compress.solvers.errors import NumericalError
 from stages.compress.solvers.factor import Damped, damped, upper_factor
 from stages.compress.solvers.finite import all_finite
-from stages.tiles import row_tiles
+from stages.compute.row_tiles import row_tiles
 
 _TILE = 192  # rows that one thread solves at a time
 _PANEL = 256

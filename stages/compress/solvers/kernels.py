@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.compiled import compiled as machine_code
 from stages.compress.grid import Rounding
+from stages.compute.compiled import compiled as machine_code
 
 LANES = 64  # rows of a sub-tile: a block of 128 columns of it stays in the caches of one core
 

@@ -8,8 +8,8 @@ from compressed_tensors.quantization.lifecycle.forward import quantize
 from torch import Tensor
 
 from stages.compress.grid import Grid, QParams, Quantized, column_scale, expand, grid_of
-from stages.formats.by_rows import by_rows, share
-from stages.formats.fp4 import fits_fp4, fp4_of, fp4_values
+from stages.formats.fp4_packing import fits_fp4, fp4_of, fp4_values
+from stages.formats.row_blocks import by_rows, share
 
 
 def rtn(weight: Tensor, args: QuantizationArgs, qparams: QParams) -> Quantized:

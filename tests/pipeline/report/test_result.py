@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.report.merge import Conflict, merge
 from pipeline.report.record import RunRecord
-from pipeline.report.result import assemble
+from pipeline.report.result import Conflict, assemble, merge
 from tests.pipeline.report.sample import node, sample_run
 
 

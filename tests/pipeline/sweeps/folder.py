@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pipeline.sweeps.jobs import JobRecord, JobStatus
 from pipeline.sweeps.plan import BASIC, SweepPlan
-from pipeline.sweeps.record import JobRecord, JobStatus
 
 STARTED = 1_700_000_000.0
 SCHEMES = ("w4a16", "w8a16", "nvfp4", "fp8_dynamic")

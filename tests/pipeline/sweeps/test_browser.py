@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.sweeps.write import write_sweep
+from pipeline.sweeps.page import write_sweep
 from tests.pipeline.sweeps.folder import four_schemes
 
 sync_api = pytest.importorskip("playwright.sync_api")

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from pipeline.sweeps.front import front, measure, quality
-from pipeline.sweeps.write import write_sweep
+from pipeline.sweeps.page import write_sweep
+from pipeline.sweeps.pareto import front, measure, quality
 from tests.pipeline.sweeps.folder import STARTED, four_schemes, job, node, plan, result
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.sweeps.page import write_sweep
 from pipeline.sweeps.plot import padded, ticks
-from pipeline.sweeps.write import write_sweep
 from tests.pipeline.sweeps.folder import four_schemes, job, plan, result
 
 

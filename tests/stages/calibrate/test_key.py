@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from stages.calibrate.config import CalibrateConfig, LayerConfig
 from stages.calibrate.stage import Calibrate
-from stages.numerics import Numerics
+from stages.compute.numerics import Numerics
 from tests.stages.calibrate.conftest import Scene
 
 

@@ -15,16 +15,16 @@ from stages.calibrate.config import CalibrateConfig
 from stages.calibrate.propagate import Propagate
 from stages.compress.observers import minmax
 from stages.compress.solvers.rtn import rtn
-from stages.formats.convert import to_compressed_tensors
-from stages.formats.layer import CompressedLayer
-from stages.formats.layer_file import to_groups
+from stages.formats.compressed_layer import CompressedLayer
+from stages.formats.compressed_tensors_bridge import to_compressed_tensors
+from stages.formats.layer_artifact import to_groups
 from stages.formats.pack import InputParams, pack
-from stages.formats.resolve import resolve
-from stages.formats.scheme import SchemeConfig
+from stages.schemes.resolve import resolve
+from stages.schemes.scheme import SchemeConfig
 from tests.stages.calibrate.conftest import Scene
 from tests.stages.calibrate.fakes import FakeArtifact, folder
 from tests.stages.calibrate.oracle import tokens
-from tests.stages.formats.presets import load
+from tests.stages.schemes.presets import load
 
 Make = Callable[..., Scene]
 

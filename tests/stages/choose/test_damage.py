@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from stages.choose.damage import LOSS, SHARE, damages, expected_loss, measure_of, shared_error
-from stages.formats.candidates import Unit, Units
 from stages.model.blueprint import LinearSpec
+from stages.schemes.candidates import Unit, Units
 
 
 def unit(*names: str) -> Unit:

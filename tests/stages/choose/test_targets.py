@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import cycle
 
 from stages.choose.targets import chosen_scheme, patterns
-from stages.formats.candidates import units_of
-from stages.formats.qargs import QArgs
-from stages.formats.resolve import resolve
-from stages.formats.scheme import SchemeConfig, SchemeGroup
 from stages.model.blueprint import Blueprint
+from stages.schemes.candidates import units_of
+from stages.schemes.quant_args import QArgs
+from stages.schemes.resolve import resolve
+from stages.schemes.scheme import SchemeConfig, SchemeGroup
 from tests.stages.formats.fakes import blueprint
 
 

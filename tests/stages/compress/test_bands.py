@@ -20,8 +20,8 @@ from stages.weights.scratch import Scratch
 from tests.stages.compress.layers import compress
 from tests.stages.compress.test_direct import SCHEMES, weights, weights_of
 from tests.stages.compress.test_straight import WIDE, files, spoil
-from tests.stages.formats.presets import load
 from tests.stages.model.tiny import Tiny, tiny
+from tests.stages.schemes.presets import load
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from stages.compress.observers.ranges import qparams_of
 from stages.compress.solvers.direct import INFINITE, direct, fits
 from stages.compress.solvers.error import relative_error
 from stages.compress.solvers.rtn import rtn
-from stages.formats.checksum import checksum
+from stages.formats.checksums import checksum
 from stages.formats.pack import InputParams, pack
 
 BF16 = torch.bfloat16

@@ -15,8 +15,8 @@ from stages.compress.modifiers.smoothquant import SmoothQuant
 from stages.compress.solvers import energies, gptq
 from stages.compress.solvers.energies import Energies
 from stages.compress.stage import CompressConfig
-from stages.formats.qargs import QArgs
-from stages.formats.scheme import SchemeConfig
+from stages.schemes.quant_args import QArgs
+from stages.schemes.scheme import SchemeConfig
 from tests.stages.compress.layers import compress
 from tests.stages.compress.reference import int4, problem
 from tests.stages.model.tiny import tiny

@@ -17,14 +17,14 @@ from stages.compress.modifiers.gptq import Gptq
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.modifiers.smoothquant import SmoothQuant
 from stages.compress.stage import Compress, CompressConfig
-from stages.formats.checksum import checksum
-from stages.formats.layer import CompressedLayer
-from stages.formats.qargs import QArgs
-from stages.formats.scheme import SchemeConfig, SchemeGroup
+from stages.formats.checksums import checksum
+from stages.formats.compressed_layer import CompressedLayer
+from stages.schemes.quant_args import QArgs
+from stages.schemes.scheme import SchemeConfig, SchemeGroup
 from tests.stages.compress.layers import compress, info, inputs_of
 from tests.stages.formats.fakes import blueprint
-from tests.stages.formats.presets import load
 from tests.stages.model.tiny import Tiny, tiny
+from tests.stages.schemes.presets import load
 
 G16 = QArgs(num_bits=4, strategy="group", group_size=16)
 WIDE = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32, "num_hidden_layers": 2}

@@ -13,11 +13,11 @@ from pipeline.errors import StageFailed
 from stages.compress.modifiers.gptq import Gptq
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.stage import CompressConfig
-from stages.formats.qargs import QArgs
-from stages.formats.scheme import SchemeConfig
+from stages.schemes.quant_args import QArgs
+from stages.schemes.scheme import SchemeConfig
 from tests.stages.compress.layers import Inputs, compress, info
-from tests.stages.formats.presets import load
 from tests.stages.model.tiny import Folder, Tiny, tiny
+from tests.stages.schemes.presets import load
 
 G16 = SchemeConfig(weights=QArgs(num_bits=4, strategy="group", group_size=16))
 Q = "model.layers.0.self_attn.q_proj"

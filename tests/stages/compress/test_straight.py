@@ -17,14 +17,14 @@ from pipeline.stage import Site
 from stages.compress.modifiers.gptq import Gptq
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.stage import Compress, CompressConfig
-from stages.formats.layer_file import SHARD
-from stages.numerics import Numerics
+from stages.compute.numerics import Numerics
+from stages.formats.layer_artifact import SHARD
 from stages.weights.folder import find_weights
 from stages.weights.matrix import streaming_bytes
 from stages.weights.safetensors_source import SafetensorsSource
 from tests.stages.compress.layers import Run, compress, info
-from tests.stages.formats.presets import load
 from tests.stages.model.tiny import Tiny, tiny
+from tests.stages.schemes.presets import load
 
 WIDE = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32, "num_hidden_layers": 2}
 
@@ -100,7 +100,7 @@ def test_a_weight_that_is_not_finite_is_skipped_as_it_is_by_way_of_memory(
 def test_the_way_straight_to_the_file_imports_neither_compressed_tensors_nor_transformers() -> None:
     code = (
         "import sys, stages.compress.straight as straight;"
-        "from tests.stages.formats.presets import load;"
+        "from tests.stages.schemes.presets import load;"
         "straight.warm_up(load('fp8_dynamic')); straight.warm_up(load('w4a16'));"
         "print([n for n in ('compressed_tensors', 'transformers') if n in sys.modules])"
     )

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from stages.formats import stored
-from stages.formats.protocols import ModuleFormat
+from stages.formats import checksums as stored
+from stages.schemes.protocols import ModuleFormat
 from stages.weights.matrix import InMemory
 
 
@@ -21,5 +21,5 @@ def apart(tensors: Mapping[str, Tensor]) -> tuple[InMemory, dict[str, Tensor]]:
 def stored_sums(
     tensors: Mapping[str, Tensor], scheme: ModuleFormat, dtype: torch.dtype
 ) -> dict[str, Tensor] | None:
-    """`stages.formats.stored.stored_sums` of them."""
+    """`stages.formats.checksums.stored_sums` of them."""
     return stored.stored_sums(*apart(tensors), scheme, dtype)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from pipeline.errors import UserError
-from stages.formats.matching import is_router
 from stages.model.blueprint import Blueprint
 from stages.model.expected import Expected
 from stages.model.outline import natural, outline_of
+from stages.schemes.resolve import is_router
 from tests.stages.model.tiny import tiny
 
 WHY = "a test"

@@ -16,8 +16,8 @@ from torch import Tensor
 from pipeline.errors import UserError
 from stages.compress.observers import minmax
 from stages.compress.solvers.rtn import rtn
-from stages.formats.config import scheme_of
-from stages.formats.parsing import parse, schemes_in
+from stages.formats.compressed_tensors_bridge import parse, schemes_in
+from stages.formats.quantization_config import scheme_of
 from stages.quantized.catalog import opened
 from stages.weights.dtypes import dtype_name
 from stages.weights.source import TensorSpec

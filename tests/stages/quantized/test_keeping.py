@@ -19,12 +19,12 @@ from transformers import AutoModelForCausalLM
 from pipeline.errors import StageFailed, UserError
 from stages.compress.keeping import kept, reciprocal
 from stages.compress.modifiers.base import Problem
-from stages.formats.convert import to_args, to_compressed_tensors
+from stages.formats.compressed_tensors_bridge import to_args, to_compressed_tensors
 from stages.formats.pack import InputParams, pack
-from stages.formats.scheme import SchemeGroup
+from stages.schemes.scheme import SchemeGroup
 from tests.jobs import Job, built
-from tests.stages.formats.presets import load
 from tests.stages.quantized.checkpoints import KINDS, edit, gptq, quantize, reading
+from tests.stages.schemes.presets import load
 from tests.test_data_free import disk
 
 Q = "model.layers.1.self_attn.q_proj"

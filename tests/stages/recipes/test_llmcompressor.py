@@ -19,11 +19,11 @@ from pipeline.recipe import Translation
 from pipeline.registry import Registry
 from pipeline.schema import build
 from stages.compress.stage import CompressConfig
-from stages.formats.matching import matches
 from stages.recipes.groups import PRESETS
 from stages.recipes.llmcompressor import translate
-from tests.stages.formats.presets import load
+from stages.schemes.resolve import matches
 from tests.stages.recipes import texts
+from tests.stages.schemes.presets import load
 
 registry = cache(Registry.load)
 

@@ -13,7 +13,7 @@ from pipeline.registry import Registry
 from pipeline.schema import build
 from stages.compress.stage import CompressConfig
 from stages.recipes.own import translate
-from tests.stages.formats.presets import load
+from tests.stages.schemes.presets import load
 
 
 def written(scheme: str, modifiers: list[dict[str, Any]]) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 from pipeline.stage import Stage, Task
 from stages.compress.stage import CompressConfig
-from stages.formats.scheme import SchemeConfig
 from stages.save.stage import Save, SaveConfig, SaveOptions
+from stages.schemes.scheme import SchemeConfig
 from tests.stages.compress.layers import Run, compress, model_artifact, source_artifact
 from tests.stages.formats.fakes import FakeArtifact
 from tests.stages.model.tiny import Tiny

@@ -11,14 +11,14 @@ from compressed_tensors.compressors import ModelCompressor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from stages.compress.modifiers import Gptq, SmoothQuant
-from stages.formats.config import quantization_config
-from stages.formats.decompress import Decompressed
-from stages.formats.resolve import resolve
-from stages.formats.scheme import SchemeConfig, SchemeGroup
+from stages.formats.decompressed_source import Decompressed
+from stages.formats.quantization_config import quantization_config
+from stages.schemes.resolve import resolve
+from stages.schemes.scheme import SchemeConfig, SchemeGroup
 from stages.weights import open_checkpoint
-from tests.stages.formats.presets import QUANTIZED, group, load
 from tests.stages.model.tiny import Tiny, tiny
 from tests.stages.save.checkpoints import EXPERTS, WIDE, Saved, save
+from tests.stages.schemes.presets import QUANTIZED, group, load
 
 # transformers 5.17 unpacks experts itself while it merges them, and only from the tensors named
 # here; for w4a16_asym and w8a8 it cannot do it at all. Its readers of the same formats in Linears

@@ -17,16 +17,16 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from pipeline.errors import StageFailed, UserError
-from stages.formats.layer import CompressedLayer
+from stages.formats.compressed_layer import CompressedLayer
 from stages.save.stage import SaveOptions
 from stages.verify import subject
 from stages.weights import open_checkpoint
 from tests.benchmarks.random_llama import write_tokenizer
 from tests.jobs import Job
-from tests.stages.formats.presets import load
 from tests.stages.model.tiny import COMMON, Tiny, tiny
 from tests.stages.save import checkpoints
 from tests.stages.save.checkpoints import WIDE
+from tests.stages.schemes.presets import load
 
 MTP = "model.layers.2"
 

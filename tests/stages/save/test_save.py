@@ -14,9 +14,9 @@ from stages.compress.modifiers import Gptq, SmoothQuant
 from stages.save import shards
 from stages.weights import open_checkpoint
 from tests.stages.compress.layers import source_artifact
-from tests.stages.formats.presets import load
 from tests.stages.model.tiny import Tiny, tiny
 from tests.stages.save.checkpoints import WIDE, Saved, save
+from tests.stages.schemes.presets import load
 
 
 @pytest.fixture(scope="module")

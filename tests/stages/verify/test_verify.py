@@ -17,9 +17,9 @@ from pipeline.errors import StageFailed
 from stages.compress.modifiers import Gptq, SmoothQuant
 from stages.verify.stage import Verify, VerifyConfig, VerifyOptions
 from tests.stages.formats.fakes import FakeArtifact
-from tests.stages.formats.presets import QUANTIZED, load
 from tests.stages.model.tiny import tiny
 from tests.stages.save.checkpoints import EXPERTS, WIDE, Saved, run, save
+from tests.stages.schemes.presets import QUANTIZED, load
 
 INDEX = "model.safetensors.index.json"
 Q = "model.layers.0.self_attn.q_proj"

@@ -11,10 +11,10 @@ from pipeline.errors import UserError
 from stages.compress.modifiers.smoothquant import SmoothQuant
 from stages.compress.state import LayerState
 from stages.compress.statistics import Statistics
-from stages.formats.qargs import QArgs
-from stages.formats.resolve import resolve
-from stages.formats.scheme import SchemeConfig
 from stages.model.tensors import layer_tensors
+from stages.schemes.quant_args import QArgs
+from stages.schemes.resolve import resolve
+from stages.schemes.scheme import SchemeConfig
 from tests.stages.compress.layers import statistics
 from tests.stages.model.tiny import Tiny, tiny
 

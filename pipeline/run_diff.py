@@ -1,0 +1,102 @@
+"""What a run would do otherwise than the last one of the same experiment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from pipeline.references import leaves
+from pipeline.report.progress import site_of
+from pipeline.run_folders import Run
+
+NO_MATTER = frozenset({"mode", "gc", "ls", "key", "runs", "report", "checkpoint", "store"})
+"""Sections that say nothing about the result."""
+
+ABSENT = "(absent)"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """`keys` -> (then, now). `sites` -> how many of its nodes are the same, other, new and gone."""
+
+    keys: Mapping[str, tuple[Any, Any]]
+    sites: Mapping[str, Mapping[str, int]]
+
+
+def last_alike(runs: Iterable[Run], config: Mapping[str, Any]) -> Run | None:
+    """The newest run of the same experiment; where none is named, of the same model."""
+    newest = sorted(runs, key=lambda run: _written(run.folder), reverse=True)
+    for run in newest:
+        there = config_of(run.folder)
+        if there is None or there.get("experiment") != config.get("experiment"):
+            continue
+        if config.get("experiment") or there.get("model") == config.get("model"):
+            return run
+    return None
+
+
+def config_of(folder: Path) -> dict[str, Any] | None:
+    """The config.yaml of a run folder; None where it cannot be read."""
+    try:
+        plain = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=False)
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
+        return None
+    return {str(k): v for k, v in plain.items()} if isinstance(plain, dict) else None
+
+
+def difference(
+    folder: Path, config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> Difference:
+    """From the run in `folder` to this resolved config and the rows of its plan."""
+    return Difference(
+        keys=_keys(config_of(folder) or {}, config), sites=_sites(_rows(folder), rows)
+    )
+
+
+def _keys(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    before, after = _flat(then), _flat(now)
+    return {
+        name: (before.get(name, ABSENT), after.get(name, ABSENT))
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name, ABSENT) != after.get(name, ABSENT)
+    }
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {k: v for k, v in config.items() if k not in NO_MATTER and k != "defaults"}
+    return {".".join(path): value for path, value in leaves(kept)}
+
+
+def _sites(
+    then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, int]]:
+    before, after = ({row["name"]: row["keys"] for row in rows} for rows in (then, now))
+    counts: dict[str, dict[str, int]] = {}
+    for name in [*after, *(name for name in before if name not in after)]:
+        row = counts.setdefault(site_of(name)[0], {"same": 0, "other": 0, "new": 0, "gone": 0})
+        if name not in before:
+            row["new"] += 1
+        elif name not in after:
+            row["gone"] += 1
+        else:
+            row["same" if before[name] == after[name] else "other"] += 1
+    return counts
+
+
+def _rows(folder: Path) -> list[Mapping[str, Any]]:
+    try:
+        rows = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return list(rows)
+
+
+def _written(folder: Path) -> float:
+    return (folder / "config.yaml").stat().st_mtime

@@ -1,0 +1,100 @@
+"""Scheduling of nodes: ready queue, outcomes, and release of transient results."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from typing import Literal
+
+from pipeline.graph import Ref
+from pipeline.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """One node after a run. `started` and `seconds` are wall time; `bytes` is what it stored.
+
+    `status` is `built` where this run did the work, `hit` where the store had the result,
+    `waited` where another process built it meanwhile.
+    """
+
+    name: str
+    status: Literal["built", "hit", "waited"]
+    started: float
+    seconds: float
+    peak_rss_bytes: int
+    bytes: int
+
+
+class ReadyQueue:
+    """Nodes of a plan whose inputs are all there.
+
+    A node for layer k comes before one for layer k+1, and within a layer the later stage comes
+    first, so that a finished layer is committed as early as possible and its activations can go.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        building = {step.node.name for step in plan.building()}
+        self._position = {name: i for i, name in enumerate(plan.graph.nodes)}
+        self._nodes = plan.graph.nodes
+        self._sorter = TopologicalSorter(
+            {
+                name: {ref.node for ref in self._nodes[name].inputs.values()} & building
+                for name in building
+            }
+        )
+        self._sorter.prepare()
+        self._heap: list[tuple[float, int, str]] = []
+        self._fill()
+
+    def pop(self) -> str | None:
+        """The next node to start, or None while nothing is ready."""
+        return heapq.heappop(self._heap)[2] if self._heap else None
+
+    def done(self, name: str) -> None:
+        self._sorter.done(name)
+        self._fill()
+
+    def active(self) -> bool:
+        """Whether any node has still to start or to finish."""
+        return bool(self._heap) or self._sorter.is_active()
+
+    def _fill(self) -> None:
+        for name in self._sorter.get_ready():
+            index = self._nodes[name].index
+            layer = float("inf") if index is None else float(index)
+            heapq.heappush(self._heap, (layer, -self._position[name], name))
+
+
+class Releases:
+    """Counts the readers of each transient output of a plan.
+
+    `transient` gives, by site, the outputs that are not worth keeping. The result that nobody has
+    read yet is always kept: it is where a killed run goes on.
+    """
+
+    def __init__(self, plan: Plan, transient: Callable[[str], frozenset[str]]) -> None:
+        self._readers: dict[Ref, set[str]] = {}
+        nodes = plan.graph.nodes
+        for step in plan.building():
+            for ref in step.node.inputs.values():
+                if ref.output in transient(nodes[ref.node].site):
+                    self._readers.setdefault(ref, set()).add(step.node.name)
+        self._inputs: Mapping[str, tuple[Ref, ...]] = {
+            step.node.name: tuple(step.node.inputs.values()) for step in plan.building()
+        }
+
+    def finished(self, name: str) -> list[Ref]:
+        """Note that a node is done; returns the outputs that no node has to read any more."""
+        free = []
+        for ref in self._inputs[name]:
+            readers = self._readers.get(ref)
+            if readers is None:
+                continue
+            readers.discard(name)
+            if not readers:
+                del self._readers[ref]
+                free.append(ref)
+        return free

@@ -1,0 +1,45 @@
+"""The artifact of one compressed layer: file names, state names, and layer.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pipeline.key import Json, canonical
+from stages.schemes.quant_args import QArgs
+from stages.schemes.scheme import SchemeGroup
+
+SHARD, LAYER, CHECKSUM = "shard.safetensors", "layer.json", "checksum.safetensors"
+
+
+def to_groups(schemes: Mapping[str, SchemeGroup]) -> Json:
+    """Formats of modules, by name in the checkpoint, as plain data: each once, with its modules."""
+    groups: dict[str, dict[str, Any]] = {}
+    for prefix, scheme in schemes.items():
+        plain = canonical(scheme)
+        groups.setdefault(repr(plain), {**plain, "targets": []})["targets"].append(prefix)
+    return list(groups.values())
+
+
+def from_groups(groups: Iterable[Mapping[str, Any]]) -> list[SchemeGroup]:
+    """The formats that :func:`to_groups` told of; their targets are the modules."""
+    return [
+        SchemeGroup(
+            weights=_args(group["weights"]),
+            input_activations=_args(group["input_activations"]),
+            format=group["format"],
+            targets=list(group["targets"]),
+        )
+        for group in groups
+    ]
+
+
+def _args(values: Mapping[str, Any] | None) -> QArgs | None:
+    return None if values is None else QArgs(**values)
+
+
+CACHE = "cache.safetensors"
+"""The file of a result of stage `cache`: scales by checkpoint name."""
+
+STATES = ("q", "k", "v")
+"""Queries, keys and values."""

@@ -1,1 +1,0 @@
-"""Stage outline: what a checkpoint consists of, by its tensors' names, without a model class."""

@@ -1,0 +1,163 @@
+"""Which engine loads which number format: a small table, kept by reading and running the engines.
+
+Stated for vLLM 0.32 (its compressed-tensors loader; the CPU column was run) and transformers 5.17.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from stages.model.blueprint import EMBEDDING
+from stages.schemes.layouts import BYTES, PACKED, layout_of
+from stages.schemes.quant_args import QArgs
+from stages.schemes.scheme import SchemeConfig, SchemeGroup
+from stages.schemes.sizes import label
+
+ROWS = ("channel", "group")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reader:
+    """One family of formats: who it is for, and what engines do with it.
+
+    `cpu` says why vLLM on a CPU does not run it; "" where it does.
+    """
+
+    name: str
+    fits: Callable[[QArgs, QArgs | None, str], bool]
+    gpu: str = "any since Turing"
+    cpu: str = "no CPU kernel"
+
+
+def _plain_8(weights: QArgs, inputs: QArgs | None, kind: str) -> bool:
+    both = inputs is not None and weights.num_bits == inputs.num_bits == 8
+    return both and weights.type == kind and inputs is not None and inputs.type == kind
+
+
+READERS = (
+    Reader(
+        name="NVFP4",
+        fits=lambda w, x, _: w.strategy == "tensor_group",
+        gpu="Blackwell; Marlin emulates it before",
+    ),
+    Reader(
+        name="MXFP4",
+        fits=lambda w, x, _: w.scale_dtype == "uint8" and w.num_bits == 4,
+        gpu="Blackwell; emulated before",
+    ),
+    Reader(
+        name="MXFP8",
+        fits=lambda w, x, _: w.scale_dtype == "uint8" and w.num_bits == 8,
+        gpu="Blackwell; emulated before",
+    ),
+    Reader(
+        name="W4A8-FP8",
+        fits=lambda w, x, layout: (
+            w.type == "int" and w.num_bits == 4 and w.symmetric and w.strategy == "group"
+            and x is not None and x.type == "float" and layout == PACKED
+        ),
+        gpu="Hopper only",
+    ),
+    Reader(
+        name="WN-A8/A4 integer",
+        fits=lambda w, x, layout: (
+            w.type == "int" and w.strategy in ROWS and layout == PACKED and x is not None
+            and x.type == "int" and x.symmetric and x.dynamic is True
+            and x.strategy in ("token", "group")
+        ),
+    ),
+    Reader(
+        name="WNA16",
+        fits=lambda w, x, layout: (
+            w.type == "int" and w.strategy in ROWS and layout == PACKED and x is None
+            and w.num_bits == 4
+        ),
+        cpu="",
+    ),
+    Reader(
+        name="WNA16",
+        fits=lambda w, x, layout: (
+            w.type == "int" and w.strategy in ROWS and layout == PACKED and x is None
+        ),
+        cpu="no CPU kernel but for 4 bits",
+    ),
+    Reader(
+        name="W8A8-INT8",
+        fits=lambda w, x, layout: (
+            _plain_8(w, x, "int") and w.symmetric and layout == BYTES
+            and w.strategy in ("tensor", "channel") and x is not None
+            and x.strategy == ("token" if x.dynamic else "tensor")
+        ),
+        cpu="",
+    ),
+    Reader(
+        name="W4A8 integer, a byte each",
+        fits=lambda w, x, layout: (
+            w.type == "int" and w.num_bits == 4 and w.symmetric and w.strategy in ROWS
+            and layout == BYTES and x is not None and x.type == "int" and x.dynamic is True
+        ),
+        gpu="Arm CPUs and XPU; no CUDA kernel",
+        cpu="",
+    ),
+    Reader(
+        name="FP8 block",
+        fits=lambda w, x, _: w.type == "float" and w.strategy == "block",
+        gpu="Hopper and newer; Marlin before",
+        cpu="needs AMX",
+    ),
+    Reader(
+        name="FP8",
+        fits=lambda w, x, _: (
+            _plain_8(w, x, "float") and w.strategy in ("tensor", "channel") and x is not None
+            and x.dynamic is True
+        ),
+        gpu="Ada and newer; Marlin as W8A16 before",
+        cpu="",
+    ),
+    Reader(
+        name="FP8, static inputs",
+        fits=lambda w, x, _: (
+            _plain_8(w, x, "float") and w.strategy in ("tensor", "channel") and x is not None
+            and x.strategy == "tensor"
+        ),
+        gpu="Ada and newer; Marlin as W8A16 before",
+    ),
+)  # fmt: skip
+"""The first that fits counts, as in vLLM."""
+
+
+def reader(group: SchemeGroup) -> Reader | None:
+    """What reads modules of this format in vLLM; None where nothing does."""
+    if group.weights is None:
+        return None
+    layout = layout_of(group)
+    for entry in READERS:
+        if entry.fits(group.weights, group.input_activations, layout):
+            return entry
+    return None
+
+
+def engine_warnings(scheme: SchemeConfig) -> Iterator[str]:
+    """What vLLM is not known to load: formats of modules, of the cache and of attention."""
+    for _, group in scheme.ordered():
+        if reader(group) is None:
+            yield (
+                f"no vLLM loader is known for {label(group)} ({layout_of(group)}): transformers "
+                "and compressed-tensors decompress it"
+            )
+    if any(EMBEDDING in group.targets for _, group in scheme.ordered()):
+        yield "transformers cannot load an embedding that is stored compressed; vLLM can"
+    for name, args in (("kv_cache", scheme.kv_cache), ("attention", scheme.attention)):
+        if args is not None and not (args.type == "float" and args.num_bits == 8):
+            yield f"vLLM loads scheme.{name} in FP8 only, not in {args.num_bits}-bit {args.type}"
+
+
+def engine_notes(scheme: SchemeConfig) -> Iterator[str]:
+    """One line for each format: which engine runs it, and where."""
+    for _, group in scheme.ordered():
+        found = reader(group)
+        if found is None:
+            continue
+        cpu = "runs" if not found.cpu else found.cpu
+        yield f"{label(group)}: vLLM reads it as {found.name} (GPU: {found.gpu}; CPU: {cpu})"

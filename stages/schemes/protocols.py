@@ -1,0 +1,80 @@
+"""Granularity of scales (tensor, channel, group, block), for our formats and the library's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+
+class Sharing(Protocol):
+    """What of a number format says who shares a scale."""
+
+    @property
+    def strategy(self) -> Any: ...
+
+    @property
+    def group_size(self) -> int | None: ...
+
+    @property
+    def block_structure(self) -> Sequence[int] | None: ...
+
+
+class WeightFormat(Sharing, Protocol):
+    """How a weight is quantized: our `QArgs`, or compressed-tensors' QuantizationArgs."""
+
+    @property
+    def num_bits(self) -> int: ...
+
+    @property
+    def type(self) -> Any: ...
+
+    @property
+    def symmetric(self) -> bool: ...
+
+    @property
+    def scale_dtype(self) -> Any: ...
+
+
+def spans(args: Sharing, rows: int, columns: int) -> tuple[int, int]:
+    """How many neighbouring rows and columns share a scale."""
+    if args.strategy == "tensor":
+        return rows, columns
+    if args.block_structure is not None:
+        return args.block_structure[0], args.block_structure[1]
+    return 1, args.group_size if args.group_size and args.group_size > 0 else columns
+
+
+def scale_shape(args: Sharing, rows: int, columns: int) -> tuple[int, ...]:
+    """Shape of `weight_scale` for a weight [rows, columns]; whole groups only."""
+    if args.strategy == "tensor":
+        return (1,)
+    height, width = spans(args, rows, columns)
+    if args.block_structure is not None:
+        return (-(-rows // height), -(-columns // width))
+    return (rows, columns // width if columns else 1)
+
+
+class InputFormat(Protocol):
+    """How an input is quantized: our `QArgs`, or compressed-tensors' QuantizationArgs."""
+
+    @property
+    def dynamic(self) -> Any: ...
+
+    @property
+    def symmetric(self) -> bool: ...
+
+
+class ModuleFormat(Protocol):
+    """How a module is quantized: our `SchemeGroup`, or compressed-tensors' QuantizationScheme."""
+
+    @property
+    def weights(self) -> WeightFormat | None: ...
+
+    @property
+    def input_activations(self) -> InputFormat | None: ...
+
+    @property
+    def format(self) -> Any: ...
+
+    @property
+    def targets(self) -> Sequence[str]: ...

@@ -1,0 +1,260 @@
+"""Resolve a scheme against a model: one format for every targeted module, or the problems."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.errors import ManyErrors, UserError
+from stages.model.blueprint import EMBEDDING
+from stages.schemes.scheme import SchemeConfig, SchemeGroup
+
+if TYPE_CHECKING:
+    from stages.model.blueprint import Blueprint, LinearSpec
+
+ROUTER = re.compile(r"(?:^|\.)(?:gate|router|shared_expert_gate)$|\.router\.[^.]+$|\.gate\.wg$")
+
+
+def matches(target: str, names: Iterable[str], kind: str) -> bool:
+    """Whether `target` names a module: by class `kind`, by full name, or `re:` from its start.
+
+    `names` are the names that the module goes by (in the module tree and in the checkpoint).
+    """
+    return target == kind or matches_name(target, names)
+
+
+def matches_name(target: str, names: Iterable[str]) -> bool:
+    """Whether `target` is one of `names`, or `re:` and an expression matching one's start."""
+    if target.startswith("re:"):
+        pattern = re.compile(target[3:])
+        return any(pattern.match(name) for name in names)
+    return target in names
+
+
+def is_router(name: str) -> bool:
+    """Whether a module chooses experts (or weighs a shared one): engines keep those dense."""
+    return ROUTER.search(name) is not None
+
+
+def loader_choice(names: Iterable[str], kind: str, targets: Iterable[str]) -> str | None:
+    """The target that loaders pick among those of all groups: exact name, `re:`, then class."""
+    names = tuple(names)
+    ordered = sorted(targets, key=lambda target: ("re:" in target, target))
+    for target in ordered:
+        if matches_name(target, names):
+            return target
+    return next((target for target in ordered if target == kind), None)
+
+
+GROUP_SIZES = (16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256, 384, 512)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resolved:
+    """What one module becomes: `group` is the name of `scheme` in the config."""
+
+    group: str
+    scheme: SchemeGroup
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resolution:
+    """The quantized modules by name, and everything that is wrong or odd about the scheme."""
+
+    modules: dict[str, Resolved]
+    problems: tuple[UserError, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def checked(self) -> dict[str, Resolved]:
+        """The modules; raises the problems, all of them at once."""
+        if self.problems:
+            raise ManyErrors(self.problems)
+        return self.modules
+
+
+def resolve(scheme: SchemeConfig, blueprint: Blueprint) -> Resolution:
+    """Give every Linear of the decoder layers its group, and what is named outside of them.
+
+    Outside the layers a class name means the lm_head (Linear) or the token embedding (Embedding)
+    only: other Linears there, of a vision tower say, have to be named.
+    """
+    groups = dict(scheme.ordered())
+    linears = [linear for layer in blueprint.layers for linear in layer.linears]
+    ends = blueprint.ends()
+    modules: dict[str, Resolved] = {}
+    for linear in (*linears, *ends):
+        names = (linear.name, linear.prefix)
+        if any(matches(pattern, names, linear.kind) for pattern in scheme.ignore):
+            continue
+        for name, group in groups.items():
+            chosen = [target for target in group.targets if _selects(target, linear)]
+            if chosen and _means(chosen, linear, blueprint):
+                modules[linear.name] = Resolved(group=name, scheme=group)
+                break
+    everything = (*linears, *ends)
+    problems = [
+        *_unmatched(groups, everything, linears),
+        *_ends_with_inputs(modules, blueprint),
+        *_indivisible(modules, everything),
+    ]
+    warnings = (
+        *_idle_ignores(scheme, blueprint, everything),
+        *_left_outside(groups, scheme, blueprint, modules),
+        *_torn(modules, blueprint),
+    )
+    return Resolution(modules=modules, problems=tuple(problems), warnings=warnings)
+
+
+def _means(chosen: list[str], linear: LinearSpec, blueprint: Blueprint) -> bool:
+    """Whether targets that select a module are meant for it; see :func:`resolve`."""
+    inside = linear not in blueprint.outside_linears
+    return inside or linear.name == blueprint.head or chosen != [linear.kind]
+
+
+def _selects(target: str, linear: LinearSpec) -> bool:
+    names = (linear.name, linear.prefix)
+    if is_router(linear.name) or is_router(linear.prefix):
+        return target in names  # a class or a pattern means layers, not what routes to them
+    return matches(target, names, linear.kind)
+
+
+def _unmatched(
+    groups: dict[str, SchemeGroup],
+    everything: tuple[LinearSpec, ...],
+    linears: list[LinearSpec],
+) -> Iterator[UserError]:
+    kinds = Counter(linear.kind for linear in linears)
+    for name, group in groups.items():
+        for target in group.targets:
+            if any(_selects(target, linear) for linear in everything):
+                continue
+            known = [*kinds, *(linear.name for linear in everything)]
+            near = difflib.get_close_matches(target, known, n=3, cutoff=0.6)
+            there = ", ".join(f"{kind} ({count})" for kind, count in kinds.items())
+            leaves = ", ".join(sorted({linear.name.rpartition(".")[2] for linear in linears}))
+            yield UserError(
+                f"target {target!r} of {_where(name)} matches no module of this model",
+                remedy=f"classes: {there}; last parts of names: {leaves}"
+                + (f"; did you mean {', '.join(near)}?" if near else ""),
+            )
+
+
+def _ends_with_inputs(modules: dict[str, Resolved], blueprint: Blueprint) -> Iterator[UserError]:
+    """An embedding has no input to quantize; only that of the head is ever calibrated."""
+    for end in blueprint.ends():
+        if end.name not in modules or end.name == blueprint.head:
+            continue
+        inputs = modules[end.name].scheme.input_activations
+        if inputs is not None and end.kind == EMBEDDING:
+            yield UserError(
+                f"{_where(modules[end.name].group)} quantizes the inputs of {end.name}, which are "
+                "token ids",
+                remedy="give the embedding a group in scheme.groups without input_activations",
+            )
+        elif inputs is not None and inputs.calibrated:
+            yield UserError(
+                f"the inputs of {end.name} would have to be calibrated, but calibration sees the "
+                "decoder layers and the lm_head only",
+                remedy="give it a group in scheme.groups with dynamic or no input_activations, or "
+                "put it in scheme.ignore",
+            )
+
+
+def _left_outside(
+    groups: dict[str, SchemeGroup],
+    scheme: SchemeConfig,
+    blueprint: Blueprint,
+    modules: dict[str, Resolved],
+) -> Iterator[str]:
+    targets = [target for group in groups.values() for target in group.targets]
+    left = [
+        linear
+        for linear in blueprint.outside_linears
+        if linear.name not in modules
+        and any(_selects(target, linear) for target in targets)
+        and not any(matches(p, (linear.name, linear.prefix), linear.kind) for p in scheme.ignore)
+    ]
+    if left:
+        yield (
+            f"{len(left)} Linears outside the decoder layers stay as they are: "
+            + "; ".join(compact(left)[:4])
+        )
+
+
+def _indivisible(
+    modules: dict[str, Resolved], linears: Iterable[LinearSpec]
+) -> Iterator[UserError]:
+    wrong: dict[tuple[str, str, int], list[LinearSpec]] = {}
+    for linear in linears:
+        if linear.name not in modules:
+            continue
+        resolved = modules[linear.name]
+        for part, size, _ in _grouped(resolved.scheme):
+            if linear.in_features % size:
+                wrong.setdefault((resolved.group, part, size), []).append(linear)
+    for (group, part, size), found in wrong.items():
+        widths = {
+            linear.in_features
+            for linear in linears
+            if linear.name in modules and modules[linear.name].group == group
+        }
+        fits = [str(s) for s in GROUP_SIZES if all(width % s == 0 for width in widths)]
+        scheme = next(r.scheme for r in modules.values() if r.group == group)
+        fixed = any(kind == "float" for _, _, kind in _grouped(scheme))
+        yield UserError(
+            f"{_where(group)}.{part}.group_size is {size}, which does not divide the width of\n"
+            + "\n".join(f"    {line}" for line in compact(found)),
+            remedy="this number format has no other group size: put the layers in scheme.ignore"
+            if fixed
+            else f"group sizes that divide all: {', '.join(fits) or 'none'}; or put the layers in "
+            "scheme.ignore",
+        )
+
+
+def _grouped(scheme: SchemeGroup) -> Iterator[tuple[str, int, str]]:
+    parts = {"weights": scheme.weights, "input_activations": scheme.input_activations}
+    for part, args in parts.items():
+        if args is not None and args.group_size is not None:
+            yield part, args.group_size, args.type
+
+
+def compact(linears: Iterable[LinearSpec]) -> list[str]:
+    """One line for all modules that differ in numbers only: pattern, count, in_features."""
+    counts: Counter[tuple[str, int]] = Counter()
+    for linear in linears:
+        counts[re.sub(r"(?<=\.)\d+(?=\.)", "*", linear.name), linear.in_features] += 1
+    return [
+        f"{pattern} ({count} {'layer' if count == 1 else 'layers'}, in_features {width})"
+        for (pattern, width), count in counts.items()
+    ]
+
+
+def _idle_ignores(
+    scheme: SchemeConfig, blueprint: Blueprint, everything: Iterable[LinearSpec]
+) -> Iterator[str]:
+    everything = list(everything)
+    for pattern in scheme.ignore:
+        if not any(matches(pattern, (x.name, x.prefix), x.kind) for x in everything):
+            others = {name.rpartition(".")[0] for name in blueprint.outside}
+            if not matches_name(pattern, others):
+                yield f"scheme.ignore has {pattern!r}, which matches no module of this model"
+
+
+def _torn(modules: dict[str, Resolved], blueprint: Blueprint) -> Iterator[str]:
+    for layer in blueprint.layers:
+        for names in layer.fused:
+            found = {modules[name].group if name in modules else None for name in names}
+            if len(found) > 1:
+                yield (
+                    f"{', '.join(names)} are one module in vLLM and SGLang, but the scheme treats "
+                    "them differently: those engines will not load the checkpoint"
+                )
+                return
+
+
+def _where(group: str) -> str:
+    return "scheme" if group == "scheme" else f"scheme.groups.{group}"

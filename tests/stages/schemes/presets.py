@@ -1,0 +1,26 @@
+"""The shipped schemes as objects, read the way a config is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from pipeline.schema import build
+from stages.schemes.scheme import SchemeConfig, SchemeGroup
+
+FOLDER = Path(__file__).parents[3] / "conf" / "scheme"
+CHOOSES = "auto"  # among the others, so it is no scheme by itself
+NAMES = tuple(sorted({path.stem for path in FOLDER.glob("*.yaml")} - {CHOOSES}))
+QUANTIZED = tuple(name for name in NAMES if name not in ("none", "unquantized", "mixed"))
+
+
+def load(name: str) -> SchemeConfig:
+    """`conf/scheme/<name>.yaml` checked against the schema."""
+    return build(SchemeConfig, OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml")))
+
+
+def group(name: str) -> SchemeGroup:
+    """The one group of a shipped scheme."""
+    ((_, found),) = load(name).ordered()
+    return found

@@ -1,0 +1,96 @@
+"""The shipped schemes are compressed-tensors' presets, and survive packing and unpacking."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from compressed_tensors.quantization import preset_name_to_scheme
+from compressed_tensors.quantization.quant_scheme import PRESET_SCHEMES
+from compressed_tensors.quantization.utils import calculate_qparams
+
+from stages.compress.observers import minmax
+from stages.compress.solvers.rtn import rtn
+from stages.formats.checksums import bit_sums, checksum, unpacked_dtype
+from stages.formats.compressed_tensors_bridge import to_compressed_tensors
+from stages.formats.pack import InputParams, pack, unpack
+from stages.model.blueprint import LinearSpec
+from stages.schemes.sizes import linear_bytes
+from tests.stages.schemes.presets import NAMES, QUANTIZED, group, load
+
+OURS = {"none", "w4a16_g64", "mixed"}
+
+
+@pytest.mark.parametrize("name", sorted(PRESET_SCHEMES))
+def test_every_preset_is_shipped_with_its_own_numbers(name: str) -> None:
+    found = dict(load(name.lower()).ordered())
+    preset = preset_name_to_scheme(name, ["Linear"])
+    if preset.weights is None:
+        assert not found
+        return
+    ours = to_compressed_tensors(found["scheme"])
+    for part in ("weights", "input_activations", "output_activations", "targets"):
+        assert getattr(ours, part) == getattr(preset, part), part
+
+
+def test_there_are_thirty_presets_and_nothing_else_is_shipped_as_one() -> None:
+    assert len(PRESET_SCHEMES) == 30
+    assert {name.lower() for name in PRESET_SCHEMES} | OURS == set(NAMES)
+
+
+def test_scheme_none_quantizes_nothing() -> None:
+    assert not list(load("none").ordered())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_unpacking_gives_the_weight_that_was_packed(name: str, dtype: torch.dtype) -> None:
+    scheme = to_compressed_tensors(group(name))
+    assert scheme.weights is not None
+    generator = torch.Generator().manual_seed(1)
+    weight = (torch.randn(40, 256, generator=generator) * 0.05).to(dtype)
+    qparams = minmax.observe(weight, scheme.weights, dtype=dtype)
+    chosen = rtn(weight.float(), scheme.weights, qparams)
+    inputs = _inputs(name, dtype)
+    tensors = pack(
+        chosen.weight,
+        scale=chosen.scale,
+        zero_point=chosen.zero_point,
+        global_scale=chosen.global_scale,
+        inputs=inputs,
+        scheme=scheme,
+    )
+    read = unpack(tensors, scheme)
+    assert read.dtype == unpacked_dtype(scheme, dtype)
+    assert torch.equal(read.float(), chosen.weight.to(read.dtype).float())
+    sums = checksum(chosen.weight, scheme, dtype)
+    found = bit_sums(read)
+    assert torch.equal(sums["rows"], found["rows"])
+    assert torch.equal(sums["columns"], found["columns"])
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_sizes_from_shapes_are_those_of_the_tensors(name: str) -> None:
+    scheme = to_compressed_tensors(group(name))
+    assert scheme.weights is not None
+    weight = torch.randn(44, 256, dtype=torch.bfloat16)
+    chosen = rtn(weight, scheme.weights, minmax.observe(weight, scheme.weights))
+    tensors = pack(
+        chosen.weight,
+        scale=chosen.scale,
+        zero_point=chosen.zero_point,
+        global_scale=chosen.global_scale,
+        inputs=_inputs(name, torch.bfloat16),
+        scheme=scheme,
+    )
+    spec = LinearSpec(name="x", prefix="x", in_features=256, out_features=44)
+    assert linear_bytes(spec, group(name), "bfloat16") == sum(t.nbytes for t in tensors.values())
+
+
+def _inputs(name: str, dtype: torch.dtype) -> InputParams:
+    if name == "fp8":
+        args = to_compressed_tensors(group(name)).input_activations
+        low, high = torch.tensor(-3.0, dtype=dtype), torch.tensor(5.0, dtype=dtype)
+        return InputParams(scale=calculate_qparams(low, high, args)[0])
+    if name == "nvfp4":
+        return InputParams(global_scale=torch.tensor([100.0]))
+    return InputParams()
