@@ -25,15 +25,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from packaging.version import Version
 
-from pipeline.complaints import explain
-from pipeline.config import Config, load_config
+from pipeline.config.hydra_errors import explain
+from pipeline.config.recipe_import import Imported, imported, unfit
+from pipeline.config.root import Config, load_config
+from pipeline.config.searchpath import including, own_configs, register
 from pipeline.errors import ManyErrors, StageFailed, UserError
 from pipeline.logs import logging_to
 from pipeline.objective import objective
-from pipeline.recipe import Imported, imported, unfit
 from pipeline.registry import Registry
 from pipeline.report.files import read_result
-from pipeline.searchpath import including, own_configs, register
 from pipeline.sweeps.command import asked, composed, finish, folder_override, launched
 from pipeline.sweeps.jobs import begin, enter
 from pipeline.sweeps.plan import SweepPlan, planned, texts

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.config.references import leaves
 from pipeline.errors import UserError
-from pipeline.references import leaves
 from pipeline.registry import nearest
 
 

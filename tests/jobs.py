@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import load_config
+from pipeline.config.root import load_config
+from pipeline.config.searchpath import own_configs
 from pipeline.modes.plan import plan
 from pipeline.modes.run import run
 from pipeline.registry import Registry
-from pipeline.searchpath import own_configs
 from tests.benchmarks.crash import digests
 from tests.pipeline.tiny import composed
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import load_config
+from pipeline.config.root import load_config
+from pipeline.config.searchpath import own_configs
 from pipeline.errors import UserError
 from pipeline.modes.sensitivity import sensitivity
 from pipeline.registry import Registry
-from pipeline.searchpath import own_configs
 from tests.jobs import Job, built
 from tests.pipeline.tiny import composed
 

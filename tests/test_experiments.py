@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from pipeline.searchpath import own_configs
+from pipeline.config.searchpath import own_configs
 from tests.jobs import Job, built
 
 FOLDER = own_configs() / "experiment"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import load_config
+from pipeline.config.root import load_config
+from pipeline.config.searchpath import own_configs
 from pipeline.registry import Registry
-from pipeline.searchpath import own_configs
 from tests.pipeline.tiny import composed
 
 ROOT = Path(__file__).resolve().parents[1]

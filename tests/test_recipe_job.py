@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import write_config
-from pipeline.config import load_config
-from pipeline.recipe import imported
+from pipeline.config.recipe_import import imported
+from pipeline.config.root import load_config
+from pipeline.config.searchpath import own_configs
 from pipeline.registry import Registry
-from pipeline.searchpath import own_configs
 from tests.jobs import Job, built
 from tests.pipeline.tiny import composed
 from tests.stages.recipes import texts

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import load_config
+from pipeline.config.root import load_config
+from pipeline.config.searchpath import own_configs
 from pipeline.key import digest
 from pipeline.registry import Registry
-from pipeline.searchpath import own_configs
 from pipeline.stage import Stage
 from stages.compress.stage import Compress, CompressConfig
 from stages.schemes.quant_args import QArgs

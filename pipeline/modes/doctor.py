@@ -14,7 +14,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.config import Config
+from pipeline.config.root import Config
 from pipeline.errors import UserError
 from pipeline.machine import usable_cpus
 from pipeline.report.units import size

@@ -12,13 +12,12 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.config import Config, RootConfig
+from pipeline.config.key_help import Place, meaning, place_of
+from pipeline.config.origins import Composition
+from pipeline.config.references import leaves
+from pipeline.config.root import Config, RootConfig
 from pipeline.errors import UserError
-from pipeline.meaning import meaning
-from pipeline.provenance import Composition
-from pipeline.references import leaves
 from pipeline.registry import Registry, nearest
-from pipeline.schema_at import Place, place_of
 
 ABSENT = object()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.config import Config
+from pipeline.config.root import Config
 from pipeline.errors import UserError
 from pipeline.report.units import size
 from pipeline.run_folders import find_runs

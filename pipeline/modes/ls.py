@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.config import Config
+from pipeline.config.root import Config
 from pipeline.report.units import nearby, size
 from pipeline.run_folders import Run, Sweep, find_runs, sweeps_of
 from pipeline.store import Entry, Store

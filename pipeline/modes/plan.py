@@ -7,11 +7,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.config import Config
-from pipeline.expand import expand
+from pipeline.config.root import Config
 from pipeline.graph import Graph, Ref
-from pipeline.plan import make_plan
-from pipeline.planned import plan_rows, totals
+from pipeline.planning.expand import expand
+from pipeline.planning.plan import make_plan, plan_rows, totals
 from pipeline.report.units import nearby, size
 from pipeline.run_diff import Difference, difference, last_alike
 from pipeline.run_folders import Run, find_runs

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.config import Config
+from pipeline.config.root import Config
 from pipeline.errors import UserError
 from pipeline.report.files import read_config, read_result, rebuild
 from pipeline.report.summary import print_summary

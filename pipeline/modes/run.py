@@ -14,12 +14,11 @@ from typing import Any
 
 from rich.console import Console
 
-from pipeline.config import Config
+from pipeline.config.root import Config
 from pipeline.errors import UserError
-from pipeline.expand import expand
 from pipeline.graph import Graph, Ref
-from pipeline.plan import Plan, make_plan
-from pipeline.planned import plan_rows
+from pipeline.planning.expand import expand
+from pipeline.planning.plan import Plan, make_plan, plan_rows
 from pipeline.report.files import write_reports
 from pipeline.report.progress import progress
 from pipeline.report.record import NodeRecord, RunRecord, RunStatus

@@ -9,12 +9,11 @@ from typing import Any
 
 from rich.console import Console
 
-from pipeline.config import Config, SitePlan
+from pipeline.config.root import Config, SitePlan
 from pipeline.errors import UserError
-from pipeline.expand import expand, upstream
 from pipeline.graph import Graph, Ref
-from pipeline.plan import make_plan
-from pipeline.planned import plan_rows
+from pipeline.planning.expand import expand, upstream
+from pipeline.planning.plan import make_plan, plan_rows
 from pipeline.report.progress import progress
 from pipeline.report.sensitivity import FILE, collected, print_table, render
 from pipeline.runner.local import LocalRunner

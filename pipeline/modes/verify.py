@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from pipeline.config import Config
+from pipeline.config.root import Config
 from pipeline.registry import Registry
 from pipeline.store import Store
 

@@ -14,7 +14,7 @@ from pipeline.errors import StageFailed, UserError
 from pipeline.graph import Graph, Node, Ref
 from pipeline.import_ahead import importing
 from pipeline.key import canonical
-from pipeline.plan import Plan, make_plan
+from pipeline.planning.plan import Plan, make_plan
 from pipeline.run_listener import Watcher
 from pipeline.runner.memory import Freed, keep_large_apart, peak_rss_bytes, reset_peak
 from pipeline.runner.schedule import Outcome, ReadyQueue, Releases
@@ -82,7 +82,7 @@ class LocalRunner:
         return first
 
     def result(self, graph: Graph, ref: Ref) -> Artifact | None:
-        """Build one output and return it: the `build` of `pipeline.expand`."""
+        """Build one output and return it: the `build` of `pipeline.planning.expand`."""
         self.run(Graph(nodes=graph.nodes, keys=graph.keys, targets=(ref,)))
         return self.store.get(graph.keys[ref])
 

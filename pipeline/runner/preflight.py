@@ -7,7 +7,7 @@ from collections.abc import Callable
 import psutil
 
 from pipeline.errors import UserError
-from pipeline.plan import Plan
+from pipeline.planning.plan import Plan
 
 Transient = Callable[[str], frozenset[str]]
 """Site name -> its outputs that are dropped once they are read."""

@@ -9,7 +9,7 @@ from graphlib import TopologicalSorter
 from typing import Literal
 
 from pipeline.graph import Ref
-from pipeline.plan import Plan
+from pipeline.planning.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -25,8 +25,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.config.references import leaves
 from pipeline.objective import number_at
-from pipeline.references import leaves
 from pipeline.sweeps.jobs import Job, Sweep
 from pipeline.sweeps.pareto import ORIGINAL_SIZE, SIZE, Measure, front, quality, relative_error
 from pipeline.sweeps.reuse import Result, sharing

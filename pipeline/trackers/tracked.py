@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline.config.references import leaves
 from pipeline.errors import UserError
-from pipeline.references import leaves
 from pipeline.report.files import CONFIG, REPORT, RESULT
 
 FILES = (RESULT, REPORT, CONFIG)

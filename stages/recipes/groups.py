@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.searchpath import own_configs
+from pipeline.config.searchpath import own_configs
 from stages.recipes import numbers
 from stages.recipes.document import join
 from stages.recipes.findings import Entry, Findings, shown

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pipeline.recipe import Translation
+from pipeline.config.recipe_import import Translation
 from pipeline.registry import Registry
 from stages.recipes import quantization, smoothquant
 from stages.recipes.document import join, parse

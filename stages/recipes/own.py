@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.config.recipe_import import Translation
 from pipeline.errors import UserError
-from pipeline.recipe import Translation
 from pipeline.registry import Registry
 from stages.recipes.document import parse
 from stages.recipes.findings import Findings, shown

@@ -10,8 +10,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from pipeline.schema import build
-from pipeline.searchpath import own_configs
+from pipeline.config.schema import build
+from pipeline.config.searchpath import own_configs
 from stages.compress.layer import compress_layer
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.state import LayerState

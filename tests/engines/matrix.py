@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.searchpath import own_configs
+from pipeline.config.searchpath import own_configs
 from tests.benchmarks.launch import REPOSITORY, launch, presswork
 from tests.benchmarks.memory import text_of_bytes
 from tests.benchmarks.random_llama import Shape, write_model

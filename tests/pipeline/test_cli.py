@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from pipeline import cli
-from pipeline.config import Config
+from pipeline.config.root import Config
 from pipeline.errors import StageFailed, UserError
 from pipeline.registry import Registry
 from tests.pipeline.tiny import FILES, tiny_registry, write_files

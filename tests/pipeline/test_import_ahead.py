@@ -13,8 +13,8 @@ from typing import ClassVar
 
 import pytest
 
-from pipeline.expand import expand
 from pipeline.import_ahead import importing, make_ready
+from pipeline.planning.expand import expand
 from pipeline.registry import Registry
 from pipeline.stage import Site, Survey
 from tests.pipeline import sites as fake

@@ -11,10 +11,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from pipeline.cli import rules
-from pipeline.config import Config, load_config
+from pipeline.config.root import Config, load_config
+from pipeline.config.searchpath import register
 from pipeline.errors import UserError
 from pipeline.registry import Registry
-from pipeline.searchpath import register
 from pipeline.stage import Stage, Task
 
 

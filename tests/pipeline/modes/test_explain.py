@@ -11,13 +11,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from pipeline import cli
-from pipeline.config import RootConfig
-from pipeline.meaning import meaning
-from pipeline.references import leaves
+from pipeline.config.key_help import meaning, place_of
+from pipeline.config.references import leaves
+from pipeline.config.root import RootConfig
+from pipeline.config.searchpath import own_configs
 from pipeline.registry import Registry
-from pipeline.schema_at import place_of
-from pipeline.searchpath import own_configs
-from tests.pipeline.test_conf import GROUPS
+from tests.pipeline.config.test_shipped_configs import GROUPS
 from tests.pipeline.tiny import composed, write_files
 
 Explain = Callable[..., tuple[int, str, str]]

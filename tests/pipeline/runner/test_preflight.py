@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.graph import Estimate, Graph, Ref
-from pipeline.plan import Plan, make_plan
+from pipeline.planning.plan import Plan, make_plan
 from pipeline.runner.preflight import check_room, needed_bytes
 from tests.pipeline.graphs import chain
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipeline.config.recipe_import import imported
 from pipeline.errors import UserError
-from pipeline.recipe import imported
 from pipeline.registry import Registry
 from tests.jobs import Job, built
 from tests.stages.docs.pages import DOCS, FILE, Page, page

@@ -14,10 +14,10 @@ from compressed_tensors.quantization.quant_scheme import PRESET_SCHEMES
 from compressed_tensors.utils.match import match_targets
 from torch import nn
 
+from pipeline.config.recipe_import import Translation
+from pipeline.config.schema import build
 from pipeline.errors import UserError
-from pipeline.recipe import Translation
 from pipeline.registry import Registry
-from pipeline.schema import build
 from stages.compress.stage import CompressConfig
 from stages.recipes.groups import PRESETS
 from stages.recipes.llmcompressor import translate

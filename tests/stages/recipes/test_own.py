@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.config.schema import build
 from pipeline.errors import UserError
 from pipeline.key import canonical
 from pipeline.registry import Registry
-from pipeline.schema import build
 from stages.compress.stage import CompressConfig
 from stages.recipes.own import translate
 from tests.stages.schemes.presets import load

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from pipeline.schema import build
+from pipeline.config.schema import build
 from stages.schemes.scheme import SchemeConfig, SchemeGroup
 
 FOLDER = Path(__file__).parents[3] / "conf" / "scheme"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.schema import build
+from pipeline.config.schema import build
 from stages.schemes.engine_support import engine_notes, engine_warnings, reader
 from stages.schemes.quant_args import QArgs
 from stages.schemes.scheme import SchemeConfig, SchemeGroup

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 from torch import Tensor
 
-from pipeline.config import load_config
+from pipeline.config.root import load_config
+from pipeline.config.searchpath import own_configs
 from pipeline.modes.verify import verify
 from pipeline.registry import Registry
-from pipeline.searchpath import own_configs
 from stages.compress.observers import minmax
 from stages.compress.solvers.rtn import rtn
 from stages.verify.inspect import inspect

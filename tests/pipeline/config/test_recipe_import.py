@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipeline import cli
-from pipeline.config import load_config
+from pipeline.config.recipe_import import LARGEST, Imported, Translation, imported
+from pipeline.config.root import load_config
 from pipeline.errors import UserError
-from pipeline.recipe import LARGEST, Imported, Translation, imported
 from pipeline.registry import Registry
 from tests.pipeline.tiny import FILES, composed, tiny_registry, write_files
 

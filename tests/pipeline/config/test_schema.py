@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.config.schema import build
 from pipeline.errors import ManyErrors, UserError
 from pipeline.registry import Registry
-from pipeline.schema import build
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from pipeline.config import Config, load_config
+from pipeline.config.root import Config, load_config
+from pipeline.config.searchpath import own_configs
 from pipeline.registry import Registry
-from pipeline.searchpath import own_configs
 from tests.pipeline.tiny import composed
 
 GROUPS = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.graph import Graph, Ref
-from pipeline.plan import Plan, make_plan
+from pipeline.planning.plan import Plan, make_plan
 from pipeline.runner.schedule import ReadyQueue, Releases
 from tests.pipeline.graphs import chain
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.references import References, aliases, leaves
+from pipeline.config.references import References, aliases, leaves
 
 
 def traced(raw: dict[str, Any]) -> References:

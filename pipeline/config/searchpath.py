@@ -13,8 +13,8 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
+from pipeline.config.resolvers import register_resolvers
 from pipeline.errors import UserError
-from pipeline.resolvers import register_resolvers
 
 GROUP = "presswork.conf"
 VARIABLE = "PRESSWORK_CONF"

@@ -1,18 +1,66 @@
-"""The class and field that a key of a config belongs to, and what that field may hold."""
+"""What a config key means and may hold, read from the dataclass that declares it."""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
+from pipeline.config.references import Path, aliases
+from pipeline.config.schema import build, in_words
 from pipeline.errors import ManyErrors, UserError
-from pipeline.meaning import meaning
-from pipeline.references import Path, aliases
 from pipeline.registry import Registry
-from pipeline.schema import build, in_words
+
+_SENTENCE = re.compile(r"(?<=[.;])\s+(?=[A-Z`\"])")
+
+
+def meaning(cls: type[Any], name: str) -> str:
+    """What field `name` of a dataclass means; empty if nobody says.
+
+    It is the docstring under the field, or else the sentences of the class's docstring that have
+    the name in backticks; those of base classes count as well, the nearest first.
+    """
+    for base in cls.__mro__:
+        if not dataclasses.is_dataclass(base):
+            continue
+        told = _under_fields(base).get(name) or _in_docstring(base, name)
+        if told:
+            return told
+    return ""
+
+
+def _under_fields(cls: type[Any]) -> dict[str, str]:
+    """Field -> the text that stands below it in the class's source."""
+    try:
+        source = textwrap.dedent(inspect.getsource(cls))
+    except OSError:  # a class that was made while running has no file
+        return {}
+    body = ast.parse(source).body[0]
+    if not isinstance(body, ast.ClassDef):
+        return {}
+    found: dict[str, str] = {}
+    for item, below in zip(body.body, body.body[1:], strict=False):
+        if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name):
+            continue
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            found[item.target.id] = _one_line(str(below.value.value))
+    return found
+
+
+def _in_docstring(cls: type[Any], name: str) -> str:
+    text = _one_line(cls.__doc__ or "")
+    sentences = _SENTENCE.split(text)
+    return " ".join(sentence for sentence in sentences if f"`{name}`" in sentence)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
 
 PROBES: Mapping[type, tuple[Any, ...]] = {
     str: ("?",),

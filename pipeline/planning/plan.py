@@ -1,10 +1,10 @@
-"""Which nodes of a graph have to run, given what the store already holds."""
+"""The plan of a run: nodes to build, nodes the store has, and both as plain data."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.graph import Graph, Node, Ref
 
@@ -73,3 +73,39 @@ def _step(node: Node, wanted: set[str], graph: Graph, stored: Callable[[str], bo
         missing=missing,
         stored=tuple(output for output in names if output in have),
     )
+
+
+def plan_rows(plan: Plan) -> list[dict[str, Any]]:
+    """One row a node: name, kind, status, keys of its outputs, inputs, estimates."""
+    return [_row(plan, step) for step in plan.steps.values()]
+
+
+def _row(plan: Plan, step: Step) -> dict[str, Any]:
+    node = step.node
+    return {
+        "name": node.name,
+        "kind": node.kind,
+        "member": node.member,
+        "status": step.status,
+        "missing": list(step.missing),
+        "stored": list(step.stored),
+        "keys": {o: plan.graph.keys[Ref(node=node.name, output=o)] for o in node.outputs},
+        "inputs": {name: f"{ref.node}.{ref.output}" for name, ref in node.inputs.items()},
+        "estimate": {
+            "bytes": node.estimate.bytes,
+            "memory": node.estimate.memory,
+            "seconds": node.estimate.seconds,
+        },
+    }
+
+
+def totals(plan: Plan) -> dict[str, float]:
+    """Sums over the nodes to be built: count, bytes written, seconds; peak memory; reused count."""
+    building = [step.node.estimate for step in plan.building()]
+    return {
+        "build": len(building),
+        "reused": sum(step.status == "hit" for step in plan.steps.values()),
+        "bytes": sum(e.bytes for e in building),
+        "memory": max((e.memory for e in building), default=0),
+        "seconds": sum(e.seconds for e in building),
+    }

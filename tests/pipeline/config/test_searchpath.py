@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.searchpath import folder_configs, own_configs, package_configs
 from pipeline.errors import UserError
-from pipeline.searchpath import folder_configs, own_configs, package_configs
 from tests.pipeline.tiny import FILES, composed, write_files
 
 

@@ -14,10 +14,10 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from pipeline.config.resolvers import listed
+from pipeline.config.searchpath import own_configs
 from pipeline.registry import choices
 from pipeline.report.units import nearby
-from pipeline.resolvers import listed
-from pipeline.searchpath import own_configs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

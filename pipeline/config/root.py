@@ -15,16 +15,16 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pipeline.config.recipe_import import check_given
+from pipeline.config.references import References, aliases
+from pipeline.config.schema import build
+from pipeline.config.unused_keys import WrittenNames, unreached, without_effect
 from pipeline.errors import ManyErrors, UserError
 from pipeline.machine import resolve_device, usable_cpus
 from pipeline.modes import MODES
-from pipeline.recipe import check_given
-from pipeline.references import References, aliases
 from pipeline.registry import Registry, choices
-from pipeline.schema import build
 from pipeline.stage import Stage
 from pipeline.store import StoreConfig
-from pipeline.strict import WrittenNames, unreached, without_effect
 from pipeline.trackers.tracked import Tracker
 
 GRAPH_MODES = ("run", "plan", "sensitivity")

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from pipeline.cli import write_config
-from pipeline.config import load_config
+from pipeline.config.root import load_config
 from pipeline.errors import ManyErrors, UserError
 from pipeline.machine import resolve_device
 from tests.pipeline.tiny import (
