@@ -35,7 +35,7 @@ class Cache(Stage):
     kind: ClassVar[str] = "cache"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "compressed-tensors")
-    modules: ClassVar[tuple[str, ...]] = ("stages.calibrate.states",)
+    modules: ClassVar[tuple[str, ...]] = ("stages.calibrate.cache_run",)
     Config: ClassVar[type] = CacheConfig
     outputs: ClassVar[tuple[str, ...]] = ("scales",)
 
@@ -55,6 +55,6 @@ class Cache(Stage):
 
     def run(self, task: Task) -> None:
         self.config.numerics.apply()
-        from stages.calibrate.states import write_scales
+        from stages.calibrate.cache_run import write_scales
 
         write_scales(self.config, task)

@@ -31,7 +31,7 @@ class Gradient(Stage):
     kind: ClassVar[str] = "gradient"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
-    modules: ClassVar[tuple[str, ...]] = ("stages.calibrate.backward",)
+    modules: ClassVar[tuple[str, ...]] = ("stages.calibrate.gradient_run",)
     Config: ClassVar[type] = LayerConfig
     outputs: ClassVar[tuple[str, ...]] = (GRADIENT, FISHER)
     config: LayerConfig
@@ -48,7 +48,7 @@ class Gradient(Stage):
 
     def run(self, task: Task) -> None:
         self.config.numerics.apply()
-        from stages.calibrate.backward import run
+        from stages.calibrate.gradient_run import run
 
         run(self.config, task)
 

@@ -39,7 +39,7 @@ class GradientOutside(Stage):
     kind: ClassVar[str] = "gradient_outside"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
-    modules: ClassVar[tuple[str, ...]] = ("stages.calibrate.labels",)
+    modules: ClassVar[tuple[str, ...]] = ("stages.calibrate.gradient_outside_run",)
     Config: ClassVar[type] = EndingConfig
     config: EndingConfig
 
@@ -64,6 +64,6 @@ class GradientOutside(Stage):
 
     def run(self, task: Task) -> None:
         self.config.numerics.apply()
-        from stages.calibrate.labels import run
+        from stages.calibrate.gradient_outside_run import run
 
         run(self.config, task)

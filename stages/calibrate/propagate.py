@@ -25,7 +25,7 @@ class Propagate(Stage):
     kind: ClassVar[str] = "propagate"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "compressed-tensors")
-    modules: ClassVar[tuple[str, ...]] = ("stages.calibrate.layer",)
+    modules: ClassVar[tuple[str, ...]] = ("stages.calibrate.layer_run",)
     Config: ClassVar[type] = CacheConfig
     outputs: ClassVar[tuple[str, ...]] = (ACTIVATIONS,)
 
@@ -47,8 +47,8 @@ class Propagate(Stage):
 
     def run(self, task: Task) -> None:
         self.config.numerics.apply()
-        from stages.calibrate.layer import filled, place_of, run_layer
-        from stages.calibrate.states import rounded_states
+        from stages.calibrate.cache_run import rounded_states
+        from stages.calibrate.layer_run import filled, place_of, run_layer
         from stages.fake_quant.activations import simulated_inputs
         from stages.formats.compressed_layer import CompressedLayer
 

@@ -27,7 +27,7 @@ class Calibrate(Stage):
     kind: ClassVar[str] = "calibrate"
     version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
-    modules: ClassVar[tuple[str, ...]] = ("stages.calibrate.layer",)
+    modules: ClassVar[tuple[str, ...]] = ("stages.calibrate.layer_run",)
     Config: ClassVar[type] = LayerConfig
 
     def __init__(self, config: LayerConfig) -> None:
@@ -48,7 +48,7 @@ class Calibrate(Stage):
 
     def run(self, task: Task) -> None:
         self.config.numerics.apply()
-        from stages.calibrate.layer import (
+        from stages.calibrate.layer_run import (
             collector_of,
             filled,
             place_of,

@@ -9,7 +9,7 @@ from pipeline.errors import UserError
 from pipeline.graph import Estimate
 from pipeline.key import Json, canonical
 from pipeline.stage import Site, Stage, Survey, Task
-from stages.choose.targets import chosen_scheme
+from stages.choose.chosen_scheme import chosen_scheme
 from stages.model.blueprint import Blueprint
 from stages.schemes.candidates import Units, formats_of
 from stages.schemes.chosen import Choice
@@ -28,7 +28,7 @@ class ChooseConfig:
 class Choose(Stage):
     """Output `out`: choice.json, the candidate of every unit. Its facts are a `Choice`.
 
-    It says under `measure` what the choice went by (`stages.choose.damage`).
+    It says under `measure` what the choice went by (`stages.choose.expected_loss`).
 
     The stages after it are told the choice, so their keys are those that the same formats have
     when a config spells them out.
@@ -38,7 +38,7 @@ class Choose(Stage):
     version = 2
     Config = ChooseConfig
     libraries = ("scipy",)
-    modules = ("stages.choose.work",)
+    modules = ("stages.choose.run",)
     config: ChooseConfig
 
     def survey(self, site: Site) -> Survey:
@@ -82,7 +82,7 @@ class Choose(Stage):
         }
 
     def run(self, task: Task) -> None:
-        from stages.choose.work import run
+        from stages.choose.run import run
 
         run(self.config, task)
 

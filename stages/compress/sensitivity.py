@@ -55,7 +55,7 @@ class Sensitivity(Stage):
     version = 3
     Config = SensitivityConfig
     libraries = ("torch", "compressed-tensors", "numba")
-    modules = ("stages.compress.sensitivity_work",)
+    modules = ("stages.compress.sensitivity_run",)
     config: SensitivityConfig
 
     def __init__(self, config: SensitivityConfig) -> None:
@@ -100,7 +100,7 @@ class Sensitivity(Stage):
         }
 
     def run(self, task: Task) -> None:
-        from stages.compress.sensitivity_work import run
+        from stages.compress.sensitivity_run import run
 
         run(self.config, task)
 

@@ -21,7 +21,7 @@ from stages.schemes.layouts import goes_straight
 from stages.schemes.resolve import Resolution, resolve
 from stages.schemes.scheme import SchemeConfig
 from stages.schemes.sizes import linear_bytes
-from stages.weights.matrix import streaming_bytes
+from stages.weights.row_bands import streaming_bytes
 
 STATISTICS = ("gram", "absmax", "range", "histogram")
 LITTLE = 4_000_000_000
@@ -83,7 +83,7 @@ class Compress(Stage):
 
     def warm_up(self) -> None:
         if self._straight:
-            from stages.compress.straight import warm_up
+            from stages.compress.rtn_streaming import warm_up
 
             warm_up(self.config.scheme)
 
@@ -125,7 +125,7 @@ class Compress(Stage):
         problems = found.problems
         keeper = self._keeper
         if keeper is not None and not problems and keeper.on_failure == "error":
-            from stages.compress.keepable import unkeepable
+            from stages.compress.keep_check import unkeepable
 
             problems = tuple(unkeepable(site, blueprint, found))
         estimates: dict[str | None, Estimate] = {
@@ -207,10 +207,10 @@ class Compress(Stage):
         }
 
     def run(self, task: Task) -> None:
-        from stages.compress.straight import straight
+        from stages.compress.rtn_streaming import straight
 
         if not straight(self.config, task):
-            from stages.compress.work import run
+            from stages.compress.run import run
 
             run(self.config, task)
 

@@ -7,7 +7,7 @@ from math import prod
 
 from pipeline.graph import Estimate
 from stages.model.blueprint import Blueprint
-from stages.model.precision import computed
+from stages.model.compute_dtype import computed
 
 LIBRARIES = 500 * 2**20
 """Memory of a process that has imported torch and transformers."""

@@ -10,8 +10,8 @@ from pipeline.stage import Site, Stage, Survey, Task
 from stages.compute.numerics import Numerics
 from stages.eval.estimates import generate_estimate, model_bytes
 from stages.model.blueprint import Blueprint
-from stages.model.outline import needs_class
-from stages.model.precision import computed
+from stages.model.blueprint_from_names import needs_class
+from stages.model.compute_dtype import computed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +38,7 @@ class Generate(Stage):
     kind: ClassVar[str] = "generate"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("compressed-tensors", "torch", "transformers")
-    modules: ClassVar[tuple[str, ...]] = ("stages.eval.greedy",)
+    modules: ClassVar[tuple[str, ...]] = ("stages.eval.generate_run",)
     Config: ClassVar[type] = GenerateConfig
 
     def survey(self, site: Site) -> Survey:
@@ -69,8 +69,8 @@ class Generate(Stage):
     def _generate(self, task: Task, blueprint: Blueprint) -> list[dict[str, str]]:
         config: GenerateConfig = self.config
         config.numerics.apply()
-        from stages.eval.candidate import FOLDER, compressed, original
-        from stages.eval.greedy import continuations, load_tokenizer, stopping
+        from stages.eval.evaluated_model import FOLDER, compressed, original
+        from stages.eval.generate_run import continuations, load_tokenizer, stopping
         from stages.model.skeleton import skeleton
 
         source, device = task.inputs["source"], config.numerics.device

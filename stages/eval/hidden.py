@@ -10,7 +10,7 @@ from pipeline.stage import Site, Stage, Survey, Task
 from stages.compute.numerics import Numerics
 from stages.eval.estimates import hidden_estimate
 from stages.model.blueprint import Blueprint
-from stages.model.outline import needs_class
+from stages.model.blueprint_from_names import needs_class
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +35,7 @@ class Hidden(Stage):
     kind: ClassVar[str] = "hidden"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("compressed-tensors", "torch", "transformers")
-    modules: ClassVar[tuple[str, ...]] = ("stages.eval.stream",)
+    modules: ClassVar[tuple[str, ...]] = ("stages.eval.hidden_run",)
     Config: ClassVar[type] = HiddenConfig
 
     def survey(self, site: Site) -> Survey:
@@ -50,10 +50,10 @@ class Hidden(Stage):
     def run(self, task: Task) -> None:
         config: HiddenConfig = self.config
         config.numerics.apply()
-        from stages.eval.candidate import candidate
+        from stages.eval.evaluated_model import candidate
+        from stages.eval.hidden_run import final_states, write_batch
         from stages.eval.samples import Samples
-        from stages.eval.stream import final_states, write_batch
-        from stages.model.precision import computed
+        from stages.model.compute_dtype import computed
         from stages.model.skeleton import skeleton
 
         draft, device = task.outputs["out"], config.numerics.device

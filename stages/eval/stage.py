@@ -11,7 +11,7 @@ from pipeline.stage import Artifact, Site, Stage, Survey, Task
 from stages.compute.numerics import Numerics
 from stages.eval.estimates import eval_estimate
 from stages.model.blueprint import Blueprint
-from stages.model.outline import needs_class
+from stages.model.blueprint_from_names import needs_class
 
 if TYPE_CHECKING:
     from stages.eval.metrics import Sums
@@ -33,7 +33,7 @@ class Eval(Stage):
     kind: ClassVar[str] = "eval"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("compressed-tensors", "torch", "transformers")
-    modules: ClassVar[tuple[str, ...]] = ("stages.eval.comparison",)
+    modules: ClassVar[tuple[str, ...]] = ("stages.eval.run",)
     Config: ClassVar[type] = EvalConfig
 
     def survey(self, site: Site) -> Survey:
@@ -46,8 +46,8 @@ class Eval(Stage):
     def run(self, task: Task) -> None:
         numerics: Numerics = self.config.numerics
         numerics.apply()
-        from stages.eval.candidate import FOLDER, compressed, original
-        from stages.eval.comparison import compare_models
+        from stages.eval.evaluated_model import FOLDER, compressed, original
+        from stages.eval.run import compare_models
         from stages.eval.samples import Samples
 
         inputs, draft = task.inputs, task.outputs["out"]

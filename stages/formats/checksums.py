@@ -22,7 +22,7 @@ from stages.formats.fp4_packing import FORMATS as FP4
 from stages.formats.int_packing import unpack_rows
 from stages.schemes.layouts import LAYOUTS, STRATEGIES, words_in
 from stages.schemes.protocols import ModuleFormat, WeightFormat, spans
-from stages.weights.matrix import Matrix
+from stages.weights.row_bands import Matrix
 
 Sums = NDArray[np.uint32]
 WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32}

@@ -16,7 +16,7 @@ from stages.formats.fp4_packing import FORMATS as FP4
 from stages.formats.int_packing import unpack_rows
 from stages.schemes.layouts import PACKED, words_in
 from stages.schemes.protocols import WeightFormat
-from stages.weights.matrix import Matrix
+from stages.weights.row_bands import Matrix
 
 Bytes = NDArray[np.uint8]
 PIECE = 1 << 22

@@ -14,7 +14,7 @@ from stages.formats.compressed_tensors_bridge import to_compressed_tensors
 from stages.formats.decompressed_source import Decompressed
 from stages.formats.layer_artifact import LAYER, SHARD, from_groups
 from stages.formats.quantization_config import MIXED
-from stages.weights.folder import Layout
+from stages.weights.checkpoint_files import Layout
 from stages.weights.safetensors_source import SafetensorsSource
 
 

@@ -11,10 +11,10 @@ from pipeline.errors import UserError
 from pipeline.key import Json
 from pipeline.stage import Artifact, Draft
 from stages.load.gguf_file import check_dtype, gguf_semantics
-from stages.load.source import Look, SourceFacts, Work, each
+from stages.load.model_kind import Look, SourceFacts, Work, each
 from stages.weights.gguf_header import read_gguf_header
 from stages.weights.hashes import sha256_of
-from stages.weights.manifest import SourceFile
+from stages.weights.source_manifest import SourceFile
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

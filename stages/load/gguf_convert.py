@@ -1,28 +1,82 @@
-"""From a GGUF file to what transformers knows: config, tokenizer, names and layouts of tensors."""
+"""Convert a GGUF file's metadata: config, tokenizer, tensor names and layouts."""
 
 from __future__ import annotations
 
 import json
+import struct
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, GenerationConfig
+from transformers import AutoConfig, GenerationConfig, TokenizersBackend
+from transformers.integrations.ggml import GGUF_TOKENIZER_MAPPING, convert_gguf_tokenizer
+from transformers.integrations.gguf import read_gguf_metadata
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from pipeline.errors import UserError
 from pipeline.stage import Draft
-from stages.load.folder import describe
-from stages.load.gguf_bare import write_bare
 from stages.load.gguf_file import DTYPES
 from stages.load.gguf_names import tensor_table
-from stages.load.gguf_tokenizer import tokenizer_of
-from stages.load.source import MODEL, Work
+from stages.load.model_folder import describe
+from stages.load.model_kind import MODEL, Work
 from stages.weights.gguf_header import GgufHeader, read_gguf_header
 from stages.weights.gguf_source import GgufSource
-from stages.weights.manifest import SourceFile, SourceManifest
+from stages.weights.source_manifest import SourceFile, SourceManifest
+
+LONG = frozenset(f"tokenizer.ggml.{name}" for name in ("merges", "scores", "token_type"))
+TOKENS = "tokenizer.ggml.tokens"
+
+
+def write_bare(header: GgufHeader, target: Path) -> None:
+    """Write a file with the metadata and tensor list of `header`; its data is one sparse hole.
+
+    The tokens stay where nothing else tells the size of the vocabulary.
+    """
+    left_out = LONG
+    if f"{header.architecture}.vocab_size" in header.spans:
+        left_out = LONG | {TOKENS}
+    kept = [span for key, span in header.spans.items() if key not in left_out]
+    with open(header.path, "rb") as source, open(target, "wb") as out:
+        counts = (header.version, len(header.tensors), len(kept))
+        out.write(b"GGUF" + struct.pack("<IQQ", *counts))
+        for start, end in (*kept, header.table):
+            source.seek(start)
+            out.write(source.read(end - start))
+        out.truncate(header.size)
+
+
+VOCABULARY = ("tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.scores")
+SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
+FOREIGN = "model_type"  # llama.cpp's word for the kind of vocabulary, not a transformers model type
+
+
+def tokenizer_of(path: Path, model_type: str) -> Any:
+    """The tokenizer of a GGUF file that holds a model of transformers' `model_type`.
+
+    The special tokens are those that the file names by id. (AutoTokenizer, reading the same file,
+    takes the beginning-of-sequence token for the end of sequence where the family is llama.)
+    Raises KeyError for a model type whose vocabulary transformers cannot convert.
+    """
+    metadata, _ = read_gguf_metadata(str(path), VOCABULARY)
+    sections = {
+        section: {
+            name: metadata[f"tokenizer.{key}"]
+            for key, name in names.items()
+            if f"tokenizer.{key}" in metadata
+        }
+        for section, names in GGUF_TOKENIZER_MAPPING.items()
+    }
+    vocabulary, settings = sections["tokenizer"], sections["tokenizer_config"]
+    backend, extra = convert_gguf_tokenizer(model_type, vocabulary)
+    for name in SPECIAL:
+        at = settings.pop(f"{name}_id", None)
+        settings[name] = None if at is None else vocabulary["tokens"][at]
+    settings.pop(FOREIGN, None)
+    told = {name: value for name, value in {**extra, **settings}.items() if value is not None}
+    return TokenizersBackend(tokenizer_object=backend, **told)
+
 
 UNREADABLE = (ValueError, KeyError, IndexError, TypeError, OverflowError, NotImplementedError)
 """What transformers' and gguf's readers raise on a file that they do not understand."""

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from transformers import modeling_gguf_pytorch_utils as gguf_loading
 
 from pipeline.errors import UserError
-from stages.load.source import Work
+from stages.load.model_kind import Work
 from stages.weights.gguf_header import GgufHeader, GgufTensor
 
 PER_TENSOR = (

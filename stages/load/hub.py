@@ -11,10 +11,10 @@ from pipeline.errors import UserError
 from pipeline.key import Json
 from pipeline.stage import Artifact, Draft
 from stages.load import hub_files
-from stages.load.folder import Folder, look_into, write_folder
-from stages.load.small import check_config
-from stages.load.source import Look, SourceFacts, Work
-from stages.weights.manifest import SourceManifest
+from stages.load.model_folder import Folder, look_into, write_folder
+from stages.load.model_kind import Look, SourceFacts, Work
+from stages.load.side_files import check_config
+from stages.weights.source_manifest import SourceManifest
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 REPOSITORY = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?")

@@ -16,8 +16,8 @@ from huggingface_hub import errors
 from huggingface_hub.utils.tqdm import tqdm
 
 from pipeline.errors import UserError
-from stages.load.small import is_small, read_config
-from stages.weights.folder import STEMS, parse_index
+from stages.load.side_files import is_small, read_config
+from stages.weights.checkpoint_files import STEMS, parse_index
 
 Progress = Callable[[float, str], None]
 TIMEOUT = 5.0  # seconds, for the first question to the hub

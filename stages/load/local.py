@@ -9,8 +9,8 @@ from typing import Any
 
 from pipeline.key import Json
 from pipeline.stage import Artifact, Draft
-from stages.load.folder import content_of, look_into, write_folder
-from stages.load.source import Look, SourceFacts, Work
+from stages.load.model_folder import content_of, look_into, write_folder
+from stages.load.model_kind import Look, SourceFacts, Work
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

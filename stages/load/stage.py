@@ -9,9 +9,9 @@ from pipeline.errors import StageFailed, UserError
 from pipeline.graph import Estimate
 from pipeline.key import Json
 from pipeline.stage import Site, Stage, Survey, Task
-from stages.load.source import MODEL, Look, ModelKind, Work, each
+from stages.load.model_kind import MODEL, Look, ModelKind, Work, each
 from stages.quantized.catalog import reading_key
-from stages.weights.beside import while_hashing
+from stages.weights.hashes import while_hashing
 
 MEMORY = 600_000_000  # transformers and torch imported
 SECONDS = 5.0

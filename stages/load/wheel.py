@@ -19,9 +19,9 @@ from pipeline.errors import StageFailed, UserError
 from pipeline.key import Json
 from pipeline.stage import Artifact, Draft
 from stages.load.gguf_file import check_dtype, gguf_semantics
-from stages.load.source import Look, SourceFacts, Work
+from stages.load.model_kind import Look, SourceFacts, Work
 from stages.weights.hashes import sha256_of
-from stages.weights.manifest import SourceFile
+from stages.weights.source_manifest import SourceFile
 
 PROJECT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*")

@@ -13,8 +13,8 @@ from transformers.core_model_loading import build_glob_alternation
 
 from pipeline.errors import StageFailed, UserError
 from stages.model.blueprint import Blueprint
-from stages.model.build import config_of, meta_model
-from stages.model.patching import Patched, patches, replacements, swap
+from stages.model.meta_model import config_of, meta_model
+from stages.model.module_patches import Patched, patches, replacements, swap
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

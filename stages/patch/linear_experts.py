@@ -66,7 +66,7 @@ class LinearExperts(nn.ModuleList):
         return cls(experts, cast(Callable[[Tensor], Tensor], module._apply_gate))
 
     def claim(self, target: str, source: int, index: int, operations: tuple[str, ...]) -> str:
-        """The Linear weight that takes one checkpoint tensor; see stages.model.patching."""
+        """The Linear weight that takes one checkpoint tensor; see stages.model.module_patches."""
         linears = CLAIMS.get((target, operations))
         if linears is None or index >= len(self):
             raise UserError(

@@ -11,8 +11,8 @@ from pipeline.key import Json, canonical
 from pipeline.registry import Registry
 from pipeline.stage import Artifact, Site, Stage, Survey, Task
 from stages.model.blueprint import Blueprint
-from stages.model.outline import Spec, outline_of
-from stages.model.survey import survey_of, write
+from stages.model.blueprint_from_names import Spec, outline_of
+from stages.patch.survey import survey_of, write
 
 EXPERTS = ("all", "routed")
 MEMORY = 700 * 2**20
@@ -39,7 +39,7 @@ class Patch(Stage):
     kind: ClassVar[str] = "patch"
     version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("transformers",)
-    modules: ClassVar[tuple[str, ...]] = ("stages.model.draw",)
+    modules: ClassVar[tuple[str, ...]] = ("stages.model.blueprint_from_class",)
     Config: ClassVar[type] = PatchConfig
 
     def __init__(self, config: PatchConfig) -> None:
@@ -81,8 +81,8 @@ class Patch(Stage):
 
     def _blueprint(self, config: Mapping[str, Any], specs: Mapping[str, Spec] | None) -> Blueprint:
         """Drawn from its class; outlined where transformers has none but tensors are known."""
-        from stages.model.build import UnknownArchitecture
-        from stages.model.draw import blueprint_of
+        from stages.model.blueprint_from_class import blueprint_of
+        from stages.model.meta_model import UnknownArchitecture
 
         try:
             return blueprint_of(config, experts=self.config.experts, specs=specs)

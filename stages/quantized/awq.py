@@ -26,7 +26,7 @@ from stages.weights.source import TensorSpec, WeightSource
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stages.quantized.stored import Stored
+    from stages.quantized.stored_weight import Stored
 
 BITS, PER_WORD = 4, 8
 PLACES = (0, 4, 1, 5, 2, 6, 3, 7)
@@ -74,7 +74,7 @@ class AwqSource(QuantizedSource):
         return Module(prefix=prefix, shape=(rows, columns), grid=grid, parts=tuple(parts))
 
     def decode(self, module: Module, parts: Mapping[str, Tensor]) -> Stored:
-        from stages.quantized.stored import Stored
+        from stages.quantized.stored_weight import Stored
 
         zeros = _codes(parts["qzeros"]) if self.zero_point else None
         return Stored(
@@ -87,7 +87,7 @@ class AwqSource(QuantizedSource):
 
 def _codes(words: Tensor) -> Tensor:
     """int8 [8 * words, n], eight less than the unsigned codes of int32 [n, words]."""
-    from stages.quantized.bits import unpacked
+    from stages.quantized.unpack_bits import unpacked
 
     count = PER_WORD * words.shape[1]
     codes = unpacked(words.T, BITS, count).reshape(-1, PER_WORD, words.shape[0])

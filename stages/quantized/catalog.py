@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pipeline.errors import UserError
 from pipeline.key import Json
-from stages.weights.json_file import read_json
+from stages.weights.untrusted_json import read_json
 
 if TYPE_CHECKING:
     from stages.quantized.source import QuantizedSource
@@ -31,7 +31,7 @@ class Reader:
 
 
 READERS = {
-    "compressed-tensors": Reader(place="compressed:CompressedSource"),
+    "compressed-tensors": Reader(place="compressed_tensors:CompressedSource"),
     "fp8": Reader(place="fp8:Fp8Source"),
     "awq": Reader(place="awq:AwqSource"),
     "gptq": Reader(place="gptq:GptqSource"),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stages.formats.pack import InputParams
-    from stages.quantized.stored import Stored
+    from stages.quantized.stored_weight import Stored
 
 SCALES = ("weight_scale_inv", "weight_scale")
 INPUTS = ("input_scale", "activation_scale")
@@ -89,7 +89,7 @@ class Fp8Source(QuantizedSource):
         )
 
     def decode(self, module: Module, parts: Mapping[str, Tensor]) -> Stored:
-        from stages.quantized.stored import Stored
+        from stages.quantized.stored_weight import Stored
 
         scale = next(parts[part] for part in SCALES if part in parts)
         shapes = {"tensor": (1,), "channel": (module.shape[0], 1)}

@@ -27,7 +27,7 @@ from stages.weights.source import TensorSpec, WeightSource
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stages.quantized.stored import Stored
+    from stages.quantized.stored_weight import Stored
 
 BITS = (2, 3, 4, 8)
 
@@ -77,8 +77,8 @@ class GptqSource(QuantizedSource):
     def decode(self, module: Module, parts: Mapping[str, Tensor]) -> Stored:
         import torch
 
-        from stages.quantized.bits import unpacked
-        from stages.quantized.stored import Stored
+        from stages.quantized.stored_weight import Stored
+        from stages.quantized.unpack_bits import unpacked
 
         rows, columns = module.shape
         groups = parts["scales"].shape[0]

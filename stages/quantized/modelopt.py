@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stages.formats.pack import InputParams
-    from stages.quantized.stored import Stored
+    from stages.quantized.stored_weight import Stored
 
 GROUP = 16
 ONE = ((), (1,))
@@ -111,7 +111,7 @@ class ModelOptSource(QuantizedSource):
         return name.endswith(CACHE)
 
     def decode(self, module: Module, parts: Mapping[str, Tensor]) -> Stored:
-        from stages.quantized.stored import Stored
+        from stages.quantized.stored_weight import Stored
 
         if self.algorithm == "FP8":
             scale = parts["weight_scale"].float().reshape(1)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stages.formats.pack import InputParams
-    from stages.quantized.stored import Stored
+    from stages.quantized.stored_weight import Stored
 
 SAFETENSORS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 REMEDY = "fetch the checkpoint again, or give the model that it was made from"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stages.formats.layer_artifact import SHARD
 from stages.weights import TensorSpec, WeightSource
-from stages.weights.folder import Layout
+from stages.weights.checkpoint_files import Layout
 from stages.weights.safetensors_source import SafetensorsSource
 from stages.weights.writer import copy_tensors
 

@@ -62,7 +62,7 @@ class Save(Stage):
     version = 2
     libraries = ("compressed-tensors",)
     Config = SaveConfig
-    modules = ("stages.save.write",)
+    modules = ("stages.save.run",)
     config: SaveConfig
 
     def __init__(self, config: SaveConfig) -> None:
@@ -113,6 +113,6 @@ class Save(Stage):
         return {"config": canonical(self.config), "order": list(self.config.scheme.groups)}
 
     def run(self, task: Task) -> None:
-        from stages.save.write import save
+        from stages.save.run import save
 
         save(self.config, task)

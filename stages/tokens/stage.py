@@ -31,7 +31,7 @@ class Tokens(Stage):
     kind: ClassVar[str] = "tokens"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("tokenizers", "transformers")
-    modules: ClassVar[tuple[str, ...]] = ("stages.tokens.build",)
+    modules: ClassVar[tuple[str, ...]] = ("stages.tokens.run",)
     Config: ClassVar[type] = TokensConfig
 
     @property
@@ -68,7 +68,7 @@ class Tokens(Stage):
     def run(self, task: Task) -> None:
         from safetensors.numpy import save_file
 
-        from stages.tokens.build import tokenise
+        from stages.tokens.run import tokenise
 
         draft = task.outputs["out"]
         ids, lengths = tokenise(

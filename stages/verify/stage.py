@@ -11,7 +11,7 @@ from stages.model.blueprint import Blueprint
 from stages.schemes.chosen import CHOICE, settled
 from stages.schemes.resolve import resolve
 from stages.schemes.scheme import SchemeConfig
-from stages.weights.matrix import streaming_bytes
+from stages.weights.row_bands import streaming_bytes
 
 BYTES_PER_SECOND = 2e8
 SECONDS = 2.0
@@ -63,7 +63,7 @@ class Verify(Stage):
     @property
     def modules(self) -> tuple[str, ...]:
         asked = self._codes(self.config.data_free)
-        return ("stages.verify.checks", *(() if asked else ("compressed_tensors",)))
+        return ("stages.verify.run", *(() if asked else ("compressed_tensors",)))
 
     def _codes(self, data_free: bool) -> bool:
         unpack = self.config.verify.unpack
@@ -96,7 +96,7 @@ class Verify(Stage):
         return Survey(estimates={None: estimate})
 
     def run(self, task: Task) -> None:
-        from stages.verify.checks import verify
+        from stages.verify.run import verify
 
         layers = [made for name, made in task.inputs.items() if name.startswith("layers")]
         free = all(made.meta["recipe"]["calibration"] is None for made in layers)

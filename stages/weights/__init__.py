@@ -3,7 +3,7 @@
 No torch is imported before a tensor is read.
 """
 
-from stages.weights.open import open_checkpoint, open_source
+from stages.quantized.open import open_checkpoint, open_source
 from stages.weights.source import TensorSpec, WeightSource
 
 __all__ = ["TensorSpec", "WeightSource", "open_checkpoint", "open_source"]

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
-from stages.weights.manifest import SourceManifest
 from stages.weights.source import TensorSpec, no_such_tensor
+from stages.weights.source_manifest import SourceManifest
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,4 +1,4 @@
-"""sha256 of files, remembered by path, size and time of change, and looked up the other way round.
+"""sha256 of files, remembered by path, size and mtime, with other work run meanwhile.
 
 The memory is one small JSON file in the user's cache folder ($XDG_CACHE_HOME/presswork/files.json,
 else ~/.cache/presswork/files.json). Losing it costs time only. It is also how a stored result
@@ -10,16 +10,52 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from filelock import FileLock
 
 from pipeline.errors import UserError
 from pipeline.sha256 import file_sha256
-from stages.weights.beside import hashing
+
+LONG = 1 << 28
+"""Bytes of which hashing takes about as long as it takes to begin something else."""
+
+_work: ContextVar[Callable[[], None] | None] = ContextVar("work beside hashing", default=None)
+
+
+@contextmanager
+def while_hashing(work: Callable[[], None]) -> Iterator[None]:
+    """Have `work` done beside the hashing in this context, each time that much has to be hashed."""
+    before = _work.set(work)
+    try:
+        yield
+    finally:
+        _work.reset(before)
+
+
+@contextmanager
+def hashing(size: int) -> Iterator[None]:
+    """Around the hashing of so many bytes; what is done beside it is done at the end, too.
+
+    It is waited for, because modules that two threads import at once may be seen half made.
+    """
+    work = _work.get()
+    if work is None or size < LONG:
+        yield
+        return
+    beside = threading.Thread(target=work)
+    beside.start()
+    try:
+        yield
+    finally:
+        beside.join()
+
 
 THREADS = 4
 SETTLED = 2.0  # seconds: a file younger than this could change again without its time changing

@@ -1,4 +1,4 @@
-"""One safetensors file: its header checked against its size, and its tensors read by position.
+"""One safetensors file: header checked against its size, tensors read by position.
 
 The `safetensors` library parses and validates the header. The bytes are read with plain reads
 into fresh memory, because tensors that it hands out keep the whole file mapped.
@@ -13,6 +13,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from pipeline.errors import UserError
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from io import FileIO
 
     from torch import Tensor
-
-    from stages.weights.scratch import Scratch
 
 LONGEST_HEADER = 100_000_000  # the format's own limit
 MOST_DIMENSIONS = 16
@@ -177,3 +177,21 @@ def _read(file: FileIO, place: Place, scratch: Scratch | None = None) -> Tensor:
     if place.spec.dtype == "F4":  # torch packs two into an element
         shape = (*shape[:-1], shape[-1] // 2)
     return data.view(torch_dtype(place.spec.dtype)).reshape(shape)
+
+
+class Scratch:
+    """One buffer for tensors of which only the latest is wanted.
+
+    Memory fresh from the system is zeroed page by page first: on a virtual machine that can take
+    longer than to read a file from the page cache into it.
+    """
+
+    def __init__(self) -> None:
+        self._buffer: NDArray[np.uint8] = np.empty(0, dtype=np.uint8)
+
+    def take(self, size: int) -> NDArray[np.uint8]:
+        """`size` bytes with any contents; those taken before are overwritten."""
+        if len(self._buffer) < size:
+            self._buffer = np.empty(0, dtype=np.uint8)  # not both at once
+            self._buffer = np.empty(size, dtype=np.uint8)
+        return self._buffer[:size]

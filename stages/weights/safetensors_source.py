@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from stages.weights.folder import Layout, read_headers
+from stages.weights.checkpoint_files import Layout, read_headers
 from stages.weights.safetensors_file import (
     Header,
     read_header,
@@ -18,7 +18,7 @@ from stages.weights.source import TensorSpec, no_such_tensor
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stages.weights.scratch import Scratch
+    from stages.weights.safetensors_file import Scratch
 
 PIECE = 1 << 20
 """Bytes of a piece: memory that the allocator uses again, where larger blocks come fresh."""

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from pipeline.config.schema import build
 from pipeline.config.searchpath import own_configs
-from stages.compress.layer import compress_layer
+from stages.compress.layer_state import LayerState
+from stages.compress.layer_statistics import Statistics
 from stages.compress.modifiers.rtn import Rtn
-from stages.compress.state import LayerState
-from stages.compress.statistics import Statistics
+from stages.compress.run import compress_layer
 from stages.model.blueprint import Blueprint
-from stages.model.tensors import layer_tensors
+from stages.model.layer_tensors import layer_tensors
 from stages.schemes.resolve import resolve
 from stages.schemes.scheme import SchemeConfig
 from tests.differential.cases import CASES, Case

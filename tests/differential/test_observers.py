@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from stages.compress.observers import minmax
 from tests.benchmarks.launch import launch
-from tests.stages.compress.peer_search import IMATRIX, MSE, WIDER, searched
-from tests.stages.compress.test_searched import FORMATS, case
+from tests.stages.compress.observers.peer_search import IMATRIX, MSE, WIDER, searched
+from tests.stages.compress.observers.test_mse import FORMATS, case
 
 PEER = os.environ.get("PRESSWORK_PEER_PYTHON", "")
 SCRIPT = Path(__file__).with_name("peer_observers.py")

@@ -134,6 +134,6 @@ def test_the_modules_of_all_shipped_stages_exist() -> None:
     registry = Registry.load()
     named = [registry.get("stage", kind).modules for kind in registry.kinds("stage")]
     names = {name for given in named if isinstance(given, tuple) for name in given}
-    assert "stages.save.write" in names
+    assert "stages.save.run" in names
     for name in sorted(names):
         import_module(name)

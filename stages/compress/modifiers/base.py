@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stages.compress.grid import Quantized
-    from stages.compress.state import LayerState
-    from stages.quantized.stored import Stored
+    from stages.compress.layer_state import LayerState
+    from stages.quantized.stored_weight import Stored
 
 POLICIES = ("error", "fallback", "skip")
 

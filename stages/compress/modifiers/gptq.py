@@ -62,7 +62,7 @@ class Gptq(Solver):
         return [*super(Gptq, self).semantics(), *identity_of(self.observer)]
 
     def solve(self, problem: Problem) -> Quantized:
-        from stages.compress.solvers import energies
+        from stages.compress.solvers import energy_cache as energies
         from stages.compress.solvers.gptq import gptq
 
         if problem.H is None:

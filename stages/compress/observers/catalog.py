@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any
 
 from stages.compress.grid import QParams
-from stages.compress.observers import minmax, searched
+from stages.compress.observers import minmax
+from stages.compress.observers import mse as searched
 
 # Chooses the parameters of a weight [out, in]; takes importance=, global_scale=, dtype= and the
 # observer's own options by name.

@@ -7,8 +7,8 @@ from compressed_tensors.quantization import QuantizationArgs
 from torch import Tensor
 
 from stages.compress.grid import QParams, grid_of
-from stages.compress.observers.bounds import bounds
-from stages.compress.observers.ranges import global_scale_within, qparams_of
+from stages.compress.observers.qparams import global_scale_within, qparams_of
+from stages.compress.observers.range import bounds
 
 
 def observe(

@@ -29,11 +29,10 @@ from stages.compress.grid import (
     round_to,
 )
 from stages.compress.observers.catalog import OBSERVERS, Observe
-from stages.compress.solvers import blocks
-from stages.compress.solvers.descent import descend
-from stages.compress.solvers.errors import NumericalError
-from stages.compress.solvers.factor import Damped, damped, upper_factor
-from stages.compress.solvers.finite import all_finite
+from stages.compress.solvers import gptq_blocks as blocks
+from stages.compress.solvers.cholesky import Damped, damped, upper_factor
+from stages.compress.solvers.coordinate_descent import descend
+from stages.compress.solvers.numerical_error import NumericalError, all_finite
 from stages.compute.row_tiles import row_tiles
 
 _TILE = 192  # rows that one thread solves at a time
@@ -62,9 +61,10 @@ def gptq(
     actorder: "static" solves columns by falling H_jj (groups stay as they are), "none" in order.
     observer: how scales are first chosen, by a name of the catalog or a function like those in it.
     refit, descent: sweeps of scale refits and of coordinate descent over the result; see
-    :mod:`stages.compress.solvers.descent`. global_scale: float32 [1], where tensor_group weights
-    share one. dtype: what plain scales are stored in. energy: float32 [out], the second column of
-    `losses` of an earlier solution for this weight, H, damping and order.
+    :mod:`stages.compress.solvers.coordinate_descent`. global_scale: float32 [1], where
+    tensor_group weights share one. dtype: what plain scales are stored in. energy: float32
+    [out], the second column of `losses` of an earlier solution for this weight, H, damping and
+    order.
     Rows are independent: stacked weights give what separate calls give (strategies channel, group
     and tensor_group). Raises NumericalError when the damped H is not positive definite or anything
     is not finite, ValueError for an unknown name.

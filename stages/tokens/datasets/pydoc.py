@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from pipeline.key import Json
 from stages.tokens.dataset import Dataset, Document
-from stages.tokens.halves import check_part, take_part
+from stages.tokens.split_text import check_part, take_part
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

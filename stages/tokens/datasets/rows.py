@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from pipeline.errors import UserError
 from pipeline.key import Json
 from stages.tokens.dataset import Dataset, Document
-from stages.tokens.files import content, find_files
+from stages.tokens.dataset_files import content, find_files
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,8 +10,8 @@ from typing import ClassVar
 from pipeline.errors import UserError
 from pipeline.key import Json
 from stages.tokens.dataset import Dataset, Document
-from stages.tokens.files import content, find_files
-from stages.tokens.halves import check_part, take_part
+from stages.tokens.dataset_files import content, find_files
+from stages.tokens.split_text import check_part, take_part
 
 SUFFIXES = (".txt", ".text", ".md", ".rst", ".raw")
 SAMPLE_BY = ("document", "paragraph", "line")

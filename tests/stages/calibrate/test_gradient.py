@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.errors import StageFailed
-from stages.calibrate.backward import explained
 from stages.calibrate.config import LayerConfig
 from stages.calibrate.gradient import FISHER, GRADIENT, Gradient
 from stages.calibrate.gradient_outside import EndingConfig, GradientOutside
-from stages.calibrate.labels import surprise
+from stages.calibrate.gradient_outside_run import surprise
+from stages.calibrate.gradient_run import explained
 from tests.stages.calibrate.conftest import Scene
 from tests.stages.calibrate.fakes import FakeArtifact
 from tests.stages.calibrate.oracle import tokens

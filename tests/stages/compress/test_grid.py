@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from stages.compress.grid import column_scale, expand, grid_of, round_to
 from stages.compress.observers import minmax
-from stages.compress.solvers import kernels
+from stages.compress.solvers import gptq_kernels as kernels
 from stages.compress.solvers.rtn import rtn
-from tests.stages.compress.reference import int4, problem
+from tests.stages.compress.solvers.reference import int4, problem
 
 FP8 = QuantizationArgs(num_bits=8, type="float", strategy="channel")
 FP4 = QuantizationArgs(num_bits=4, type="float", strategy="group", group_size=32)

@@ -10,7 +10,7 @@ from stages.compress.grid import Quantized, grid_of
 from stages.compress.observers import minmax
 from stages.compress.solvers.gptq import gptq
 from stages.compress.solvers.rtn import rtn
-from tests.stages.compress.reference import PRESETS, problem, through_checkpoint
+from tests.stages.compress.solvers.reference import PRESETS, problem, through_checkpoint
 
 
 def _check(quantized: Quantized, preset: str) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from pipeline.stage import Stage, Task
-from stages.weights.manifest import SourceFile, SourceManifest
+from stages.weights.source_manifest import SourceFile, SourceManifest
 from tests.stages.model.tiny import Tiny, tiny
 from tests.stages.tokens.fakes import FakeArtifact, byte_tokenizer
 

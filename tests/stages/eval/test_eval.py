@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.errors import StageFailed
-from stages.eval import comparison
+from stages.eval import run as comparison
 from stages.eval.hidden import Hidden, HiddenConfig
 from stages.eval.stage import Eval, EvalConfig
 from tests.stages.eval.chain import (

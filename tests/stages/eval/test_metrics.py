@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.eval.comparison import predictions
 from stages.eval.metrics import Sums, compare
+from stages.eval.run import predictions
 
 
 def drawn(seed: int, n: int, vocab: int):

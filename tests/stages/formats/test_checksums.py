@@ -7,11 +7,11 @@ import pytest
 import torch
 from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
 
-from stages.compress.solvers.direct import direct
+from stages.compress.solvers.rtn_fused import direct
 from stages.formats.checksums import bit_sums
 from stages.formats.int_packing import pack_rows, unpack_rows
 from stages.formats.pack import unpack
-from tests.stages.compress.test_direct import SCHEMES, parts_of, scheme_of, weights
+from tests.stages.compress.solvers.test_rtn_fused import SCHEMES, parts_of, scheme_of, weights
 from tests.stages.formats.whole import stored_sums
 
 

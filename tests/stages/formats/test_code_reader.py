@@ -11,11 +11,11 @@ from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.compress.solvers.direct import direct
+from stages.compress.solvers.rtn_fused import direct
 from stages.formats import code_reader as module
 from stages.formats.code_reader import PackedCodes, codes_of
 from stages.schemes.quant_args import QArgs
-from tests.stages.compress.test_direct import SCHEMES, parts_of, scheme_of, weights
+from tests.stages.compress.solvers.test_rtn_fused import SCHEMES, parts_of, scheme_of, weights
 from tests.stages.formats.test_pack_properties import codes_of as drawn
 from tests.stages.formats.whole import apart, stored_sums
 

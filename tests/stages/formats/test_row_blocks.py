@@ -12,7 +12,7 @@ from compressed_tensors.quantization.lifecycle.forward import dequantize, quanti
 from torch import Tensor
 
 from stages.compress.observers import minmax
-from stages.compress.solvers.error import relative_error
+from stages.compress.solvers.output_error import relative_error
 from stages.compress.solvers.rtn import rtn
 from stages.formats import row_blocks as by_rows
 from stages.formats.checksums import bit_sums

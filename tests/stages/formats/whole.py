@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stages.formats import checksums as stored
 from stages.schemes.protocols import ModuleFormat
-from stages.weights.matrix import InMemory
+from stages.weights.row_bands import InMemory
 
 
 def apart(tensors: Mapping[str, Tensor]) -> tuple[InMemory, dict[str, Tensor]]:

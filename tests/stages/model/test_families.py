@@ -10,8 +10,8 @@ from torch import Tensor
 
 from stages.model import Pair
 from stages.model.families import FAMILIES
+from stages.model.layer_tensors import all_tensors
 from stages.model.skeleton import Skeleton
-from stages.model.tensors import all_tensors
 from tests.stages.model.tiny import tiny
 
 IDS = torch.randint(3, 96, (2, 12), generator=torch.Generator().manual_seed(3))

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.key import digest
-from stages.model.build import config_of, meta_model
-from stages.model.outline import natural, outline_of
+from stages.model.blueprint_from_names import natural, outline_of
+from stages.model.meta_model import config_of, meta_model
 from tests.fuzz import TEXTS, cases, fuzz, hostile, mutated
 
 

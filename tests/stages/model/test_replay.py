@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from stages.model.layer_tensors import all_tensors, layer_tensors, outside_tensors
 from stages.model.replay import final_hidden, logits, replay, stem_names, tail_names
 from stages.model.skeleton import Skeleton
-from stages.model.tensors import all_tensors, layer_tensors, outside_tensors
 from tests.stages.model.tiny import FAMILIES, Tiny, tiny
 
 IDS = torch.randint(3, 96, (2, 24), generator=torch.Generator().manual_seed(1))

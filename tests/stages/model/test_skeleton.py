@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.errors import StageFailed, UserError
-from stages.model.tensors import layer_tensors
+from stages.model.layer_tensors import layer_tensors
 from tests.stages.model.tiny import FAMILIES, tiny
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from stages.model import Blueprint
-from stages.model.draw import blueprint_of
-from stages.model.patching import Patched
+from stages.model.blueprint_from_class import blueprint_of
+from stages.model.module_patches import Patched
 from stages.model.skeleton import Skeleton, skeleton
 from stages.patch.linear_experts import LinearExperts
 

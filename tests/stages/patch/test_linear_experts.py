@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
-from stages.model.tensors import all_tensors
+from stages.model.layer_tensors import all_tensors
 from stages.patch.linear_experts import LinearExperts
 from tests.stages.model.tiny import tiny
 

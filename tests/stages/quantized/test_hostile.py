@@ -22,7 +22,7 @@ from stages.quantized.catalog import opened
 from stages.weights.dtypes import dtype_name
 from stages.weights.source import TensorSpec
 from tests.fuzz import cases, fuzz, hostile, mutated
-from tests.stages.compress.reference import through_checkpoint
+from tests.stages.compress.solvers.reference import through_checkpoint
 from tests.stages.quantized.checkpoints import KINDS
 
 Q = "model.layers.0.self_attn.q_proj"

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from pipeline.errors import StageFailed, UserError
-from stages.compress.keeping import kept, reciprocal
+from stages.compress.keep_source import kept, reciprocal
 from stages.compress.modifiers.base import Problem
 from stages.formats.compressed_tensors_bridge import to_args, to_compressed_tensors
 from stages.formats.pack import InputParams, pack

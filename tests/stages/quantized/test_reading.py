@@ -17,7 +17,7 @@ from compressed_tensors.entrypoints.convert.converters import (
 from compressed_tensors.quantization import QuantizationScheme, preset_name_to_scheme
 from safetensors.torch import load_file, save_file
 
-from stages.load.folder import look_into
+from stages.load.model_folder import look_into
 from stages.weights.source import TensorSpec
 from tests.stages.quantized import packers
 from tests.stages.quantized.checkpoints import KINDS, quantize, reading

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from pipeline.errors import StageFailed, UserError
 from stages.formats.compressed_layer import CompressedLayer
 from stages.save.stage import SaveOptions
-from stages.verify import subject
+from stages.verify import checkpoint_under_test as subject
 from stages.weights import open_checkpoint
 from tests.benchmarks.random_llama import write_tokenizer
 from tests.jobs import Job

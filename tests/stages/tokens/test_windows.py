@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.tokens.halves import take_part
+from stages.tokens.split_text import take_part
 from stages.tokens.windows import choose, padded, window_count, windows
 
 

@@ -21,10 +21,10 @@ from pipeline.modes.verify import verify
 from pipeline.registry import Registry
 from stages.compress.observers import minmax
 from stages.compress.solvers.rtn import rtn
-from stages.verify.inspect import inspect
+from stages.verify.standalone import inspect
 from tests.fuzz import cases, fuzz, mutated
 from tests.pipeline.tiny import composed
-from tests.stages.compress.reference import through_checkpoint
+from tests.stages.compress.solvers.reference import through_checkpoint
 
 WIDTH, WIDE, WORDS = 32, 64, 40
 LINEARS = {

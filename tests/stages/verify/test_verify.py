@@ -279,7 +279,7 @@ def test_loops_of_our_own_read_what_was_not_calibrated_unless_all_is_asked_for(
     def told(*given: object) -> None:
         asked.append("codes")
 
-    monkeypatch.setattr("stages.verify.values.stored_sums", told)
+    monkeypatch.setattr("stages.verify.tensor_checks.stored_sums", told)
     checkpoint, calibrated = copy(w4a16, tmp_path), copy(nvfp4, tmp_path / "calibrated")
     assert verify(w4a16, checkpoint, unpack="all")["ok"] and not asked
     assert verify(nvfp4, calibrated)["ok"] and not asked
@@ -293,8 +293,8 @@ def test_large_weights_are_read_some_rows_at_a_time(
 ) -> None:
     model = tiny("llama", tmp_path / "model", dtype=torch.bfloat16, **WIDE)
     saved = save(model, load(name), tmp_path)
-    monkeypatch.setattr("stages.weights.matrix.WIDE", 0)
-    monkeypatch.setattr("stages.weights.matrix.BAND", 3000)
+    monkeypatch.setattr("stages.weights.row_bands.WIDE", 0)
+    monkeypatch.setattr("stages.weights.row_bands.BAND", 3000)
     checkpoint = copy(saved, tmp_path / "copy")
     assert verify(saved, checkpoint, unpack="codes")["ok"]
     main = f"{Q}.weight" if name == "fp8_dynamic" else f"{Q}.weight_packed"

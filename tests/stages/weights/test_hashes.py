@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
-from stages.weights import beside, hashes
-from stages.weights.beside import while_hashing
-from stages.weights.hashes import find_content, memory_file, sha256_of
+from stages.weights import hashes
+from stages.weights import hashes as beside
+from stages.weights.hashes import find_content, memory_file, sha256_of, while_hashing
 
 
 def aged(path: Path, text: str) -> Path:

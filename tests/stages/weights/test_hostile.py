@@ -17,10 +17,10 @@ from safetensors.torch import save, save_file
 
 from pipeline.errors import UserError
 from stages.weights import open_checkpoint
-from stages.weights.folder import find_weights, read_headers
+from stages.weights.checkpoint_files import find_weights, read_headers
 from stages.weights.gguf_header import read_gguf_header
-from stages.weights.json_file import read_json
 from stages.weights.safetensors_file import read_header
+from stages.weights.untrusted_json import read_json
 from tests.fuzz import TEXTS, cases, fuzz, hostile, mutated
 from tests.stages.weights.conftest import write_index
 from tests.stages.weights.test_gguf_header import small_gguf

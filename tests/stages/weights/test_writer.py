@@ -11,9 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stages.verify.values import equal_bytes
+from stages.verify.tensor_checks import equal_bytes
 from stages.weights import open_checkpoint
-from stages.weights.aliased import Aliased
+from stages.weights.aliased_source import Aliased
 from stages.weights.source import TensorSpec
 from stages.weights.writer import copy_tensors, pieces, write_tensors
 

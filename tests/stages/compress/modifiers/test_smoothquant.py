@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from pipeline.errors import UserError
+from stages.compress.layer_state import LayerState
+from stages.compress.layer_statistics import Statistics
 from stages.compress.modifiers.smoothquant import SmoothQuant
-from stages.compress.state import LayerState
-from stages.compress.statistics import Statistics
-from stages.model.tensors import layer_tensors
+from stages.model.layer_tensors import layer_tensors
 from stages.schemes.quant_args import QArgs
 from stages.schemes.resolve import resolve
 from stages.schemes.scheme import SchemeConfig
@@ -41,7 +41,7 @@ def state(model: Tiny, folder: Path, index: int = 0) -> LayerState:
 def test_the_model_computes_the_same(tmp_path: Path, family: str, pairs: list[str]) -> None:
     model = tiny(family, tmp_path / "model", num_hidden_layers=4)
     skeleton, blueprint = model.skeleton(), model.blueprint()
-    from stages.model.tensors import all_tensors
+    from stages.model.layer_tensors import all_tensors
 
     tensors = all_tensors(blueprint, model.source)
     ids = torch.arange(3, 19)[None]

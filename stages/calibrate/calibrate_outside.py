@@ -1,0 +1,59 @@
+"""The stage `calibrate_outside`: what the lm_head is given, for every calibration token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pipeline.graph import Estimate
+from pipeline.registry import Registry
+from pipeline.stage import Site, Stage, Survey, Task
+from stages.calibrate.config import LayerConfig
+from stages.calibrate.estimate import BASE, FLOPS
+from stages.calibrate.stage import ACTIVATIONS, GROUP
+from stages.model.blueprint import Blueprint
+
+
+class CalibrateOutside(Stage):
+    """Outputs: a statistic each of registry group "statistic", as those of `calibrate`.
+
+    The input `activations` is the output of the last decoder layer, original or compressed.
+    """
+
+    kind: ClassVar[str] = "calibrate_outside"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+    modules: ClassVar[tuple[str, ...]] = ("stages.calibrate.calibrate_outside_run",)
+    Config: ClassVar[type] = LayerConfig
+
+    def __init__(self, config: LayerConfig) -> None:
+        super().__init__(config)
+        self.registry = Registry.load()
+        self.outputs = self.registry.kinds(GROUP)  # type: ignore[misc]
+
+    def demands(self) -> Mapping[str, tuple[str, ...]]:
+        return {ACTIVATIONS: (ACTIVATIONS,)}
+
+    def transient(self) -> frozenset[str]:
+        compressed = self.config.calibrate.propagate == "compressed"
+        return frozenset(self.outputs if compressed else ())
+
+    def survey(self, site: Site) -> Survey:
+        blueprint, tokens = site.facts.get("model"), site.facts.get("tokens")
+        if not isinstance(blueprint, Blueprint) or not isinstance(tokens, dict):
+            return Survey()
+        rows, width = tokens["samples"] * tokens["sequence_length"], blueprint.hidden_size
+        batch = self.config.calibrate.batch_size * tokens["sequence_length"]
+        cost = Estimate(
+            bytes=4 * width * width,
+            memory=BASE + 4 * width * (width + 4 * batch),
+            seconds=width * width * rows / FLOPS,
+        )
+        return Survey(estimates={None: cost})
+
+    def run(self, task: Task) -> None:
+        self.config.numerics.apply()
+        from stages.calibrate.calibrate_outside_run import calibrate_head
+
+        statistics = {name: self.registry.get(GROUP, name) for name in task.outputs}
+        calibrate_head(self.config, statistics, task)

@@ -1,0 +1,39 @@
+"""Running what follows the last decoder layer, and measuring the inputs of the lm_head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipeline.stage import Task
+from stages.calibrate.config import LayerConfig
+from stages.calibrate.input_hooks import Collector
+from stages.calibrate.layer_run import ACTIVATIONS, write_statistics
+from stages.calibrate.statistics.base import Statistic
+from stages.model.blueprint import Blueprint
+from stages.model.boundary_activations import batches, read_activations
+from stages.model.compute_dtype import computed
+from stages.model.layer_tensors import outside_tensors
+from stages.model.replay import final_hidden, tail_names
+from stages.model.skeleton import skeleton
+from stages.weights import open_source
+
+
+def calibrate_head(config: LayerConfig, statistics: Mapping[str, Statistic], task: Task) -> None:
+    """Write the statistics of the lm_head's inputs; one batch of activations is in memory."""
+    device = config.numerics.device
+    blueprint = computed(Blueprint.load(task.inputs["model"]), device)
+    bones = skeleton(blueprint, device=device)
+    collector = Collector(names=[blueprint.head], statistics=statistics, device=device)
+    source = open_source(task.inputs["source"])
+    tail = outside_tensors(blueprint, tail_names(bones, head=False), source, device=device)
+    before = task.inputs[ACTIVATIONS]
+    with bones.materialized(tail):
+        for batch in batches(task.inputs["tokens"], config.calibrate.batch_size):
+            hidden = read_activations(before, batch)
+            final = final_hidden(bones, batch.ids, hidden)
+            valid = None if batch.valid is None else batch.valid.to(device)
+            with collector.forward(valid):
+                collector.see(blueprint.head, final)
+            done = batch.index + 1
+            task.progress(done / batch.count, f"batch {done} of {batch.count}")
+    write_statistics(task.outputs, collector.collected(), task.inputs["tokens"].meta, {})

@@ -1,0 +1,63 @@
+"""The derivatives of what follows the last decoder layer, for labels that the model draws."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pipeline.stage import Task
+from stages.calibrate.gradient_outside import LOGITS, EndingConfig
+from stages.calibrate.gradient_run import explained
+from stages.calibrate.layer_run import ACTIVATIONS
+from stages.model.blueprint import Blueprint
+from stages.model.boundary_activations import batches, read_activations, write_activations
+from stages.model.compute_dtype import computed
+from stages.model.layer_tensors import outside_tensors
+from stages.model.replay import final_hidden, logits, tail_names
+from stages.model.skeleton import Skeleton, skeleton
+from stages.weights import open_source
+
+
+def run(config: EndingConfig, task: Task) -> None:
+    """Write the output of `stages.calibrate.gradient_outside`; labels are drawn row after row."""
+    device = config.numerics.device
+    blueprint = computed(Blueprint.load(task.inputs["model"]), device)
+    bones = skeleton(blueprint, device=device)
+    source = open_source(task.inputs["source"])
+    tail = outside_tensors(blueprint, tail_names(bones, head=True), source, device=device)
+    draw = torch.Generator().manual_seed(config.seed)
+    draft, before = task.outputs["out"], task.inputs[ACTIVATIONS]
+    with bones.materialized(tail):
+        for batch in batches(task.inputs["tokens"], config.calibrate.batch_size):
+            hidden = read_activations(before, batch)
+            found = torch.zeros_like(hidden)
+            for row, length in enumerate(batch.lengths.tolist()):
+                with explained(blueprint.head):
+                    found[row] = _row(bones, batch.ids[row], hidden[row], length, draw)
+            write_activations(draft.path, batch.index, found)
+            task.progress((batch.index + 1) / batch.count, f"batch {batch.index + 1}")
+
+
+def _row(
+    bones: Skeleton, ids: Tensor, hidden: Tensor, length: int, draw: torch.Generator
+) -> Tensor:
+    """Derivatives [T, hidden] for one row of ids [T], of which `length` are no padding."""
+    x = hidden[None].to(bones.device, bones.dtype).requires_grad_()
+    final = final_hidden(bones, ids[None], x, gradients=True)
+    above = torch.zeros_like(final)
+    chunk = max(1, LOGITS // bones.blueprint.vocab_size)
+    for start in range(0, length, chunk):
+        part = slice(start, min(start + chunk, length))
+        given = final[:, part].detach().requires_grad_()
+        scores = logits(bones, given, gradients=True)
+        [above[:, part]] = torch.autograd.grad(scores, given, surprise(scores, draw))
+    [found] = torch.autograd.grad(final, x, above)
+    return found[0].cpu()
+
+
+def surprise(scores: Tensor, draw: torch.Generator) -> Tensor:
+    """softmax(z) - e_y for logits z [1, n, vocab]: the derivative of -log p(y), y drawn from p."""
+    p = torch.softmax(scores.detach().float(), dim=-1)
+    labels = torch.multinomial(p[0].cpu(), 1, generator=draw).to(p.device)
+    p[0].scatter_add_(-1, labels, p.new_full((len(labels), 1), -1.0))
+    return p.to(scores.dtype)

@@ -1,0 +1,132 @@
+"""Backward pass through one decoder layer; diagonal Fisher information of its Linears' outputs.
+
+Rows do not see each other, so that only the graph of one row is ever in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pipeline.errors import StageFailed
+from pipeline.stage import Task
+from stages.calibrate.config import LayerConfig
+from stages.calibrate.gradient import FISHER, GRADIENT
+from stages.calibrate.layer_run import ACTIVATIONS, Place, filled, place_of
+from stages.model.boundary_activations import Batch, batches, read_activations, write_activations
+from stages.model.replay import replay
+
+
+@dataclass(kw_only=True, slots=True)
+class Squares:
+    """Sums g^2 over tokens for each output of `names`, g the derivative of a loss by that output.
+
+    `sums`: module -> float64 [out] on the CPU; only modules that a gradient has reached.
+    """
+
+    names: Sequence[str]
+    sums: dict[str, Tensor] = field(default_factory=dict)
+
+    @contextmanager
+    def watching(self, layer: nn.Module, *, prefix: str) -> Iterator[None]:
+        """Within it, backward passes through `layer`, whose modules are `prefix`..., are summed."""
+        with ExitStack() as stack:
+            for name in self.names:
+                module = layer.get_submodule(name.removeprefix(prefix))
+                stack.callback(module.register_forward_hook(self._hook(name)).remove)
+            yield
+
+    def _hook(self, name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def ran(module: nn.Module, args: Any, output: Tensor) -> None:
+            del module, args
+            if not torch.is_grad_enabled():
+                return
+            if not output.requires_grad:  # nothing before it wants a gradient: it starts here
+                output.requires_grad_()
+            output.register_hook(lambda g: self._add(name, g))
+
+        return ran
+
+    def _add(self, name: str, gradient: Tensor) -> None:
+        rows = gradient.detach().reshape(-1, gradient.shape[-1]).float()
+        found = rows.square().sum(dim=0, dtype=torch.float64).cpu()
+        self.sums[name] = self.sums[name] + found if name in self.sums else found
+
+
+WITHOUT = "say graph=budget_forward, which weighs errors without a backward pass"
+
+
+def run(config: LayerConfig, task: Task) -> None:
+    """Write the outputs of `stages.calibrate.gradient` for the layer `task.member`."""
+    place = place_of(task, config.numerics.device)
+    prefix, layer = f"{place.subgraph.name}.", place.skeleton.layers[place.subgraph.index]
+    squares = Squares(names=[linear.name for linear in place.subgraph.linears])
+    after = task.inputs.get(GRADIENT) or task.inputs["ending"]
+    before, handed_on = task.inputs.get(ACTIVATIONS), task.outputs.get(GRADIENT)
+    tokens = 0
+    with filled(place, place.source), squares.watching(layer, prefix=prefix):
+        for batch in batches(task.inputs["tokens"], config.calibrate.batch_size):
+            above = read_activations(after, batch)
+            hidden = None if before is None else read_activations(before, batch)
+            with explained(place.subgraph.name):
+                below = through(place, batch, hidden, above)
+            if handed_on is not None and below is not None:
+                write_activations(handed_on.path, batch.index, below)
+            tokens += int(batch.lengths.sum())
+            task.progress((batch.index + 1) / batch.count, f"batch {batch.index + 1}")
+    if FISHER in task.outputs:
+        means = fisher(place, squares, tokens)
+        save_file(means, task.outputs[FISHER].path / f"{FISHER}.safetensors")
+        task.outputs[FISHER].meta["tokens"] = tokens
+
+
+def through(place: Place, batch: Batch, hidden: Tensor | None, above: Tensor) -> Tensor | None:
+    """Derivatives with respect to `hidden` [b, T, hidden] for those with respect to the output.
+
+    None for the first layer, before which no layer wants them.
+    """
+    found: list[Tensor] = []
+    for row in range(len(batch.ids)):
+        ids, given = batch.ids[row : row + 1], None
+        if hidden is not None:
+            given = hidden[row : row + 1].to(place.device, place.skeleton.dtype).requires_grad_()
+        output = replay(place.skeleton, place.subgraph.index, ids, given, gradients=True)
+        output.backward(above[row : row + 1].to(output))
+        if given is not None and given.grad is not None:
+            found.append(given.grad.cpu())
+    return torch.cat(found) if found else None
+
+
+def fisher(place: Place, squares: Squares, tokens: int) -> dict[str, Tensor]:
+    """Module -> float32 [out], the mean over tokens; zeros for an expert that no token took.
+
+    Raises StageFailed where some Linear cannot be told from one without effect.
+    """
+    found: dict[str, Tensor] = {}
+    for linear in place.subgraph.linears:
+        total = squares.sums.get(linear.name)
+        if total is None and linear.expert:
+            total = torch.zeros(linear.out_features, dtype=torch.float64)
+        if total is None or not bool(total.isfinite().all()):
+            what = "no derivative reaches it" if total is None else "derivatives are not finite"
+            raise StageFailed(f"{linear.name}: {what}", remedy=WITHOUT)
+        found[linear.name] = (total / max(1, tokens)).float()
+    return found
+
+
+@contextmanager
+def explained(where: str) -> Iterator[None]:
+    """Within it, what cannot be differentiated is told with what to do instead."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, NotImplementedError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise StageFailed(f"no backward pass through {where}: {first}", remedy=WITHOUT) from error

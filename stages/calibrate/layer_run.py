@@ -1,0 +1,143 @@
+"""One decoder layer over all calibration tokens: statistics of its inputs, and its output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pipeline.stage import Draft, Task
+from stages.calibrate.input_hooks import Collected, Collector
+from stages.calibrate.residual_share import Shares, blocks_of
+from stages.calibrate.statistics.base import Statistic
+from stages.model.blueprint import Blueprint, Subgraph
+from stages.model.boundary_activations import batches, read_activations, write_activations
+from stages.model.compute_dtype import computed
+from stages.model.layer_tensors import Reader, layer_tensors, outside_tensors
+from stages.model.replay import replay, stem_names
+from stages.model.skeleton import Skeleton, skeleton
+from stages.weights import WeightSource, open_source
+
+ACTIVATIONS = "activations"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """The layer that a task is about, and what is needed to run it."""
+
+    blueprint: Blueprint
+    subgraph: Subgraph
+    skeleton: Skeleton
+    source: WeightSource
+    device: str
+
+
+def place_of(task: Task, device: str) -> Place:
+    """Find the layer of `task`; skeleton and weight source are kept for the worker's next task."""
+    model, source = task.inputs["model"], task.inputs["source"]
+    bones: Skeleton = task.resource(
+        f"skeleton/{model.key}/{device}",
+        lambda: skeleton(computed(Blueprint.load(model), device), device=device),
+    )
+    opened = task.resource(f"weights/{source.key}", lambda: open_source(source))
+    return Place(
+        blueprint=bones.blueprint,
+        subgraph=bones.blueprint.layer(task.member or ""),
+        skeleton=bones,
+        source=opened,
+        device=device,
+    )
+
+
+@contextmanager
+def filled(place: Place, weights: Reader) -> Iterator[None]:
+    """Within it the layer is ready for `replay`; its own tensors come from `weights`."""
+    tensors = layer_tensors(place.subgraph, weights, device=place.device)
+    stem = stem_names(place.skeleton, place.subgraph.index)
+    tensors |= outside_tensors(place.blueprint, stem, place.source, device=place.device)
+    with place.skeleton.materialized(tensors):
+        yield
+
+
+def collector_of(place: Place, statistics: Mapping[str, Statistic]) -> Collector:
+    """A collector for all Linears of the layer."""
+    names = [linear.name for linear in place.subgraph.linears]
+    return Collector(names=names, statistics=statistics, device=place.device)
+
+
+def run_layer(
+    task: Task,
+    place: Place,
+    batch_size: int,
+    collector: Collector | None,
+    shares: Shares | None = None,
+) -> None:
+    """Replay the layer for every batch: write its output if wanted, feed what gathers, if any.
+
+    The layer must be `filled`. One batch of activations is in memory at a time.
+    """
+    draft = task.outputs.get(ACTIVATIONS)
+    before = task.inputs.get(ACTIVATIONS)
+    count = 0
+    for batch in batches(task.inputs["tokens"], batch_size):
+        valid = batch.valid if collector is not None else None
+        with collector.forward(_on(valid, place)) if collector is not None else nullcontext():
+            hidden = None if before is None else read_activations(before, batch)
+            output = replay(place.skeleton, place.subgraph.index, batch.ids, hidden)
+        if shares is not None:
+            shares.take(output, _on(valid, place))
+        if draft is not None:
+            write_activations(draft.path, batch.index, output)
+        count = batch.index + 1
+        task.progress(count / batch.count, f"batch {count} of {batch.count}")
+    if draft is not None:
+        draft.meta.update(batches=count, batch_size=batch_size)
+
+
+def _on(valid: Tensor | None, place: Place) -> Tensor | None:
+    return None if valid is None else valid.to(place.device)
+
+
+def shares_of(place: Place) -> Shares:
+    """What measures the blocks of the layer that hold Linears."""
+    names = [linear.name for linear in place.subgraph.linears]
+    return Shares(blocks=blocks_of(place.subgraph.name, names))
+
+
+@contextmanager
+def watching(
+    place: Place, collector: Collector | None, shares: Shares | None, *, experts: str
+) -> Iterator[None]:
+    """The hooks of what gathers, or nothing where nothing is gathered."""
+    if collector is None or shares is None:
+        yield
+        return
+    layer = place.skeleton.layers[place.subgraph.index]
+    prefix, send_all = f"{place.subgraph.name}.", experts == "all"
+    with shares.watching(layer), collector.watching(layer, prefix=prefix, send_all=send_all):
+        yield
+
+
+def write_statistics(
+    drafts: Mapping[str, Draft],
+    collected: Collected,
+    calibration: Mapping[str, Any],
+    shares: Mapping[str, float],
+) -> None:
+    """Write every statistic to the draft of its name; `calibration` says what the data was.
+
+    The shares of the layer's blocks (`stages.calibrate.residual_share`) are in the meta of each.
+    """
+    for name, draft in drafts.items():
+        values = {leader: value.cpu() for leader, value in collected.values[name].items()}
+        save_file(values, draft.path / f"{name}.safetensors")
+        draft.meta.update(
+            groups=collected.groups,
+            tokens=collected.tokens,
+            calibration=dict(calibration),
+            shares=dict(shares),
+        )

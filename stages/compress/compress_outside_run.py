@@ -1,0 +1,58 @@
+"""Compressing what lies outside the decoder layers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from pipeline.stage import Task
+from stages.compress.compress_outside import lookup_solver
+from stages.compress.layer_inputs import recipe_of, statistics_of
+from stages.compress.layer_state import LayerState
+from stages.compress.layer_statistics import Statistics
+from stages.compress.layer_writer import Compressed
+from stages.compress.modifiers.base import Modifier
+from stages.compress.run import compress_layer
+from stages.model.blueprint import EMBEDDING, Blueprint
+from stages.model.layer_tensors import layer_tensors
+from stages.schemes.resolve import resolve
+from stages.weights import open_source
+
+if TYPE_CHECKING:
+    from stages.compress.stage import CompressConfig
+
+
+def run(config: CompressConfig, solvers: tuple[Modifier, ...], task: Task) -> None:
+    """Compress the quantized modules outside the layers and write their shard."""
+    config.numerics.apply()
+    blueprint = Blueprint.load(task.inputs["model"])
+    resolved = resolve(config.scheme, blueprint).checked()
+    ends = [end for end in blueprint.ends() if end.name in resolved]
+    found = statistics_of(task.inputs)
+    dtype: torch.dtype = getattr(torch, blueprint.dtype)
+    source, made = open_source(task.inputs["source"]), Compressed()
+    for end in ends:  # one at a time: they are the largest matrices of the model
+        part = blueprint.outside_part({end.name})
+        layer = LayerState(
+            subgraph=part,
+            tensors=layer_tensors(part, source),
+            statistics=Statistics(found, config.numerics.device),
+            resolved={end.name: resolved[end.name]},
+            dtype=dtype,
+            source=source,
+        )
+        one = compress_layer(
+            layer,
+            (lookup_solver(solvers),) if end.kind == EMBEDDING else solvers,
+            device=config.numerics.device,
+            progress=task.progress,
+            warn=task.warn,
+        )
+        made.take(one)
+    # what stays dense, a bias say, is written by save with all that is outside the layers
+    parts = {name: t for name, t in made.tensors.items() if not name.endswith(".bias")}
+    made.tensors = {n: t for n, t in parts.items() if n.rpartition(".")[0] in made.schemes}
+    draft = task.outputs["weights"]
+    made.write(draft, dtype)
+    draft.meta["recipe"] = recipe_of(config, found)

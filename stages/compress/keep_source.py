@@ -1,0 +1,160 @@
+"""The source's own quantization in place of a solver's: the same numbers, laid out anew."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from compressed_tensors.quantization import QuantizationArgs
+from torch import Tensor
+
+from stages.compress.grid import Grid, Quantized, grid_of
+from stages.compress.layer_state import LayerState
+from stages.compress.modifiers.base import Problem
+from stages.compress.solvers.numerical_error import NumericalError
+from stages.formats.pack import InputParams
+from stages.quantized.compatibility import why_not
+from stages.quantized.compressed_tensors import numbers_of
+from stages.quantized.source import QuantizedSource
+from stages.quantized.stored_weight import Stored, plain_scale
+
+ANEW = "say modifier=rtn or modifier=gptq to quantize it anew, or put it in scheme.ignore"
+
+
+def stored_of(layer: LayerState, module: str) -> Stored | None:
+    """How the source stores a module of `layer`; None where it is dense."""
+    place = _place(layer, module)
+    return None if place is None else place[0].stored(place[1])
+
+
+def _place(layer: LayerState, module: str) -> tuple[QuantizedSource, str] | None:
+    """Where the source has a module quantized: the source, and the module's name there."""
+    prefix = next(spec.prefix for spec in layer.subgraph.linears if spec.name == module)
+    source = layer.source
+    if not isinstance(source, QuantizedSource) or prefix not in source.modules:
+        return None
+    return source, prefix
+
+
+def kept(problem: Problem, *, round_scales: bool) -> Quantized:
+    """The stored weight of `problem` with the scales that its format wants.
+
+    The result dequantizes to the same float32 numbers, with two exceptions: scales may be rounded
+    if `round_scales` says so; and a factor (ModelOpt's weight_scale_2) becomes a divisor, its
+    reciprocal in float32, which is off by at most one unit in the last place. Raises
+    NumericalError where the format has no such numbers.
+    """
+    stored, args = problem.stored, problem.args
+    if stored is None:
+        raise _unfit("the source has it dense")
+    rows, columns = stored.codes.shape
+    reason = why_not(stored.grid, numbers_of(args), columns)
+    if reason is not None:
+        raise _unfit(reason)
+    if stored.columns is not None:
+        raise _unfit("the columns of its groups are not neighbours (desc_act)")
+    grid = grid_of(args, problem.dtype)
+    scale = _spread(plain_scale(stored.scale), stored, grid, rows, columns)
+    scale = _held(scale, args, problem.dtype, round_scales=round_scales)
+    zero_point = None
+    if not args.symmetric:
+        zero = stored.zero_point
+        zero = torch.zeros_like(stored.scale, dtype=torch.int8) if zero is None else zero
+        zero_point = _spread(zero.to(torch.int8), stored, grid, rows, columns)
+    divisor = stored.global_scale
+    if stored.factor is not None:
+        divisor = reciprocal(stored.factor)
+    laid_out = replace(
+        stored,
+        grid=numbers_of(args),
+        scale=scale,
+        zero_point=zero_point,
+        factor=None,
+        global_scale=divisor,
+    )
+    return Quantized(
+        weight=laid_out.weight(),
+        scale=scale,
+        zero_point=zero_point,
+        global_scale=divisor,
+        original=_signed(laid_out),
+    )
+
+
+def _signed(stored: Stored) -> Tensor | None:
+    """What FP4 packs to the very codes: its packer knows the code of -0 by what rounds to it."""
+    if stored.grid.type != "float" or stored.grid.num_bits != 4:
+        return None
+    below = (stored.codes == 0) & torch.signbit(stored.codes)
+    return replace(stored, codes=torch.where(below, -0.125, stored.codes)).weight()
+
+
+def reciprocal(factor: Tensor) -> Tensor:
+    """A float32 whose own reciprocal is `factor`, as engines take it, if there is one.
+
+    Else the nearest to 1 / factor. float32 [1].
+    """
+    near = 1 / factor.float().reshape(1)
+    around = [near, *(torch.nextafter(near, torch.full_like(near, end)) for end in (0.0, 3e38))]
+    return next((value for value in around if bool(1 / value == factor)), near)
+
+
+def kept_inputs(layer: LayerState, module: str, args: QuantizationArgs | None) -> InputParams:
+    """The source's calibrated parameters of a module's input; nothing is measured.
+
+    Raises NumericalError where the format wants some that the source does not have.
+    """
+    if args is None or args.dynamic is True:
+        return InputParams()
+    place = _place(layer, module)
+    found = InputParams() if place is None else place[0].inputs(place[1])
+    if args.strategy == "tensor_group" and found.global_scale is not None:
+        return InputParams(global_scale=found.global_scale)
+    if args.strategy == "tensor" and found.scale is not None:
+        zero = found.zero_point
+        if not args.symmetric and zero is None:
+            zero = torch.zeros(1, dtype=torch.int8)
+        return InputParams(scale=found.scale, zero_point=None if args.symmetric else zero)
+    raise NumericalError(
+        name=module,
+        reason="the scheme has calibrated inputs, and the source has no scale for them",
+        remedy="take a scheme without them (fp8_dynamic, nvfp4a16), or calibrate: modifier=rtn",
+    )
+
+
+def _spread(value: Tensor, stored: Stored, grid: Grid, rows: int, columns: int) -> Tensor:
+    """One value for each scale of `grid`, from one for each scale of the source."""
+    shape = grid.scale_shape(rows, columns)
+    if tuple(value.shape) == shape:
+        return value
+    wide = value.reshape(1, 1) if value.numel() == 1 else value
+    times = (stored.grid.group_size or columns) // grid.width(columns)
+    return wide.repeat_interleave(times, dim=1).expand(rows, -1)[:, : shape[1]].contiguous()
+
+
+def _held(
+    scale: Tensor, args: QuantizationArgs, dtype: torch.dtype, *, round_scales: bool
+) -> Tensor:
+    """Scales in the dtype that the format stores: the model's, where none other is fixed.
+
+    Scales of 8-bit floats stay float32 where the model's dtype would round them: vLLM and SGLang
+    hold those in float32 whatever the model's dtype is.
+    """
+    if args.scale_dtype is not None:
+        return scale
+    narrow = scale.to(dtype)
+    if torch.equal(narrow.float(), scale) or round_scales:
+        return narrow
+    if args.type == "float":
+        return scale
+    name = str(dtype).removeprefix("torch.")
+    raise NumericalError(
+        name="",
+        reason=f"its scales are no {name} numbers, and the format stores them in the model's dtype",
+        remedy="say modifier.keep.round_scales=true to round them (by 0.4 % at most), or "
+        "modifier=rtn to quantize anew",
+    )
+
+
+def _unfit(reason: str) -> NumericalError:
+    return NumericalError(name="", reason=reason, remedy=ANEW)

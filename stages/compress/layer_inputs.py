@@ -1,0 +1,73 @@
+"""What a compress node reads: the layer, its weights where they lie, and what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pipeline.key import canonical, digest
+from pipeline.stage import Artifact, Task
+from stages.compress.layer_state import LayerState, LazyTensors
+from stages.compress.layer_statistics import Statistics
+from stages.compress.modifiers.base import Modifier, Solver
+from stages.compress.modifiers.rtn import Rtn
+from stages.model.blueprint import Blueprint
+from stages.schemes.resolve import Resolved, resolve
+from stages.weights import WeightSource, open_source
+
+if TYPE_CHECKING:
+    from stages.compress.stage import CompressConfig
+
+
+def layer_state(config: CompressConfig, task: Task) -> LayerState:
+    """The layer `task.member`, nothing of it read yet."""
+    model, stored = task.inputs["model"], task.inputs["source"]
+    blueprint: Blueprint = task.resource(f"blueprint/{model.key}", lambda: Blueprint.load(model))
+    subgraph = blueprint.layers[task.index or 0]
+    resolved: Mapping[str, Resolved] = task.resource(
+        f"formats/{model.key}/{digest(config.scheme)}",
+        lambda: resolve(config.scheme, blueprint).checked(),
+    )
+    mine = {linear.name for linear in subgraph.linears}
+    source: WeightSource = task.resource(f"weights/{stored.key}", lambda: open_source(stored))
+    statistics = statistics_of(task.inputs)
+    return LayerState(
+        subgraph=subgraph,
+        tensors=LazyTensors(subgraph.tensors, source),
+        statistics=Statistics(statistics, config.numerics.device),
+        resolved={name: found for name, found in resolved.items() if name in mine},
+        dtype=getattr(torch, blueprint.dtype),
+        source=source,
+        content=(stored.key, statistics["gram"].key) if "gram" in statistics else (),
+    )
+
+
+def recipe_of(config: CompressConfig, statistics: Mapping[str, Artifact]) -> dict[str, Any]:
+    """How the weights came about: modifiers in order, and what calibration measured."""
+    modifiers: Sequence[Modifier] = config.modifiers or (Rtn(),)
+    if not any(isinstance(modifier, Solver) for modifier in modifiers):
+        modifiers = (*modifiers, Rtn())
+    calibration: dict[str, Any] = {"statistics": sorted(statistics)}
+    for artifact in statistics.values():
+        calibration["tokens"] = max(artifact.meta["tokens"].values(), default=0)
+        calibration |= artifact.meta.get("calibration", {})
+    return {
+        "modifiers": [{"kind": m.kind, **canonical(m)} for m in modifiers],
+        "calibration": calibration if statistics else None,
+    }
+
+
+def statistics_of(inputs: Mapping[str, Artifact]) -> dict[str, Artifact]:
+    """Statistic -> artifact, also where only one is there and goes by the input's own name."""
+    found = {
+        name.removeprefix("statistics."): artifact
+        for name, artifact in inputs.items()
+        if name.startswith("statistics.")
+    }
+    if "statistics" in inputs:
+        only = inputs["statistics"]
+        [file] = only.path.glob("*.safetensors")
+        found[file.stem] = only
+    return found

@@ -1,0 +1,103 @@
+"""What calibration measured at the inputs of a layer's modules, kept true under transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline.stage import Artifact
+from stages.compress.transforms.smoothquant import rescale_gram
+from stages.weights.checkpoint_files import Layout
+from stages.weights.safetensors_source import SafetensorsSource
+
+
+class Statistics:
+    """Statistics by module name; each is read from disk when asked for, and not kept.
+
+    A module reads what its *leader* has: the first of the modules that see the same tensor.
+    """
+
+    def __init__(self, artifacts: Mapping[str, Artifact], device: str) -> None:
+        self._device = device
+        self._files = {
+            kind: _source(a.file(f"{kind}.safetensors")) for kind, a in artifacts.items()
+        }
+        metas = [artifact.meta for artifact in artifacts.values()]
+        self._leaders: dict[str, str] = {}
+        self._tokens: dict[str, int] = {}
+        for meta in metas:
+            self._leaders.update(meta["groups"])
+            self._tokens.update(meta["tokens"])
+        self._divisors: dict[str, Tensor] = {}
+
+    def leader(self, module: str) -> str:
+        """The module that stands for all that see the same input; itself where unknown."""
+        return self._leaders.get(module, module)
+
+    def tokens(self, module: str) -> int:
+        """How many tokens were seen at the input of `module`."""
+        return self._tokens.get(self.leader(module), 0)
+
+    def divide(self, module: str, s: Tensor) -> None:
+        """Say that the inputs that `module` sees are now divided by `s` [in]."""
+        leader = self.leader(module)
+        before = self._divisors.get(leader)
+        self._divisors[leader] = s if before is None else before * s
+
+    def gram(self, module: str) -> Tensor | None:
+        """Sum of x x^T, float32 [in, in] on the device; None where no token was seen."""
+        H = self._read("gram", module)
+        s = self._divisors.get(self.leader(module))
+        return H if H is None or s is None else rescale_gram(H, s.to(H.device))
+
+    def absmax(self, module: str) -> Tensor | None:
+        """Largest magnitude by channel, float32 [in]; None where no token was seen."""
+        largest = self._read("absmax", module)
+        s = self._divisors.get(self.leader(module))
+        return largest if largest is None or s is None else largest / s.to(largest.device)
+
+    def range(self, module: str) -> Tensor | None:
+        """Smallest and largest input of every batch, float32 [n, 2]; None where none was seen.
+
+        After a transform only the largest magnitude is known: one row, symmetric about zero.
+        """
+        if self.leader(module) in self._divisors:
+            absmax = self.absmax(module)
+            return None if absmax is None else torch.stack((-absmax.max(), absmax.max()))[None]
+        return self._read("range", module)
+
+    def histogram(self, module: str) -> Tensor | None:
+        """Values seen and how often, float64 [k, 2]; None where no token was seen.
+
+        Raises ValueError after a transform, of which a histogram cannot tell the effect.
+        """
+        if self.leader(module) in self._divisors:
+            raise ValueError(f"the inputs of {module} were transformed")
+        return self._read("histogram", module, dtype=torch.float64)
+
+    def named(self, kind: str, module: str) -> Tensor | None:
+        """Any statistic by name, a plugin's too (float32, as stored); None where no token was seen.
+
+        Raises ValueError for a plugin's after a transform, whose effect on it is not known.
+        """
+        own = {"absmax": self.absmax, "range": self.range, "histogram": self.histogram}
+        if kind in own:
+            return own[kind](module)
+        if self.leader(module) in self._divisors:
+            raise ValueError(f"the inputs of {module} were transformed after {kind} was gathered")
+        return self._read(kind, module)
+
+    def _read(self, kind: str, module: str, dtype: torch.dtype = torch.float32) -> Tensor | None:
+        leader = self.leader(module)
+        if kind not in self._files:
+            raise KeyError(f"statistic {kind} was not asked for")
+        if self.tokens(module) == 0:
+            return None
+        return self._files[kind].read([leader], device=self._device)[leader].to(dtype)
+
+
+def _source(path: Path) -> SafetensorsSource:
+    return SafetensorsSource(Layout(where=str(path), files={path.name: path}, tensors=None))

@@ -1,0 +1,236 @@
+"""Run `compress`: one decoder layer from its weights to its compressed shard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from compressed_tensors.quantization import QuantizationScheme
+from torch import Tensor
+
+from pipeline.errors import StageFailed
+from pipeline.stage import Task
+from stages.compress.keep_source import kept_inputs
+from stages.compress.layer_inputs import layer_state, recipe_of, statistics_of
+from stages.compress.layer_state import LayerState
+from stages.compress.layer_writer import KEPT, Compressed, distributions
+from stages.compress.modifiers.base import Modifier, Solver, Transform
+from stages.compress.modifiers.rtn import Rtn, only_rounds
+from stages.compress.rtn_streaming import record_direct, solve_direct
+from stages.compress.shared_scales import global_scales, input_params, partners
+from stages.compress.solve import Solved, solve_layer
+from stages.compress.solvers.numerical_error import NumericalError
+from stages.compress.solvers.rtn_fused import Direct
+from stages.formats.checksums import checksum
+from stages.formats.compressed_tensors_bridge import to_compressed_tensors
+from stages.formats.pack import InputParams, pack
+from stages.model.blueprint import LinearSpec
+
+if TYPE_CHECKING:
+    from stages.compress.stage import CompressConfig
+
+Say = Callable[[str], None]
+
+
+def compress_layer(
+    layer: LayerState,
+    modifiers: Sequence[Modifier],
+    *,
+    device: str,
+    progress: Callable[[float, str], None],
+    warn: Say,
+) -> Compressed:
+    """Transform, solve and pack all of `layer`, which is emptied on the way.
+
+    Raises StageFailed for numerical trouble under the policy `error`, naming the module.
+    """
+    solver = next((m for m in modifiers if isinstance(m, Solver)), Rtn())
+    for modifier in modifiers:
+        if isinstance(modifier, Transform):
+            progress(0.0, modifier.kind)
+            modifier.rewrite(layer)
+            layer.content = ()
+    work = _Work(layer=layer, solver=solver, device=device, warn=warn)
+    work.find_inputs()
+    work.warn_of_few_tokens()
+    scales = global_scales(layer, work.schemes)
+    total, dead = max(1, len(work.schemes)), dict[str, int]()
+    todo = {name: work.schemes[name] for name in work.schemes if name not in work.skipped}
+    straight = tuple(todo) if only_rounds((solver,), device) else ()
+    for name, direct in solve_direct(layer, straight):
+        work.put_direct(name, direct, solver.kind)
+        del todo[name]
+        progress(min(1.0, len(work.result.modules) / total), f"{solver.kind} {name}")
+    with closing(solve_layer(layer, solver, todo, scales, device=device)) as found:
+        for solved in found:
+            work.take(solved, scales)
+            if solved.dead:
+                dead[solved.module] = solved.dead
+            done = len(work.result.modules) + len(work.skipped)
+            progress(min(1.0, done / total), f"{solver.kind} {solved.module}")
+    if dead:
+        name, count = next(iter(dead.items()))
+        warn(f"input channels that were zero for every token: {count} of {name}{_more(dead)}")
+    work.result.finish(layer, work.skipped)
+    return work.result
+
+
+@dataclass(kw_only=True, slots=True)
+class _Work:
+    layer: LayerState
+    solver: Solver
+    device: str
+    warn: Say
+    schemes: dict[str, QuantizationScheme] = field(init=False)
+    groups: dict[str, tuple[str, ...]] = field(init=False)
+    inputs: dict[str, InputParams] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    result: Compressed = field(default_factory=Compressed)
+
+    def __post_init__(self) -> None:
+        by_group = {
+            resolved.group: to_compressed_tensors(resolved.scheme)
+            for resolved in self.layer.resolved.values()
+        }
+        self.schemes = {n: by_group[r.group] for n, r in self.layer.resolved.items()}
+        self.groups = partners(self.layer)
+
+    def find_inputs(self) -> None:
+        """Calibrated parameters of every module's input, where its format has them."""
+        for name, scheme in self.schemes.items():
+            try:
+                if self.solver.keeps:
+                    self.inputs[name] = kept_inputs(self.layer, name, scheme.input_activations)
+                    continue
+                self.inputs[name] = input_params(
+                    self.layer.statistics,
+                    self.groups[name],
+                    scheme.input_activations,
+                    self.layer.dtype,
+                )
+            except NumericalError as error:
+                if self.solver.on_failure != "skip":  # rounding the weight would not help here
+                    raise _failed(error, name) from error
+                self.skip(name, error)
+
+    def warn_of_few_tokens(self) -> None:
+        """One warning for all modules whose Gram matrix cannot have full rank."""
+        if "gram" not in self.solver.statistics():
+            return
+        few = [
+            linear.name
+            for linear in self.layer.subgraph.linears
+            if linear.name in self.schemes
+            and 0 < self.layer.statistics.tokens(linear.name) < linear.in_features
+        ]
+        if few:
+            self.warn(f"fewer tokens than input channels were seen by {few[0]}{_more(few)}")
+
+    def take(self, solved: Solved, scales: Mapping[str, Tensor]) -> None:
+        """Pack a solved module, or deal with the trouble it made as the policy says."""
+        name = solved.module
+        if solved.trouble is None:
+            self.put(solved, self.solver.kind)
+        elif self.solver.on_failure == "fallback":
+            again = list(
+                solve_layer(
+                    self.layer, Rtn(), {name: self.schemes[name]}, scales, device=self.device
+                )
+            )
+            if again[0].trouble is not None:
+                raise _failed(again[0].trouble, name)
+            self.note(name, "rounded to nearest", solved.trouble)
+            self.put(again[0], Rtn.kind, fallback=Rtn.kind)
+        elif self.solver.on_failure == "skip":
+            self.skip(name, solved.trouble)
+        else:
+            raise _failed(solved.trouble, name)
+
+    def skip(self, name: str, error: NumericalError) -> None:
+        """Leave a module as it is, and those that engines run together with it."""
+        for other in self.groups[name]:
+            if other in self.skipped:
+                continue
+            self.skipped[other] = error.reason
+            self.note(other, "left unquantized", error)
+            if other in self.result.modules:
+                self.result.take_back(other)
+
+    def note(self, name: str, action: str, error: NumericalError) -> None:
+        self.result.fallbacks.append({"module": name, "action": action, "reason": error.reason})
+        self.warn(f"{name} was {action}: {error.reason}")
+
+    def put(self, solved: Solved, solver: str, fallback: str | None = None) -> None:
+        """Pack one module into the result; its dense weight is kept until the layer is done."""
+        name, quantized = solved.module, solved.quantized
+        if name in self.skipped or quantized is None:
+            return
+        scheme = self.schemes[name]
+        weight = quantized.weight.cpu()
+        packed = pack(
+            weight if quantized.original is None else quantized.original.cpu(),
+            scale=quantized.scale.cpu(),
+            zero_point=None if quantized.zero_point is None else quantized.zero_point.cpu(),
+            global_scale=None if quantized.global_scale is None else quantized.global_scale.cpu(),
+            inputs=self.inputs[name],
+            scheme=scheme,
+        )
+        sums = checksum(weight, scheme, self.layer.dtype)
+        worse = [info["relative_error"] or 0.0 for info in self.result.modules.values()]
+        worse = [error for error in worse if error > (solved.relative_error or 0.0)]
+        if not self.solver.keeps and len(worse) < KEPT:  # more are never shown
+            original = self.layer.peek(f"{name}.weight")
+            self.result.distributions[name] = distributions(original, weight)
+        self.result.record(
+            self.spec(name),
+            self.layer.resolved[name].scheme,
+            packed,
+            sums,
+            solver=solver,
+            relative_error=solved.relative_error,
+            fallback=fallback,
+        )
+
+    def put_direct(self, name: str, made: Direct, solver: str) -> None:
+        """Take a module that came packed, together with the parameters of its input."""
+        scheme, inputs = self.layer.resolved[name].scheme, self.inputs[name]
+        given = {
+            "input_scale": inputs.scale,
+            "input_zero_point": inputs.zero_point,
+            "input_global_scale": inputs.global_scale,
+        }
+        there = {part: tensor for part, tensor in given.items() if tensor is not None}
+        spec = self.spec(name)
+        record_direct(self.result, spec, scheme, made, solver=solver, inputs=there)
+
+    def spec(self, name: str) -> LinearSpec:
+        return next(linear for linear in self.layer.subgraph.linears if linear.name == name)
+
+
+def _more(names: Collection[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+
+
+def _failed(error: NumericalError, module: str) -> StageFailed:
+    return StageFailed(
+        f"{module}: {error.reason}",
+        remedy=f"{error.remedy}; or say what to do instead with modifier.<solver>.on_failure",
+    )
+
+
+def run(config: CompressConfig, task: Task) -> None:
+    """Compress the layer `task.member` and write its shard."""
+    config.numerics.apply()
+    task.progress(0.0, "reading weights")
+    layer, draft = layer_state(config, task), task.outputs["weights"]
+    made = compress_layer(
+        layer,
+        config.modifiers,
+        device=config.numerics.device,
+        progress=task.progress,
+        warn=task.warn,
+    )
+    made.write(draft, layer.dtype)
+    draft.meta["recipe"] = recipe_of(config, statistics_of(task.inputs))

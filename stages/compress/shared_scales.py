@@ -1,0 +1,113 @@
+"""Scales that are shared between modules, and those of calibrated inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
+from torch import Tensor
+
+from stages.compress.layer_state import LayerState
+from stages.compress.layer_statistics import Statistics
+from stages.compress.observers.activation_range import averaged, latest, searched, widest
+from stages.compress.observers.qparams import global_scale_of
+from stages.compress.solvers.numerical_error import NumericalError
+from stages.formats.pack import InputParams
+
+
+def partners(layer: LayerState) -> dict[str, tuple[str, ...]]:
+    """For every quantized module those that engines run together with it, itself included."""
+    found: dict[str, tuple[str, ...]] = {name: (name,) for name in layer.resolved}
+    for group in layer.subgraph.fused:
+        mine = tuple(name for name in group if name in layer.resolved)
+        found.update((name, mine) for name in mine)
+    return found
+
+
+def global_scales(
+    layer: LayerState, schemes: Mapping[str, QuantizationScheme]
+) -> dict[str, Tensor]:
+    """The weight's global scale, float32 [1], of every module whose format has one.
+
+    Engines run fused modules as one weight, so those get the scale of the largest among them.
+    """
+    scales: dict[str, Tensor] = {}
+    for name, group in partners(layer).items():
+        args = schemes[name].weights
+        if args is None or args.strategy != "tensor_group":
+            continue
+        alike = [other for other in group if schemes[other].weights == args]
+        own = [_global_scale(layer, other, args) for other in alike]
+        scales[name] = torch.stack(own).amin(dim=0)  # the larger the weights, the smaller
+    return scales
+
+
+def _global_scale(layer: LayerState, name: str, args: QuantizationArgs) -> Tensor:
+    scale = global_scale_of(layer.tensors[f"{name}.weight"], args, layer.dtype)
+    if scale is None:
+        raise ValueError(f"{name} has no global scale")
+    return scale
+
+
+def input_params(
+    statistics: Statistics,
+    group: Iterable[str],
+    args: QuantizationArgs | None,
+    dtype: torch.dtype,
+) -> InputParams:
+    """Calibrated parameters for the input of modules that engines run as one.
+
+    Raises NumericalError where calibration saw nothing, or nothing but zeros.
+    """
+    if args is None or args.dynamic is True:
+        return InputParams()
+    names = list(group)
+    ranges = [found for name in names if (found := _seen(statistics, name, args, dtype))]
+    if not ranges:
+        raise _no_tokens(names[0])
+    low = torch.stack([pair[0] for pair in ranges]).amin().to(dtype)
+    high = torch.stack([pair[1] for pair in ranges]).amax().to(dtype)
+    if not bool(torch.isfinite(low) & torch.isfinite(high) & (high > low)):
+        raise NumericalError(
+            name=names[0],
+            reason=f"its inputs range from {float(low)} to {float(high)} in calibration",
+            remedy="calibrate with more or other samples, or put the module in scheme.ignore",
+        )
+    if args.strategy == "tensor_group":
+        return InputParams(global_scale=generate_gparam(low, high).cpu())
+    scale, zero_point = calculate_qparams(low, high, args)
+    return InputParams(scale=scale.cpu(), zero_point=None if args.symmetric else zero_point.cpu())
+
+
+def _seen(
+    statistics: Statistics, name: str, args: QuantizationArgs, dtype: torch.dtype
+) -> tuple[Tensor, Tensor] | None:
+    """The range of a module's input as the observer of `args` sees it; None without tokens."""
+    options = args.observer_kwargs or {}
+    if args.observer == "mse":
+        histogram = statistics.histogram(name)
+        return None if histogram is None else searched(histogram, args, dtype=dtype, **options)
+    batches = statistics.range(name)
+    if batches is None:
+        return None
+    if args.observer == "minmax":
+        return averaged(batches, options.get("averaging_constant", 0.01))
+    return latest(batches) if args.observer == "memoryless_minmax" else widest(batches)
+
+
+def _no_tokens(name: str) -> NumericalError:
+    return NumericalError(
+        name=name,
+        reason="calibration sent no token through it",
+        remedy="say calibrate.experts=all, give more samples, or say what to do with on_failure",
+    )
+
+
+def gram_of(statistics: Statistics, name: str) -> Tensor:
+    """The Gram matrix of a module's inputs; raises NumericalError where no token was seen."""
+    H = statistics.gram(name)
+    if H is None:
+        raise _no_tokens(name)
+    return H

@@ -1,0 +1,247 @@
+"""Solve the modules of a layer: shared inputs together, small weights side by side."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextvars import copy_context
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+import torch
+from compressed_tensors.quantization import QuantizationScheme
+from torch import Tensor
+
+from stages.compress.grid import ROW_STRATEGIES, Quantized
+from stages.compress.keep_source import stored_of
+from stages.compress.layer_state import LayerState
+from stages.compress.modifiers.base import Problem, Solver
+from stages.compress.shared_scales import gram_of
+from stages.compress.solvers.numerical_error import NumericalError, all_finite
+from stages.compress.solvers.output_error import ratio, relative_error
+from stages.compute.row_tiles import one_threaded, shared_tile_pool
+
+SMALL = 1 << 23
+"""Elements of weight and Gram matrix up to which another is begun (float32 copies: some 0.3 GB)."""
+
+T = TypeVar("T")
+
+
+def fitting(cost: Sequence[int]) -> int:
+    """How many may be under way at once, each taking so many elements; 1 where not even two."""
+    costly = sorted(cost, reverse=True)
+    most = min(len(cost), torch.get_num_threads())
+    return max((n for n in range(2, most + 1) if sum(costly[:n]) <= SMALL), default=1)
+
+
+def side_by_side(work: Sequence[Callable[[], T]], at_once: int) -> Iterator[T]:
+    """What each of `work` gives, in order.
+
+    One by one, each has all threads. Several at once share them, and run what is not cut in tiles
+    on one thread each; tiles always do, so their bytes are the same either way.
+    """
+    if at_once == 1:
+        yield from (one() for one in work)
+        return
+    with shared_tile_pool(), one_threaded(at_once) as drivers:
+        begun: deque[Future[T]] = deque()
+        try:
+            for one in work:
+                begun.append(drivers.submit(copy_context().run, one))
+                if len(begun) > at_once:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            for future in begun:
+                future.cancel()
+
+
+ELEMENTS_AT_ONCE = 1 << 26
+"""Largest stack of weights, in elements (float32: 256 MiB)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Solved:
+    """What a module became, or why it did not: exactly one of `quantized` and `trouble` is set.
+
+    `dead` counts the input channels that were zero for every token.
+    """
+
+    module: str
+    quantized: Quantized | None = None
+    relative_error: float | None = None
+    trouble: NumericalError | None = None
+    dead: int = 0
+
+
+def solve_layer(
+    layer: LayerState,
+    solver: Solver,
+    schemes: Mapping[str, QuantizationScheme],
+    global_scales: Mapping[str, Tensor],
+    *,
+    device: str,
+) -> Generator[Solved]:
+    """Solve every module of `schemes`, batch by batch; nothing is kept of a batch once it is out.
+
+    The error of a module is measured in the Gram metric where the solver uses it.
+    """
+    stacks = batches(layer, solver, schemes, global_scales)
+
+    def solved(names: list[str]) -> list[Solved]:
+        return list(_solve(layer, solver, names, schemes, global_scales, device))
+
+    work = [partial(solved, names) for names in stacks]
+    at_once = fitting([_cost(layer, names) for names in stacks]) if device == "cpu" else 1
+    for found in side_by_side(work, at_once):
+        yield from found
+
+
+def _cost(layer: LayerState, stack: list[str]) -> int:
+    """Elements of the stacked weights and of their Gram matrix."""
+    weights = [layer.tensors[f"{name}.weight"] for name in stack]
+    return sum(weight.numel() for weight in weights) + int(weights[0].shape[-1]) ** 2
+
+
+def batches(
+    layer: LayerState,
+    solver: Solver,
+    schemes: Mapping[str, QuantizationScheme],
+    global_scales: Mapping[str, Tensor],
+) -> list[list[str]]:
+    """Modules that may be stacked: same input, format and global scale, no scale across rows.
+
+    A solver that keeps what is there gets every module alone.
+    """
+    found: dict[object, list[list[str]]] = {}
+    for name, scheme in schemes.items():
+        args = scheme.weights
+        if args is None:
+            continue
+        weight = layer.tensors[f"{name}.weight"]
+        shared = args.strategy in ROW_STRATEGIES and not solver.keeps
+        scale = float(global_scales[name]) if name in global_scales else None
+        key = (layer.statistics.leader(name), args.model_dump_json(), scale, weight.dtype)
+        stacks = found.setdefault(key if shared else name, [[]])
+        taken = sum(layer.tensors[f"{other}.weight"].numel() for other in stacks[-1])
+        if stacks[-1] and taken + weight.numel() > ELEMENTS_AT_ONCE:
+            stacks.append([])
+        stacks[-1].append(name)
+    return [stack for stacks in found.values() for stack in stacks if stack]
+
+
+def _solve(
+    layer: LayerState,
+    solver: Solver,
+    names: list[str],
+    schemes: Mapping[str, QuantizationScheme],
+    global_scales: Mapping[str, Tensor],
+    device: str,
+) -> Generator[Solved]:
+    first = names[0]
+    args = schemes[first].weights
+    if args is None:
+        raise ValueError(f"{first} has no weight format")
+    stored = stored_of(layer, first) if solver.keeps else None
+    if stored is None:
+        weights = [layer.tensors[f"{name}.weight"].to(device) for name in names]
+    else:
+        weights = [stored.weight()]  # before it was rounded to the model's dtype
+    try:
+        needs_gram = "gram" in solver.statistics()
+        problem = Problem(
+            weight=weights[0] if len(weights) == 1 else torch.cat(weights),
+            H=gram_of(layer.statistics, first).to(device) if needs_gram else None,
+            args=args,
+            global_scale=global_scales[first].to(device) if first in global_scales else None,
+            dtype=layer.dtype,
+            stored=stored,
+            statistics=_asked(layer, solver, first, device),
+            identity=_identity(layer, names, device),
+        )
+        whole = _checked(solver.solve(problem), first)
+    except NumericalError as error:
+        if len(names) == 1:
+            yield Solved(module=first, trouble=error)
+            return
+        for name in names:  # one of them may be to blame: each alone, so that the others go on
+            yield from _solve(layer, solver, [name], schemes, global_scales, device)
+        return
+    start, H = 0, problem.H
+    dead = 0 if H is None else int((H.diagonal() == 0).sum())
+    for name, weight in zip(names, weights, strict=True):
+        rows = slice(start, start + weight.shape[0])
+        start += weight.shape[0]
+        part = _rows(whole, rows, alone=len(names) == 1)
+        yield Solved(
+            module=name,
+            quantized=part,
+            relative_error=_relative_error(weight, part, H),
+            dead=dead,
+        )
+
+
+def _identity(layer: LayerState, names: list[str], device: str) -> tuple[str, ...] | None:
+    return (*layer.content, device, *names) if layer.content else None
+
+
+def _asked(layer: LayerState, solver: Solver, module: str, device: str) -> dict[str, Tensor]:
+    """What the solver asked for beside the Gram matrix, of the input that `module` sees."""
+    found: dict[str, Tensor] = {}
+    for kind in sorted(solver.statistics() - {"gram"}):
+        read = layer.statistics.named(kind, module)
+        if read is None:
+            raise NumericalError(
+                name=module,
+                reason="calibration saw no token at its input",
+                remedy="calibrate with more samples, or put the module in scheme.ignore",
+            )
+        found[kind] = read.to(device)
+    return found
+
+
+def _relative_error(weight: Tensor, found: Quantized, H: Tensor | None) -> float:
+    if found.losses is None:
+        return relative_error(weight, found.weight, H)
+    return ratio(*found.losses.double().sum(dim=0).tolist())
+
+
+def _checked(found: Quantized, name: str) -> Quantized:
+    """`found`, unless something in it must never be written."""
+    scale = found.scale.float()
+    if not all_finite(found.weight):
+        raise _bad(name, "the quantized weight has non-finite entries")
+    if not bool((torch.isfinite(scale) & (scale > 0)).all()):
+        raise _bad(name, "a scale is zero, negative or not finite")
+    if found.global_scale is not None and not bool(
+        (torch.isfinite(found.global_scale) & (found.global_scale > 0)).all()
+    ):
+        raise _bad(name, "the global scale is zero, negative or not finite")
+    return found
+
+
+def _bad(name: str, reason: str) -> NumericalError:
+    return NumericalError(
+        name=name,
+        reason=reason,
+        remedy="look at the weight in the original checkpoint, or put it in scheme.ignore",
+    )
+
+
+def _rows(whole: Quantized, rows: slice, *, alone: bool) -> Quantized:
+    if alone:
+        return whole
+    zero_point, global_scale = whole.zero_point, whole.global_scale
+    return replace(
+        whole,
+        weight=whole.weight[rows],
+        scale=whole.scale[rows],
+        original=None if whole.original is None else whole.original[rows],
+        losses=None if whole.losses is None else whole.losses[rows],
+        zero_point=None if zero_point is None else zero_point[rows],
+        # its own copy: a safetensors file takes no tensor twice
+        global_scale=None if global_scale is None else global_scale.clone(),
+    )

@@ -1,0 +1,104 @@
+"""Descent on tr(E H E^T) from a solution, E = W - Q: one scale or one code at a time.
+
+With the gradient R = E H at hand, both steps have closed forms. Scale of a group with codes v
+(zero elsewhere): s <- s + (R . v) / (v H v), rounded as it is stored, taken only if that lowers
+the error. Code of column k: the grid point nearest to q_k + R_k / H_kk, which is the best of the
+whole grid. No step raises the error. Steps within a block of columns update that block's gradient
+at once and all others by one matrix product (Gauss-Seidel; the order of steps is the columns').
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stages.compress.grid import Grid, round_to
+from stages.compress.solvers import gptq_blocks as blocks
+from stages.compress.solvers.cholesky import Damped
+
+
+def descend(
+    code: Tensor,
+    gradient: Tensor,
+    metric: Damped,
+    column: Tensor,
+    scale: Tensor,
+    zero: Tensor,
+    grid: Grid,
+    *,
+    refit: int,
+    descent: int,
+    multiplier: float,
+    block_size: int,
+) -> Tensor:
+    """``refit`` sweeps with scale steps, ``descent`` sweeps with code steps, in place.
+
+    code (minus zero point), gradient [in, rows]; metric [in, in]; column int64 [in] (each column's
+    scale), scale and zero [scales, rows] (effective), multiplier the global scale or 1; all
+    contiguous float32. Gives by how much every row's e H e^T has changed, float32 [rows]. The
+    gradient is spent: its columns before the last block are not those of the result.
+    """
+    H = metric.H
+    width = grid.width(H.shape[0])
+    step = width * max(1, block_size // width) if width <= 4 * block_size else block_size
+    whole = width <= step
+    starts = range(0, H.shape[0], step)
+    diagonal = [metric.block(slice(i, i + step)) for i in starts]
+    gained = torch.zeros_like(code[0])
+    change = torch.empty_like(code[:step])
+    sweeps = max(refit, descent)
+    for sweep in range(sweeps):
+        refits, last = sweep < refit, sweep == sweeps - 1
+        if refits and not whole:
+            gained += _refit_rows(code, gradient, metric, scale, grid, multiplier)
+        if not (refits and whole) and sweep >= descent:
+            continue
+        for index, start in enumerate(starts):
+            part = slice(start, start + step)
+            moved = change[: H.shape[0] - start]
+            blocks.descend_block(
+                code[part],
+                gradient[part],
+                diagonal[index],
+                column[part],
+                scale,
+                zero,
+                moved,
+                gained,
+                refit=refits and whole,
+                descend=sweep < descent,
+                onward=last,
+                multiplier=multiplier,
+                codes=grid.codes,
+                scales=grid.scales,
+            )
+            # in the last sweep nothing looks at columns that are done
+            for rest in (slice(0, 0 if last else start), slice(start + step, None)):
+                gradient[rest].addmm_(H[rest, part], moved, alpha=-1)
+    return gained
+
+
+def _refit_rows(
+    code: Tensor,
+    gradient: Tensor,
+    metric: Damped,
+    scale: Tensor,
+    grid: Grid,
+    multiplier: float,
+) -> Tensor:
+    """The scale step for groups too wide for a block, one group at a time; gives what it gained."""
+    gained, width = torch.zeros_like(code[0]), grid.width(len(code))
+    for g in range(scale.shape[0]):
+        part = slice(g * width, (g + 1) * width)
+        v = code[part]
+        product = metric.columns(part) @ v
+        upper, lower = (v * gradient[part]).sum(dim=0), (v * product[part]).sum(dim=0)
+        wanted = scale[g] + torch.where(lower > 0, upper / lower, 0.0)
+        new = round_to(wanted * multiplier, grid.scales) / multiplier
+        change = new - scale[g]
+        gain = change * (change * lower - 2 * upper)
+        change = torch.where(gain < 0, change, 0.0)
+        gained += gain.clamp(max=0.0)
+        scale[g] = torch.where(change != 0, new, scale[g])
+        gradient -= product * change
+    return gained

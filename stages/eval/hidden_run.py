@@ -1,0 +1,91 @@
+"""Hidden states of a whole model with one decoder layer in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pipeline.errors import StageFailed
+from stages.eval.evaluated_model import Candidate
+from stages.eval.samples import Samples
+from stages.fake_quant.activations import simulated_inputs
+from stages.fake_quant.attention_states import simulated_states
+from stages.model.blueprint import Subgraph
+from stages.model.layer_tensors import layer_tensors, outside_tensors
+from stages.model.replay import final_hidden, replay, stem_names, tail_names
+from stages.model.skeleton import Skeleton
+
+NAME = "hidden"
+
+
+def write_batch(path: Path, hidden: Tensor) -> None:
+    """Store the hidden states of one batch."""
+    save_file({NAME: hidden.contiguous().cpu()}, path)
+
+
+def read_batch(path: Path) -> Tensor:
+    """What `write_batch` stored."""
+    return load_file(path)[NAME]
+
+
+def final_states(
+    bones: Skeleton,
+    candidate: Candidate,
+    samples: Samples,
+    scratch: Path,
+    progress: Callable[[float, str], None],
+) -> Iterator[Tensor]:
+    """What the lm_head is given, batch by batch: [b, T, hidden] in the model's dtype.
+
+    Between layers the activations lie under `scratch`. Raises StageFailed, naming the layer, if
+    they are not finite.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    layers, batches = bones.blueprint.layers, samples.batches
+    with simulated_inputs(bones.model, candidate.rules):
+        for layer in layers:
+            progress(layer.index / (len(layers) + 1), layer.name)
+            with (
+                bones.materialized(_needed(bones, layer, candidate)),
+                simulated_states(bones, [layer.index], candidate.states),
+            ):
+                for i, rows in enumerate(batches):
+                    before = _boundary(scratch, layer.index - 1, i)
+                    hidden = read_batch(before) if layer.index else None
+                    hidden = replay(bones, layer.index, samples.ids[rows], hidden)
+                    _check(hidden, samples.lengths[rows], layer.name)
+                    write_batch(_boundary(scratch, layer.index, i), hidden)
+        tail = outside_tensors(candidate.blueprint, tail_names(bones, head=False), candidate.source)
+        with bones.materialized(tail):
+            for i, rows in enumerate(batches):
+                hidden = read_batch(_boundary(scratch, len(layers) - 1, i))
+                hidden = final_hidden(bones, samples.ids[rows], hidden)
+                _check(hidden, samples.lengths[rows], "what follows the decoder layers")
+                yield hidden
+
+
+def _needed(bones: Skeleton, layer: Subgraph, candidate: Candidate) -> dict[str, Tensor]:
+    names = stem_names(bones, layer.index)
+    return {
+        **outside_tensors(candidate.blueprint, names, candidate.source),
+        **layer_tensors(layer, candidate.source),
+    }
+
+
+def _boundary(scratch: Path, index: int, batch: int) -> Path:
+    # two files a batch in turn: one is read while the other is written
+    return scratch / f"{index % 2}-{batch:05d}.safetensors"
+
+
+def _check(hidden: Tensor, lengths: Tensor, where: str) -> None:
+    if hidden.isfinite().all():
+        return
+    for row, length in zip(hidden, lengths.tolist(), strict=True):
+        if not row[:length].isfinite().all():
+            raise StageFailed(
+                f"the output of {where} is not finite, so nothing can be measured on it",
+                remedy="the weights, or the scales of a compressed checkpoint, are broken there",
+            )

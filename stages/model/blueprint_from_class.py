@@ -1,0 +1,206 @@
+"""Drawing the blueprint of a model from its config and, where there is one, its checkpoint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
+
+from pipeline.errors import UserError
+from stages.model.blueprint import Blueprint, LinearSpec, Subgraph
+from stages.model.checkpoint_names import Names, expected_names, map_names
+from stages.model.families import Family, family_of, fused_groups, smoothing_pairs
+from stages.model.meta_model import Tree, config_of, dtype_of, meta_model, tree_of
+from stages.model.module_patches import Patched, patches, replacements, swapped
+
+
+class TensorShape(Protocol):
+    """What is used of a tensor's description: `TensorSpec` of stages.weights has it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+def blueprint_of(
+    config: Mapping[str, Any],
+    *,
+    experts: str = "all",
+    specs: Mapping[str, TensorShape] | None = None,
+    by_class: Mapping[str, type[Patched]] | None = None,
+) -> Blueprint:
+    """The blueprint of the model of a parsed config.json.
+
+    `specs` describes the tensors of its checkpoint; without it those are assumed that
+    transformers would save. `by_class` are the module patches (default: the registry's). Raises
+    UserError for an unknown architecture, for experts that cannot be taken apart, and for tensors
+    that are missing or have another shape.
+    """
+    made = config_of(config)
+    dtype = dtype_of(made)
+    model = meta_model(made, dtype)
+    shapes = expected_names(model) if specs is None else {n: s.shape for n, s in specs.items()}
+    found = patches() if by_class is None else by_class
+    tree = tree_of(model)
+    modules = replacements(model, found)
+    names = map_names(model, modules, shapes)
+    _check_experts(model, tree, names, modules)
+    with swapped(model, modules) as replaced:
+        patched_as = {name: type(module).__name__ for name, module in replaced.items()}
+        _check(model, names, shapes)
+        return _assemble(config, model, tree, names, dtype, experts, patched_as)
+
+
+def _tied(model: PreTrainedModel) -> Mapping[str, str]:
+    tied: Mapping[str, str] = model.all_tied_weights_keys
+    return tied
+
+
+def _check(model: PreTrainedModel, names: Names, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Every parameter of the decoder must have its tensor, in its shape."""
+    tied = _tied(model)
+    missing, wrong = [], []
+    for name, tensor in model.state_dict().items():
+        tensor_name = names.found.get(name) or names.found.get(tied.get(name, ""))
+        if tensor_name is None:
+            missing.append(name)
+        elif tuple(shapes[tensor_name]) != tuple(tensor.shape):
+            wrong.append(f"{tensor_name} is {list(shapes[tensor_name])}, not {list(tensor.shape)}")
+    lost = [name for name in missing if name not in names.converted]
+    if lost or wrong:
+        told = [f"no tensor for {name}" for name in lost] + wrong
+        more = f" (and {len(told) - 5} more)" if len(told) > 5 else ""
+        raise UserError(
+            f"the checkpoint does not fit config.json: {'; '.join(told[:5])}{more}",
+            remedy="check that all files of the model are there and belong together",
+        )
+
+
+def _check_experts(
+    model: PreTrainedModel, tree: Tree, names: Names, modules: Mapping[str, nn.Module]
+) -> None:
+    """Every weight matrix of a layer must be one tensor on disk and one module's weight here."""
+    mapped = (name.rpartition(".")[0] for name in names.found)
+    containers = {name.rpartition(".")[0] for name in names.converted}
+    containers |= {name for name in mapped if name in modules}
+    containers |= {
+        name
+        for name, module in model.named_modules()
+        if any(parameter.dim() == 3 for parameter in module.parameters(recurse=False))
+        and name not in modules
+        and not type(module).__module__.startswith("torch.nn")
+    }
+    for layer in tree.layers:
+        for name in sorted(containers):
+            if name.startswith(f"{layer}."):
+                raise UserError(
+                    f"{name} is a {type(model.get_submodule(name)).__name__}, whose experts "
+                    "cannot be compressed one by one: no patch takes them apart, or the "
+                    "checkpoint holds them fused",
+                    remedy="use a model with one tensor for each expert's gate, up and down, or "
+                    "add a patch for this class",
+                )
+
+
+def _assemble(
+    config: Mapping[str, Any],
+    model: PreTrainedModel,
+    tree: Tree,
+    names: Names,
+    dtype: str,
+    experts: str,
+    patched_as: Mapping[str, str],
+) -> Blueprint:
+    tied = {a: names.found[b] for a, b in _tied(model).items() if b in names.found}
+    tied |= {b: names.found[a] for a, b in _tied(model).items() if a in names.found}
+    tensors = {**tied, **names.found}
+    text = model.config.get_text_config(decoder=True)
+    family = family_of(text.model_type)
+    shapes = {n: tuple(t.shape) for n, t in model.state_dict().items() if n in tensors}
+    outside = [n for n in shapes if not n.startswith(tuple(f"{x}." for x in tree.layers))]
+    claimed = {tensors[name] for name in shapes}
+    return Blueprint(
+        config=dict(config),
+        architecture=type(model).__name__,
+        model_type=text.model_type,
+        dtype=dtype,
+        experts=experts,
+        tied=f"{tree.head}.weight" in _tied(model),
+        vocab_size=text.vocab_size,
+        hidden_size=text.hidden_size,
+        decoder=tree.decoder,
+        embedding=tree.embedding,
+        head=tree.head,
+        layers=tuple(
+            _layer(model, name, index, tensors, dtype, family)
+            for index, name in enumerate(tree.layers)
+        ),
+        outside={name: tensors[name] for name in outside},
+        outside_shapes={name: shapes[name] for name in outside},
+        outside_linears=tuple(
+            _own_name(linear, model, tree)
+            for linear in _linears("", model, tensors)
+            if not linear.name.startswith(tuple(f"{x}." for x in tree.layers))
+        ),
+        carried=tuple(n for n in [*names.rest, *names.found.values()] if n not in claimed),
+        patches=dict(patched_as),
+    )
+
+
+def _layer(
+    model: PreTrainedModel,
+    name: str,
+    index: int,
+    tensors: Mapping[str, str],
+    dtype: str,
+    family: Family | None,
+) -> Subgraph:
+    layer = model.get_submodule(name)
+    shapes = {f"{name}.{own}": tuple(t.shape) for own, t in layer.state_dict().items()}
+    linears = tuple(_linears(f"{name}.", layer, tensors))
+    text = model.config.get_text_config(decoder=True)
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    parameters = sum(math.prod(shape) for shape in shapes.values())
+    modules = [f"{name}.{own}" for own, _ in layer.named_modules() if own]
+    return Subgraph(
+        name=name,
+        index=index,
+        kind=type(layer).__name__,
+        linears=linears,
+        tensors={own: tensors[own] for own in shapes},
+        shapes=shapes,
+        parameters=parameters,
+        bytes=parameters * torch.empty(0, dtype=getattr(torch, dtype)).element_size(),
+        pairs=smoothing_pairs(family, name, modules, linears, head_dim),
+        fused=fused_groups(linears),
+    )
+
+
+def _own_name(linear: LinearSpec, model: PreTrainedModel, tree: Tree) -> LinearSpec:
+    """A tied head under the name that transformers would save it as, were it not tied."""
+    weight = f"{linear.name}.weight"
+    if linear.name != tree.head or weight not in _tied(model):
+        return linear
+    (saved,) = revert_weight_conversion(model, {weight: model.state_dict()[weight]})
+    return replace(linear, prefix=saved.removesuffix(".weight"))
+
+
+def _linears(prefix: str, root: nn.Module, tensors: Mapping[str, str]) -> Iterable[LinearSpec]:
+    experts = tuple(f"{name}." for name, module in root.named_modules() if hasattr(module, "claim"))
+    for own, module in root.named_modules():
+        name = f"{prefix}{own}"
+        if isinstance(module, nn.Linear) and f"{name}.weight" in tensors:
+            yield LinearSpec(
+                name=name,
+                prefix=tensors[f"{name}.weight"].removesuffix(".weight"),
+                in_features=module.in_features,
+                out_features=module.out_features,
+                bias=module.bias is not None,
+                expert=bool(experts) and own.startswith(experts),
+                kind=type(module).__name__,
+            )

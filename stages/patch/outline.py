@@ -1,0 +1,87 @@
+"""The stage `outline`: a blueprint from tensor names, and so the list of units of work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from pipeline.errors import UserError
+from pipeline.stage import Artifact, Site, Stage, Survey, Task
+from stages.model.blueprint import Blueprint
+from stages.model.blueprint_from_names import Spec, outline_of
+from stages.patch.survey import survey_of, write
+
+MEMORY = 200 * 2**20
+WHY = "this graph outlines the model from its tensor names, without its class"
+CODE = (
+    "config.json names code files of the model's own, which are not taken over: say "
+    "model.trust_remote_code=true to have them beside the compressed model"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutlineConfig:
+    """Nothing can be chosen: names are what they are."""
+
+
+class Outline(Stage):
+    """Writes `blueprint.json`; lists the units of work; its facts are the blueprint.
+
+    A unit is what shares the first number in its tensors' names: a decoder layer, a block of a
+    vision tower, an extra prediction layer.
+    """
+
+    kind: ClassVar[str] = "outline"
+    version: ClassVar[int] = 1
+    modules = ("stages.model.blueprint_from_names", "stages.weights")
+    Config: ClassVar[type] = OutlineConfig
+
+    def survey(self, site: Site) -> Survey:
+        return survey_of(lambda: self._find(site), memory=MEMORY, seconds=0.1)
+
+    def run(self, task: Task) -> None:
+        write(_outlined(task.inputs["source"]), task.outputs["out"])
+
+    def _find(self, site: Site) -> Blueprint | None:
+        """From the store, the weights, or (a plan without weights) what the plan knows of them."""
+        own = site.own()
+        if own is not None:
+            return Blueprint.load(own)
+        source = site.artifact("source")
+        if source is not None:
+            return _outlined(source)
+        facts = site.facts.get("source")
+        config: Mapping[str, Any] | None = getattr(facts, "config", None)
+        if config is None:
+            return None
+        specs: Mapping[str, Spec] | None = getattr(facts, "tensors", None)
+        return outline_of(config, _expected(config) if specs is None else specs, why=WHY)
+
+
+def _outlined(source: Artifact) -> Blueprint:
+    from dataclasses import replace
+
+    from stages.weights import open_source
+
+    config = source.json("model/config.json")
+    blueprint = outline_of(config, open_source(source).specs(), why=WHY)
+    code = config.get("auto_map") and not any((source.path / "model").glob("*.py"))
+    return replace(blueprint, notes=(*blueprint.notes, CODE)) if code else blueprint
+
+
+def _expected(config: Mapping[str, Any]) -> Mapping[str, Spec]:
+    """The tensors that transformers would save for a config whose weights are not here.
+
+    Raises UserError for a model that transformers does not know.
+    """
+    from stages.model.checkpoint_names import expected_specs
+
+    try:
+        return expected_specs(config)
+    except UserError as error:
+        raise UserError(
+            f"{error.what}, and without the weights' files their names cannot be known",
+            remedy="fetch the model first: give its folder with model=local, or run without "
+            "mode=plan",
+        ) from error

@@ -1,0 +1,159 @@
+"""compressed-tensors checkpoints as sources: every format, also several in one checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import UserError
+from stages.quantized.source import REMEDY, Module, QuantizedSource, part_of
+from stages.schemes.quant_args import QArgs
+from stages.weights.source import TensorSpec, WeightSource
+
+if TYPE_CHECKING:
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+    from torch import Tensor
+
+    from stages.formats.decompressed_source import Decompressed
+    from stages.formats.pack import InputParams
+    from stages.quantized.stored_weight import Stored
+
+PACKED = "pack-quantized"
+CACHE = ("q_scale", "k_scale", "v_scale")
+UNREAD = ("sparse-bitmask", "sparse-24-bitmask", "marlin-24")
+
+
+class CompressedSource(QuantizedSource):
+    """What `stages.formats.decompressed_source` reads, with the values that loaders unpack."""
+
+    def __init__(self, source: WeightSource, config: Mapping[str, Any], dtype: str) -> None:
+        super().__init__(source, config, dtype)
+        sparse = part_of(config, "sparsity_config").get("format", "dense")
+        layouts = [config.get("format"), sparse]
+        if unread := [layout for layout in layouts if layout in UNREAD]:
+            raise UserError(
+                f"the checkpoint has the format {unread[0]!r}, which is not read",
+                remedy="give the model that it was made from",
+            )
+        if part_of(config, "transform_config").get("config_groups"):
+            raise UserError(
+                "the checkpoint has transforms that engines apply while they run "
+                "(transform_config): without them its weights are not the model",
+                remedy="give the model that it was made from",
+            )
+
+    @cached_property
+    def unpacked(self) -> Decompressed:
+        """The same checkpoint as loaders unpack it."""
+        import torch
+
+        from stages.formats.decompressed_source import Decompressed
+
+        return Decompressed(self.source, self.config, getattr(torch, self.dtype))
+
+    @property
+    def schemes(self) -> Mapping[str, QuantizationScheme]:
+        """The scheme of every compressed module by its name in the checkpoint."""
+        return self.unpacked.schemes
+
+    def find(self, specs: Mapping[str, TensorSpec]) -> Iterator[Module]:
+        from stages.formats.module_tensors import INPUT_PARTS, PARTS
+
+        dense = self.unpacked.specs()
+        for prefix, scheme in self.schemes.items():
+            if scheme.weights is None:
+                raise UserError(
+                    f"{prefix} has a weight_scale, but its group quantizes no weights",
+                    remedy=REMEDY,
+                )
+            shape = dense[f"{prefix}.weight"].shape
+            parts = [p for p in (*PARTS, *INPUT_PARTS) if f"{prefix}.{p}" in specs]
+            yield Module(
+                prefix=prefix,
+                shape=(shape[0], shape[1]),
+                grid=numbers_of(scheme.weights),
+                parts=tuple(parts),
+            )
+
+    def drops(self, name: str) -> bool:
+        """Scales of the KV cache and of quantized attention are no part of the dense model."""
+        prefix, _, part = name.rpartition(".")
+        return part in CACHE and prefix.endswith(("attn", "attention"))
+
+    def read(self, names: Iterable[str], *, device: str = "cpu") -> dict[str, Tensor]:
+        """Dense tensors, in the order of `names`."""
+        wanted = list(names)
+        prefixes = {name: self._prefix(name) for name in wanted}
+        # our own way to codes is the same numbers for integers, and much faster
+        theirs = [n for n, p in prefixes.items() if p and self.schemes[p].format != PACKED]
+        found = self.unpacked.read(theirs, device=device) if theirs else {}
+        found |= super().read([n for n in wanted if n not in found], device=device)
+        return {name: found[name] for name in wanted}
+
+    def decode(self, module: Module, parts: Mapping[str, Tensor]) -> Stored:
+        from stages.quantized.stored_weight import Stored
+
+        scheme = self.schemes[module.prefix]
+        columns = parts.get("weight_g_idx")
+        scale = parts["weight_scale"]
+        return Stored(
+            grid=module.grid,
+            codes=_codes(module, parts, scheme),
+            scale=scale.reshape(1) if scale.numel() == 1 else scale,
+            zero_point=_zero_point(module, parts, scheme),
+            global_scale=parts.get("weight_global_scale"),
+            columns=None if columns is None else columns.long(),
+        )
+
+    def inputs(self, prefix: str) -> InputParams:
+        from stages.formats.module_tensors import INPUT_PARTS
+        from stages.formats.pack import InputParams
+
+        there = [part for part in INPUT_PARTS if part in self.modules[prefix].parts]
+        read = self.source.read([f"{prefix}.{part}" for part in there]) if there else {}
+        return InputParams(**{p.removeprefix("input_"): read[f"{prefix}.{p}"] for p in there})
+
+
+def numbers_of(args: QuantizationArgs) -> QArgs:
+    """What of compressed-tensors' arguments says which numbers a weight may be."""
+    plain = args.model_dump(mode="json")
+    kept = ("num_bits", "type", "symmetric", "strategy", "block_structure")
+    grouped = plain["strategy"] in ("group", "tensor_group")
+    scale = str(plain["scale_dtype"]).removeprefix("torch.")
+    return QArgs(
+        **{name: plain[name] for name in kept},
+        group_size=plain["group_size"] if grouped else None,
+        scale_dtype=scale if scale in ("float8_e4m3fn", "uint8") else None,
+    )
+
+
+def _codes(module: Module, parts: Mapping[str, Tensor], scheme: QuantizationScheme) -> Tensor:
+    import torch
+    from compressed_tensors.compressors.nvfp4.helpers import unpack_fp4_from_uint8
+
+    from stages.quantized.unpack_bits import unpacked
+
+    rows, columns = module.shape
+    if "weight_packed" not in parts:
+        return parts["weight"]
+    packed = parts["weight_packed"]
+    if scheme.format == PACKED:
+        return unpacked(packed.T, module.grid.num_bits, columns).T.contiguous()
+    codes: Tensor = unpack_fp4_from_uint8(packed, rows, columns, dtype=torch.float32)
+    return codes
+
+
+def _zero_point(
+    module: Module, parts: Mapping[str, Tensor], scheme: QuantizationScheme
+) -> Tensor | None:
+    import torch
+
+    from stages.quantized.unpack_bits import unpacked
+
+    zero = parts.get("weight_zero_point")
+    if zero is None or module.grid.symmetric:
+        return None
+    if scheme.format == PACKED and zero.dtype == torch.int32:
+        return unpacked(zero, module.grid.num_bits, module.shape[0])
+    return zero.reshape(1) if zero.numel() == 1 else zero

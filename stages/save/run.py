@@ -1,0 +1,179 @@
+"""Writing a checkpoint: weights, config.json, the model's own small files, and where it is from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.errors import StageFailed
+from pipeline.key import canonical
+from pipeline.stage import Artifact, Task
+from stages.formats.layer_artifact import CACHE, LAYER
+from stages.formats.quantization_config import States, quantization_config, untied
+from stages.model.blueprint import Blueprint
+from stages.quantized.catalog import INTERNAL
+from stages.save.model_card import Card, model_card
+from stages.save.shards import Part, file_parts, parts_of, shard_parts, write_shards
+from stages.save.stage import SaveConfig
+from stages.schemes.resolve import Resolved, resolve
+from stages.weights import open_source
+from stages.weights.aliased_source import Aliased
+
+FOLDER = "checkpoint"
+SMALL = "model"
+CONFIG = "config.json"
+
+
+def save(config: SaveConfig, task: Task) -> None:
+    """Write `checkpoint/` from the source, the blueprint and the compressed layers."""
+    draft, blueprint = task.outputs["out"], Blueprint.load(task.inputs["model"])
+    origin, layers = task.inputs["source"], layers_of(task, blueprint)
+    resolved = done(config, blueprint, layers)
+    form = blueprint.saved(resolved)
+    source = Aliased(open_source(origin), blueprint.aliases())
+    specs = source.specs()
+    folder = draft.path / FOLDER
+    folder.mkdir()
+    quantized = {f"{end.prefix}.weight" for end in form.ends() if end.name in resolved}
+    dense = [specs[name] for name in outside_names(form) if name not in quantized]
+    caches = caches_of(task, blueprint)
+    parts = [
+        *parts_of(dense, source, config.save.max_shard_bytes),
+        *layer_parts(config, layers),
+        *(part for cache in caches for part in file_parts(cache.file(CACHE))),
+    ]
+    written = write_shards(folder, parts, task.progress)
+    copy_small(origin.path / SMALL, folder)
+    settings = dict(json.loads((origin.path / SMALL / CONFIG).read_bytes()))
+    settings.pop("quantization_config", None)
+    if (resolved or caches) and config.save.compressed:
+        states = States(
+            kv_cache=config.scheme.kv_cache,
+            attention=config.scheme.attention,
+            kinds=tuple(sorted({kind for cache in caches for kind in cache.meta["kinds"]})),
+        )
+        settings["quantization_config"] = quantization_config(resolved, form, states)
+    if form.tied != blueprint.tied:
+        settings = untied(settings)
+    _write_json(folder / CONFIG, settings)
+    recipe = recipe_of(config, layers)
+    text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=100)
+    (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+    _write_json(folder / "provenance.json", provenance_of(origin, task.inputs["model"], layers))
+    original = [specs[name] for name in original_names(blueprint)]
+    weights = max(1, sum(prod(spec.shape) for spec in original))
+    size = {
+        "original_bytes": sum(spec.bytes for spec in original),
+        "compressed_bytes": written.bytes,
+        "bits_per_weight": 8 * written.bytes / weights,
+        "original_bits_per_weight": 8 * sum(spec.bytes for spec in original) / weights,
+    }
+    if "stored_bytes" in origin.meta:
+        size["source_bytes"] = origin.meta["stored_bytes"]
+    card = Card(
+        name=config.save.name,
+        architecture=blueprint.architecture,
+        identity=str(origin.meta.get("identity", "")),
+        license=origin.meta.get("license"),
+        size=size,
+        source_format=origin.meta.get("quantized"),
+        dense=None if config.save.compressed else blueprint.dtype,
+        rows=[row for layer in layers for row in layer.meta["result"]["layers"]],
+        fallbacks=[entry for layer in layers for entry in layer.meta["result"]["fallbacks"]],
+        recipe=text,
+    )
+    (folder / "README.md").write_text(model_card(card), encoding="utf-8")
+    draft.meta["result"] = {"size": size}
+    draft.meta["compressed"] = config.save.compressed
+
+
+def layer_parts(config: SaveConfig, layers: Sequence[Artifact]) -> Iterator[Part]:
+    """The files of the layers: as they are stored, or what they mean as dense weights."""
+    limit = config.save.max_shard_bytes
+    for layer in layers:
+        if config.save.compressed:
+            yield from shard_parts(layer.path, limit)
+        else:
+            from stages.formats.compressed_layer import CompressedLayer
+
+            weights = CompressedLayer(layer).weights
+            yield from parts_of(weights.specs().values(), weights, limit)
+
+
+def layers_of(task: Task, blueprint: Blueprint) -> list[Artifact]:
+    """The compressed layers in the order of the model, then what is compressed outside of them."""
+    layers = [task.inputs[f"layers/{index}"] for index in range(len(blueprint.layers))]
+    return [*layers, *(task.inputs[name] for name in ("outside",) if name in task.inputs)]
+
+
+def caches_of(task: Task, blueprint: Blueprint) -> list[Artifact]:
+    """The scales of the attention states of every layer, where the scheme quantizes them."""
+    names = (f"caches/{index}" for index in range(len(blueprint.layers)))
+    return [task.inputs[name] for name in names if name in task.inputs]
+
+
+def outside_names(blueprint: Blueprint) -> list[str]:
+    """Checkpoint names of all tensors that belong to no decoder layer, each once."""
+    inside = {name for layer in blueprint.layers for name in layer.tensors.values()}
+    names = dict.fromkeys([*blueprint.outside.values(), *blueprint.carried])
+    return [name for name in names if name not in inside]
+
+
+def original_names(blueprint: Blueprint) -> list[str]:
+    """Checkpoint names of all tensors of the original."""
+    layers = (name for layer in blueprint.layers for name in layer.tensors.values())
+    return list(dict.fromkeys([*outside_names(blueprint), *layers]))
+
+
+def done(
+    config: SaveConfig, blueprint: Blueprint, layers: Sequence[Artifact]
+) -> dict[str, Resolved]:
+    """What really is quantized: what the scheme asks for without what trouble left dense."""
+    asked = resolve(config.scheme, blueprint).checked()
+    modules = {name for layer in layers for name in layer.json(LAYER)["modules"]}
+    strangers = modules - asked.keys()
+    if strangers:
+        raise StageFailed(
+            f"{min(strangers)} is compressed, but the scheme does not say so",
+            remedy="give `save` and `compress` the same scheme in graph.nodes",
+        )
+    return {name: resolved for name, resolved in asked.items() if name in modules}
+
+
+def copy_small(source: Path, target: Path) -> None:
+    """The tokenizer, processor, chat template, generation config and custom code of the model."""
+    for path in sorted(source.rglob("*")):
+        name = path.relative_to(source)
+        if path.is_file() and str(name) not in (CONFIG, "README.md", *INTERNAL):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / name)
+
+
+def recipe_of(config: SaveConfig, layers: Sequence[Artifact]) -> dict[str, Any]:
+    """The whole scheme, every modifier in order, and what it was calibrated with."""
+    return {"scheme": canonical(config.scheme), **(layers[0].meta["recipe"] if layers else {})}
+
+
+def provenance_of(source: Artifact, model: Artifact, layers: Sequence[Artifact]) -> dict[str, Any]:
+    """Where the checkpoint is from: the identity of the original and the keys of every result."""
+    return {
+        "source": {name: source.meta.get(name) for name in ("identity", "architecture")},
+        "keys": {
+            "load": source.key,
+            "patch": model.key,
+            "compress": [layer.key for layer in layers],
+        },
+        "compressed_tensors": version("compressed-tensors"),
+    }
+
+
+def _write_json(path: Path, value: Any) -> None:
+    text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")

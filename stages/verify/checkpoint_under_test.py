@@ -1,0 +1,160 @@
+"""The checkpoint being verified: what its config claims, and what is known of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from pipeline.errors import UserError
+from pipeline.stage import Artifact, Task
+from stages.formats.layer_artifact import CACHE, LAYER
+from stages.formats.quantization_config import groups_read, quantized_prefixes, scheme_of
+from stages.model.blueprint import Blueprint
+from stages.schemes.protocols import ModuleFormat
+from stages.weights import TensorSpec, WeightSource, open_checkpoint, open_source
+from stages.weights.aliased_source import Aliased
+from stages.weights.checkpoint_files import Layout
+from stages.weights.safetensors_source import SafetensorsSource
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claims:
+    """The method and status that it names, the formats of modules, and which stay dense."""
+
+    method: object
+    status: object
+    schemes: Sequence[ModuleFormat]
+    ignore: Sequence[str]
+
+
+def claims_of(config: Mapping[str, Any], own: bool) -> Claims:
+    """Read by compressed-tensors, or with `own` as the config that we write; else UserError."""
+    if own:
+        return Claims(
+            method=config.get("quant_method"),
+            status=config.get("quantization_status"),
+            schemes=groups_read(config),
+            ignore=config.get("ignore") or (),
+        )
+    from stages.formats.compressed_tensors_bridge import parse, schemes_in
+
+    parsed = parse(config)
+    return Claims(
+        method=parsed.quant_method,
+        status=parsed.quantization_status.value,
+        schemes=schemes_in(parsed),
+        ignore=parsed.ignore or (),
+    )
+
+
+FOLDER = "checkpoint"
+
+
+class Stored(Protocol):
+    """What is used of a checkpoint where only its own files count."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def saved(self) -> WeightSource: ...
+
+    @property
+    def specs(self) -> Mapping[str, TensorSpec]: ...
+
+    @property
+    def quantized(self) -> Mapping[str, ModuleFormat]: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subject:
+    """A checkpoint, the original's tensors, and the layers that it was made of.
+
+    `blueprint` and `source` name the tensors as the checkpoint should: `untied` says that the head
+    was the embedding in the original and is not any more. `quantized` maps the checkpoint names of
+    modules to the schemes that config.json gives them. `plain`: compressed weights were to be saved
+    dense, with the values that they stand for. `caches` are the scales of attention states.
+    `codes`: weights in plain formats are read by loops of our own.
+    """
+
+    folder: Path
+    blueprint: Blueprint
+    source: WeightSource
+    original: Mapping[str, TensorSpec]
+    saved: WeightSource
+    specs: Mapping[str, TensorSpec]
+    settings: Mapping[str, Any]
+    claims: Claims | None
+    quantized: Mapping[str, ModuleFormat]
+    layers: Sequence[Artifact]
+    untied: bool
+    plain: bool
+    caches: Mapping[str, TensorSpec]
+    codes: bool
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = getattr(torch, self.blueprint.dtype)
+        return dtype
+
+    def chosen(self) -> set[str]:
+        """Checkpoint names of the modules whose weights a solver chose."""
+        return {m["prefix"] for info in self.layer_info() for m in info["modules"].values()}
+
+    def layer_info(self) -> list[Mapping[str, Any]]:
+        """layer.json of every layer."""
+        return [layer.json(LAYER) for layer in self.layers]
+
+
+def subject_of(task: Task, codes: bool) -> Subject:
+    """Open everything; raises UserError where the checkpoint cannot even be read."""
+    folder = task.inputs["checkpoint"].path / FOLDER
+    drawn = Blueprint.load(task.inputs["model"])
+    layers = [task.inputs[f"layers/{index}"] for index in range(len(drawn.layers))]
+    layers += [task.inputs[name] for name in ("outside",) if name in task.inputs]
+    blueprint = drawn.saved({name for layer in layers for name in layer.json(LAYER)["modules"]})
+    untied = drawn.tied and not blueprint.tied
+    source: WeightSource = open_source(task.inputs["source"])
+    if untied:
+        source = Aliased(source, drawn.aliases())
+    saved = open_checkpoint(folder)
+    try:
+        settings = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"config.json of the checkpoint cannot be read: {error}") from error
+    specs = saved.specs()
+    given = settings.get("quantization_config")
+    claims = None if given is None else claims_of(given, codes)
+    schemes = () if claims is None else claims.schemes
+    prefixes = quantized_prefixes(list(specs))
+    return Subject(
+        folder=folder,
+        blueprint=blueprint,
+        source=source,
+        original=source.specs(),
+        saved=saved,
+        specs=specs,
+        settings=settings,
+        claims=claims,
+        quantized={p: scheme_of(p, schemes) for p in prefixes} if claims else {},
+        layers=layers,
+        untied=untied,
+        caches=_caches(task, len(drawn.layers)),
+        codes=codes,
+        plain=not task.inputs["checkpoint"].meta.get("compressed", True),
+    )
+
+
+def _caches(task: Task, layers: int) -> dict[str, TensorSpec]:
+    names = [f"caches/{index}" for index in range(layers)]
+    paths = [task.inputs[name].file(CACHE) for name in names if name in task.inputs]
+    sources = [
+        SafetensorsSource(Layout(where=str(path), files={path.name: path}, tensors=None))
+        for path in paths
+    ]
+    return {name: spec for source in sources for name, spec in source.specs().items()}

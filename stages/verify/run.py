@@ -1,0 +1,205 @@
+"""All checks of a checkpoint, run one after the other; none stops the ones that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from pipeline.errors import UserError
+from pipeline.stage import Task
+from stages.formats.module_tensors import expected_parts, kept_wide
+from stages.formats.quantization_config import unquantized, untied
+from stages.schemes.resolve import Resolved, matches_name
+from stages.schemes.scheme import SchemeGroup
+from stages.verify.checkpoint_under_test import Stored, Subject, subject_of
+from stages.verify.stage import VerifyOptions
+from stages.verify.tensor_checks import check_dense, check_plain, check_scales, check_weights
+from stages.weights.checkpoint_files import LONGEST_INDEX, parse_index
+from stages.weights.dtypes import dtype_name
+from stages.weights.safetensors_file import read_header
+from stages.weights.untrusted_json import read_json
+
+Check = Callable[[Subject], Iterator[str]]
+T = TypeVar("T")
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+SHOWN = 4
+NOT_HERE = "loading in vLLM and SGLang: run tests/engines where those are installed"
+
+
+def verify(task: Task, options: VerifyOptions, *, codes: bool) -> dict[str, Any]:
+    """{"ok", "checks": [{"name", "ok", "detail"}]}; `ok` of a check is null if it was not run.
+
+    With `codes` weights in plain formats are read by loops of our own.
+    """
+    checks = []
+    try:
+        subject = subject_of(task, codes)
+    except UserError as error:
+        checks.append({"name": "readable", "ok": False, "detail": str(error)})
+        return {"ok": False, "checks": checks}
+    checks.append({"name": "readable", "ok": True, "detail": str(len(subject.specs)) + " tensors"})
+    todo: dict[str, Check] = {
+        "index": check_index,
+        "names": check_names,
+        "shapes and dtypes": check_shapes,
+        "config": check_config,
+        "ignore": check_ignore,
+        "tied weights": check_tied,
+        "small files": check_files,
+        "scales": check_scales,
+        "weights": check_plain if subject.plain else check_weights,
+    }
+    if options.original:
+        todo["unchanged tensors"] = check_dense
+    for index, (name, check) in enumerate(todo.items()):
+        task.progress(index / len(todo), name)
+        checks.append(checked(name, check, subject))
+    skipped = {"unchanged tensors": "verify.original is false"} if not options.original else {}
+    skipped["engines"] = NOT_HERE
+    checks += [{"name": name, "ok": None, "detail": why} for name, why in skipped.items()]
+    return {"ok": all(check["ok"] is not False for check in checks), "checks": checks}
+
+
+def checked(name: str, check: Callable[[T], Iterator[str]], subject: T) -> dict[str, Any]:
+    """What a check says, as an entry of the report; the first few troubles and how many more."""
+    try:
+        wrong = list(check(subject))
+    except UserError as error:
+        wrong = [str(error)]
+    more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+    return {"name": name, "ok": not wrong, "detail": "; ".join(wrong[:SHOWN]) + more}
+
+
+def check_index(subject: Stored) -> Iterator[str]:
+    """The index lists every tensor of every file, in its file, and the right total size."""
+    path = subject.folder / INDEX
+    if not path.is_file():
+        if not (subject.folder / SINGLE).is_file():
+            yield f"there is no {INDEX}"
+        return
+    listed = parse_index(path)
+    metadata = read_json(path, longest=LONGEST_INDEX).get("metadata")
+    found: dict[str, str] = {}
+    for file in sorted(subject.folder.glob("*.safetensors")):
+        for name in read_header(file).places:
+            if name in found:
+                yield f"{name} is in {found[name]} and in {file.name}"
+            found[name] = file.name
+    for name in found.keys() - listed.keys():
+        yield f"{name} is in {found[name]}, but not in the index"
+    for name in listed.keys() & found.keys():
+        if listed[name] != found[name]:
+            yield f"{name} is in {found[name]}, not in {listed[name]}"
+    total = sum(spec.bytes for spec in subject.specs.values())
+    stated = metadata.get("total_size", total) if isinstance(metadata, dict) else total
+    if stated != total:
+        yield f"total_size is {stated}, the tensors have {total} bytes"
+
+
+def check_names(subject: Subject) -> Iterator[str]:
+    """Every tensor of the original is there, dense or compressed, and nothing else."""
+    expected: set[str] = set(subject.caches)
+    for name in _original_names(subject):
+        prefix, _, part = name.rpartition(".")
+        if part == "weight" and prefix in subject.quantized:
+            scheme, shape = subject.quantized[prefix], subject.original[name].shape
+            parts = expected_parts(scheme, shape, dtype_name(subject.dtype))
+            expected.update(f"{prefix}.{own}" for own in parts)
+        else:
+            expected.add(name)
+    for name in sorted(expected - subject.specs.keys()):
+        yield f"{name} is missing"
+    for name in sorted(subject.specs.keys() - expected):
+        yield f"{name} belongs to nothing in the original"
+    chosen = set() if subject.plain else subject.chosen()
+    for prefix in sorted(chosen ^ subject.quantized.keys()):
+        told = "compressed" if prefix in chosen else "left dense"
+        yield f"{prefix} was {told}, but the checkpoint says otherwise"
+
+
+def check_shapes(subject: Subject) -> Iterator[str]:
+    """Shapes and dtypes are those of the format, or of the original."""
+    for name in _original_names(subject):
+        prefix, _, part = name.rpartition(".")
+        spec = subject.original[name]
+        wanted = {name: (spec.shape, spec.dtype)}
+        if part == "weight" and prefix in subject.quantized:
+            scheme = subject.quantized[prefix]
+            parts = expected_parts(scheme, spec.shape, dtype_name(subject.dtype))
+            wanted = {f"{prefix}.{own}": value for own, value in parts.items()}
+        for own, (shape, dtype) in wanted.items():
+            found = subject.specs.get(own)
+            if found is None or (found.shape, found.dtype) == (shape, dtype):
+                continue
+            if found.shape != shape or not kept_wide(
+                own, found.dtype, subject.quantized.get(prefix)
+            ):
+                yield (
+                    f"{own} is {found.dtype} {list(found.shape)} instead of {dtype} {list(shape)}"
+                )
+
+
+def check_config(subject: Subject) -> Iterator[str]:
+    """config.json keeps the original's fields; what it adds can be read."""
+    expected = dict(subject.blueprint.config)
+    if subject.untied:
+        expected = untied(expected)
+    for field, value in expected.items():
+        if field != "quantization_config" and subject.settings.get(field) != value:
+            yield f"{field} is {subject.settings.get(field)!r} instead of {value!r}"
+    if subject.claims is None:
+        if subject.quantized or (subject.chosen() and not subject.plain):
+            yield "modules are compressed, but there is no quantization_config"
+        return
+    if subject.plain:
+        yield "weights were to be saved dense, but there is a quantization_config"
+    if subject.claims.method != "compressed-tensors":
+        yield f"quant_method is {subject.claims.method!r}"
+    if subject.claims.status != "compressed":
+        yield f"quantization_status is {subject.claims.status!r}"
+
+
+def check_ignore(subject: Subject) -> Iterator[str]:
+    """`ignore` names exactly the Linears that are dense."""
+    if subject.claims is None:
+        return
+    listed = subject.claims.ignore
+    none = Resolved(group="", scheme=SchemeGroup())
+    quantized = {
+        linear.name: none
+        for linear in subject.blueprint.linears()
+        if linear.prefix in subject.quantized
+    }
+    dense = unquantized(subject.blueprint.linears(), quantized, subject.blueprint)
+    for name in dense:
+        if not any(matches_name(pattern, (name,)) for pattern in listed):
+            yield f"{name} is dense, but not in ignore"
+    for pattern in listed:
+        if not any(matches_name(pattern, (name,)) for name in dense):
+            yield f"{pattern} is in ignore, but is no dense Linear"
+
+
+def check_tied(subject: Subject) -> Iterator[str]:
+    """A tied lm_head has no tensor of its own; an untied one has."""
+    tied = bool(subject.settings.get("tie_word_embeddings", subject.blueprint.tied))
+    if subject.blueprint.tied and not tied:
+        yield "tie_word_embeddings is false, in the original the head is the embedding"
+    if subject.untied and tied:
+        yield "tie_word_embeddings is true, but head and embedding are compressed differently"
+    head = f"{subject.blueprint.head}.weight"
+    stored = subject.blueprint.outside.get(head, head)
+    if stored not in subject.specs and stored.removesuffix(".weight") not in subject.quantized:
+        yield f"{stored}, the weight of the head, is missing"
+
+
+def check_files(subject: Subject) -> Iterator[str]:
+    """The small files that readers and people need are there."""
+    for name in ("recipe.yaml", "provenance.json", "README.md"):
+        if not (subject.folder / name).is_file():
+            yield f"there is no {name}"
+
+
+def _original_names(subject: Subject) -> list[str]:
+    blueprint = subject.blueprint
+    layers = (name for layer in blueprint.layers for name in layer.tensors.values())
+    return list(dict.fromkeys([*blueprint.outside.values(), *blueprint.carried, *layers]))

@@ -1,0 +1,167 @@
+"""Checks that read tensors, one module at a time, of compressed and dense checkpoints."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.errors import UserError
+from stages.formats.checksums import MISFITS, checksum, stored_sums
+from stages.formats.layer_artifact import CHECKSUM, STATES
+from stages.formats.module_tensors import INPUT_PARTS, main_part, stored_parts
+from stages.verify.checkpoint_under_test import Stored, Subject
+from stages.weights import WeightSource
+from stages.weights.checkpoint_files import Layout
+from stages.weights.row_bands import matrix_of
+from stages.weights.safetensors_file import Scratch
+from stages.weights.safetensors_source import SafetensorsSource
+from stages.weights.writer import pieces
+
+WORKERS = min(4, os.cpu_count() or 1)
+"""Weights that are read at once: reading and summing happen outside the interpreter's lock."""
+
+SCALES = ("weight_scale", "weight_global_scale", "input_scale", "input_global_scale")
+STATE_SCALES = {f"{state}_{part}" for state in STATES for part in ("scale", "global_scale")}
+
+
+def check_scales(subject: Stored) -> Iterator[str]:
+    """Every scale is finite and positive; exponents of MX scales are not the one that says NaN."""
+    wanted = [[f"{prefix}.{part}" for part in SCALES] for prefix in subject.quantized]
+    states = [name for name in subject.specs if name.rpartition(".")[2] in STATE_SCALES]
+    for names in (*wanted, states):
+        there = [name for name in names if name in subject.specs]
+        for name, scale in subject.saved.read(there).items():
+            if scale.dtype == torch.uint8:
+                if bool((scale == 255).any()):
+                    yield f"{name} has an exponent that means NaN"
+                continue
+            values = scale.float()
+            if not bool(torch.isfinite(values).all()):
+                yield f"{name} has non-finite entries"
+            elif not bool((values > 0).all()):
+                yield f"{name} has entries that are not positive"
+
+
+def check_weights(subject: Subject) -> Iterator[str]:
+    """Every module unpacks to the weight that the solver chose."""
+    if subject.claims is None:
+        return
+    todo = []
+    for layer, info in zip(subject.layers, subject.layer_info(), strict=True):
+        path = layer.file(CHECKSUM)
+        sums = SafetensorsSource(Layout(where=str(path), files={CHECKSUM: path}, tensors=None))
+        for module in info["modules"].values():
+            if module["prefix"] in subject.quantized:  # the check of names tells of others
+                todo.append((module["prefix"], sums))
+
+    spare: SimpleQueue[Scratch] = SimpleQueue()
+    for _ in range(WORKERS):
+        spare.put(Scratch())
+
+    def look(item: tuple[str, WeightSource]) -> str | None:
+        scratch = spare.get()
+        try:
+            return _wrong(item[0], subject, item[1], scratch)
+        finally:
+            spare.put(scratch)
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        yield from (wrong for wrong in pool.map(look, todo) if wrong is not None)
+
+
+def _wrong(prefix: str, subject: Subject, sums: WeightSource, scratch: Scratch) -> str | None:
+    try:
+        found = _sums(prefix, subject, scratch)
+    except MISFITS as error:
+        return f"{prefix} cannot be unpacked: {type(error).__name__}: {error}"
+    chosen = sums.read([f"{prefix}.{side}" for side in found])
+    if any(differs(found[side], chosen[f"{prefix}.{side}"]) for side in found):
+        return f"{prefix} unpacks to another weight than the solver chose"
+    return None
+
+
+def _sums(prefix: str, subject: Subject, scratch: Scratch) -> dict[str, Tensor]:
+    scheme, main = subject.quantized[prefix], main_part(subject.specs, prefix)
+    if main is None:
+        raise KeyError("neither weight nor weight_packed is a matrix")
+    matrix = matrix_of(subject.saved, subject.specs[main], scratch)
+    stored = stored_parts(subject.saved, subject.specs, prefix, but=main)
+    own = {part: tensor for part, tensor in stored.items() if part not in INPUT_PARTS}
+    found = stored_sums(matrix, own, scheme, subject.dtype) if subject.codes else None
+    if found is not None:
+        return found
+    from stages.formats.compressed_tensors_bridge import as_compressed_tensors
+    from stages.formats.pack import unpack
+
+    own[main.rpartition(".")[2]] = matrix.read(0, matrix.shape[0])
+    return checksum(unpack(own, as_compressed_tensors(scheme)), scheme, subject.dtype)
+
+
+def differs(found: Tensor, chosen: Tensor) -> bool:
+    """Whether sums of what was found are not those of what was chosen."""
+    return not torch.equal(found, chosen)
+
+
+def check_dense(subject: Subject) -> Iterator[str]:
+    """What neither a solver nor a transform touched has the original's bytes."""
+    changed = {name for info in subject.layer_info() for name in info["changed"]}
+    chosen = subject.chosen() if subject.plain else set(subject.quantized)
+    for name in subject.specs:
+        prefix = name.rpartition(".")[0]
+        if prefix in chosen and not name.endswith(".bias"):
+            continue
+        if name in changed or name not in subject.original:
+            continue
+        try:
+            if not _same(subject, name):
+                yield f"{name} differs from the original"
+        except UserError as error:
+            yield str(error)
+
+
+def _same(subject: Subject, name: str) -> bool:
+    """Whether a tensor's bytes are the original's: NaN equals itself, in any dtype."""
+    mine, theirs = subject.specs[name], subject.original[name]
+    if (mine.shape, mine.dtype) != (theirs.shape, theirs.dtype):
+        return False
+    return equal_bytes(pieces(subject.saved, name), pieces(subject.source, name))
+
+
+def equal_bytes(one: Iterator[memoryview], other: Iterator[memoryview]) -> bool:
+    """Whether two sequences of bytes are equal, however each is cut into pieces."""
+    mine, theirs = memoryview(b""), memoryview(b"")
+    while True:
+        mine = mine if len(mine) else next(one, mine)
+        theirs = theirs if len(theirs) else next(other, theirs)
+        count = min(len(mine), len(theirs))
+        if count == 0:
+            return len(mine) == len(theirs)
+        if not np.array_equal(
+            np.frombuffer(mine[:count], np.uint8), np.frombuffer(theirs[:count], np.uint8)
+        ):
+            return False
+        mine, theirs = mine[count:], theirs[count:]
+
+
+def check_plain(subject: Subject) -> Iterator[str]:
+    """Every weight that a solver chose is there, dense, in the model's dtype."""
+    from stages.formats.compressed_layer import CompressedLayer
+
+    for artifact in subject.layers:
+        path = artifact.file(CHECKSUM)
+        sums = SafetensorsSource(Layout(where=str(path), files={CHECKSUM: path}, tensors=None))
+        for prefix, scheme in CompressedLayer(artifact).weights.schemes.items():
+            name = f"{prefix}.weight"
+            if name not in subject.specs:
+                continue  # the check of names tells it
+            weight = subject.saved.read([name])[name]
+            found = checksum(weight.float(), scheme, subject.dtype)
+            chosen = sums.read([f"{prefix}.{side}" for side in found])
+            if any(differs(found[side], chosen[f"{prefix}.{side}"]) for side in found):
+                yield f"{name} is another weight than the solver chose"
