@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import stages
@@ -26,6 +27,15 @@ class Page:
     @property
     def modules(self) -> list[str]:
         return [name.removesuffix(".py") for name in self.files if name.endswith(".py")]
+
+    def former(self, places: Mapping[str, str]) -> Page:
+        """The page as it was when modules lay at other places: new place -> former place."""
+        files = dict(self.files)
+        for new, old in places.items():
+            files = {
+                name: text.replace(f"from {new} ", f"from {old} ") for name, text in files.items()
+            }
+        return replace(self, files=files)
 
     def install(self, folder: Path) -> tuple[Path, Path]:
         """Write a distribution and its configs; the folders for sys.path and PRESSWORK_CONF."""

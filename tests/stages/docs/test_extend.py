@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,8 @@ from tests.stages.model.tiny import COMMON
 PAGES = sorted(path.stem for path in (DOCS / "extend").glob("*.md"))
 SHOWN = [name for name in PAGES if name not in ("README", "team")]
 
-Use = Callable[[str], Page]
+Use = Callable[..., Page]
+RANGES = {"stages.compress.observers.qparams": "stages.compress.observers.ranges"}
 
 
 @pytest.fixture
@@ -37,8 +40,8 @@ def use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Use]:
     """Installs what a page shows, until the test is over."""
     used: list[Page] = []
 
-    def install(name: str) -> Page:
-        shown = page(name)
+    def install(name: str, former: Mapping[str, str] = MappingProxyType({})) -> Page:
+        shown = page(name).former(former)
         site, conf = shown.install(tmp_path)
         monkeypatch.syspath_prepend(str(site))
         monkeypatch.setenv("PRESSWORK_CONF", str(conf))
@@ -118,8 +121,12 @@ def test_transform(job: Job, use: Use) -> None:
     assert max(row["relative_error"] for row in result["layers"]) < 0.01
 
 
-def test_observer(job: Job, use: Use) -> None:
-    job.run("run", *use("observer").words)
+@pytest.mark.parametrize("former", [{}, RANGES], ids=["now", "former"])
+def test_observer(job: Job, use: Use, former: dict[str, str]) -> None:
+    """Also one written when the modules that it imports lay elsewhere: told so, and as good."""
+    with warnings.catch_warnings(record=True, category=FutureWarning) as caught:
+        job.run("run", *use("observer", former).words)
+    assert any("has moved to" in str(warning.message) for warning in caught) is bool(former)
     name = "model.layers.0.mlp.up_proj"
     original = load_file(job.model / "model-layer-000.safetensors")[f"{name}.weight"]
     groups = original.float().numpy().reshape(256, 4, 32)

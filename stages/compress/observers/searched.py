@@ -1,0 +1,5 @@
+"""Alias of :mod:`stages.compress.observers.mse`, for plugins written before it moved."""
+
+from pipeline.moved import moved
+
+__getattr__ = moved(__name__, "stages.compress.observers.mse")
