@@ -1,0 +1,1 @@
+"""What later work must leave as it is: plan keys and the bytes of finished checkpoints."""
