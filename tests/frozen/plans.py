@@ -9,11 +9,11 @@ from dataclasses import replace
 
 from omegaconf import DictConfig
 
-from pipeline.config import load_config
-from pipeline.expand import expand
+from pipeline.config.root import load_config
+from pipeline.config.searchpath import own_configs
 from pipeline.graph import Graph, Node, Ref
+from pipeline.planning.expand import expand
 from pipeline.registry import Registry
-from pipeline.searchpath import own_configs
 from tests.pipeline.tiny import composed
 
 Keys = dict[str, dict[str, str]]
