@@ -49,15 +49,15 @@ class Freed:
 
     def give_back(self) -> None:
         """Trim the heap if resident memory has grown since its lowest point."""
-        now = _anonymous_bytes()
+        now = _own_bytes()
         if self._least is not None and now is not None and now <= self._least + _SPARE:
             self._least = min(self._least, now)
             return
         _glibc("malloc_trim", 0)
-        self._least = _anonymous_bytes()
+        self._least = _own_bytes()
 
 
-def _anonymous_bytes() -> int | None:
+def _own_bytes() -> int | None:
     """Resident memory that does not map a file; None where the system does not report it."""
     try:
         _, resident, shared = _PAGES.read_text().split()[:3]
