@@ -7,9 +7,9 @@ schema, status, checkpoint, error, resume, started, seconds
     versions {..}, fallbacks [..], warnings [..], estimates [..], not_checked [..]
 
 and the lists and mappings that the registered report sections declare (pipeline.report.section).
-They are there and empty where no stage filled them. `hit` also stands for a node that another process built
-meanwhile and for one whose stored result nothing asked for; nodes that nothing needed and that have
-no result are left out.
+They are there and empty where no stage filled them. `hit` also stands for a node that another
+process built meanwhile and for one whose stored result nothing asked for; nodes that nothing needed
+and that have no result are left out.
 """
 
 from __future__ import annotations
