@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from pipeline.config.references import leaves
+from pipeline.nested import leaves
 from pipeline.report.progress import site_of
 from pipeline.run_folders import Run
 

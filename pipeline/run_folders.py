@@ -11,10 +11,12 @@ from typing import Any
 import yaml
 
 from pipeline.key import Json
-from pipeline.report.sensitivity import FILE as SENSITIVITY
 
 RECORDS = ("result.json", "plan.json")
 """The files of a run folder whose nodes name the keys of artifacts."""
+
+SENSITIVITY = "sensitivity.json"
+"""The result of mode=sensitivity, in the store and in a run folder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -107,7 +107,7 @@ class Task:
 
     `inputs` maps input names to artifacts: `source` for the default output `out`, and
     `statistics.gram` for a named one; a single-node site fed by an expanded site gets
-    `layers/0.weights`, `layers/1.weights`, ... `outputs` holds drafts of the wanted outputs only.
+    `parts/0.weights`, `parts/1.weights`, ... `outputs` holds drafts of the wanted outputs only.
     """
 
     node_name: str

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
-from pipeline.config.references import Path, aliases
+from pipeline.config.references import aliases
 from pipeline.config.schema import build, in_words
 from pipeline.errors import ManyErrors, UserError
+from pipeline.nested import Path
 from pipeline.registry import Registry
 
 _SENTENCE = re.compile(r"(?<=[.;])\s+(?=[A-Z`\"])")

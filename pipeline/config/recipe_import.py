@@ -17,8 +17,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from pipeline.config.references import leaves
 from pipeline.errors import UserError
+from pipeline.nested import leaves
 from pipeline.registry import Registry
 
 KEY = "recipe"

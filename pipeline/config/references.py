@@ -11,13 +11,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.errors import UserError
+from pipeline.nested import Path, leaves
 from pipeline.registry import choices
 
 _INNERMOST = re.compile(r"(?<!\\)\$\{([^${}]*)\}")
 _WHOLE = re.compile(r"\$\{\s*([\w.]+)\s*\}")
 _READERS = ("oc.select", "oc.dict.keys", "oc.dict.values")
-
-Path = tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -111,18 +110,6 @@ class References:
             f"{'.'.join(at)} refers to ${{{'.'.join(path)}}}, which is not in this config",
             remedy=choices(wrong, names),
         )
-
-
-def leaves(value: object, path: Path = ()) -> Iterator[tuple[Path, object]]:
-    """Every scalar below `value` with its path."""
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from leaves(item, (*path, str(name)))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from leaves(item, (*path, str(index)))
-    else:
-        yield path, value
 
 
 def aliases(value: object, path: Path) -> Iterator[tuple[str, str]]:

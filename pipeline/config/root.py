@@ -23,6 +23,7 @@ from pipeline.errors import ManyErrors, UserError
 from pipeline.machine import resolve_device, usable_cpus
 from pipeline.modes import MODES
 from pipeline.registry import Registry, choices
+from pipeline.report.section import example
 from pipeline.stage import Stage
 from pipeline.store import StoreConfig
 from pipeline.trackers.tracked import Tracker
@@ -173,7 +174,7 @@ class RootConfig:
         if not all(path is None or isinstance(path, str) for path in paths):
             raise UserError(
                 f"objective is {self.objective!r}",
-                remedy="name a number of result.json, or several: eval.perplexity.compressed",
+                remedy=f"name a number of result.json, or several: {example()}",
             )
 
 

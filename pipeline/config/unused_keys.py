@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config.references import Path, References, leaves
+from pipeline.config.references import References
 from pipeline.errors import UserError
+from pipeline.nested import Path, leaves
 from pipeline.registry import nearest
 
 _OVERRIDE = re.compile(r"^[+~]*(?P<key>[^=@:]*)")

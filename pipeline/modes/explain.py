@@ -14,9 +14,9 @@ from rich.table import Table
 
 from pipeline.config.key_help import Place, meaning, place_of
 from pipeline.config.origins import Composition
-from pipeline.config.references import leaves
 from pipeline.config.root import Config, RootConfig
 from pipeline.errors import UserError
+from pipeline.nested import leaves
 from pipeline.registry import Registry, nearest
 
 ABSENT = object()

@@ -22,6 +22,7 @@ from pipeline.planning.plan import Plan, make_plan, plan_rows
 from pipeline.report.files import write_reports
 from pipeline.report.progress import progress
 from pipeline.report.record import NodeRecord, RunRecord, RunStatus
+from pipeline.report.section import sections
 from pipeline.report.summary import print_summary
 from pipeline.run_listener import Watcher
 from pipeline.runner.local import LocalRunner
@@ -122,6 +123,7 @@ def run(config: Config, run_dir: Path) -> int:
     Raises UserError or StageFailed after writing what is known into result.json; the store keeps
     all that was finished.
     """
+    sections()  # one that cannot be imported is an error now, not after hours of work
     watcher = progress()
     store = Store(config.store, warn=watcher.message)
     runner = LocalRunner(

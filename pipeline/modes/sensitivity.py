@@ -1,4 +1,4 @@
-"""`mode=sensitivity`: what each candidate format would cost each module; it compresses nothing."""
+"""`mode=sensitivity`: build the nodes of kind `sensitivity` alone and report their results."""
 
 from __future__ import annotations
 
@@ -8,27 +8,33 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from pipeline.config.root import Config, SitePlan
 from pipeline.errors import UserError
 from pipeline.graph import Graph, Ref
 from pipeline.planning.expand import expand, upstream
 from pipeline.planning.plan import make_plan, plan_rows
+from pipeline.registry import Registry
 from pipeline.report.progress import progress
-from pipeline.report.sensitivity import FILE, collected, print_table, render
+from pipeline.report.section import Study
+from pipeline.run_folders import SENSITIVITY as FILE
 from pipeline.runner.local import LocalRunner
 from pipeline.runner.preflight import check_room
 from pipeline.store import Store
 
 KIND = "sensitivity"
+PAGE = "sensitivity.html"
 
 
 def sensitivity(config: Config, run_dir: Path) -> int:
-    """Build the nodes of kind `sensitivity` and write what they found; exit code 0.
+    """Write the results of the nodes of kind `sensitivity`, and what they need; exit code 0.
 
-    Leaves sensitivity.json and sensitivity.html in `run_dir`. A run afterwards reuses the nodes.
+    Leaves sensitivity.json and sensitivity.html in `run_dir`, as the report section of that name
+    makes them. A run afterwards reuses the nodes.
     """
-    name = _site(config.graph.sites)
+    study = _study()
+    name = _site(config.graph.sites, study)
     sites = upstream(config.graph.sites, name)
     watcher = progress()
     store = Store(config.store, warn=watcher.message)
@@ -51,22 +57,28 @@ def sensitivity(config: Config, run_dir: Path) -> int:
         runner.run(graph)
     finally:
         watcher.stop()
-    found = collected([_content(store, graph, ref) for ref in graph.targets])
-    (run_dir / FILE).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    page = run_dir / "sensitivity.html"
-    page.write_text(render(found, config.resolved), encoding="utf-8")
-    print_table(found, run_dir, Console(highlight=False))
+    content = study.collect([_content(store, graph, ref) for ref in graph.targets])
+    (run_dir / FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    (run_dir / PAGE).write_text(study.page(content, config.resolved), encoding="utf-8")
+    console = Console(highlight=False)
+    console.print(study.table(content))
+    console.print(f"page  {escape(str(run_dir / PAGE))}", soft_wrap=True)
     return 0
 
 
-def _site(sites: Mapping[str, SitePlan]) -> str:
+def _study() -> Study:
+    """The study of the report section `sensitivity`. Raises UserError if there is none."""
+    study: Study | None = Registry.load().get("report", KIND).study
+    if study is None:
+        raise UserError(f"the report section {KIND!r} has no study")
+    return study
+
+
+def _site(sites: Mapping[str, SitePlan], study: Study) -> str:
     for name, site in sites.items():
         if site.stage.kind == KIND:
             return name
-    raise UserError(
-        "nothing in this graph measures sensitivities",
-        remedy="say scheme=auto 'scheme.candidates=[w4a16,w8a16]'",
-    )
+    raise UserError(study.missing, remedy=study.remedy)
 
 
 def _towards(graph: Graph, site: str) -> Graph:

@@ -1,70 +1,60 @@
-"""report.html: one file that needs nothing but itself."""
+"""report.html: one self-contained file, with the HTML fragments of the registered sections."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from omegaconf import OmegaConf
 
-from pipeline.report import tables as view
-from pipeline.report import units
+from pipeline.report import tables, units
 from pipeline.report.graph_svg import picture
-from pipeline.report.layer_heatmap import HeatMap, heat_map
+from pipeline.report.section import MIDDLE, Result, Section, sections
 from pipeline.report.timeline import extent, lanes
-
-_TITLES = {"relative_error": "relative error", "bits": "bits per weight"}
-_RATIOS = ("relative_error",)
-_SHOWN = {
-    "scheme": "format",
-    "bits": "bits per weight",
-    "relative_error": "relative error",
-    "solver": "solver",
-    "fallback": "fallback",
-}
 
 
 def environment(*folders: Path) -> Environment:
-    """Where the templates of all pages are, `folders` first, with the filters that they use."""
-    made = Environment(
+    """Jinja's environment for templates in `folders` and in this one, with the pages' filters."""
+    env = Environment(
         loader=FileSystemLoader([*folders, Path(__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {
+    env.filters |= {
         "size": units.size,
         "duration": units.duration,
         "number": units.number,
-        "words": view.words,
+        "words": tables.words,
     }
-    return made
+    return env
 
 
-def render(result: view.Result, config: Mapping[str, Any]) -> str:
+def fragment(folder: Path, template: str, **values: Any) -> Markup:
+    """A template of `folder` rendered to a part of a page; the values are escaped."""
+    return Markup(environment(folder).get_template(template).render(**values))  # noqa: S704 - escaped
+
+
+def render(result: Result, config: Mapping[str, Any]) -> str:
     """The page for a result (as in result.json) and the config (plain data) that made it."""
-    maps = {
-        title: found
-        for field, title in _TITLES.items()
-        if (found := heat_map(result["layers"], field, logarithmic=field in _RATIOS)) is not None
-    }
+    shown = sections()
     whole, memory = extent(result["nodes"])
     page = environment().get_template("template.html")
     text: str = page.render(
         result=result,
-        rows=view.comparison(result),
-        worst=view.worst_layers(result),
-        alerts=view.alerts(result),
-        limits=view.limits(result),
-        generations=view.generations(result),
-        formats=view.formats(result),
-        distributions=view.distributions(result),
-        choice=result.get("choice"),
-        maps=maps,
-        cells={"kind": "modules", "cells": _cells(maps)},
+        headers=[each.header(result) for each in shown if each.header],
+        rows=tables.comparison(result),
+        alerts=tables.alerts(result),
+        limits=tables.limits(result),
+        early=_pages(result, (each for each in shown if each.order < MIDDLE)),
+        late=_pages(result, (each for each in shown if each.order >= MIDDLE)),
+        scripts=[each.scripts(result) for each in shown if each.scripts],
+        css=Markup("").join(Markup(each.css) for each in shown),  # noqa: S704 - not of the result
+        graph_notes=[each.graph_note for each in shown if each.graph_note],
         lanes=lanes(result["nodes"]),
         whole=whole,
         memory=memory,
@@ -74,14 +64,5 @@ def render(result: view.Result, config: Mapping[str, Any]) -> str:
     return text
 
 
-def _cells(maps: Mapping[str, HeatMap]) -> dict[str, dict[str, Any]]:
-    """What the page shows of a cell that was chosen, by the name of its module."""
-    return {
-        cell.row["name"]: {
-            **{shown: cell.row.get(field) for field, shown in _SHOWN.items()},
-            "modules": f"the worst of {cell.count}" if cell.count > 1 else None,
-        }
-        for found in maps.values()
-        for cells in found.rows.values()
-        for cell in cells
-    }
+def _pages(result: Result, shown: Iterable[Section]) -> list[Markup]:
+    return [each.page(result) for each in shown if each.page]

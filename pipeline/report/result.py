@@ -2,18 +2,12 @@
 
 schema, status, checkpoint, error, resume, started, seconds
     nodes       [{name, kind, key, keys, status built|hit, seconds, started, peak_rss_bytes, bytes}]
-    layers      [{name, scheme, solver, relative_error, bits, fallback}]
-    size        {original_bytes, compressed_bytes, bits_per_weight}
-    eval        {perplexity: {original, compressed, tokens, dataset}, kl, top1_agreement}
-    distributions [{name, relative_error, weight: {edge, counts}, error: {edge, counts}}]
-                of the layers with the largest errors; counts are of equal bins from -edge to edge
-    generations [{prompt, original, compressed}]
-    verify      {ok, checks: [{name, ok, detail}]}      ok null: could not be checked here
     timings     {kind: {seconds, built, reused}}
     reuse       {hits, seconds_saved}
     versions {..}, fallbacks [..], warnings [..], estimates [..], not_checked [..]
 
-A section that no stage spoke about is there and empty. `hit` also stands for a node that another
+and the lists and mappings that the registered report sections declare (pipeline.report.section).
+They are there and empty where no stage filled them. `hit` also stands for a node that another
 process built meanwhile and for one whose stored result nothing asked for; nodes that nothing needed
 and that have no result are left out.
 """
@@ -28,6 +22,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.report.record import NodeRecord, RunRecord
+from pipeline.report.section import sections
 
 
 class Conflict(UserError):
@@ -83,19 +78,7 @@ def versions() -> dict[str, str]:
 
 SCHEMA = 1
 
-WORST = 8
-"""How many distributions are kept."""
-
-_LISTS = (
-    "layers",
-    "distributions",
-    "generations",
-    "fallbacks",
-    "warnings",
-    "estimates",
-    "not_checked",
-)
-_MAPPINGS = ("size", "eval", "verify")
+_LISTS = ("fallbacks", "warnings", "estimates", "not_checked")
 
 
 def assemble(run: RunRecord) -> dict[str, Any]:
@@ -105,6 +88,7 @@ def assemble(run: RunRecord) -> dict[str, Any]:
     by key, lists one after the other. Raises pipeline.report.result.Conflict where two disagree.
     """
     nodes = tuple(node for node in run.nodes if node.status != "idle" or node.metas)
+    shown = sections()
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "status": run.status,
@@ -114,8 +98,9 @@ def assemble(run: RunRecord) -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(run.started)),
         "seconds": round(run.seconds, 3),
         "nodes": [_node(node, run.started) for node in nodes],
+        **{name: [] for section in shown for name in section.lists},
         **{name: [] for name in _LISTS},
-        **{name: {} for name in _MAPPINGS},
+        **{name: {} for section in shown for name in section.mappings},
         "timings": _timings(nodes),
         "reuse": _reuse(nodes),
         "versions": versions(),
@@ -123,10 +108,10 @@ def assemble(run: RunRecord) -> dict[str, Any]:
     for node in run.nodes:
         for meta in node.metas:
             merge(result, meta.get("result", {}))
-    result["distributions"].sort(key=lambda row: (-row["relative_error"], row["name"]))
-    del result["distributions"][WORST:]
     result["warnings"] = _warnings(run) + result["warnings"]
-    result["not_checked"] += _skipped(result["verify"])
+    for section in shown:
+        if section.finish:
+            section.finish(result)
     return result
 
 
@@ -166,9 +151,3 @@ def _warnings(run: RunRecord) -> list[str]:
         for meta in node.metas:
             told += [f"{node.name}: {text}" for text in meta.get("warnings", ())]
     return list(dict.fromkeys(told))
-
-
-def _skipped(verify: Mapping[str, Any]) -> list[str]:
-    """The checks that verify could not do here."""
-    checks = verify.get("checks", ())
-    return [f"{c['name']}: {c.get('detail', '')}" for c in checks if c.get("ok") is None]

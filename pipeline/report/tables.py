@@ -1,134 +1,40 @@
-"""What the summary and the page both show of a result: the rows and their words."""
+"""Tables and lists of a run that both the terminal summary and the page show."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report.units import change, number, percent, size
+from rich.table import Table
 
-Result = Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """One line of the before/after table."""
-
-    what: str
-    before: str
-    after: str
-    change: str
+from pipeline.report.section import Result, Row, sections
 
 
 def comparison(result: Result) -> list[Row]:
-    """Size, bits per weight and quality, before and after; only what the run found out."""
-    rows: list[Row] = []
-    sizes, quality = result["size"], result["eval"]
-    if sizes:
-        before, after = sizes["original_bytes"], sizes["compressed_bytes"]
-        ratio = f"{before / after:.2f} x smaller" if after else ""
-        rows.append(Row(what="size", before=size(before), after=size(after), change=ratio))
-        bits = sizes.get("bits_per_weight")
-        original = sizes.get("original_bits_per_weight")
-        rows.append(
-            Row(
-                what="bits per weight",
-                before=number(original) if original else "",
-                after=number(bits),
-                change="",
-            )
-        )
-    perplexity = quality.get("perplexity")
-    if perplexity:
-        before, after = perplexity["original"], perplexity["compressed"]
-        rows.append(
-            Row(
-                what="perplexity",
-                before=number(before),
-                after=number(after),
-                change=change(before, after),
-            )
-        )
-    if quality.get("kl") is not None:
-        rows.append(
-            Row(what="KL divergence", before="", after=f"{number(quality['kl'])} nat", change="")
-        )
-    if quality.get("top1_agreement") is not None:
-        agreement = percent(quality["top1_agreement"])
-        rows.append(Row(what="same top token", before="", after=agreement, change=""))
-    return rows
-
-
-def worst_layers(result: Result, count: int = 5) -> list[Mapping[str, Any]]:
-    """The layers with the largest relative error, the worst first."""
-    known = [row for row in result["layers"] if row.get("relative_error") is not None]
-    return sorted(known, key=lambda row: (-row["relative_error"], row["name"]))[:count]
-
-
-def generations(result: Result) -> list[Mapping[str, str]]:
-    """Prompt, original and compressed continuation of each generation."""
-    return list(result["generations"])
+    """The before/after table: the rows of all sections, only of what the run measured."""
+    return [row for each in sections() if each.rows for row in each.rows(result)]
 
 
 def alerts(result: Result) -> list[tuple[str, str]]:
-    """What has to be read first: (kind, text) of errors, fallbacks, failed checks, warnings."""
-    found: list[tuple[str, str]] = []
-    if result.get("error"):
-        found.append(("error", result["error"]))
-    checks = result["verify"].get("checks", ())
-    found += [
-        ("failed check", f"{check['name']}: {check.get('detail', '')}")
-        for check in checks
-        if check.get("ok") is False
+    """Errors, the sections' alerts, fallbacks and warnings as (kind, text), the gravest first."""
+    error = [("error", result["error"])] if result.get("error") else []
+    return [
+        *error,
+        *(alert for each in sections() if each.alerts for alert in each.alerts(result)),
+        *(("fallback", words(item)) for item in result["fallbacks"]),
+        *(("warning", words(item)) for item in result["warnings"]),
     ]
-    found += [("fallback", words(item)) for item in result["fallbacks"]]
-    found += [("warning", words(item)) for item in result["warnings"]]
-    return found
 
 
 def limits(result: Result) -> list[str]:
-    """Which numbers are estimates or small samples, and what could not be checked."""
-    told = [words(item) for item in result["estimates"]]
-    perplexity = result["eval"].get("perplexity") or {}
-    if perplexity.get("tokens"):
-        told.append(
-            f"perplexity, KL divergence and top-1 agreement are measured on "
-            f"{perplexity['tokens']} tokens of {perplexity.get('dataset', 'one dataset')} only"
-        )
-    if not result["eval"]:
-        told.append("quality was not evaluated in this run")
+    """Caveats: which numbers are estimates or small samples, and what could not be checked."""
+    notes = [words(item) for item in result["estimates"]]
+    notes += [text for each in sections() if each.limits for text in each.limits(result)]
     if result["reuse"]["seconds_saved"]:
-        told.append("seconds saved by reuse are those the results took when they were built")
+        notes.append("seconds saved by reuse are those the results took when they were built")
     if any(node["peak_rss_bytes"] for node in result["nodes"]):
-        told.append("peak memory is that of the whole process while the node ran")
-    return told + [f"not checked: {words(item)}" for item in result["not_checked"]]
-
-
-def formats(result: Result) -> list[tuple[str, int]]:
-    """The formats of the quantized modules and how many there are of each, the most first."""
-    counts = Counter(str(row["scheme"]) for row in result["layers"] if row.get("scheme"))
-    return counts.most_common()
-
-
-def distributions(result: Result, count: int = 6) -> list[Mapping[str, Any]]:
-    """Weights and errors of the worst layers, with the heights of bars as shares of the highest."""
-    return [
-        {
-            "name": row["name"],
-            "relative_error": row["relative_error"],
-            "parts": [
-                (part, row[part]["edge"], _heights(row[part])) for part in ("weight", "error")
-            ],
-        }
-        for row in result.get("distributions", ())[:count]
-    ]
-
-
-def _heights(found: Mapping[str, Any]) -> list[float]:
-    most = max(found["counts"], default=0) or 1
-    return [value / most for value in found["counts"]]
+        notes.append("peak memory is that of the whole process while the node ran")
+    return notes + [f"not checked: {words(item)}" for item in result["not_checked"]]
 
 
 def words(item: Any) -> str:
@@ -136,3 +42,11 @@ def words(item: Any) -> str:
     if isinstance(item, Mapping):
         return ", ".join(f"{name} {value}" for name, value in item.items() if value is not None)
     return str(item)
+
+
+def plain_table(*headings: str) -> Table:
+    """A table without lines for the terminal; all columns but the first are aligned right."""
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for position, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if position else "left", overflow="fold")
+    return table

@@ -1,4 +1,4 @@
-"""Resident memory of this process: its peak per node, and giving back what a node has freed."""
+"""Resident memory of this process: peak per node, and returning freed memory to the system."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SPARE = 64 << 20
 
 
 def reset_peak() -> None:
-    """Start a new peak; where the system has no such thing, the peak is the process's own."""
+    """Reset the recorded peak; on systems that cannot, it remains that of the whole process."""
     try:
         _CLEAR_REFS.write_text(_RESET_PEAK)
     except OSError:
@@ -28,28 +28,27 @@ def reset_peak() -> None:
 
 
 def keep_large_apart() -> None:
-    """Let every large block be memory of its own, which goes back to the system when freed.
+    """Make glibc map every large block separately, so that freeing it returns it to the system.
 
-    glibc raises the size from which it does that up to 32 MiB by itself, and tensors below it leave
-    holes in its heap that the next one may not fit: peaks then depend on the order of things.
+    glibc raises the threshold for that up to 32 MiB by itself. Tensors below it leave holes in the
+    heap that the next one may not fit into, and peaks then depend on the order of allocations.
     """
     _glibc("mallopt", _M_MMAP_THRESHOLD, _APART)
     _glibc("mallopt", _M_TRIM_THRESHOLD, _KEPT)  # else it would be 128 KiB from now on
 
 
 class Freed:
-    """Gives what nodes have freed back to the system, so that none pays for those before it.
+    """Return memory that nodes have freed to the system, so that none pays for those before it.
 
-    glibc keeps what is freed in holes of its own: without this, resident memory creeps up from
-    layer to layer. Up to `_SPARE` of it stays, for pages of a system that have to be asked for
-    anew take longer than the work of a small layer.
+    glibc keeps freed memory in its heap: without this, resident memory creeps up from node to
+    node. Up to `_SPARE` bytes stay, since requesting pages anew takes longer than a small node.
     """
 
     def __init__(self) -> None:
         self._least: int | None = None
 
     def give_back(self) -> None:
-        """Return what is free if memory has grown since it was least."""
+        """Trim the heap if resident memory has grown since its lowest point."""
         now = _own_bytes()
         if self._least is not None and now is not None and now <= self._least + _SPARE:
             self._least = min(self._least, now)
@@ -59,7 +58,7 @@ class Freed:
 
 
 def _own_bytes() -> int | None:
-    """Resident memory that is no file's; None where the system does not say."""
+    """Resident memory that does not map a file; None where the system does not report it."""
     try:
         _, resident, shared = _PAGES.read_text().split()[:3]
     except OSError:
@@ -68,7 +67,7 @@ def _own_bytes() -> int | None:
 
 
 def _glibc(name: str, *arguments: int) -> None:
-    """Call a function of glibc; other C libraries have none of that name, and need none."""
+    """Call a function of glibc; other C libraries do not have it, and do not need it."""
     if sys.platform == "linux" and (function := getattr(ctypes.CDLL(None), name, None)):
         function(*arguments)
 

@@ -1,4 +1,4 @@
-"""Is there room for what a plan will write and hold? Asked before anything runs."""
+"""Disk and memory check of a plan before anything runs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ Transient = Callable[[str], frozenset[str]]
 """Site name -> its outputs that are dropped once they are read."""
 
 AT_A_TIME = 4
-"""Nodes with passing results of which files may be there together."""
+"""Nodes with transient results whose files may exist at the same time."""
 
 
 def needed_bytes(plan: Plan, transient: Transient) -> int:
-    """Bytes that the store needs at the most for the nodes to be built (estimated).
+    """Estimated upper bound of the bytes that the store needs for the nodes to be built.
 
-    Of results that are dropped again, those of a few nodes are there at a time.
+    Of transient results, those of AT_A_TIME nodes count: the others have been dropped again.
     """
-    passing = {
+    transient_only = {
         step.node.name: step.node.estimate.bytes
         for step in plan.building()
         if set(step.missing) <= transient(step.node.site)
     }
-    kept = sum(s.node.estimate.bytes for s in plan.building() if s.node.name not in passing)
-    return kept + sum(sorted(passing.values())[-AT_A_TIME:])
+    kept = sum(s.node.estimate.bytes for s in plan.building() if s.node.name not in transient_only)
+    return kept + sum(sorted(transient_only.values())[-AT_A_TIME:])
 
 
 def peak_memory(plan: Plan) -> int:

@@ -14,10 +14,10 @@ from pipeline.planning.plan import Plan
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """One node after a run. `started` and `seconds` are wall time; `bytes` is what it stored.
+    """The outcome of one node. `started` and `seconds` are wall time, `bytes` the size it stored.
 
-    `status` is `built` where this run did the work, `hit` where the store had the result,
-    `waited` where another process built it meanwhile.
+    `status` is `built` if this run did the work, `hit` if the store had the result, and `waited`
+    if another process built it meanwhile.
     """
 
     name: str
@@ -29,10 +29,10 @@ class Outcome:
 
 
 class ReadyQueue:
-    """Nodes of a plan whose inputs are all there.
+    """Priority queue of the nodes of a plan whose inputs are all available.
 
-    A node for layer k comes before one for layer k+1, and within a layer the later stage comes
-    first, so that a finished layer is committed as early as possible and its activations can go.
+    A node of member k comes before one of member k+1, and within a member the later stage comes
+    first, so that each member is finished as early as possible and its transient results can go.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -58,21 +58,21 @@ class ReadyQueue:
         self._fill()
 
     def active(self) -> bool:
-        """Whether any node has still to start or to finish."""
+        """Whether any node has yet to start or to finish."""
         return bool(self._heap) or self._sorter.is_active()
 
     def _fill(self) -> None:
         for name in self._sorter.get_ready():
             index = self._nodes[name].index
-            layer = float("inf") if index is None else float(index)
-            heapq.heappush(self._heap, (layer, -self._position[name], name))
+            member = float("inf") if index is None else float(index)
+            heapq.heappush(self._heap, (member, -self._position[name], name))
 
 
 class Releases:
-    """Counts the readers of each transient output of a plan.
+    """Reference counts of the transient outputs of a plan.
 
-    `transient` gives, by site, the outputs that are not worth keeping. The result that nobody has
-    read yet is always kept: it is where a killed run goes on.
+    `transient` gives, by site, the outputs that are not worth keeping. A result that has not been
+    read yet is always kept: a killed run resumes from it.
     """
 
     def __init__(self, plan: Plan, transient: Callable[[str], frozenset[str]]) -> None:
@@ -87,7 +87,7 @@ class Releases:
         }
 
     def finished(self, name: str) -> list[Ref]:
-        """Note that a node is done; returns the outputs that no node has to read any more."""
+        """Record that a node is done; returns the outputs that no node will read any more."""
         free = []
         for ref in self._inputs[name]:
             readers = self._readers.get(ref)

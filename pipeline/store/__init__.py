@@ -1,4 +1,4 @@
-"""The content-addressed store: immutable artifacts by key, whole at every instant."""
+"""Content-addressed store: immutable artifacts by key, committed atomically."""
 
 from pipeline.store.artifact import StoredArtifact
 from pipeline.store.config import StoreConfig

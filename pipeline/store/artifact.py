@@ -1,4 +1,4 @@
-"""A stored artifact and its manifest: inputs, files, sizes and sha256 digests."""
+"""Stored artifacts and their manifests: inputs, files, sizes and sha256 digests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCHEMA = 1
 
 
 class Corrupt(Exception):
-    """An artifact is not what was committed; the text says how."""
+    """An artifact differs from what was committed; the text says how."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +29,7 @@ class FileRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """`record` is the whole parsed file; the rest are the parts of it that the store needs."""
+    """A parsed manifest. `record` is all of it, the other fields are what the store needs."""
 
     key: str
     output: str
@@ -39,12 +39,12 @@ class Manifest:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all files, the manifest itself left out."""
+        """Total size of the files, without the manifest."""
         return sum(file.size for file in self.files.values())
 
 
 def render(record: Mapping[str, Any], files: Mapping[str, FileRecord]) -> str:
-    """The manifest's text. It carries a digest of itself, so that a flipped byte shows.
+    """The text of a manifest, with a digest of itself that reveals a flipped byte.
 
     Raises ValueError or TypeError if `record` is not plain JSON (NaN is not).
     """
@@ -55,7 +55,7 @@ def render(record: Mapping[str, Any], files: Mapping[str, FileRecord]) -> str:
 
 
 def read(folder: Path, key: str) -> Manifest:
-    """Read and check the manifest in `folder`. Raises Corrupt with the reason."""
+    """Read and validate the manifest in `folder`. Raises Corrupt with the reason."""
     try:
         record = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -72,23 +72,23 @@ def read(folder: Path, key: str) -> Manifest:
         manifest = Manifest(
             key=key, output=record["output"], files=files, meta=record["meta"], record=record
         )
-        genuine = digest(record) == claimed
+        intact = digest(record) == claimed
     except (KeyError, TypeError, AttributeError) as error:
         raise Corrupt(f"its manifest is incomplete: {error!r}") from error
-    if not genuine or not all(map(inside, files)):
+    if not intact or not all(map(inside, files)):
         raise Corrupt("its manifest was altered")
     return manifest
 
 
 def inside(name: str) -> bool:
-    """Whether a relative file name stays in its folder and is not the manifest's."""
+    """Whether a relative file name stays within its folder and is not the manifest's."""
     path = PurePosixPath(name)
     return name != MANIFEST and bool(path.parts) and path.root == "" and ".." not in path.parts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredArtifact:
-    """An immutable folder of files. Its files must never be written: others hard-link them."""
+    """An immutable folder of files, which must never be written: others hard-link to them."""
 
     key: str
     path: Path
@@ -96,7 +96,7 @@ class StoredArtifact:
 
     @property
     def meta(self) -> Mapping[str, Any]:
-        """What the stage said about the result."""
+        """Plain JSON that the stage recorded about the result."""
         return self.manifest.meta
 
     @property
@@ -109,7 +109,7 @@ class StoredArtifact:
         return self.manifest.bytes
 
     def file(self, name: str) -> Path:
-        """The path of one of its files. Raises UserError, with the names it has, if not there."""
+        """The path of one of its files. Raises UserError, listing the names it has, if missing."""
         if name not in self.manifest.files:
             raise UserError(
                 f"the result {self.key[:12]} of {self.record.get('node', '?')} has no file "

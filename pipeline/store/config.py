@@ -1,4 +1,4 @@
-"""What can be said about the store in a config."""
+"""Config of the store: folder, kind of lock, size limit."""
 
 from __future__ import annotations
 

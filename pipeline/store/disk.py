@@ -1,4 +1,4 @@
-"""Writing so that it outlives a power cut, and removing."""
+"""Durable file operations: fsync, atomic replacement, removal, walking a folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def sync(path: Path) -> None:
 
 
 def replace_text(path: Path, text: str, *, tmp: Path) -> None:
-    """Put `text` at `path` in one step, by way of a file in `tmp` on the same disk."""
+    """Write `text` to `path` atomically, by way of a file in `tmp` on the same disk."""
     draft = tmp / f"note.{uuid.uuid4().hex}"
     try:
         draft.write_text(text, encoding="utf-8")
@@ -30,7 +30,7 @@ def replace_text(path: Path, text: str, *, tmp: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a file or a folder and all below; what is gone already is no error."""
+    """Remove a file or a folder with its content; no error if it is gone already."""
     if folder.is_dir() and not folder.is_symlink():
         shutil.rmtree(folder, ignore_errors=True)
     else:
@@ -38,7 +38,7 @@ def remove(folder: Path) -> None:
 
 
 def walk(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """All below `folder` that is no plain folder, as (name relative to it, entry), in order."""
+    """Everything below `folder` except plain folders, as (relative name, entry), in order."""
     stack = [(folder, "")]
     while stack:
         here, prefix = stack.pop()
@@ -51,12 +51,12 @@ def walk(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
 
 
 def folders(folder: Path) -> list[Path]:
-    """`folder` and all folders below, the deepest first."""
+    """`folder` and all its subfolders, the deepest first."""
     return [Path(here) for here, _, _ in os.walk(folder, topdown=False)]
 
 
 def human(count: float) -> str:
-    """A number of bytes for people: `1.5 GiB`."""
+    """A number of bytes in binary units: `1.5 GiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"

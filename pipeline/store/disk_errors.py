@@ -1,4 +1,4 @@
-"""Turning what the disk says into one sentence: full, over quota, read-only, not allowed."""
+"""Disk errors as one readable message: full, over quota, read-only, permission denied."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ RUST_CODE = re.compile(r"\(os error (\d+)\)")
 
 
 class StorageTrouble(UserError):
-    """A disk is full, over quota, read-only or not ours to write."""
+    """A disk is full, over quota, read-only or not writable by this user."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """A folder that is written to, what it is for a person, and how to choose another."""
+    """A folder that is written to, what to call it in messages, and how to choose another."""
 
     root: Path
     what: str = "the store"
@@ -33,7 +33,7 @@ class Place:
 
 @contextmanager
 def explained(place: Place) -> Iterator[None]:
-    """Within: an exception that the disk of `place` is to blame for becomes StorageTrouble."""
+    """Turn exceptions of the block that the disk of `place` causes into StorageTrouble."""
     try:
         yield
     except StorageTrouble:
@@ -46,23 +46,23 @@ def explained(place: Place) -> Iterator[None]:
 
 
 def storage_error(error: BaseException, place: Place) -> StorageTrouble | None:
-    """What to say of a full, read-only or unwritable disk below `error`, or None.
+    """The message for a full, read-only or unwritable disk that caused `error`, or None.
 
-    Looks through causes, and into the text of errors from Rust libraries such as safetensors,
-    which carry the code only there. What concerns a file outside `place` names that file's folder.
+    Follows the chain of causes, and parses the text of errors from Rust libraries such as
+    safetensors, which have the code only there. Of a file outside `place`, its folder is named.
     """
     for link in causes(error):
         code = code_of(link)
-        own = concerns(link, place)
+        blamed = place_of(link, place)
         if code in FULL:
-            return full(own)
+            return full(blamed)
         if code == errno.EROFS:
             return StorageTrouble(
-                f"{own.what} {own.root} lies on a read-only file system", remedy=own.remedy
+                f"{blamed.what} {blamed.root} lies on a read-only file system", remedy=blamed.remedy
             )
-        if code in DENIED and own is place:
+        if code in DENIED and blamed is place:
             return StorageTrouble(
-                f"{own.what} {own.root} cannot be written: {link}", remedy=own.remedy
+                f"{blamed.what} {blamed.root} cannot be written: {link}", remedy=blamed.remedy
             )
     return None
 
@@ -79,8 +79,8 @@ def full(place: Place) -> StorageTrouble:
     )
 
 
-def concerns(error: BaseException, place: Place) -> Place:
-    # A write to an open file carries no name: inside the store's own work it is the store's.
+def place_of(error: BaseException, place: Place) -> Place:
+    # An error of writing to an open file has no name: within the store, it is the store's.
     name = error.filename if isinstance(error, OSError) else None
     if not isinstance(name, str):
         return place
@@ -94,8 +94,8 @@ def concerns(error: BaseException, place: Place) -> Place:
 def code_of(error: BaseException) -> int | None:
     if isinstance(error, OSError):
         return error.errno
-    found = RUST_CODE.search(str(error))
-    return int(found[1]) if found else None
+    match = RUST_CODE.search(str(error))
+    return int(match[1]) if match else None
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -1,8 +1,8 @@
-"""A draft, and the commit that turns it into an artifact.
+"""Drafts of artifacts, and their atomic commit.
 
-A draft's folder gets its manifest last and is on the disk before it is renamed to its place; the
-rename is what makes it exist. So a reader finds a whole artifact or none, whenever the writer
-died, and of two writers of one key the first wins.
+A draft's folder gets its manifest last and is synced to the disk before it is renamed into place;
+the rename is what makes the artifact exist. So a reader finds a complete artifact or none, whenever
+the writer died, and of two writers of one key the first wins.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pipeline.store.layout import MANIFEST, Layout
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredDraft:
-    """Files go under `path`, plain JSON about the result into `meta`.
+    """An artifact being built: files go under `path`, plain JSON about the result into `meta`.
 
     `record` goes into the manifest beside `meta`: it starts as the identity that the draft was
     opened with, and the runner adds what is known at the end (seconds, peak_rss_bytes, warnings).
@@ -43,7 +43,7 @@ class StoredDraft:
     record: dict[str, Any] = field(default_factory=dict)
 
     def write_json(self, name: str, value: Json) -> None:
-        """Write one JSON file. Raises StageFailed for what JSON cannot say, NaN for one."""
+        """Write one JSON file. Raises StageFailed for values that JSON lacks, such as NaN."""
         if not inside(name):
             raise ValueError(f"{name!r} is not a name for a file of a result")
         try:
@@ -62,9 +62,9 @@ class StoredDraft:
 
 
 def seal_draft(draft: StoredDraft, pool: Executor, known: Digests) -> dict[str, Stamp]:
-    """Make a draft's folder final: read-only files, all on the disk, the manifest written last.
+    """Finish a draft's folder: read-only files, all synced, the manifest written last.
 
-    `known` has digests of files that are sealed already: a hard link to one is not read again.
+    `known` has digests of files that are sealed already: a hard link to one is not hashed again.
     Returns the stamps of its files. Raises StageFailed for links and for a file that takes the
     manifest's name.
     """
@@ -95,7 +95,7 @@ def seal_draft(draft: StoredDraft, pool: Executor, known: Digests) -> dict[str, 
 def files_of(draft: StoredDraft) -> Iterable[str]:
     for name, entry in walk(draft.path):
         if not entry.is_file(follow_symlinks=False):
-            # What a link points to may change or go, and a result is for ever.
+            # The target of a link may change or vanish, and a result is immutable.
             raise StageFailed(f"{name} of {draft.label} is a link, not a plain file")
         if name == MANIFEST:
             raise StageFailed(f"{draft.label} has a file {MANIFEST}; that name is the store's")
@@ -103,17 +103,17 @@ def files_of(draft: StoredDraft) -> Iterable[str]:
 
 
 def freeze(path: Path) -> Stamp:
-    """Make a file read-only and this draft's own, or a link to one that is; returns its stamp."""
+    """Make a file read-only, and a copy if it is a writable file's second name; its stamp."""
     status = path.stat()
     if status.st_nlink > 1 and status.st_mode & 0o222:
-        # A writable file with a second name is somebody else's: keep a copy, leave theirs alone.
+        # A writable file with a second name belongs to somebody else: keep a copy, leave theirs.
         unshare(path)
     path.chmod(stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH)
     return stamp(path.stat())
 
 
 def digest_of(path: Path, mark: Stamp, known: Digests) -> str:
-    """The sha256 of a file: of a link to a sealed one (same size, mtime and inode) it is known."""
+    """The sha256 of a file, looked up if it is a link to a sealed one (size, mtime, inode)."""
     return known.get(mark) or file_sha256(path)
 
 
@@ -134,9 +134,9 @@ def commit(
     known: Digests,
     pool: Executor,
 ) -> None:
-    """Make every draft an artifact. Nothing is renamed before all are on the disk.
+    """Turn every draft into an artifact. None is renamed before all are synced to the disk.
 
-    `known` has digests of sealed files, and takes those of the new ones.
+    `known` has digests of sealed files; those of the new ones are added.
     """
     stamps = [seal_draft(draft, pool, known) for draft in drafts]
     for draft, marks in zip(drafts, stamps, strict=True):
@@ -154,7 +154,7 @@ def place(layout: Layout, draft: StoredDraft, marks: Mapping[str, Stamp], warn: 
         except OSError as error:
             if error.errno not in OCCUPIED:
                 raise
-            # Whoever came first wins, if what lies there is whole; fetch clears it away if not.
+            # The first writer wins if its artifact is intact; otherwise fetch moves it away.
             winner = fetch(layout, draft.key, rehash=False, warn=warn)
             if winner is not None:
                 compare(draft, winner, warn)

@@ -1,4 +1,4 @@
-"""Listing what the store holds, and freeing one entry."""
+"""Entries of the store with size and last use, and disk usage with hard links counted once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Inode = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """One artifact: what it is, its files' bytes, when it was made and last used (epoch s)."""
+    """One artifact: its size in bytes, and when it was created and last used (epoch seconds)."""
 
     key: str
     kind: str
@@ -31,7 +31,7 @@ class Entry:
 
 
 def entries(layout: Layout) -> Iterator[Entry]:
-    """All artifacts with a readable manifest, by key. Files are not looked at."""
+    """All artifacts with a readable manifest, by key. Their files are not checked."""
     for key in layout.keys():
         with suppress(Corrupt, FileNotFoundError):
             yield entry(layout, read(layout.entry(key), key))
@@ -55,9 +55,9 @@ def entry(layout: Layout, manifest: Manifest) -> Entry:
 
 
 class Ledger:
-    """Counts bytes when artifacts share files by hard links, each file once.
+    """Disk usage of artifacts that share files by hard links, each file counted once.
 
-    `total` is what the entries added, and not released, occupy.
+    `total` is the space that the entries added and not yet released occupy.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class Ledger:
             self._names[inode] += 1
 
     def release(self, folder: Path) -> int:
-        """Take an added entry off; the bytes of files that then have no name left anywhere."""
+        """Subtract an added entry; the bytes of files that then have no name left anywhere."""
         freed = 0
         for inode, status in inodes(folder):
             self._released[inode] += 1

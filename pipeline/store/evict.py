@@ -1,4 +1,4 @@
-"""Remove an entry in one step; sweep up what dead processes left behind."""
+"""Atomic removal of entries, and cleanup of what dead processes left behind."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.store.disk import remove
 from pipeline.store.layout import Layout
-from pipeline.store.leases import Lease, file_lock, leases, lock_paths, registry, taken
+from pipeline.store.leases import Lease, acquire, file_lock, leases, lock_paths, registry
 
 DAY = 86400.0
 TRASH = "trash"
@@ -19,16 +19,16 @@ TRASH = "trash"
 def sweep_tmp(layout: Layout, kind: str, *, dry_run: bool = False) -> list[Path]:
     """Remove temporary folders whose process is dead, and return them.
 
-    What carries no process's token goes when it is older than a day.
+    Folders without the token of a process are removed when older than a day.
     """
     with registry(layout, kind):
-        # Listed with the register held: a process that begins later is not in the list.
+        # Listed with the registry held: a process that starts later is not in the list.
         held = leases(layout)
-        found = [path for path in layout.tmp.iterdir() if abandoned(path, held)]
+        leftovers = [path for path in layout.tmp.iterdir() if abandoned(path, held)]
     if not dry_run:
-        for path in found:
+        for path in leftovers:
             remove(path)
-    return found
+    return leftovers
 
 
 def abandoned(path: Path, held: Iterable[str]) -> bool:
@@ -40,14 +40,14 @@ def abandoned(path: Path, held: Iterable[str]) -> bool:
 
 
 def sweep_rest(layout: Layout) -> None:
-    """Remove what was quarantined over a week ago, and lock files that nobody used for a day."""
+    """Remove artifacts quarantined over a week ago, and lock files unused for a day."""
     for path in layout.quarantine.iterdir():
         if older_than(path, 7 * DAY):
             remove(path)
     for path in stale(lock_paths(layout.locks)):
         lock = file_lock(path)
-        if taken(lock, 0):
-            # Removed while held: whoever waits on the old file sees that it has no name any more.
+        if acquire(lock, 0):
+            # Removed while held: a process waiting for it notices that the file has no name.
             path.unlink(missing_ok=True)
             lock.release()
 
@@ -62,8 +62,8 @@ def older_than(path: Path, seconds: float) -> bool:
     return False
 
 
-def bury(layout: Layout, key: str) -> Path | None:
-    """Take an entry out of the store in one step; its remains, to be removed, or None."""
+def detach(layout: Layout, key: str) -> Path | None:
+    """Move an entry out of the store atomically; the folder to remove, None if it is gone."""
     remains = layout.tmp / f"{TRASH}.{key[:12]}.{uuid.uuid4().hex}"
     try:
         layout.entry(key).rename(remains)
@@ -73,12 +73,12 @@ def bury(layout: Layout, key: str) -> Path | None:
     return remains
 
 
-def bury_unheld(layout: Layout, kind: str, key: str, own: Lease | None = None) -> Path | None:
-    """The same, unless a lease other than `own` holds the key; None then too."""
+def detach_unleased(layout: Layout, kind: str, key: str, own: Lease | None = None) -> Path | None:
+    """The same as `detach`; None also if a lease other than `own` holds the key."""
     with registry(layout, kind):
         others = leases(layout)
         if own is not None:
             others.pop(own.token, None)
         if any(key in keys for keys in others.values()):
             return None
-        return bury(layout, key)
+        return detach(layout, key)

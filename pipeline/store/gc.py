@@ -1,4 +1,4 @@
-"""Garbage collection: by age, by size, by what no run refers to; never what a live run holds."""
+"""Garbage collection by age, size and references; artifacts that live runs hold are kept."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 from pipeline.store.disk import remove
 from pipeline.store.entries import Entry, Ledger
-from pipeline.store.evict import DAY, bury_unheld, sweep_rest, sweep_tmp
+from pipeline.store.evict import DAY, detach_unleased, sweep_rest, sweep_tmp
 from pipeline.store.leases import leases, registry
 from pipeline.store.store import Store
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """What was freed, or with `dry_run` would be.
+    """The outcome of a collection: what was freed, or would be with `dry_run`.
 
     `freed` and `kept` are bytes on the disk (hard-linked files counted once, files with names
-    outside the store not counted as freed), `entries` the artifacts that went.
+    outside the store not counted as freed), `entries` the artifacts removed.
     """
 
     freed: int
@@ -38,8 +38,8 @@ def collect(
     """Free artifacts not used for `max_age_days`, those whose key is not in `referenced`, and
     then the least recently used ones until all together take at most `max_bytes`.
 
-    None switches a rule off; `max_bytes` falls back to `store.max_bytes` of the config. Leftovers
-    of dead processes go too.
+    None disables a rule; `max_bytes` falls back to `store.max_bytes` of the config. Leftovers of
+    dead processes are removed as well.
     """
     layout, kind = store.layout, store.config.lock
     limit = store.config.max_bytes if max_bytes is None else max_bytes
@@ -49,36 +49,36 @@ def collect(
     ledger = Ledger()
     for entry in by_use:
         ledger.add(layout.entry(entry.key))
-    freed, gone = 0, []
-    loose = [entry for entry in by_use if entry.key not in held]
-    for entry in condemned(loose, ledger, oldest, referenced, limit):
-        # A run may have begun to hold it since the list was made.
-        remains = layout.entry(entry.key) if dry_run else bury_unheld(layout, kind, entry.key)
+    freed, removed = 0, []
+    free = [entry for entry in by_use if entry.key not in held]
+    for entry in selected(free, ledger, oldest, referenced, limit):
+        # A run may have leased it since the list was made.
+        remains = layout.entry(entry.key) if dry_run else detach_unleased(layout, kind, entry.key)
         if remains is None:
             continue
         freed += ledger.release(remains)
-        gone.append(entry)
+        removed.append(entry)
         if not dry_run:
             remove(remains)
     sweep_tmp(layout, kind, dry_run=dry_run)
     if not dry_run:
         sweep_rest(layout)
-    return Report(freed=freed, kept=ledger.total, entries=tuple(gone), dry_run=dry_run)
+    return Report(freed=freed, kept=ledger.total, entries=tuple(removed), dry_run=dry_run)
 
 
-def condemned(
+def selected(
     by_use: Iterable[Entry],
     ledger: Ledger,
     oldest: float | None,
     referenced: Collection[str] | None,
     limit: int | None,
 ) -> Iterator[Entry]:
-    """Entries to free, in order; `ledger` is read as it goes down with each one freed."""
+    """Entries to free, in order; `ledger` goes down as the caller releases each of them."""
     rest = []
     for entry in by_use:
         expired = oldest is not None and entry.used < oldest
-        forgotten = referenced is not None and entry.key not in referenced
-        if expired or forgotten:
+        unreferenced = referenced is not None and entry.key not in referenced
+        if expired or unreferenced:
             yield entry
         else:
             rest.append(entry)

@@ -1,8 +1,8 @@
-"""Integrity of artifacts: full audits, checks on reading, and seals that save hashing.
+"""Integrity of artifacts: full audits, checks on reading, and seals that avoid rehashing.
 
-A seal remembers, outside the artifact, the size, mtime and inode that each file had when its
-bytes were last known to be right. Any write moves the mtime, so a file whose stat equals its seal
-is trusted and any other is hashed again. A store copied to another disk is hashed once.
+A seal records, outside the artifact, the size, mtime and inode that each file had when its content
+was last known to be correct. Any write changes the mtime, so a file whose stat equals its seal is
+trusted and any other is hashed again. A store copied to another disk is hashed once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipeline.store.layout import MANIFEST, Layout
 
 Stamp = tuple[int, int, int]
 Digests = dict[Stamp, str]
-"""sha256 of files whose bytes this process wrote or trusts, by their stamp."""
+"""Stamp -> sha256 of files whose content this process wrote or trusts."""
 
 
 def stamp(status: os.stat_result) -> Stamp:
@@ -39,7 +39,7 @@ def inspect(
     """Check the files of an artifact and return their stamps.
 
     Hashes those whose stat differs from `known`. Raises Corrupt at the first that is missing or
-    differs from its record, PermissionError for one that may not be read.
+    differs from its record, PermissionError for one that must not be read.
     """
     stamps: dict[str, Stamp] = {}
     for name, record in files.items():
@@ -63,7 +63,7 @@ def inspect(
 
 
 def read_seal(layout: Layout, key: str) -> dict[str, Stamp]:
-    """The stamps remembered for `key`; empty if there are none or they cannot be read."""
+    """The stamps recorded for `key`; empty if there are none or they cannot be read."""
     try:
         content = json.loads(layout.seal(key).read_text(encoding="utf-8"))
         return {str(name): (int(s), int(m), int(i)) for name, (s, m, i) in content.items()}
@@ -83,11 +83,10 @@ Warn = Callable[[str], None]
 def fetch(
     layout: Layout, key: str, *, rehash: bool, warn: Warn, digests: Digests | None = None
 ) -> StoredArtifact | None:
-    """The artifact of `key`, or None if there is none or it is damaged (then it is put aside).
+    """The artifact of `key`, or None if there is none or it is damaged (then it is quarantined).
 
-    Reads only the manifest and the files' stats; files whose stat changed since their bytes were
-    last known are hashed, with `rehash` all are. `digests` takes
-    those of the files.
+    Reads only the manifest and the files' stats; files whose stat changed since their content was
+    last verified are hashed, with `rehash` all are. Their digests are added to `digests`.
     """
     folder = layout.entry(key)
     try:
@@ -109,12 +108,12 @@ def fetch(
 
 
 def quarantine(layout: Layout, key: str, inode: int, reason: str, warn: Warn) -> bool:
-    """Move the folder of `key` to `quarantine/`, with the reason; whether it was still there."""
+    """Move the folder of `key` to `quarantine/` with the reason; False if gone or rebuilt."""
     folder = layout.entry(key)
     aside = layout.quarantine / f"{key}.{uuid.uuid4().hex[:8]}"
     try:
         if folder.stat().st_ino != inode:
-            # Somebody rebuilt it since it was looked at.
+            # Another process rebuilt it since it was checked.
             return False
         folder.rename(aside)
     except FileNotFoundError:
@@ -127,7 +126,7 @@ def quarantine(layout: Layout, key: str, inode: int, reason: str, warn: Warn) ->
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """Something wrong with one artifact. `repaired`: it was put aside, to be built again."""
+    """A problem of one artifact. `repaired`: it was quarantined, to be built again."""
 
     key: str
     node: str
@@ -142,14 +141,14 @@ def audit(
     warn: Warn,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Finding]:
-    """Check every artifact against its manifest. Files that no manifest lists are named too."""
+    """Check every artifact against its manifest. Files that no manifest lists are findings too."""
     keys = list(layout.keys())
     findings: list[Finding] = []
-    look = partial(examine, layout, repair=repair, warn=warn)
-    # sha256 releases the interpreter's lock, so threads use all cores.
+    check = partial(examine, layout, repair=repair, warn=warn)
+    # sha256 releases the GIL, so threads use all cores.
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for done, found in enumerate(pool.map(look, keys), start=1):
-            findings.extend(found)
+        for done, problems in enumerate(pool.map(check, keys), start=1):
+            findings.extend(problems)
             if progress is not None:
                 progress(done, len(keys))
     return findings
@@ -170,7 +169,7 @@ def examine(layout: Layout, key: str, *, repair: bool, warn: Warn) -> list[Findi
         moved = repair and quarantine(layout, key, inode, str(damage), warn)
         return [Finding(key=key, node=node, problem=str(damage), repaired=moved)]
     except FileNotFoundError:
-        # Freed by somebody else since it was listed.
+        # Freed by another process since it was listed.
         return []
     write_seal(layout, key, stamps)
     return [

@@ -1,4 +1,4 @@
-"""Where things lie in the store's folder."""
+"""Folder layout of the store: paths of artifacts, seals, locks, leases, temporary files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """Paths below `root`. Artifacts are `<first two digits>/<key>/`, all else lies beside."""
+    """Paths below `root`. Artifacts are in `<first two digits>/<key>/`."""
 
     root: Path
 
@@ -41,14 +41,14 @@ class Layout:
         return (self.root, self.tmp, self.locks, self.live, self.quarantine, self.seals)
 
     def entry(self, key: str) -> Path:
-        """The folder of an artifact. Raises ValueError for what is not 64 hex digits."""
+        """The folder of an artifact. Raises ValueError unless `key` is 64 hex digits."""
         return self.root / checked(key)[:2] / key
 
     def seal(self, key: str) -> Path:
         return self.seals / checked(key)[:2] / f"{key}.json"
 
     def keys(self) -> Iterator[str]:
-        """Keys that have a folder, in order; whether it is valid is not looked at."""
+        """Keys that have a folder, in order; the folders are not checked."""
         for shelf in sorted(self.root.glob("[0-9a-f][0-9a-f]")):
             for folder in sorted(shelf.iterdir()):
                 if KEY.fullmatch(folder.name) and folder.name.startswith(shelf.name):

@@ -23,28 +23,28 @@ FLOCK, MARKER = ".flock", ".marker"
 UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 PATIENCE = 120.0
-"""Seconds to wait for the registry of live runs, which nobody holds for more than an instant."""
+"""Seconds to wait for the registry of live runs, which is only ever held for an instant."""
 
 
 def lock_path(folder: Path, name: str, kind: str) -> Path:
-    """The file of a lock. The kinds use different files: each takes the other's for held."""
+    """The file of a lock. Each kind has files of its own: it would see the other's as held."""
     return folder / f"{name}{FLOCK if kind == 'flock' else MARKER}"
 
 
 def lock_paths(folder: Path) -> list[Path]:
-    """The files of all locks in `folder`, of either kind."""
+    """The files of all locks in `folder`, of both kinds."""
     return sorted([*folder.glob(f"*{FLOCK}"), *folder.glob(f"*{MARKER}")])
 
 
 def file_lock(path: Path) -> BaseFileLock:
-    """A lock on what `lock_path` gave: the kernel's, or a marker file that names its process."""
+    """A lock on a file of `lock_path`: the kernel's, or a marker file with the process's id."""
     if path.suffix == FLOCK:
         return FileLock(path, thread_local=False, fallback_to_soft=False)
     return SoftFileLock(path, thread_local=False)
 
 
-def taken(lock: BaseFileLock, timeout: float) -> bool:
-    """Take `lock`, waiting at most `timeout` seconds (-1: without end); whether it was got."""
+def acquire(lock: BaseFileLock, timeout: float) -> bool:
+    """Acquire `lock`, waiting at most `timeout` seconds (-1: forever); whether it succeeded."""
     try:
         lock.acquire(timeout=timeout)
     except Timeout:
@@ -61,9 +61,9 @@ def taken(lock: BaseFileLock, timeout: float) -> bool:
 
 @contextmanager
 def registry(layout: Layout, kind: str) -> Iterator[None]:
-    """Hold the register of live runs, so that none begins while an artifact is being freed."""
+    """Hold the registry of live runs, so that none starts while an artifact is being freed."""
     lock = file_lock(lock_path(layout.locks, "registry", kind))
-    if not taken(lock, PATIENCE):
+    if not acquire(lock, PATIENCE):
         raise UserError(
             f"{lock.lock_file} has been held for {PATIENCE:.0f} s by another process",
             remedy="if no presswork runs on any machine, remove that file",
@@ -77,7 +77,7 @@ def registry(layout: Layout, kind: str) -> Iterator[None]:
 class Lease:
     """Keys that must not be freed, and a token that marks temporary folders as in use.
 
-    It lasts as long as its lock file is held: when the process dies, however it dies, it is over.
+    It lasts as long as its lock file is held, and so ends with the process, however that dies.
     (With store.lock other than flock, a process that died on another host keeps its lease until
     its files in `live/` are removed.)
     """
@@ -89,7 +89,7 @@ class Lease:
         self._kind = kind
 
     def extend(self, keys: Iterable[str]) -> None:
-        """Hold these keys too. What is found in the store after this call stays there."""
+        """Add these keys. Artifacts found in the store after this call are not freed."""
         with explained(Place(root=self._layout.root)), registry(self._layout, self._kind):
             self._write(keys)
 
@@ -102,15 +102,15 @@ class Lease:
 
 @contextmanager
 def lease(layout: Layout, kind: str, keys: Iterable[str]) -> Iterator[Lease]:
-    """A lease on `keys` for the time of the `with` block."""
+    """A lease on `keys` for the duration of the block."""
     token = uuid.uuid4().hex
     path = lock_path(layout.live, token, kind)
     lock = file_lock(path)
     held = Lease(layout, kind, token)
     try:
-        # The register is held meanwhile: a file that is there but not locked yet looks dead.
+        # With the registry held: a lock file that exists and is not locked yet looks abandoned.
         with registry(layout, kind):
-            taken(lock, -1)
+            acquire(lock, -1)
             held._write(keys)
         yield held
     finally:
@@ -120,7 +120,7 @@ def lease(layout: Layout, kind: str, keys: Iterable[str]) -> Iterator[Lease]:
 
 
 def leases(layout: Layout) -> dict[str, frozenset[str]]:
-    """Token -> keys of all leases that are held, those of dead processes being removed.
+    """Token -> keys of all leases that are held; those of dead processes are removed.
 
     The caller holds the registry.
     """
@@ -128,7 +128,7 @@ def leases(layout: Layout) -> dict[str, frozenset[str]]:
     for path in lock_paths(layout.live):
         token = path.stem
         lock = file_lock(path)
-        if taken(lock, 0):
+        if acquire(lock, 0):
             forget(layout, path)
             lock.release()
         else:
@@ -145,6 +145,6 @@ def listed(layout: Layout, token: str) -> frozenset[str]:
 
 
 def forget(layout: Layout, path: Path) -> None:
-    # The caller holds the lock on `path`: who waits on the file sees that it has no name any more.
+    # The caller holds the lock on `path`: waiting processes notice that the file has no name.
     (layout.live / f"{path.stem}.json").unlink(missing_ok=True)
     path.unlink(missing_ok=True)

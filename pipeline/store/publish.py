@@ -1,4 +1,4 @@
-"""Publishing a folder of an artifact to where a person wants it, without copying big files."""
+"""Publishing a folder of an artifact to a run folder by hard links, without copying big files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.store.disk import folders, remove, sync, walk
 from pipeline.store.disk_errors import Place, explained
 
 SMALL = 1 << 20
-"""Files below this many bytes are copied, so that a person may edit them."""
+"""Files below this many bytes are copied, so that they can be edited."""
 
 REMEDY = "choose another output folder: hydra.run.dir=..."
 
@@ -26,7 +26,7 @@ UNLINKABLE = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSY
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Publication:
-    """Where it lies and how many bytes were hard-linked and copied (0 and 0: it was there)."""
+    """A published folder, with the bytes hard-linked and copied (both 0: it was up to date)."""
 
     path: Path
     linked: int
@@ -34,12 +34,12 @@ class Publication:
 
 
 def link_tree(artifact: StoredArtifact, destination: Path, subfolder: str = "") -> Publication:
-    """Make `destination` the content of `subfolder` of the artifact.
+    """Make `destination` the content of `subfolder` of the artifact, atomically.
 
     Files from 1 MiB on are hard links to the store's (copies where the file system has none),
-    smaller ones are copies. It appears in one step, by renaming. An earlier publication
-    is replaced, and moved aside if somebody changed it since; a folder of other origin raises
-    UserError. What was published is remembered in a hidden file beside `destination`.
+    smaller ones are copies. An earlier publication is replaced, or moved aside if it was edited
+    since; a folder of other origin raises UserError. A hidden file beside `destination` records
+    what was published.
     """
     destination = destination.absolute()
     source = artifact.path / subfolder
@@ -62,7 +62,7 @@ def link_tree(artifact: StoredArtifact, destination: Path, subfolder: str = "") 
 
 
 def fill(source: Path, partial: Path) -> tuple[int, int]:
-    """Link or copy all files; bytes linked and bytes copied."""
+    """Link or copy all files; returns the bytes linked and the bytes copied."""
     linked = copied = 0
     partial.mkdir()
     for name, entry in walk(source):
@@ -91,9 +91,9 @@ def link(source: Path, target: Path) -> bool:
 
 
 def step_aside(destination: Path, earlier: Mapping[str, Any] | None) -> Path | None:
-    """Move what is at `destination` away: the folder to remove afterwards, or None.
+    """Move the folder at `destination` away; returns the folder to remove afterwards, or None.
 
-    A publication that was edited keeps its content under another name; an empty folder goes.
+    A publication that was edited keeps its content under another name; an empty folder is removed.
     """
     if not destination.exists():
         return None
@@ -123,11 +123,11 @@ def unused(destination: Path) -> Path:
 
 def inventory(folder: Path) -> dict[str, list[int]]:
     """Relative name -> [size in bytes, mtime in ns] of every file below `folder`."""
-    found = {}
+    files = {}
     for name, entry in walk(folder) if folder.is_dir() else ():
         status = entry.stat(follow_symlinks=False)
-        found[name] = [status.st_size, status.st_mtime_ns]
-    return found
+        files[name] = [status.st_size, status.st_mtime_ns]
+    return files
 
 
 def note_path(destination: Path) -> Path:
@@ -135,7 +135,7 @@ def note_path(destination: Path) -> Path:
 
 
 def published(destination: Path) -> dict[str, Any] | None:
-    """What was last published there, or None if nothing or its note cannot be read."""
+    """The record of the last publication, or None if there is none or it cannot be read."""
     try:
         note: dict[str, Any] = json.loads(note_path(destination).read_text(encoding="utf-8"))
         note["key"], note["subfolder"], note["files"]

@@ -1,4 +1,4 @@
-"""The store: artifacts by key, committed in one step, checked when read."""
+"""The artifact store: lookup by key, drafts with atomic commit, locks, leases, removal."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from pipeline.store.disk import remove
 from pipeline.store.disk_errors import Place, explained
 from pipeline.store.draft import StoredDraft, commit
 from pipeline.store.entries import Entry, Ledger, entries
-from pipeline.store.evict import bury, bury_unheld, sweep_tmp
+from pipeline.store.evict import detach, detach_unleased, sweep_tmp
 from pipeline.store.integrity import Digests, Finding, Warn, audit, fetch
 from pipeline.store.layout import Layout, checked
-from pipeline.store.leases import Lease, file_lock, lease, lock_path, taken
+from pipeline.store.leases import Lease, acquire, file_lock, lease, lock_path
 
 log = logging.getLogger(__name__)
 
 WORKERS = 8
-"""Files that are hashed and brought to the disk at once."""
+"""Threads that hash and sync files."""
 
 
 class Store:
     """A folder of immutable artifacts, shared by any number of processes.
 
-    `warn` is told, in one sentence, of damage that was found and put aside; by default a log
-    record. Raises UserError if the folder cannot be made or written.
+    `warn` receives one sentence about each damaged artifact that was quarantined; by default it
+    writes a log record. Raises UserError if the folder cannot be created or written.
     """
 
     def __init__(self, config: StoreConfig, *, warn: Warn = log.warning) -> None:
@@ -55,33 +55,33 @@ class Store:
         return self.layout.root
 
     def get(self, key: str, *, rehash: bool = False) -> StoredArtifact | None:
-        """The artifact of `key`, or None if there is none that is whole.
+        """The artifact of `key`, or None if there is no intact one.
 
-        A hit costs a manifest and a stat per file; a file whose stat changed since its bytes were
-        last known is hashed, with `rehash` every file is. A damaged artifact is moved to
-        `quarantine/` with a warning, so that it is built again.
+        A hit costs reading the manifest and a stat per file; a file whose stat changed since its
+        content was last verified is hashed, with `rehash` every file is. A damaged artifact is
+        moved to `quarantine/` with a warning, so that it is built again.
         """
         with explained(self.place):
             return fetch(self.layout, key, rehash=rehash, warn=self.warn, digests=self.digests)
 
     def has(self, key: str) -> bool:
-        """Whether `get` would find it."""
+        """Whether the store has an intact artifact of `key`."""
         return self.get(key) is not None
 
     def check(self, key: str) -> bool:
-        """Hash all files of one artifact: whether it is there and whole (if not, put aside)."""
+        """Hash all files of one artifact; whether it is there and intact (else quarantined)."""
         return self.get(key, rehash=True) is not None
 
     @contextmanager
     def drafts(
         self, wanted: Mapping[str, tuple[str, Mapping[str, Any]]]
     ) -> Iterator[dict[str, StoredDraft]]:
-        """Build outputs of one node run: output name -> (key, identity) gives drafts by output.
+        """Drafts for the outputs of one node, by output, from output name -> (key, identity).
 
         The identity (kind, node, version, params, inputs, versions, ...: plain JSON) goes into
         the manifest. When the block ends normally all drafts are committed; when it raises they
-        are removed. A full, read-only or unwritable disk becomes one UserError, also when the
-        block's own code met it.
+        are removed. A full, read-only or unwritable disk becomes one UserError, also where the
+        code of the block ran into it.
         """
         began = time.monotonic()
         with explained(self.place), self._folder([key for key, _ in wanted.values()]) as folder:
@@ -94,7 +94,7 @@ class Store:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """An empty folder on the store's disk for the time of the block."""
+        """An empty folder on the store's disk for the duration of the block."""
         with explained(self.place), self._folder([]) as folder:
             yield folder
 
@@ -110,9 +110,9 @@ class Store:
 
     @contextmanager
     def lock(self, key: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-        """Keep other processes from building `key` meanwhile; `on_wait` is called before waiting.
+        """Keep other processes from building `key`; `on_wait` is called before waiting.
 
-        It only saves double work (`store.lock=none` goes without): look again with `get` once
+        This only avoids duplicate work (`store.lock=none` does without): call `get` again once
         inside.
         """
         if self.config.lock == "none":
@@ -120,10 +120,10 @@ class Store:
             return
         with explained(self.place):
             held = file_lock(lock_path(self.layout.locks, checked(key), self.config.lock))
-            if not taken(held, 0):
+            if not acquire(held, 0):
                 if on_wait is not None:
                     on_wait()
-                taken(held, -1)
+                acquire(held, -1)
         try:
             yield
         finally:
@@ -131,13 +131,13 @@ class Store:
 
     @contextmanager
     def live(self, keys: Iterable[str]) -> Iterator[Lease]:
-        """Keep garbage collection from `keys` for the time of the block, and mark them as used.
+        """Protect `keys` from garbage collection during the block, and mark them as used.
 
-        `extend` on what it gives adds keys. Also clears away what dead processes left in `tmp/`.
+        `extend` of the lease adds keys. Also removes what dead processes left in `tmp/`.
         """
         wanted = frozenset(keys)
         with ExitStack() as stack:
-            # Not around the block: what goes wrong in there may have nothing to do with the store.
+            # Not around the block: errors in there may have nothing to do with the store.
             with explained(self.place):
                 sweep_tmp(self.layout, self.config.lock)
                 held = stack.enter_context(lease(self.layout, self.config.lock, wanted))
@@ -146,19 +146,19 @@ class Store:
             yield held
 
     def touch(self, key: str) -> None:
-        """Note that `key` is used now, if it is there."""
+        """Mark `key` as used now, if the store has it."""
         with suppress(FileNotFoundError):
             os.utime(self.layout.seal(key))
 
     def drop(self, key: str, *, own: Lease | None = None) -> int:
-        """Remove an artifact; the bytes that went free (none of a file with other hard links).
+        """Remove an artifact; returns the bytes freed (a file with other hard links frees none).
 
-        With `own`, the caller's lease, it stays if somebody else's lease holds it.
+        With `own`, the caller's lease, the artifact is kept if another lease holds it.
         """
         if own is None:
-            remains = bury(self.layout, key)
+            remains = detach(self.layout, key)
         else:
-            remains = bury_unheld(self.layout, self.config.lock, key, own)
+            remains = detach_unleased(self.layout, self.config.lock, key, own)
         if remains is None:
             return 0
         ledger = Ledger()
@@ -174,14 +174,14 @@ class Store:
     def verify(
         self, repair: bool = True, progress: Callable[[int, int], None] | None = None
     ) -> list[Finding]:
-        """Hash every file of every artifact; with `repair` what is damaged is put aside.
+        """Hash every file of every artifact; with `repair` damaged ones are quarantined.
 
-        `progress` is told the artifacts looked at and their number.
+        `progress` receives the number of artifacts checked and their total.
         """
         return audit(self.layout, repair=repair, warn=self.warn, progress=progress)
 
     def free_bytes(self) -> int:
-        """Bytes that may still be written to the store's disk."""
+        """Free space on the store's disk in bytes."""
         return shutil.disk_usage(self.root).free
 
 
@@ -193,7 +193,7 @@ def draft(folder: Path, output: str, key: str, identity: Mapping[str, Any]) -> S
 
 
 def prepare(layout: Layout) -> None:
-    """Make the store's folders and prove by a real file that they can be written."""
+    """Create the store's folders and check with a real file that they can be written."""
     try:
         for folder in layout.folders():
             folder.mkdir(parents=True, exist_ok=True)

@@ -2,13 +2,13 @@
 
 schema, status ok|failed|unfinished, command, sweeper, launcher, started, seconds
     objective   [{path, direction}]          what the sweeper was told, if it was told anything
-    quality     {path, name, direction}      what the plot shows against size; null: no job has it
-    original    {size_bytes, quality}        the model that was compressed; null where unknown
+    quality     {path, name, direction}      the metric that ranks the jobs; null: no job has it
+    original    {<cost>, quality}            the model before the run; null where unknown
     jobs        [{number, status ok|failed|interrupted|missing, error, overrides, differs, folder,
-                  checkpoint, started, seconds, built, reused, size_bytes, bits_per_weight,
-                  perplexity, kl, top1_agreement, relative_error, quality, objective, front}]
+                  checkpoint, started, seconds, built, reused, <metric> ..., quality, objective,
+                  front}]
     best        number of the job with the best quality; null
-    front       [number]                     the Pareto front of size and quality, by size
+    front       [number]                     the Pareto front of cost and quality, by cost
     differing   {by_override: [key], by_config: {key: {number: value}}}
     sharing     {needed, built, shared, earlier, seconds_built, seconds_saved,
                  seconds_saved_earlier, built_twice [node],
@@ -16,7 +16,8 @@ schema, status ok|failed|unfinished, command, sweeper, launcher, started, second
 
 `differs` has the job's own values of the overrides in which jobs differ. `folder` is relative to
 the sweep's folder where it is below it. A job without a record, or whose process died, is
-`missing`. Numbers that a job does not have are null.
+`missing`. Numbers that a job does not have are null. The metrics, `<cost>` among them, are those
+of the registered report sections under their `field` (presswork's stages give size_bytes, ...).
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.config.references import leaves
-from pipeline.objective import number_at
+from pipeline.nested import leaves, number_at
+from pipeline.report.section import Metric, cost_metric, metrics
 from pipeline.sweeps.jobs import Job, Sweep
-from pipeline.sweeps.pareto import ORIGINAL_SIZE, SIZE, Measure, front, quality, relative_error
+from pipeline.sweeps.pareto import front, quality
 from pipeline.sweeps.reuse import Result, sharing
 
 Values = Mapping[int, Mapping[str, Any]]
@@ -91,10 +92,11 @@ def assemble(sweep: Sweep) -> dict[str, Any]:
     configs = {job.number: job.config for job in sweep.jobs if job.config}
     rows = [_row(job, said.get(job.number, {}), by, objective) for job in sweep.jobs]
     good = {row["number"]: row for row in rows if row["status"] == "ok"}
+    across = cost_metric()
     points = {
-        number: (row["size_bytes"], row["quality"])
+        number: (row[across.field], row["quality"])
         for number, row in good.items()
-        if row["size_bytes"] is not None and row["quality"] is not None
+        if across and row[across.field] is not None and row["quality"] is not None
     }
     pareto = front(points, by) if by else []
     for row in rows:
@@ -111,8 +113,8 @@ def assemble(sweep: Sweep) -> dict[str, Any]:
             {"path": path, "direction": direction}
             for path, direction in zip(objective, _padded(directions, len(objective)), strict=True)
         ],
-        "quality": {"path": by.path, "name": by.name, "direction": by.direction} if by else None,
-        "original": _original(results, by),
+        "quality": {"path": by.path, "name": by.label, "direction": by.direction} if by else None,
+        "original": _original(results, across, by),
         "jobs": rows,
         "best": _best(good, by),
         "front": pareto,
@@ -125,7 +127,7 @@ def assemble(sweep: Sweep) -> dict[str, Any]:
 
 
 def _row(
-    job: Job, said: Mapping[str, Any], by: Measure | None, objective: tuple[str, ...]
+    job: Job, said: Mapping[str, Any], by: Metric | None, objective: tuple[str, ...]
 ) -> dict[str, Any]:
     result = job.result or {}
     nodes = result.get("nodes", ())
@@ -142,12 +144,7 @@ def _row(
         "seconds": round(job.seconds, 3) if job.seconds else None,
         "built": len(nodes) - hits,
         "reused": hits,
-        "size_bytes": number_at(result, SIZE),
-        "bits_per_weight": number_at(result, "size.bits_per_weight"),
-        "perplexity": number_at(result, "eval.perplexity.compressed"),
-        "kl": number_at(result, "eval.kl"),
-        "top1_agreement": number_at(result, "eval.top1_agreement"),
-        "relative_error": relative_error(result),
+        **{metric.field: metric.of(result) for metric in metrics()},
         "quality": by.of(result) if by else None,
         "objective": {path: number_at(result, path) for path in objective},
         "front": False,
@@ -161,7 +158,7 @@ def _status(rows: list[dict[str, Any]]) -> str:
     return "unfinished"
 
 
-def _best(good: Mapping[int, Mapping[str, Any]], by: Measure | None) -> int | None:
+def _best(good: Mapping[int, Mapping[str, Any]], by: Metric | None) -> int | None:
     rated = {number: row["quality"] for number, row in good.items() if row["quality"] is not None}
     if by is None or not rated:
         return None
@@ -169,18 +166,21 @@ def _best(good: Mapping[int, Mapping[str, Any]], by: Measure | None) -> int | No
     return min(rated, key=lambda number: (sign * rated[number], number))
 
 
-def _original(results: Mapping[int, Result], by: Measure | None) -> dict[str, Any] | None:
-    """Size and quality of the uncompressed model, where all jobs agree on them."""
-    path = by.path.replace(".compressed", ".original") if by else ""
+def _original(
+    results: Mapping[int, Result], across: Metric | None, by: Metric | None
+) -> dict[str, Any] | None:
+    """Cost and quality of the model before the run, where all jobs agree on them."""
+    if across is None:
+        return None
     known = {
-        (size, number_at(result, path) if by and path != by.path else None)
+        (value, number_at(result, by.original) if by and by.original else None)
         for result in results.values()
-        if (size := number_at(result, ORIGINAL_SIZE)) is not None
+        if (value := number_at(result, across.original)) is not None
     }
     if len(known) != 1:
         return None
-    size, value = known.pop()
-    return {"size_bytes": size, "quality": value}
+    before, value = known.pop()
+    return {across.field: before, "quality": value}
 
 
 def _by_key(values: Mapping[int, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

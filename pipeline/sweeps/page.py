@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.report.html import environment
+from pipeline.report.section import cost_metric
 from pipeline.sweeps.columns import columns, text
 from pipeline.sweeps.files import PAGE, SWEEP, write_json, write_text
 from pipeline.sweeps.jobs import read_sweep
@@ -22,6 +23,7 @@ def render(sweep: Mapping[str, Any]) -> str:
         sweep=sweep,
         columns=columns(sweep),
         rows=by_quality(sweep),
+        across=cost_metric(),
         plots=plots(sweep),
         troubled=[job for job in sweep["jobs"] if job["status"] != "ok"],
         configs=sweep["differing"]["by_config"],

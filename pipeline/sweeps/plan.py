@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline.errors import UserError
+from pipeline.report.section import example
 from pipeline.sweeps.files import JOBS, PLAN, read_json, write_json
 
 BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
@@ -64,7 +65,7 @@ def planned(cfg: DictConfig, command: str, cwd: Path) -> SweepPlan:
     if not basic and not objective:
         raise UserError(
             f"hydra/sweeper={cfg.hydra.runtime.choices['hydra/sweeper']} needs an objective",
-            remedy="name a number of result.json: objective=eval.perplexity.compressed",
+            remedy=f"name a number of result.json: objective={example()}",
         )
     jobs = combinations(cfg) if basic else ()
     trials = cfg.hydra.sweeper.get("n_trials")

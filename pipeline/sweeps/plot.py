@@ -1,4 +1,4 @@
-"""Size against quality as a picture: where points and axis marks go, in SVG units."""
+"""Scatter plot of cost against quality: points, axis marks and Pareto front in SVG units."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.report import units
+from pipeline.report.section import Metric, cost_metric
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,27 +62,32 @@ class Plot:
 
 def plots(sweep: Mapping[str, Any]) -> list[Plot]:
     """The drawing for a wide page and for a phone; none with fewer than two points."""
+    across = cost_metric()
     rows = [
         row
         for row in sweep["jobs"]
-        if row["status"] == "ok" and None not in (row["size_bytes"], row["quality"])
+        if across and row["status"] == "ok" and None not in (row[across.field], row["quality"])
     ]
-    return [_plot(sweep, rows, frame) for frame in (WIDE, NARROW)] if len(rows) > 1 else []
+    if across is None or len(rows) < 2:
+        return []
+    return [_plot(sweep, rows, across, frame) for frame in (WIDE, NARROW)]
 
 
-def _plot(sweep: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], frame: Frame) -> Plot:
+def _plot(
+    sweep: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], cost: Metric, frame: Frame
+) -> Plot:
     original = (sweep["original"] or {}).get("quality")
-    sizes = [row["size_bytes"] for row in rows]
+    costs = [row[cost.field] for row in rows]
     values = [row["quality"] for row in rows]
     # the original belongs in the picture unless it would squeeze all jobs into a corner
     if original is not None and abs(original - values[0]) <= 4 * (max(values) - min(values)):
         values.append(original)
-    across = ticks(*padded(sizes), count=4 if frame is NARROW else 7)
+    across = ticks(*padded(costs), count=4 if frame is NARROW else 7)
     up = ticks(*padded(values), count=5)
 
-    def x(size: float) -> float:
-        least, most = padded(sizes)
-        return frame.left + (size - least) / (most - least) * (
+    def x(value: float) -> float:
+        least, most = padded(costs)
+        return frame.left + (value - least) / (most - least) * (
             frame.width - frame.left - frame.right
         )
 
@@ -93,7 +99,7 @@ def _plot(sweep: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], frame: Fr
             - (value - least) / (most - least) * (frame.height - frame.top - frame.bottom)
         )
 
-    at = {row["number"]: (x(row["size_bytes"]), y(row["quality"])) for row in rows}
+    at = {row["number"]: (x(row[cost.field]), y(row["quality"])) for row in rows}
     corners = [at[number] for number in sweep["front"] if number in at]
     digits = 1 + max(0, math.ceil(-math.log10(up[1] - up[0]))) if len(up) > 1 else 3
     return Plot(
@@ -104,24 +110,24 @@ def _plot(sweep: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], frame: Fr
                 x=at[row["number"]][0],
                 y=at[row["number"]][1],
                 front=row["front"],
-                title=title(row, sweep["quality"]["name"]),
+                title=title(row, cost, sweep["quality"]["name"]),
                 label=str(row["number"]),
             )
             for row in rows
         ],
         line=" ".join(f"{a:.1f},{b:.1f}" for a, b in corners),
-        across=[Mark(at=x(value), text=units.size(value)) for value in across],
+        across=[Mark(at=x(value), text=cost.show(value)) for value in across],
         up=[Mark(at=y(value), text=f"{value:.{max(4, digits)}g}") for value in up],
         original=y(original) if original is not None and original in values else None,
     )
 
 
-def title(row: Mapping[str, Any], quality: str) -> str:
-    """What a point says when it is pointed at."""
-    said = ", ".join(f"{key}={value}" for key, value in row["differs"].items())
+def title(row: Mapping[str, Any], cost: Metric, quality: str) -> str:
+    """The tooltip of a point."""
+    differs = ", ".join(f"{key}={value}" for key, value in row["differs"].items())
     return (
-        f"job {row['number']}{': ' + said if said else ''}; "
-        f"{units.size(row['size_bytes'])}, {quality} {units.number(row['quality'])}"
+        f"job {row['number']}{': ' + differs if differs else ''}; "
+        f"{cost.show(row[cost.field])}, {quality} {units.number(row['quality'])}"
     )
 
 

@@ -15,13 +15,11 @@ from pipeline.sweeps.columns import columns
 from pipeline.sweeps.files import PAGE
 from pipeline.sweeps.page import by_quality
 
-NUMBERS = ("size", "bits/weight", "perplexity", "time")
-
 
 def print_summary(sweep: Mapping[str, Any], folder: Path, console: Console) -> None:
     """Print the jobs, the best first, what was shared, which failed and where the page is."""
     # a terminal is narrow: the page has the other columns
-    shown = [column for column in columns(sweep) if not column.numeric or column.title in NUMBERS]
+    shown = [column for column in columns(sweep) if column.brief]
     table = Table("job", box=None, header_style="bold")
     for column in shown:
         table.add_column(escape(column.title), justify="right" if column.numeric else "left")

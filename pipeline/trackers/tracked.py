@@ -8,13 +8,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.config.references import leaves
 from pipeline.errors import UserError
+from pipeline.nested import leaves
 from pipeline.report.files import CONFIG, REPORT, RESULT
+from pipeline.report.section import sections
 
 FILES = (RESULT, REPORT, CONFIG)
-SECTIONS = ("size", "eval", "reuse", "timings")
-"""The sections of result.json whose numbers are metrics."""
+MEASURED = ("reuse", "timings")
+"""The framework's own parts of result.json whose numbers are metrics."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,18 +43,19 @@ class Tracker(Protocol):
 def tracked(result: Mapping[str, Any], config: Mapping[str, Any], run_dir: Path) -> Tracked:
     """The facts of a run folder. The wiring of the graph is left out of the params."""
     run_dir = run_dir.absolute()
-    sections = {name: result.get(name, {}) for name in SECTIONS}
-    found = {".".join(path): value for path, value in leaves(sections)}
-    found["seconds"] = result["seconds"]
-    said = {name: value for name, value in config.items() if name != "graph"}
+    names = [name for section in sections() for name in section.measured]
+    parts = {name: result.get(name, {}) for name in (*names, *MEASURED)}
+    numbers = {".".join(path): value for path, value in leaves(parts)}
+    numbers["seconds"] = result["seconds"]
+    params = {name: value for name, value in config.items() if name != "graph"}
     return Tracked(
         name=f"{run_dir.parent.name}/{run_dir.name}",
         group=run_dir.parent.name,
         status=str(result["status"]),
-        params={".".join(path): value for path, value in leaves(said)},
+        params={".".join(path): value for path, value in leaves(params)},
         metrics={
             name: float(value)
-            for name, value in found.items()
+            for name, value in numbers.items()
             if isinstance(value, int | float) and not isinstance(value, bool)
         },
         files=tuple(path for name in FILES if (path := run_dir / name).is_file()),

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.references import References, aliases, leaves
+from pipeline.config.references import References, aliases
+from pipeline.nested import leaves
 
 
 def traced(raw: dict[str, Any]) -> References:

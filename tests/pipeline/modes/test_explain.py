@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 
 from pipeline import cli
 from pipeline.config.key_help import meaning, place_of
-from pipeline.config.references import leaves
 from pipeline.config.root import RootConfig
 from pipeline.config.searchpath import own_configs
+from pipeline.nested import leaves
 from pipeline.registry import Registry
 from tests.pipeline.config.test_shipped_configs import GROUPS
 from tests.pipeline.tiny import composed, write_files

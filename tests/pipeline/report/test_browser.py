@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.report.files import write_reports
-from pipeline.report.sensitivity import collected, render
+from stages.compress.report.sensitivity import collected, render
 from tests.pipeline.report.sample import MODULES, sample_run
 
 sync_api = pytest.importorskip("playwright.sync_api")

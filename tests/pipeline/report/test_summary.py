@@ -11,7 +11,8 @@ from rich.console import Console
 from pipeline.report import units
 from pipeline.report.result import assemble
 from pipeline.report.summary import print_summary
-from pipeline.report.tables import comparison, worst_layers
+from pipeline.report.tables import comparison
+from stages.compress.report.layers import worst_layers
 from tests.pipeline.report.sample import sample_run
 
 

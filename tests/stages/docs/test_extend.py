@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from pipeline.config.recipe_import import imported
 from pipeline.errors import UserError
 from pipeline.registry import Registry
+from pipeline.sweeps.page import write_sweep
 from tests.jobs import Job, built
 from tests.stages.docs.pages import DOCS, FILE, Page, page
 from tests.stages.model.tiny import COMMON
@@ -183,6 +184,21 @@ def test_eval(job: Job, use: Use) -> None:
     cosine = result["eval"]["cosine"]
     assert 0.5 < cosine["low"] < cosine["mean"] < 1.0
     assert result["eval"]["perplexity"]["tokens"] == 93
+
+
+def test_report(job: Job, use: Use, capsys: pytest.CaptureFixture[str]) -> None:
+    result = job.run("run", *use("report").words)
+    printed = capsys.readouterr().out
+    assert printed.index("worst layers") < printed.index("kind of module")
+    page = (job.folder / "run" / "report.html").read_text(encoding="utf-8")
+    heading = page.index("<h2>Worst of each kind</h2>")
+    assert page.index("<h2>Worst layers</h2>") < heading < page.index("<h2>Time and memory</h2>")
+    assert "<tr><th>q_proj</th><td>0." in page
+    (job.folder / "run" / "config.yaml").write_text("modifier: rtn")
+    sweep = write_sweep(job.folder)
+    largest = max(row["relative_error"] for row in result["layers"])
+    assert [row["worst_error"] for row in sweep["jobs"]] == [largest]
+    assert ">worst error</button>" in (job.folder / "sweep.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

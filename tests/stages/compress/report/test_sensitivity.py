@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.report.sensitivity import collected, render
+from stages.compress.report.sensitivity import collected, render
 
 
 def content(**damage: float) -> dict[str, Any]:

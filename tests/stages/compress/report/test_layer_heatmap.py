@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.report.layer_heatmap import heat_map
+from stages.compress.report.layer_heatmap import heat_map
 
 
 def shades(*bits: float) -> list[float]:

@@ -1,0 +1,1 @@
+"""Reports of compressed layers and of sensitivities: sections, heat maps, distributions."""

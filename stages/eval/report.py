@@ -1,0 +1,124 @@
+"""The report sections of evaluation: perplexity, KL divergence, agreement; and generations.
+
+They show these parts of result.json:
+
+    eval        {perplexity: {original, compressed, tokens, dataset}, kl, top1_agreement}
+    generations [{prompt, original, compressed}]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from markupsafe import Markup
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline.report.html import fragment
+from pipeline.report.section import Metric, Result, Row, Section
+from pipeline.report.units import change, number, percent
+
+TEXTS = ("prompt", "original", "compressed")
+
+
+def rows(result: Result) -> list[Row]:
+    """Quality before and after: only the measures that the run has."""
+    quality = result["eval"]
+    found: list[Row] = []
+    if perplexity := quality.get("perplexity"):
+        before, after = perplexity["original"], perplexity["compressed"]
+        found.append(
+            Row(
+                what="perplexity",
+                before=number(before),
+                after=number(after),
+                change=change(before, after),
+            )
+        )
+    if quality.get("kl") is not None:
+        divergence = f"{number(quality['kl'])} nat"
+        found.append(Row(what="KL divergence", before="", after=divergence, change=""))
+    if quality.get("top1_agreement") is not None:
+        agreement = percent(quality["top1_agreement"])
+        found.append(Row(what="same top token", before="", after=agreement, change=""))
+    return found
+
+
+def limits(result: Result) -> list[str]:
+    """The size of the sample that quality was measured on, or that it was not measured."""
+    if not result["eval"]:
+        return ["quality was not evaluated in this run"]
+    perplexity = result["eval"].get("perplexity") or {}
+    if not perplexity.get("tokens"):
+        return []
+    return [
+        f"perplexity, KL divergence and top-1 agreement are measured on "
+        f"{perplexity['tokens']} tokens of {perplexity.get('dataset', 'one dataset')} only"
+    ]
+
+
+def generations(result: Result) -> list[Mapping[str, str]]:
+    """Prompt, original and compressed continuation of each generation."""
+    return list(result["generations"])
+
+
+def summary(result: Result) -> list[RenderableType]:
+    """The beginnings of the generations side by side for the terminal."""
+    pairs = generations(result)
+    if not pairs:
+        return []
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in TEXTS:
+        table.add_column(heading, ratio=1 if heading == "prompt" else 2, overflow="fold")
+    for pair in pairs:
+        table.add_row(*(_short(pair[name]) for name in TEXTS))
+    return [table]
+
+
+def _short(text: str, most: int = 100) -> str:
+    line = " ".join(text.split())
+    return escape(line if len(line) <= most else f"{line[: most - 3]}...")
+
+
+def page(result: Result) -> Markup:
+    """The generations of both models, pair by pair."""
+    return fragment(Path(__file__).parent, "generations.html", generations=generations(result))
+
+
+QUALITY = Section(
+    order=200,
+    mappings=("eval",),
+    metrics=(
+        Metric(
+            field="perplexity",
+            path="eval.perplexity.compressed",
+            title="perplexity",
+            role="quality",
+            original="eval.perplexity.original",
+            brief=True,
+        ),
+        Metric(
+            field="kl",
+            path="eval.kl",
+            title="KL",
+            name="KL divergence",
+            role="quality",
+            show=lambda value: number(value, 3),
+        ),
+        Metric(
+            field="top1_agreement",
+            path="eval.top1_agreement",
+            title="top-1",
+            name="top-1 agreement",
+            direction="maximize",
+            role="quality",
+            show=percent,
+        ),
+    ),
+    rows=rows,
+    limits=limits,
+)
+
+GENERATIONS = Section(order=400, lists=("generations",), summary=summary, page=page)
