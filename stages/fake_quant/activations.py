@@ -4,23 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-from compressed_tensors.quantization import QuantizationArgs
 from compressed_tensors.quantization.lifecycle.forward import fake_quantize
 from compressed_tensors.quantization.utils import compute_dynamic_scales_and_zp
 from torch import Tensor, nn
 
-from stages.formats.pack import InputParams
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class InputRule:
-    """How a module's input is quantized, with its calibrated parameters where it has any."""
-
-    args: QuantizationArgs
-    params: InputParams
+from stages.formats.input_params import InputRule
 
 
 def quantize_input(value: Tensor, rule: InputRule, module: nn.Module) -> Tensor:

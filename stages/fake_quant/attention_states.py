@@ -25,9 +25,8 @@ from compressed_tensors.quantization.utils import (
 )
 from torch import Tensor, nn
 
-from stages.formats.layer_artifact import STATES
 from stages.model.attention_hooks import attention_modules, attention_states
-from stages.model.blueprint import Blueprint, Subgraph
+from stages.model.blueprint import STATES, Blueprint, Subgraph
 from stages.model.skeleton import Skeleton
 from stages.weights import WeightSource
 

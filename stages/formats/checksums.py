@@ -113,13 +113,6 @@ def _add_line(line: NDArray[np.float32], columns: Sums) -> np.uint32:
     return total
 
 
-MISFITS = (
-    *(KeyError, IndexError, AttributeError),  # tensors that are missing, or of too few dimensions
-    *(TypeError, ValueError, RuntimeError, AssertionError),  # shapes and dtypes that do not fit
-)
-"""What unpacking raises for tensors that are not what their format says."""
-
-
 def checksum(weight: Tensor, scheme: ModuleFormat, dtype: torch.dtype) -> dict[str, Tensor]:
     """`bit_sums` of a chosen weight [out, in] as it will be unpacked: in the readers' dtype."""
     return bit_sums(weight.to(unpacked_dtype(scheme, dtype)))

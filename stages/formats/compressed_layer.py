@@ -9,9 +9,9 @@ import torch
 from compressed_tensors.quantization import QuantizationConfig
 
 from pipeline.stage import Artifact
-from stages.fake_quant.activations import InputRule
 from stages.formats.compressed_tensors_bridge import to_compressed_tensors
 from stages.formats.decompressed_source import Decompressed
+from stages.formats.input_params import InputRule
 from stages.formats.layer_artifact import LAYER, SHARD, from_groups
 from stages.formats.quantization_config import MIXED
 from stages.weights.checkpoint_files import Layout

@@ -11,11 +11,10 @@ from compressed_tensors.quantization import QuantizationScheme
 from torch import Tensor
 
 from pipeline.errors import UserError
-from stages.fake_quant.activations import InputRule
-from stages.formats.checksums import MISFITS
 from stages.formats.compressed_tensors_bridge import parse, schemes_in
-from stages.formats.module_tensors import INPUT_PARTS, PARTS, stored_parts
-from stages.formats.pack import InputParams, unpack
+from stages.formats.input_params import InputParams, InputRule
+from stages.formats.module_tensors import INPUT_PARTS, MISFITS, PARTS, stored_parts
+from stages.formats.pack import unpack
 from stages.formats.quantization_config import quantized_prefixes, scheme_of
 from stages.schemes.layouts import words_in
 from stages.weights import TensorSpec, WeightSource

@@ -40,6 +40,3 @@ def _args(values: Mapping[str, Any] | None) -> QArgs | None:
 
 CACHE = "cache.safetensors"
 """The file of a result of stage `cache`: scales by checkpoint name."""
-
-STATES = ("q", "k", "v")
-"""Queries, keys and values."""

@@ -20,6 +20,11 @@ PARTS = (
     "weight_g_idx",
 )
 INPUT_PARTS = ("input_scale", "input_zero_point", "input_global_scale")
+MISFITS = (
+    *(KeyError, IndexError, AttributeError),  # tensors that are missing, or of too few dimensions
+    *(TypeError, ValueError, RuntimeError, AssertionError),  # shapes and dtypes that do not fit
+)
+"""Exceptions that unpacking raises for tensors that are not what their format says."""
 
 
 def stored_parts(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from compressed_tensors.compressors import BaseCompressor
@@ -15,21 +14,10 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 from stages.formats.fp4_packing import FORMATS, fits_fp4, fp4_of
+from stages.formats.input_params import InputParams
 from stages.formats.int_packing import words_of, words_of_codes
 from stages.formats.row_blocks import by_rows, compress_by_rows, decompress_by_rows
 from stages.schemes.layouts import PACKED, words_in
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class InputParams:
-    """Calibrated parameters of a module's input; None where its format has no such tensor.
-
-    scale: [1] in the model's dtype; zero_point: int8 [1]; global_scale: float32 [1].
-    """
-
-    scale: Tensor | None = None
-    zero_point: Tensor | None = None
-    global_scale: Tensor | None = None
 
 
 def pack(

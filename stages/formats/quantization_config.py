@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 
 from pipeline.errors import UserError
 from stages.model.blueprint import EMBEDDING, Blueprint, LinearSpec
+from stages.model.families import is_router
 from stages.schemes.layouts import layout_of
 from stages.schemes.protocols import ModuleFormat
 from stages.schemes.quant_args import QArgs
-from stages.schemes.resolve import Resolved, is_router, loader_choice
+from stages.schemes.resolve import Resolved, loader_choice
 from stages.schemes.scheme import SchemeGroup
 
 DTYPES = ("scale_dtype", "zp_dtype")

@@ -16,7 +16,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from pipeline.errors import StageFailed
-from stages.formats.layer_artifact import STATES
+from stages.model.blueprint import STATES
 from stages.model.skeleton import Skeleton
 
 PROJECTIONS = ("k_proj", "qkv_proj", "query_key_value", "kv_a_proj_with_mqa", "c_attn")

@@ -16,6 +16,8 @@ from pipeline.stage import Artifact
 FILE = "blueprint.json"
 EMBEDDING = "Embedding"
 OUTSIDE = "outside"
+STATES = ("q", "k", "v")
+"""The states that attention is given: queries, keys and values."""
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
 
 

@@ -14,8 +14,7 @@ from typing import Any, Protocol
 
 from pipeline.errors import UserError
 from stages.model.blueprint import DTYPE_BYTES, Blueprint, LinearSpec, Subgraph
-from stages.model.families import fused_groups
-from stages.schemes.resolve import is_router
+from stages.model.families import fused_groups, is_router
 
 UNIT = re.compile(r"(.+?)\.(\d+)\.")
 """The unit of work that a tensor belongs to: its name up to the first number."""

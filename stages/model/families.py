@@ -5,6 +5,7 @@ Patterns are module names relative to a decoder layer, with `*` for one name com
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -33,6 +34,8 @@ FUSED = (
 
 TUPLE_LAYERS = frozenset({"FalconH1DecoderLayer", "Llama4TextDecoderLayer"})
 """Decoder layers that return a tuple whose first item is the hidden state."""
+
+ROUTER = re.compile(r"(?:^|\.)(?:gate|router|shared_expert_gate)$|\.router\.[^.]+$|\.gate\.wg$")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,6 +88,11 @@ def family_of(model_type: str) -> Family | None:
     added = model_type in registry.kinds(GROUP)
     found: Family | None = registry.get(GROUP, model_type) if added else None
     return found
+
+
+def is_router(name: str) -> bool:
+    """Whether a module chooses experts (or weighs a shared one): engines keep those dense."""
+    return ROUTER.search(name) is not None
 
 
 def fused_groups(linears: Iterable[LinearSpec]) -> tuple[tuple[str, ...], ...]:

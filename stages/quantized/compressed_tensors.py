@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
+from stages.formats.input_params import InputParams
 from stages.quantized.source import REMEDY, Module, QuantizedSource, part_of
 from stages.schemes.quant_args import QArgs
 from stages.weights.source import TensorSpec, WeightSource
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stages.formats.decompressed_source import Decompressed
-    from stages.formats.pack import InputParams
     from stages.quantized.stored_weight import Stored
 
 PACKED = "pack-quantized"
@@ -108,7 +108,6 @@ class CompressedSource(QuantizedSource):
 
     def inputs(self, prefix: str) -> InputParams:
         from stages.formats.module_tensors import INPUT_PARTS
-        from stages.formats.pack import InputParams
 
         there = [part for part in INPUT_PARTS if part in self.modules[prefix].parts]
         read = self.source.read([f"{prefix}.{part}" for part in there]) if there else {}

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
+from stages.formats.input_params import InputParams
 from stages.quantized.source import (
     REMEDY,
     Module,
@@ -25,7 +26,6 @@ from stages.weights.source import TensorSpec, WeightSource
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stages.formats.pack import InputParams
     from stages.quantized.stored_weight import Stored
 
 SCALES = ("weight_scale_inv", "weight_scale")
@@ -100,8 +100,6 @@ class Fp8Source(QuantizedSource):
         )
 
     def inputs(self, prefix: str) -> InputParams:
-        from stages.formats.pack import InputParams
-
         name = next((f"{prefix}.{p}" for p in INPUTS if p in self.modules[prefix].parts), None)
         if name is None:
             return InputParams()

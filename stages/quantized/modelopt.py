@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
+from stages.formats.input_params import InputParams
 from stages.quantized.source import (
     REMEDY,
     Module,
@@ -27,7 +28,6 @@ from stages.weights.source import TensorSpec, WeightSource
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stages.formats.pack import InputParams
     from stages.quantized.stored_weight import Stored
 
 GROUP = 16
@@ -129,8 +129,6 @@ class ModelOptSource(QuantizedSource):
         )
 
     def inputs(self, prefix: str) -> InputParams:
-        from stages.formats.pack import InputParams
-
         name = f"{prefix}.input_scale"
         if "input_scale" not in self.modules[prefix].parts:
             return InputParams()

@@ -1,11 +1,10 @@
-"""Opening weights: from a `load` result, or from a folder of safetensors."""
+"""Open the weights of a `load` result, dense or quantized, safetensors or GGUF."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pipeline.stage import Artifact
-from stages.weights.checkpoint_files import Layout, find_weights
+from stages.quantized.catalog import opened
+from stages.weights.checkpoint_files import Layout
 from stages.weights.safetensors_source import SafetensorsSource
 from stages.weights.source import WeightSource
 from stages.weights.source_manifest import SourceManifest
@@ -26,14 +25,4 @@ def open_source(artifact: Artifact) -> WeightSource:
     stored = SafetensorsSource(layout)
     if "quantization" not in manifest.settings:
         return stored
-    from stages.quantized.catalog import opened
-
     return opened(stored, manifest.settings["quantization"], manifest.settings["dtype"])
-
-
-def open_checkpoint(folder: Path) -> WeightSource:
-    """The weights of a folder of safetensors, in one file or sharded with an index.
-
-    Raises UserError or ManyErrors for missing files and for an index that is not to be trusted.
-    """
-    return SafetensorsSource(find_weights(folder))

@@ -10,13 +10,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
+from stages.formats.input_params import InputParams
 from stages.schemes.quant_args import QArgs
 from stages.weights.source import TensorSpec, WeightSource
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stages.formats.pack import InputParams
     from stages.quantized.stored_weight import Stored
 
 SAFETENSORS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
@@ -60,8 +60,6 @@ class QuantizedSource(ABC):
     def inputs(self, prefix: str) -> InputParams:
         """The calibrated parameters of a module's input, those that the checkpoint has."""
         del prefix
-        from stages.formats.pack import InputParams
-
         return InputParams()
 
     def drops(self, name: str) -> bool:
@@ -133,7 +131,7 @@ class QuantizedSource(ABC):
 @contextmanager
 def misfits(prefix: str) -> Iterator[None]:
     """UserError for tensors that are not what their format says."""
-    from stages.formats.checksums import MISFITS
+    from stages.formats.module_tensors import MISFITS
 
     try:
         yield

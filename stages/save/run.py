@@ -19,11 +19,11 @@ from stages.formats.layer_artifact import CACHE, LAYER
 from stages.formats.quantization_config import States, quantization_config, untied
 from stages.model.blueprint import Blueprint
 from stages.quantized.catalog import INTERNAL
+from stages.quantized.open import open_source
 from stages.save.model_card import Card, model_card
 from stages.save.shards import Part, file_parts, parts_of, shard_parts, write_shards
 from stages.save.stage import SaveConfig
 from stages.schemes.resolve import Resolved, resolve
-from stages.weights import open_source
 from stages.weights.aliased_source import Aliased
 
 FOLDER = "checkpoint"

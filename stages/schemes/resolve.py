@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import ManyErrors, UserError
 from stages.model.blueprint import EMBEDDING
+from stages.model.families import is_router
 from stages.schemes.scheme import SchemeConfig, SchemeGroup
 
 if TYPE_CHECKING:
     from stages.model.blueprint import Blueprint, LinearSpec
-
-ROUTER = re.compile(r"(?:^|\.)(?:gate|router|shared_expert_gate)$|\.router\.[^.]+$|\.gate\.wg$")
 
 
 def matches(target: str, names: Iterable[str], kind: str) -> bool:
@@ -33,11 +32,6 @@ def matches_name(target: str, names: Iterable[str]) -> bool:
         pattern = re.compile(target[3:])
         return any(pattern.match(name) for name in names)
     return target in names
-
-
-def is_router(name: str) -> bool:
-    """Whether a module chooses experts (or weighs a shared one): engines keep those dense."""
-    return ROUTER.search(name) is not None
 
 
 def loader_choice(names: Iterable[str], kind: str, targets: Iterable[str]) -> str | None:

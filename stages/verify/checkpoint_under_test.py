@@ -15,8 +15,9 @@ from pipeline.stage import Artifact, Task
 from stages.formats.layer_artifact import CACHE, LAYER
 from stages.formats.quantization_config import groups_read, quantized_prefixes, scheme_of
 from stages.model.blueprint import Blueprint
+from stages.quantized.open import open_source
 from stages.schemes.protocols import ModuleFormat
-from stages.weights import TensorSpec, WeightSource, open_checkpoint, open_source
+from stages.weights import TensorSpec, WeightSource, open_checkpoint
 from stages.weights.aliased_source import Aliased
 from stages.weights.checkpoint_files import Layout
 from stages.weights.safetensors_source import SafetensorsSource

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.weights.checkpoint_files import Layout, read_headers
+from stages.weights.checkpoint_files import Layout, find_weights, read_headers
 from stages.weights.safetensors_file import (
     Header,
     read_header,
@@ -13,7 +14,7 @@ from stages.weights.safetensors_file import (
     read_pieces,
     read_tensors,
 )
-from stages.weights.source import TensorSpec, no_such_tensor
+from stages.weights.source import TensorSpec, WeightSource, no_such_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 20
 """Bytes of a piece: memory that the allocator uses again, where larger blocks come fresh."""
+
+
+def open_checkpoint(folder: Path) -> WeightSource:
+    """The weights of a folder of safetensors, in one file or sharded with an index.
+
+    Raises UserError or ManyErrors for missing files and for an index that is not to be trusted.
+    """
+    return SafetensorsSource(find_weights(folder))
 
 
 class SafetensorsSource:
