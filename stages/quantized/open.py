@@ -11,9 +11,9 @@ from stages.weights.source_manifest import SourceManifest
 
 
 def open_source(artifact: Artifact) -> WeightSource:
-    """The weights that the result of a `load` node stands for; quantized ones read as dense.
+    """The weights of a `load` result; quantized ones read like dense ones.
 
-    Raises UserError if a file has changed or is gone since, and is nowhere else either.
+    Raises UserError if a file has changed or vanished since, and its content is nowhere else.
     """
     manifest = SourceManifest.load(artifact)
     files = {file.name: file.locate(artifact.path) for file in manifest.files}
