@@ -15,7 +15,7 @@ from stages.model.compute_dtype import computed
 from stages.model.layer_tensors import outside_tensors
 from stages.model.replay import final_hidden, tail_names
 from stages.model.skeleton import skeleton
-from stages.weights import open_source
+from stages.quantized.open import open_source
 
 
 def calibrate_head(config: LayerConfig, statistics: Mapping[str, Statistic], task: Task) -> None:

@@ -15,7 +15,7 @@ from stages.model.compute_dtype import computed
 from stages.model.layer_tensors import outside_tensors
 from stages.model.replay import final_hidden, logits, tail_names
 from stages.model.skeleton import Skeleton, skeleton
-from stages.weights import open_source
+from stages.quantized.open import open_source
 
 
 def run(config: EndingConfig, task: Task) -> None:

@@ -20,7 +20,8 @@ from stages.model.compute_dtype import computed
 from stages.model.layer_tensors import Reader, layer_tensors, outside_tensors
 from stages.model.replay import replay, stem_names
 from stages.model.skeleton import Skeleton, skeleton
-from stages.weights import WeightSource, open_source
+from stages.quantized.open import open_source
+from stages.weights import WeightSource
 
 ACTIVATIONS = "activations"
 

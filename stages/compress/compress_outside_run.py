@@ -16,8 +16,8 @@ from stages.compress.modifiers.base import Modifier
 from stages.compress.run import compress_layer
 from stages.model.blueprint import EMBEDDING, Blueprint
 from stages.model.layer_tensors import layer_tensors
+from stages.quantized.open import open_source
 from stages.schemes.resolve import resolve
-from stages.weights import open_source
 
 if TYPE_CHECKING:
     from stages.compress.stage import CompressConfig

@@ -9,9 +9,9 @@ from pipeline.errors import UserError
 from pipeline.stage import Site
 from stages.model.blueprint import Blueprint
 from stages.quantized.compatibility import why_not
+from stages.quantized.open import open_source
 from stages.quantized.source import QuantizedSource
 from stages.schemes.resolve import Resolution
-from stages.weights import open_source
 
 ANEW = "say modifier=rtn or modifier=gptq to quantize anew"
 

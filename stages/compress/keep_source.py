@@ -12,7 +12,7 @@ from stages.compress.grid import Grid, Quantized, grid_of
 from stages.compress.layer_state import LayerState
 from stages.compress.modifiers.base import Problem
 from stages.compress.solvers.numerical_error import NumericalError
-from stages.formats.pack import InputParams
+from stages.formats.input_params import InputParams
 from stages.quantized.compatibility import why_not
 from stages.quantized.compressed_tensors import numbers_of
 from stages.quantized.source import QuantizedSource

@@ -14,8 +14,9 @@ from stages.compress.layer_statistics import Statistics
 from stages.compress.modifiers.base import Modifier, Solver
 from stages.compress.modifiers.rtn import Rtn
 from stages.model.blueprint import Blueprint
+from stages.quantized.open import open_source
 from stages.schemes.resolve import Resolved, resolve
-from stages.weights import WeightSource, open_source
+from stages.weights import WeightSource
 
 if TYPE_CHECKING:
     from stages.compress.stage import CompressConfig

@@ -25,7 +25,8 @@ from stages.compress.solvers.numerical_error import NumericalError
 from stages.compress.solvers.rtn_fused import Direct
 from stages.formats.checksums import checksum
 from stages.formats.compressed_tensors_bridge import to_compressed_tensors
-from stages.formats.pack import InputParams, pack
+from stages.formats.input_params import InputParams
+from stages.formats.pack import pack
 from stages.model.blueprint import LinearSpec
 
 if TYPE_CHECKING:

@@ -33,11 +33,11 @@ from stages.compress.solvers.numerical_error import NumericalError
 from stages.compress.solvers.output_error import ratio
 from stages.formats.compressed_tensors_bridge import to_compressed_tensors
 from stages.model.blueprint import Blueprint, LinearSpec
+from stages.quantized.open import open_source
 from stages.schemes.candidates import units_of
 from stages.schemes.resolve import Resolved
 from stages.schemes.scheme import SchemeGroup
 from stages.schemes.sizes import label, linear_bytes
-from stages.weights import open_source
 
 if TYPE_CHECKING:
     from stages.compress.sensitivity import SensitivityConfig

@@ -14,7 +14,7 @@ from stages.compress.layer_statistics import Statistics
 from stages.compress.observers.activation_range import averaged, latest, searched, widest
 from stages.compress.observers.qparams import global_scale_of
 from stages.compress.solvers.numerical_error import NumericalError
-from stages.formats.pack import InputParams
+from stages.formats.input_params import InputParams
 
 
 def partners(layer: LayerState) -> dict[str, tuple[str, ...]]:

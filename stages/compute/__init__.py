@@ -1,1 +1,1 @@
-"""Device, threads and compiled loops: how arithmetic is run, never what it computes."""
+"""Device, threads and compiled loops: how arithmetic runs, not what it computes."""

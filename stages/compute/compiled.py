@@ -1,4 +1,4 @@
-"""Loops as machine code."""
+"""Decorator that compiles loops to machine code with numba."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def compiled(**options: Any) -> Callable[[F], F]:
-    """A decorator: the function as machine code that releases the interpreter lock.
+    """Decorator that compiles a function to machine code, which runs without the interpreter lock.
 
-    `options` are numba's; without fastmath the sign of a zero and every rounding count.
+    `options` are numba's. Without fastmath the sign of a zero and every rounding are kept.
     """
     # an installed package may be read-only: then every process compiles for itself
     cache = os.access(Path(__file__).parent, os.W_OK)

@@ -1,4 +1,4 @@
-"""What decides the order of floating-point sums besides the data: device and thread count."""
+"""Device and thread count, which decide the order of floating-point sums."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ DEVICES = ("cpu", "cuda")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Numerics:
-    """Where the arithmetic of a stage runs; part of the key of every stage that computes.
+    """Device and threads on which a stage computes; part of the key of every such stage.
 
-    `device` is "cpu" or "cuda"; `threads` is the number of threads of one operation on a CPU.
+    `device` is "cpu" or "cuda"; `threads` is the number of CPU threads that one operation uses.
     """
 
     device: str = "cpu"
@@ -28,7 +28,7 @@ class Numerics:
             raise UserError(f"threads is {self.threads}", remedy="give 1 or more")
 
     def apply(self) -> None:
-        """Set torch up for this process; raises UserError where the device is missing."""
+        """Configure torch for this process; UserError if the device is missing."""
         import torch
 
         if self.device == "cuda" and not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Rows in fixed tiles over threads: the same bytes for any number of threads."""
+"""Thread pool over row tiles of a fixed size: the same bytes for any number of threads."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _shared: ContextVar[ThreadPoolExecutor | None] = ContextVar("shared tile pool", 
 
 @contextmanager
 def tile_pool() -> Iterator[ThreadPoolExecutor]:
-    """A pool of as many threads as torch has, each of which runs torch on one thread.
+    """A pool with as many workers as torch has threads, each running torch on one thread.
 
-    A product whose rows are split by the library may sum in another order for another number of
-    threads; a tile computed by one thread does not. torch's own setting returns on leaving.
+    A matrix product that the library splits may sum in another order for another number of
+    threads; a tile that one thread computes does not. torch's own setting is restored at the end.
     """
     if (shared := _shared.get()) is not None:
         yield shared
@@ -33,7 +33,7 @@ def tile_pool() -> Iterator[ThreadPoolExecutor]:
 
 @contextmanager
 def shared_tile_pool() -> Iterator[None]:
-    """Let everything in this context use one pool until leaving."""
+    """Share one pool among all calls of :func:`tile_pool` in this context."""
     with tile_pool() as pool:
         before = _shared.set(pool)
         try:
@@ -43,7 +43,7 @@ def shared_tile_pool() -> Iterator[None]:
 
 
 def one_threaded(threads: int) -> ThreadPoolExecutor:
-    """Threads that run torch on one thread each."""
+    """A pool of workers that run torch on one thread each."""
     return ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
 

@@ -11,12 +11,13 @@ import torch
 
 from pipeline.errors import StageFailed
 from pipeline.stage import Artifact
-from stages.fake_quant.activations import InputRule
 from stages.fake_quant.attention_states import StateRules, state_rules
 from stages.formats.compressed_tensors_bridge import parse
 from stages.formats.decompressed_source import Decompressed
+from stages.formats.input_params import InputRule
 from stages.model.blueprint import Blueprint
-from stages.weights import WeightSource, open_checkpoint, open_source
+from stages.quantized.open import open_source
+from stages.weights import WeightSource, open_checkpoint
 
 FOLDER = "checkpoint"
 

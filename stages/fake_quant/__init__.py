@@ -1,1 +1,1 @@
-"""Fake quantization in a forward pass: inputs, keys and values as an engine will round them."""
+"""Fake quantization in a forward pass: inputs, keys and values rounded as an engine does."""

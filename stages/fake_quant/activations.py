@@ -1,32 +1,22 @@
-"""Forward passes in which the inputs of Linears are quantized as the engines quantize them."""
+"""Fake quantization of the inputs of Linears in a forward pass, as engines quantize them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
-from compressed_tensors.quantization import QuantizationArgs
 from compressed_tensors.quantization.lifecycle.forward import fake_quantize
 from compressed_tensors.quantization.utils import compute_dynamic_scales_and_zp
 from torch import Tensor, nn
 
-from stages.formats.pack import InputParams
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class InputRule:
-    """How a module's input is quantized, with its calibrated parameters where it has any."""
-
-    args: QuantizationArgs
-    params: InputParams
+from stages.formats.input_params import InputRule
 
 
 def quantize_input(value: Tensor, rule: InputRule, module: nn.Module) -> Tensor:
-    """`value` [..., in] as an engine's kernel sees it, in the same dtype.
+    """Fake-quantize an input [..., in] as an engine's kernel sees it; the dtype stays the same.
 
-    Raises ValueError where a calibrated parameter is missing.
+    Raises ValueError if a calibrated parameter is missing.
     """
     if value.numel() == 0:
         return value
@@ -46,7 +36,7 @@ def quantize_input(value: Tensor, rule: InputRule, module: nn.Module) -> Tensor:
 
 @contextmanager
 def simulated_inputs(model: nn.Module, rules: Mapping[str, InputRule]) -> Iterator[None]:
-    """Within it the modules of `model` that `rules` names see quantized inputs."""
+    """Context in which the modules of `model` that `rules` names get fake-quantized inputs."""
     with ExitStack() as stack:
         for name, rule in rules.items():
             handle = model.get_submodule(name).register_forward_pre_hook(_hook(rule))

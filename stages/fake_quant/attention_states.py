@@ -1,6 +1,6 @@
-"""Keys and values (and queries) quantized as engines do: scales, storage, fake quantization.
+"""Fake quantization of the KV cache and of attention: qparams, their tensors, and rounded states.
 
-The key/value cache (`kv_cache_scheme`) holds keys and values in few bits; quantized attention also
+A quantized KV cache (`kv_cache_scheme`) holds keys and values in few bits; quantized attention also
 rounds the queries. Names and shapes are those of vLLM's loader: `k_scale`, `v_scale`, `q_scale`
 beside the projections, [1] for strategy tensor and [heads, 1, 1] for attn_head.
 """
@@ -25,9 +25,8 @@ from compressed_tensors.quantization.utils import (
 )
 from torch import Tensor, nn
 
-from stages.formats.layer_artifact import STATES
 from stages.model.attention_hooks import attention_modules, attention_states
-from stages.model.blueprint import Blueprint, Subgraph
+from stages.model.blueprint import STATES, Blueprint, Subgraph
 from stages.model.skeleton import Skeleton
 from stages.weights import WeightSource
 
@@ -35,7 +34,7 @@ from stages.weights import WeightSource
 def state_params(
     state: str, limits: Tensor, args: QuantizationArgs, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """The stored tensors of one state by local name, from its range.
+    """The qparams of one state by local name, from its range.
 
     limits: float32 [heads, 2], the smallest and largest value of each head.
     """
@@ -54,9 +53,9 @@ def state_params(
 def quantize_state(
     state: str, value: Tensor, params: Mapping[str, Tensor], args: QuantizationArgs, at: nn.Module
 ) -> Tensor:
-    """`value` [b, heads, T, head size] as an engine reads it back, in the same dtype.
+    """Fake-quantize a state [b, heads, T, head size]; the dtype stays the same.
 
-    `params` are the tensors of :func:`state_params`; `at` is the attention module.
+    `params` are the qparams of :func:`state_params`; `at` is the attention module.
     """
     wide = value.float()
     scale, zero_point = params.get(f"{state}_scale"), params.get(f"{state}_zero_point")
@@ -77,9 +76,9 @@ def quantize_state(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StateRules:
-    """How the states of attention modules (by module-tree name) are quantized.
+    """Quantization args by state (q, k, v), and qparams by module-tree name and local name.
 
-    `args` is by state (q, k, v); `params` are the stored tensors by local name (`k_scale`).
+    An example of a local name is `k_scale`.
     """
 
     args: Mapping[str, QuantizationArgs] = field(default_factory=dict)
@@ -89,7 +88,7 @@ class StateRules:
 def state_rules(
     source: WeightSource, config: QuantizationConfig, blueprint: Blueprint
 ) -> StateRules:
-    """What a checkpoint says of its attention states."""
+    """The rules of a checkpoint's attention states; empty if it quantizes none."""
     args = {}
     if config.kv_cache_scheme is not None:
         args = dict.fromkeys(("k", "v"), config.kv_cache_scheme)
@@ -106,13 +105,13 @@ def state_rules(
     params = {}
     for module, prefix in attention_prefixes(blueprint.layers).items():
         if prefix in stored:
-            read = source.read(stored[prefix])
-            params[module] = {name.rpartition(".")[2]: tensor for name, tensor in read.items()}
+            tensors = source.read(stored[prefix])
+            params[module] = {name.rpartition(".")[2]: tensor for name, tensor in tensors.items()}
     return StateRules(args=args, params=params)
 
 
 def attention_prefixes(layers: Iterable[Subgraph]) -> dict[str, str]:
-    """Module name -> checkpoint prefix of everything in some layers that holds Linears."""
+    """Module name -> checkpoint prefix of all modules of some layers that contain Linears."""
     return {
         linear.name.rpartition(".")[0]: linear.prefix.rpartition(".")[0]
         for layer in layers
@@ -124,7 +123,7 @@ def attention_prefixes(layers: Iterable[Subgraph]) -> dict[str, str]:
 def simulated_states(
     skeleton: Skeleton, layers: Iterable[int], rules: StateRules
 ) -> Iterator[None]:
-    """Within it the states of these layers are what an engine reads back; nothing without rules."""
+    """Context in which the states of these layers are fake-quantized; no-op without rules."""
     layers = list(layers)
     if not rules.args:
         yield

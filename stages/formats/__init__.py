@@ -1,1 +1,1 @@
-"""Quantization schemes, and the compressed-tensors layout that checkpoints are written in."""
+"""The compressed-tensors checkpoint format: packing, quantization_config and checksums."""

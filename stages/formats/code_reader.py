@@ -1,4 +1,4 @@
-"""The codes of a weight as a checkpoint holds them: a byte each, or packed into words."""
+"""Read the codes of a stored weight, a byte each or packed into words, in pieces of rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stages.weights.row_bands import Matrix
 
 Bytes = NDArray[np.uint8]
 PIECE = 1 << 22
-"""About so many packed codes are bytes at once."""
+"""Approximate number of packed codes that are unpacked at once."""
 
 
 class Codes(Protocol):
@@ -31,21 +31,21 @@ class Codes(Protocol):
 
     @property
     def values(self) -> NDArray[np.float32]:
-        """What each of the 256 bytes stands for."""
+        """The value of each of the 256 bytes."""
         ...
 
     def pieces(self) -> Iterator[tuple[int, Bytes]]:
-        """(first row, codes of some rows), all rows in turn; each is good until the next."""
+        """(first row, codes of some rows) for all rows in turn; each is valid until the next."""
         ...
 
     def rows(self, start: int, stop: int) -> Bytes:
-        """The codes of some rows, got without compiled loops."""
+        """The codes of some rows, unpacked without compiled loops."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ByteCodes:
-    """Codes that are a byte each."""
+    """Codes stored as a byte each."""
 
     matrix: Matrix
 
@@ -70,9 +70,10 @@ class ByteCodes:
 
 @dataclass(frozen=True, slots=True)
 class PackedCodes:
-    """Unsigned codes without gaps, low bits first, in words [rows, .] or the bytes of such.
+    """Unsigned codes packed without gaps, low bits first, in int32 words or bytes [rows, .].
 
-    `values` float32 [256] says what codes stand for; those that do not occur stand for anything.
+    `values` float32 [256] gives the value of every code; entries of codes that cannot occur are
+    arbitrary.
     """
 
     matrix: Matrix
@@ -87,32 +88,32 @@ class PackedCodes:
     def pieces(self) -> Iterator[tuple[int, Bytes]]:
         rows, columns = self.shape
         count = min(rows, max(1, PIECE // max(1, columns)))
-        room = np.empty((count, columns), dtype=np.uint8)
+        buffer = np.empty((count, columns), dtype=np.uint8)
         for first, last in self.matrix.bands():
             words = self._words(first, last)
             for start in range(0, last - first, count):
-                part = room[: min(count, last - first - start)]
+                part = buffer[: min(count, last - first - start)]
                 unpack_rows(words[start : start + count], self.num_bits, part)
                 yield first + start, part
 
     def rows(self, start: int, stop: int) -> Bytes:
-        octets = self._words(start, stop).astype("<u4").view(np.uint8)
-        bits = np.unpackbits(octets, axis=1, bitorder="little")[:, : self.columns * self.num_bits]
+        packed = self._words(start, stop).astype("<u4").view(np.uint8)
+        bits = np.unpackbits(packed, axis=1, bitorder="little")[:, : self.columns * self.num_bits]
         weights = (1 << np.arange(self.num_bits)).astype(np.uint8)
         codes: Bytes = bits.reshape(stop - start, self.columns, self.num_bits) @ weights
         return codes
 
     def _words(self, start: int, stop: int) -> NDArray[np.uint32]:
-        read: Bytes = self.matrix.read(start, stop).contiguous().view(torch.uint8).numpy()
-        return read.view(np.uint32)
+        data: Bytes = self.matrix.read(start, stop).contiguous().view(torch.uint8).numpy()
+        return data.view(np.uint32)
 
 
 def codes_of(
     matrix: Matrix, others: Mapping[str, Tensor], args: WeightFormat, layout: str
 ) -> Codes:
-    """The codes in a module's main tensor, `others` by local name being stored beside it.
+    """The codes in a module's main tensor; `others` are its other tensors by local name.
 
-    Raises KeyError or ValueError where the tensors do not fit together.
+    Raises KeyError or ValueError if the tensors do not fit together.
     """
     if layout in FP4:
         if matrix.dtype != torch.uint8 or matrix.shape[1] % 4:

@@ -1,4 +1,4 @@
-"""One compressed layer in the store: what `compress` writes and later stages read."""
+"""Compressed layer of a `compress` result: its dequantized weights and input quantization."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from compressed_tensors.quantization import QuantizationConfig
 
 from pipeline.stage import Artifact
-from stages.fake_quant.activations import InputRule
 from stages.formats.compressed_tensors_bridge import to_compressed_tensors
 from stages.formats.decompressed_source import Decompressed
+from stages.formats.input_params import InputRule
 from stages.formats.layer_artifact import LAYER, SHARD, from_groups
 from stages.formats.quantization_config import MIXED
 from stages.weights.checkpoint_files import Layout
@@ -19,7 +19,7 @@ from stages.weights.safetensors_source import SafetensorsSource
 
 
 class CompressedLayer:
-    """A result of stage `compress`: its plain weights, and how its inputs are quantized.
+    """A result of stage `compress`: dequantized weights, and the rules of its inputs.
 
     `weights` is a `WeightSource` that reads like the original layer, under the same names;
     `shard` reads the tensors as they are stored.
@@ -34,14 +34,14 @@ class CompressedLayer:
         self.weights = Decompressed(self.shard, _config(info["groups"]), self.dtype)
 
     def input_rules(self) -> dict[str, InputRule]:
-        """How the inputs of its modules are quantized, by module name; see `simulated_inputs`."""
+        """The rules of its modules' inputs by module name, for `simulated_inputs`."""
         return self.weights.input_rules(
             {name: info["prefix"] for name, info in self.modules.items()}
         )
 
 
 def _config(groups: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """A quantization_config for one layer alone, its targets being the modules by name."""
+    """A quantization_config for one layer, which targets modules by name."""
     schemes = [to_compressed_tensors(group) for group in from_groups(groups)]
     config = QuantizationConfig(
         config_groups={f"group_{i}": scheme for i, scheme in enumerate(schemes)},

@@ -1,4 +1,4 @@
-"""Schemes as compressed-tensors' own objects, and back."""
+"""Convert schemes and quantization args to compressed-tensors' classes, and parse its configs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,16 @@ from stages.schemes.protocols import ModuleFormat
 from stages.schemes.quant_args import QArgs
 from stages.schemes.scheme import SchemeGroup
 
+UNREADABLE = (
+    *(ValidationError, ValueError, NotImplementedError, RecursionError),
+    *(re.error, OverflowError),  # of regular expressions
+    *(TypeError, KeyError, AttributeError),  # its validators do not check all types
+)
+"""Exceptions that compressed-tensors raises for invalid configs."""
+
 
 def to_args(args: QArgs) -> QuantizationArgs:
-    """The compressed-tensors form of `args`."""
+    """Quantization args as compressed-tensors' class."""
     values = {
         field.name: getattr(args, field.name)
         for field in dataclasses.fields(args)
@@ -33,7 +40,7 @@ def to_args(args: QArgs) -> QuantizationArgs:
 
 
 def to_compressed_tensors(group: SchemeGroup) -> QuantizationScheme:
-    """The compressed-tensors form of a group, its format always filled in."""
+    """A group as compressed-tensors' QuantizationScheme, its format always filled in."""
     inputs = group.input_activations
     return QuantizationScheme(
         targets=list(group.targets),
@@ -44,7 +51,7 @@ def to_compressed_tensors(group: SchemeGroup) -> QuantizationScheme:
 
 
 def as_compressed_tensors(scheme: ModuleFormat) -> QuantizationScheme:
-    """The compressed-tensors form of either: of a group of ours, or itself."""
+    """A scheme of either kind as compressed-tensors' QuantizationScheme."""
     if isinstance(scheme, SchemeGroup):
         return to_compressed_tensors(scheme)
     if not isinstance(scheme, QuantizationScheme):
@@ -52,16 +59,8 @@ def as_compressed_tensors(scheme: ModuleFormat) -> QuantizationScheme:
     return scheme
 
 
-UNREADABLE = (
-    *(ValidationError, ValueError, NotImplementedError, RecursionError),
-    *(re.error, OverflowError),  # of expressions
-    *(TypeError, KeyError, AttributeError),  # its validators trust types where they should not
-)
-"""What compressed-tensors raises for configs that are none."""
-
-
 def parse(config: Mapping[str, Any]) -> QuantizationConfig:
-    """compressed-tensors' reading of a `quantization_config`; UserError if it is not one."""
+    """Parse a `quantization_config` with compressed-tensors; UserError if it is invalid."""
     try:
         parsed = QuantizationConfig.model_validate(dict(config))
         for pattern in (
@@ -70,17 +69,17 @@ def parse(config: Mapping[str, Any]) -> QuantizationConfig:
         ):
             if pattern.startswith("re:"):
                 re.compile(pattern[3:])
-        parsed.model_dump_json()  # fails where a text is none: half of a surrogate pair
+        parsed.model_dump_json()  # fails for invalid Unicode: half of a surrogate pair
     except UNREADABLE as error:
         raise UserError(f"quantization_config is not a valid one: {error}") from error
     for name, scheme in parsed.config_groups.items():
         if isinstance(scheme, QuantizationScheme) and scheme.format is None:
-            fixed = {"format": parsed.format if parsed.format != MIXED else None}
-            parsed.config_groups[name] = scheme.model_copy(update=fixed)
+            inherited = {"format": parsed.format if parsed.format != MIXED else None}
+            parsed.config_groups[name] = scheme.model_copy(update=inherited)
     return parsed
 
 
 def schemes_in(config: QuantizationConfig) -> list[QuantizationScheme]:
-    """Its groups; presets by name were expanded when it was parsed."""
+    """The groups of a config; presets named there were expanded when it was parsed."""
     groups = config.config_groups.values()
     return [group for group in groups if isinstance(group, QuantizationScheme)]

@@ -1,4 +1,4 @@
-"""Reading compressed tensors as the plain weights they stand for, one module at a time."""
+"""Weight source that decompresses a compressed-tensors checkpoint, one module at a time."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from compressed_tensors.quantization import QuantizationScheme
 from torch import Tensor
 
 from pipeline.errors import UserError
-from stages.fake_quant.activations import InputRule
-from stages.formats.checksums import MISFITS
 from stages.formats.compressed_tensors_bridge import parse, schemes_in
-from stages.formats.module_tensors import INPUT_PARTS, PARTS, stored_parts
-from stages.formats.pack import InputParams, unpack
+from stages.formats.input_params import InputParams, InputRule
+from stages.formats.module_tensors import INPUT_PARTS, MISFITS, PARTS, stored_parts
+from stages.formats.pack import unpack
 from stages.formats.quantization_config import quantized_prefixes, scheme_of
 from stages.schemes.layouts import words_in
 from stages.weights import TensorSpec, WeightSource
@@ -23,10 +22,10 @@ from stages.weights.dtypes import dtype_name
 
 
 class Decompressed:
-    """A compressed checkpoint (or one layer of it) that reads like the dense one.
+    """A `WeightSource` over a compressed checkpoint or layer that reads like the dense one.
 
-    It is a `WeightSource`: the names are those before compression, compressed weights come in
-    `dtype`. `config` is a `quantization_config`.
+    Names are those before compression; compressed weights are returned in `dtype`. `config` is a
+    `quantization_config`.
     """
 
     def __init__(self, source: WeightSource, config: Mapping[str, Any], dtype: torch.dtype) -> None:
@@ -35,18 +34,18 @@ class Decompressed:
         self._dtype = dtype
 
     @cached_property
-    def _there(self) -> Mapping[str, TensorSpec]:
+    def _stored_specs(self) -> Mapping[str, TensorSpec]:
         return self._source.specs()
 
     @cached_property
     def schemes(self) -> dict[str, QuantizationScheme]:
         """The scheme of every compressed module by its name in the checkpoint."""
-        prefixes, groups = quantized_prefixes(list(self._there)), schemes_in(self._config)
+        prefixes, groups = quantized_prefixes(list(self._stored_specs)), schemes_in(self._config)
         return {prefix: scheme_of(prefix, groups) for prefix in prefixes}
 
     @cached_property
     def _specs(self) -> dict[str, TensorSpec]:
-        stored, specs = self._there, {}
+        stored, specs = self._stored_specs, {}
         for name, spec in stored.items():
             prefix, _, part = name.rpartition(".")
             if prefix not in self.schemes or part not in (*PARTS, *INPUT_PARTS):
@@ -63,7 +62,7 @@ class Decompressed:
         return self._specs
 
     def read(self, names: Iterable[str], *, device: str = "cpu") -> dict[str, Tensor]:
-        """The tensors called `names`, compressed ones unpacked; UserError for one that is not."""
+        """The named tensors, compressed weights unpacked; UserError for one that cannot be."""
         found: dict[str, Tensor] = {}
         plain = []
         for name in names:
@@ -78,22 +77,22 @@ class Decompressed:
 
     def stored(self, prefix: str, *, device: str = "cpu") -> dict[str, Tensor]:
         """The tensors of one compressed module as they are stored, by local name, without bias."""
-        return stored_parts(self._source, self._there, prefix, device=device)
+        return stored_parts(self._source, self._stored_specs, prefix, device=device)
 
     def input_rules(self, prefixes: Mapping[str, str]) -> dict[str, InputRule]:
-        """How the inputs of modules are quantized, by module name.
+        """The rules of modules' inputs by module name.
 
-        `prefixes` maps module names to names in the checkpoint; modules whose inputs stay as they
-        are do not appear in the answer.
+        `prefixes` maps module names to names in the checkpoint; modules whose inputs are not
+        quantized are left out.
         """
         rules = {}
         for name, prefix in prefixes.items():
             scheme = self.schemes.get(prefix)
             if scheme is None or scheme.input_activations is None:
                 continue
-            there = [part for part in INPUT_PARTS if f"{prefix}.{part}" in self._there]
-            read = self._source.read([f"{prefix}.{part}" for part in there])
-            params = {p.removeprefix("input_"): read[f"{prefix}.{p}"] for p in there}
+            parts = [part for part in INPUT_PARTS if f"{prefix}.{part}" in self._stored_specs]
+            tensors = self._source.read([f"{prefix}.{part}" for part in parts])
+            params = {p.removeprefix("input_"): tensors[f"{prefix}.{p}"] for p in parts}
             rules[name] = InputRule(args=scheme.input_activations, params=InputParams(**params))
         return rules
 
@@ -105,44 +104,44 @@ class Decompressed:
                 f"the compressed tensors of {prefix} do not fit format "
                 f"{self.schemes[prefix].format}: {error}"
             ) from error
-        # scales of another shape can stretch what they are multiplied with
-        if tuple(weight.shape) != (said := self.shape(prefix)):
+        # scales of another shape can broadcast what they are multiplied with
+        if tuple(weight.shape) != (shape := self.shape(prefix)):
             raise UserError(
-                f"{prefix} is {list(said)} by its weights, but {list(weight.shape)} by its scales",
+                f"{prefix} is {list(shape)} by its weights, but {list(weight.shape)} by its scales",
                 remedy="fetch the checkpoint again",
             )
         return weight.to(self._dtype)
 
     def shape(self, prefix: str) -> tuple[int, ...]:
-        """The shape of a compressed module's weight; UserError if its tensors do not tell."""
-        specs = self._there
+        """The shape of a compressed module's weight; UserError if its tensors do not give it."""
+        specs = self._stored_specs
         dense, packed = (specs.get(f"{prefix}.{part}") for part in ("weight", "weight_packed"))
-        found: tuple[int, ...] = ()
+        shape: tuple[int, ...] = ()
         if dense is not None and packed is not None:
             raise UserError(
                 f"{prefix} has both weight and weight_packed", remedy="fetch the checkpoint again"
             )
         if dense is not None:
-            found = dense.shape
+            shape = dense.shape
         elif packed is not None and len(packed.shape) == 2:
             rows, width = packed.shape
-            found = (rows, 2 * width)  # FP4, two codes a byte
-            if f"{prefix}.weight_shape" in specs:
-                read = self._source.read([f"{prefix}.weight_shape"])
-                found = tuple(int(size) for size in read[f"{prefix}.weight_shape"].flatten()[:3])
-                if len(found) != 2 or found[0] != rows or not self._holds(prefix, width, found[1]):
-                    found = ()
-        if len(found) != 2:
+            shape = (rows, 2 * width)  # FP4, two codes a byte
+            if (name := f"{prefix}.weight_shape") in specs:
+                stated = self._source.read([name])[name].flatten()[:3]
+                shape = tuple(int(size) for size in stated)
+                if len(shape) != 2 or shape[0] != rows or not self._holds(prefix, width, shape[1]):
+                    shape = ()
+        if len(shape) != 2:
             raise UserError(
                 f"the tensors of {prefix} do not tell the shape of its weight in its format",
                 remedy="fetch the checkpoint again",
             )
-        return found
+        return shape
 
     def _holds(self, prefix: str, width: int, columns: int) -> bool:
-        """Whether rows of so many int32 words have the codes of so many columns, and no more."""
+        """Whether `width` int32 words hold the codes of `columns` columns exactly."""
         weights = self.schemes[prefix].weights
-        if not 0 <= columns <= 32 * width:  # a code has a bit or more: memory has an end
+        if not 0 <= columns <= 32 * width:  # a code has at least a bit: this bounds the memory
             return False
         return weights is None or width == words_in(columns, weights.num_bits)
 
@@ -150,5 +149,5 @@ class Decompressed:
 def decompressed(
     source: WeightSource, config: Mapping[str, Any], names: Iterable[str], dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """Plain tensors called `names` of a compressed checkpoint; see :class:`Decompressed`."""
+    """The named tensors of a compressed checkpoint, decompressed; see :class:`Decompressed`."""
     return Decompressed(source, config, dtype).read(names)

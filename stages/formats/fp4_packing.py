@@ -1,7 +1,7 @@
-"""E2M1 numbers, two in a byte, as FP4 checkpoints have them (OCP MX specification, section 5.3.3).
+"""Pack FP4 (E2M1) codes two in a byte (OCP MX specification, section 5.3.3), and unpack them.
 
-compressed-tensors says what the bytes are, and tests compare with it. It looks for each of the
-eight magnitudes in the whole weight, twice.
+compressed-tensors defines the bytes, and tests compare with it. Its own packing searches the whole
+weight for each of the eight magnitudes, twice.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from stages.schemes.protocols import WeightFormat
 FORMATS = ("nvfp4-pack-quantized", "mxfp4-pack-quantized")
 VALUES = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0], dtype=np.float32)
 BOTH = np.concatenate([VALUES, -VALUES])
-"""What the 16 codes stand for: the sign is in the highest bit."""
+"""Values of the 16 codes: the sign is the highest bit."""
 PAIRS = np.stack([np.tile(BOTH, 16), np.repeat(BOTH, 16)], axis=1)
-"""What the two codes of each byte stand for: the first column is in the low bits."""
+"""Values of the two codes of each byte: the first column is in the low bits."""
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 
 def fits_fp4(weight: Tensor, args: WeightFormat) -> bool:
-    """Whether :func:`fp4_of` encodes a weight of this format: E2M1 in whole groups, on a CPU."""
+    """Whether :func:`fp4_of` can encode a weight: E2M1 in whole groups, on the CPU."""
     small = args.type == "float" and args.num_bits == 4 and args.group_size is not None
     return small and weight.is_cpu and weight.shape[-1] % (2 * (args.group_size or 1)) == 0
 
@@ -34,21 +34,21 @@ def fits_fp4(weight: Tensor, args: WeightFormat) -> bool:
 def fp4_of(weight: Tensor, scale: Tensor, global_scale: Tensor | None) -> Tensor:
     """uint8 [out, in / 2]: the nearest code of every entry, even columns in the low bits.
 
-    weight: [out, in] of any floating dtype; scale: [out, groups], over global_scale [1] where there
-    is one. Ties go to the even code; the sign of what rounds to zero is kept, that of -0 is not.
+    weight: [out, in] of any floating dtype; scale: [out, groups], divided by global_scale [1] if
+    there is one. Ties go to the even code; what rounds to zero keeps its sign, -0 itself does not.
     """
-    own = scale if global_scale is None else scale / global_scale
+    effective = scale if global_scale is None else scale / global_scale
     out = np.empty((weight.shape[0], weight.shape[1] // 2), dtype=np.uint8)
     _encode(
         weight.detach().float().contiguous().numpy(),
-        own.detach().float().contiguous().numpy(),
+        effective.detach().float().contiguous().numpy(),
         out,
     )
     return torch.from_numpy(out)
 
 
 def fp4_values(packed: Tensor) -> Tensor:
-    """float32 [out, in]: what the bytes [out, in / 2] stand for, without scales."""
+    """float32 [out, in]: the values of packed bytes [out, in / 2], without scales."""
     pairs = PAIRS[packed.contiguous().numpy()]
     return torch.from_numpy(pairs.reshape(packed.shape[0], -1))
 

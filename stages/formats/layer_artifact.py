@@ -1,4 +1,4 @@
-"""The artifact of one compressed layer: file names, state names, and layer.json."""
+"""Artifacts of a compressed layer and of its attention states: file names, groups in layer.json."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from stages.schemes.quant_args import QArgs
 from stages.schemes.scheme import SchemeGroup
 
 SHARD, LAYER, CHECKSUM = "shard.safetensors", "layer.json", "checksum.safetensors"
+CACHE = "cache.safetensors"
+"""File of a `cache` result: qparams of attention states by checkpoint name."""
 
 
 def to_groups(schemes: Mapping[str, SchemeGroup]) -> Json:
-    """Formats of modules, by name in the checkpoint, as plain data: each once, with its modules."""
+    """Schemes of modules (by checkpoint name) as JSON data: each scheme once, with its modules."""
     groups: dict[str, dict[str, Any]] = {}
     for prefix, scheme in schemes.items():
         plain = canonical(scheme)
@@ -22,7 +24,7 @@ def to_groups(schemes: Mapping[str, SchemeGroup]) -> Json:
 
 
 def from_groups(groups: Iterable[Mapping[str, Any]]) -> list[SchemeGroup]:
-    """The formats that :func:`to_groups` told of; their targets are the modules."""
+    """The schemes in the output of :func:`to_groups`; their targets are the modules."""
     return [
         SchemeGroup(
             weights=_args(group["weights"]),
@@ -36,10 +38,3 @@ def from_groups(groups: Iterable[Mapping[str, Any]]) -> list[SchemeGroup]:
 
 def _args(values: Mapping[str, Any] | None) -> QArgs | None:
     return None if values is None else QArgs(**values)
-
-
-CACHE = "cache.safetensors"
-"""The file of a result of stage `cache`: scales by checkpoint name."""
-
-STATES = ("q", "k", "v")
-"""Queries, keys and values."""

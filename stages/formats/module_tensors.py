@@ -1,4 +1,4 @@
-"""Tensors of one compressed module: names, shapes and dtypes in a checkpoint."""
+"""Tensors of one compressed module in a checkpoint: their names, shapes and dtypes."""
 
 from __future__ import annotations
 
@@ -20,40 +20,21 @@ PARTS = (
     "weight_g_idx",
 )
 INPUT_PARTS = ("input_scale", "input_zero_point", "input_global_scale")
-
-
-def stored_parts(
-    source: WeightSource,
-    there: Mapping[str, TensorSpec],
-    prefix: str,
-    *,
-    device: str = "cpu",
-    but: str | None = None,
-) -> dict[str, Tensor]:
-    """The tensors of one compressed module as they are stored, by local name, without bias.
-
-    `there` are the tensors of `source`; the one whose name is `but` is left out.
-    """
-    wanted = [f"{prefix}.{part}" for part in (*PARTS, *INPUT_PARTS)]
-    tensors = source.read([w for w in wanted if w in there and w != but], device=device)
-    return {name.rpartition(".")[2]: tensor for name, tensor in tensors.items()}
-
-
-def main_part(there: Mapping[str, TensorSpec], prefix: str) -> str | None:
-    """The tensor with a module's codes: the one of two dimensions that is called so."""
-    names = (f"{prefix}.{part}" for part in MAIN)
-    found = next((name for name in names if name in there), None)
-    return found if found is not None and len(there[found].shape) == 2 else None
-
+MISFITS = (
+    *(KeyError, IndexError, AttributeError),  # tensors that are missing, or of too few dimensions
+    *(TypeError, ValueError, RuntimeError, AssertionError),  # shapes and dtypes that do not fit
+)
+"""Exceptions that unpacking raises for tensors that do not fit their format."""
 
 Expected = tuple[tuple[int, ...], str]
+"""Shape, and dtype as safetensors names it."""
 
 
 def expected_parts(scheme: ModuleFormat, shape: tuple[int, ...], dtype: str) -> dict[str, Expected]:
     """Local name -> (shape, dtype) of every tensor of a compressed weight [out, in].
 
-    `dtype` is the model's, as safetensors names it. The names are those that the format's reader
-    in compressed-tensors lists, with those of calibrated inputs.
+    `dtype` is the model's, as safetensors names it. The names are those that the compressor of the
+    format in compressed-tensors lists, and those of calibrated inputs.
     """
     weights, layout = scheme.weights, str(scheme.format)
     if weights is None:
@@ -63,6 +44,40 @@ def expected_parts(scheme: ModuleFormat, shape: tuple[int, ...], dtype: str) -> 
     else:
         parts = _listed(scheme, weights, shape, dtype)
     return parts | _inputs(scheme, dtype)
+
+
+def kept_wide(name: str, dtype: str, scheme: ModuleFormat | None) -> bool:
+    """Whether a tensor is a float32 scale of FP8, which is valid whatever the model's dtype is.
+
+    Engines hold such scales in float32; a checkpoint converted from one that has them keeps them.
+    """
+    scales = ("weight_scale", "input_scale")
+    wide = dtype == "F32" and name.endswith(scales)
+    return wide and scheme is not None and str(scheme.format) == "float-quantized"
+
+
+def stored_parts(
+    source: WeightSource,
+    specs: Mapping[str, TensorSpec],
+    prefix: str,
+    *,
+    device: str = "cpu",
+    but: str | None = None,
+) -> dict[str, Tensor]:
+    """The tensors of one compressed module as they are stored, by local name, without bias.
+
+    `specs` are those of `source`; the tensor whose full name is `but` is left out.
+    """
+    names = [f"{prefix}.{part}" for part in (*PARTS, *INPUT_PARTS)]
+    tensors = source.read([n for n in names if n in specs and n != but], device=device)
+    return {name.rpartition(".")[2]: tensor for name, tensor in tensors.items()}
+
+
+def main_part(specs: Mapping[str, TensorSpec], prefix: str) -> str | None:
+    """The name of the tensor with a module's codes; None if there is no such matrix."""
+    names = (f"{prefix}.{part}" for part in MAIN)
+    found = next((name for name in names if name in specs), None)
+    return found if found is not None and len(specs[found].shape) == 2 else None
 
 
 def _listed(
@@ -93,16 +108,6 @@ def _listed(
     return parts
 
 
-def kept_wide(name: str, dtype: str, scheme: ModuleFormat | None) -> bool:
-    """Whether a tensor is a float32 scale of FP8, which engines hold so whatever the model's dtype.
-
-    A checkpoint converted from one with float32 scales keeps them.
-    """
-    scales = ("weight_scale", "input_scale")
-    wide = dtype == "F32" and name.endswith(scales)
-    return wide and scheme is not None and str(scheme.format) == "float-quantized"
-
-
 def _scale_dtype(scheme: ModuleFormat, dtype: str) -> str:
     layout = str(scheme.format)
     if layout == "nvfp4-pack-quantized":
@@ -124,7 +129,7 @@ def _inputs(scheme: ModuleFormat, dtype: str) -> dict[str, Expected]:
         return {}
     if inputs.dynamic == "local":
         return {"input_global_scale": ((1,), "F32")}
-    found: dict[str, Expected] = {"input_scale": ((1,), dtype)}
+    parts: dict[str, Expected] = {"input_scale": ((1,), dtype)}
     if not inputs.symmetric:
-        found["input_zero_point"] = ((1,), "I8")
-    return found
+        parts["input_zero_point"] = ((1,), "I8")
+    return parts

@@ -1,9 +1,8 @@
-"""One Linear between a solver's result and the tensors of a checkpoint."""
+"""Pack a solver's result into the tensors of a checkpoint, and unpack them to a weight."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from compressed_tensors.compressors import BaseCompressor
@@ -15,21 +14,10 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 from stages.formats.fp4_packing import FORMATS, fits_fp4, fp4_of
+from stages.formats.input_params import InputParams
 from stages.formats.int_packing import words_of, words_of_codes
 from stages.formats.row_blocks import by_rows, compress_by_rows, decompress_by_rows
 from stages.schemes.layouts import PACKED, words_in
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class InputParams:
-    """Calibrated parameters of a module's input; None where its format has no such tensor.
-
-    scale: [1] in the model's dtype; zero_point: int8 [1]; global_scale: float32 [1].
-    """
-
-    scale: Tensor | None = None
-    zero_point: Tensor | None = None
-    global_scale: Tensor | None = None
 
 
 def pack(
@@ -41,10 +29,10 @@ def pack(
     inputs: InputParams,
     scheme: QuantizationScheme,
 ) -> dict[str, Tensor]:
-    """The checkpoint's tensors of a Linear by local name (`weight_packed`, `weight_scale`, ...).
+    """The tensors of a Linear in a checkpoint by local name (`weight_packed`, `weight_scale`, ...).
 
-    weight: [out, in], rounded to the grid that scale, zero_point and global_scale span; a solver's
-    result lies on it already. The bias is not part of it. `scheme.format` names the layout.
+    weight: [out, in]; it is rounded to the grid of scale, zero_point and global_scale, on which a
+    solver's result lies already. The bias is left out. `scheme.format` names the layout.
     """
     state = {
         "weight": weight,
@@ -62,27 +50,60 @@ def pack(
         return _packed(given, args)
     if args is not None and str(scheme.format) in FORMATS and fits_fp4(weight, args):
         return _fp4(given, args)
-    made = compressor(scheme)
+    library = compressor(scheme)
     if args is not None and str(scheme.format) != PACKED:
-        stored = compress_by_rows(given, args, lambda part: made.compress(part, scheme))
+        stored = compress_by_rows(given, args, lambda part: library.compress(part, scheme))
     else:
-        stored = made.compress(given, scheme)
+        stored = library.compress(given, scheme)
     return {name: value.detach().contiguous() for name, value in stored.items()}
 
 
+def unpack(tensors: Mapping[str, Tensor], scheme: QuantizationScheme) -> Tensor:
+    """The dequantized weight [out, in] of the tensors that :func:`pack` gives.
+
+    Its dtype is that of `stages.formats.checksums.unpacked_dtype`. Raises KeyError if a tensor
+    of the layout is missing.
+    """
+    library, args = compressor(scheme), scheme.weights
+
+    def decompress(part: dict[str, Tensor]) -> Tensor:
+        weight: Tensor = library.decompress(part, scheme)["weight"]
+        return weight.detach()
+
+    packed = tensors.get("weight_packed", tensors.get("weight"))
+    ordered = "weight_g_idx" not in tensors  # with act-order, columns of any place share scales
+    rows = packed is not None and packed.is_cpu and packed.dim() == 2 and len(packed) > 0
+    if args is not None and ordered and rows:
+        return decompress_by_rows(tensors, args, decompress)
+    return decompress(dict(tensors))
+
+
+def compressor(scheme: QuantizationScheme) -> type[BaseCompressor]:
+    """The compressed-tensors class for `scheme.format`; UserError if it has none."""
+    known = BaseCompressor.registered_names()
+    # its registry would import any module that a name with a colon gives
+    if (name := str(scheme.format)) not in known:
+        raise UserError(
+            f"quantization_config has weights in the format {name!r}",
+            remedy=f"what is read: {', '.join(known)}",
+        )
+    found: type[BaseCompressor] = BaseCompressor.get_value_from_registry(name)
+    return found
+
+
 def _packed(given: dict[str, Tensor], args: QuantizationArgs) -> dict[str, Tensor]:
-    """What compressed-tensors makes of integers in words, sooner."""
+    """Integer codes packed into words: the tensors of compressed-tensors, computed faster."""
     weight, zero_point = given.pop("weight"), given.pop("weight_zero_point", None)
     scale, bits = given["weight_scale"], args.num_bits
     words = torch.empty((weight.shape[0], words_in(weight.shape[1], bits)), dtype=torch.int32)
 
     def tile(start: int, stop: int) -> None:
-        part, own = weight[start:stop], scale[start:stop]
-        zero = None if zero_point is None else zero_point[start:stop]
+        part, scales = weight[start:stop], scale[start:stop]
+        zeros = None if zero_point is None else zero_point[start:stop]
         if part.dtype == torch.float32:
-            words[start:stop] = words_of(part, own, zero, bits)
+            words[start:stop] = words_of(part, scales, zeros, bits)
         else:  # the quotient is rounded to the narrower dtype first
-            codes = quantize(x=part, scale=own, zero_point=zero, args=args, dtype=torch.int8)
+            codes = quantize(x=part, scale=scales, zero_point=zeros, args=args, dtype=torch.int8)
             words[start:stop] = words_of_codes(codes, bits)
 
     by_rows(weight, tile, args)
@@ -94,7 +115,7 @@ def _packed(given: dict[str, Tensor], args: QuantizationArgs) -> dict[str, Tenso
 
 
 def _fp4(given: dict[str, Tensor], args: QuantizationArgs) -> dict[str, Tensor]:
-    """What compressed-tensors makes of E2M1 numbers, sooner."""
+    """FP4 codes packed into bytes: the tensors of compressed-tensors, computed faster."""
     weight, scale = given.pop("weight"), given.pop("weight_scale")
     packed = torch.empty((weight.shape[0], weight.shape[1] // 2), dtype=torch.uint8)
     global_scale = given.get("weight_global_scale")
@@ -108,36 +129,3 @@ def _fp4(given: dict[str, Tensor], args: QuantizationArgs) -> dict[str, Tensor]:
     else:
         stored = compress_mx_scale(scale, torch.uint8)
     return {**given, "weight_packed": packed, "weight_scale": stored.contiguous()}
-
-
-def unpack(tensors: Mapping[str, Tensor], scheme: QuantizationScheme) -> Tensor:
-    """The weight [out, in] that the tensors of :func:`pack` stand for.
-
-    Its dtype is that of `stages.formats.checksums.unpacked_dtype`. Raises KeyError where a tensor
-    of the layout is missing.
-    """
-    made, args = compressor(scheme), scheme.weights
-
-    def whole(part: dict[str, Tensor]) -> Tensor:
-        weight: Tensor = made.decompress(part, scheme)["weight"]
-        return weight.detach()
-
-    packed = tensors.get("weight_packed", tensors.get("weight"))
-    apart = "weight_g_idx" not in tensors  # columns out of order are another matter
-    rows = packed is not None and packed.is_cpu and packed.dim() == 2 and len(packed) > 0
-    if args is not None and apart and rows:
-        return decompress_by_rows(tensors, args, whole)
-    return whole(dict(tensors))
-
-
-def compressor(scheme: QuantizationScheme) -> type[BaseCompressor]:
-    """The compressed-tensors class that reads and writes `scheme.format`; UserError for others."""
-    known = BaseCompressor.registered_names()
-    # its registry would import whatever a name with a colon says
-    if (name := str(scheme.format)) not in known:
-        raise UserError(
-            f"quantization_config has weights in the format {name!r}",
-            remedy=f"what is read: {', '.join(known)}",
-        )
-    found: type[BaseCompressor] = BaseCompressor.get_value_from_registry(name)
-    return found

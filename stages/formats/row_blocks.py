@@ -1,7 +1,7 @@
-"""What is done to every entry of a weight alone, done to some rows at a time.
+"""Apply element-wise operations, packing and unpacking to a weight in blocks of rows.
 
-Whole weights would be copied in memory a dozen times, and memory fresh from the system takes longer
-than the arithmetic; a few rows stay in a core's caches. Every byte is the same.
+Operations on a whole weight would copy it a dozen times, and fresh memory from the system takes
+longer than the arithmetic; a few rows stay in a core's caches. The resulting bytes are the same.
 """
 
 from __future__ import annotations
@@ -16,23 +16,18 @@ from stages.schemes.layouts import MAIN
 from stages.schemes.protocols import Sharing, WeightFormat, spans
 
 ELEMENTS = 1 << 19
-"""About so many of a weight at once: in float32 less than the allocator keeps apart."""
+"""Approximate elements of a block: in float32 small enough for the allocator to reuse."""
 WORD = 32
-"""Bits of a word that holds codes: zero points of so many rows fill whole words."""
+"""Bits of a word that holds codes; zero points of this many rows fill whole words."""
 SHARED = ("weight_scale", "weight_zero_point")
 
 Parts = dict[str, Tensor]
 
 
-def large(weight: Tensor) -> bool:
-    """Whether a weight [out, in] is worth cutting: in a CPU's memory, and more than a few rows."""
-    return weight.is_cpu and weight.dim() == 2 and weight.numel() > ELEMENTS
-
-
 def by_rows(weight: Tensor, work: Callable[[int, int], None], args: Sharing | None = None) -> None:
-    """Call ``work(start, stop)`` for parts of a weight [out, in], side by side where it is large.
+    """Call ``work(start, stop)`` for blocks of rows of a weight [out, in], concurrently if large.
 
-    With `args` no part shares a scale with another, but where one is for the whole weight.
+    With `args`, no two blocks share a scale, unless one scale serves the whole weight.
     """
     rows = weight.shape[0]
     if large(weight):
@@ -41,52 +36,19 @@ def by_rows(weight: Tensor, work: Callable[[int, int], None], args: Sharing | No
         work(0, rows)
 
 
-def row_step(args: Sharing | None, rows: int, columns: int) -> int:
-    """How many rows are done at once: whole blocks where those share a scale, and words."""
-    height = WORD
-    if args is not None and args.strategy == "block":
-        height = spans(args, rows, columns)[0]
-    return max(1, ELEMENTS // (height * max(1, columns))) * height
-
-
-def share(tensor: Tensor, args: WeightFormat, start: int, stop: int) -> Tensor:
-    """The scales or zero points of some rows: a view, or all where one is for all rows.
-
-    Packed zero points [words, groups] are those of whole words: `start` is a multiple of `WORD`.
-    """
-    if not _is_cut(tensor, args):
-        return tensor
-    first = start * args.num_bits // WORD if tensor.dtype == torch.int32 else start // _height(args)
-    return tensor[first : _shared(tensor, args, stop)]
-
-
-def parts_of_rows(parts: Mapping[str, Tensor], args: WeightFormat, start: int, stop: int) -> Parts:
-    """Some rows of a weight, stored or not, with the scales that are theirs."""
-    found = dict(parts)
-    for name in MAIN:
-        if name in parts:
-            found[name] = parts[name][start:stop]
-    for name in SHARED:
-        if name in parts:
-            found[name] = share(parts[name], args, start, stop)
-    if "weight_shape" in parts:
-        found["weight_shape"] = torch.tensor([stop - start, int(parts["weight_shape"][1])])
-    return found
-
-
 def compress_by_rows(
     given: Parts,
     args: WeightFormat,
     compress: Callable[[Parts], Mapping[str, Tensor]],
 ) -> Parts:
-    """What `compress` makes of a weight and its parameters; tiles run side by side."""
-    done: dict[int, Mapping[str, Tensor]] = {}
+    """Apply `compress` to blocks of a weight and its qparams, concurrently; join the results."""
+    compressed: dict[int, Mapping[str, Tensor]] = {}
 
     def tile(start: int, stop: int) -> None:
-        done[start] = compress(parts_of_rows(given, args, start, stop))
+        compressed[start] = compress(parts_of_rows(given, args, start, stop))
 
     by_rows(given["weight"], tile, args)
-    tiles = [done[start] for start in sorted(done)]
+    tiles = [compressed[start] for start in sorted(compressed)]
     cut = {name for name in SHARED if name in given and _is_cut(given[name], args)}
     joined = {name for name in tiles[0] if name in cut.union(MAIN)}
     return {
@@ -98,9 +60,9 @@ def compress_by_rows(
 def decompress_by_rows(
     stored: Mapping[str, Tensor], args: WeightFormat, decompress: Callable[[Parts], Tensor]
 ) -> Tensor:
-    """The weight that `decompress` makes of stored tensors, one tile after the other.
+    """Apply `decompress` to blocks of the stored tensors, one after the other.
 
-    Raises ValueError where scales or zero points are not those of so many rows.
+    Raises ValueError if scales or zero points do not have the rows that the weight needs.
     """
     rows, columns = next(stored[name] for name in MAIN if name in stored).shape
     if "weight_packed" in stored:
@@ -120,8 +82,46 @@ def decompress_by_rows(
     return whole
 
 
+def large(weight: Tensor) -> bool:
+    """Whether a weight [out, in] is worth splitting: on the CPU, and larger than a block."""
+    return weight.is_cpu and weight.dim() == 2 and weight.numel() > ELEMENTS
+
+
+def row_step(args: Sharing | None, rows: int, columns: int) -> int:
+    """Rows of a block: a multiple of the rows that share a scale, and of a word's zero points."""
+    height = WORD
+    if args is not None and args.strategy == "block":
+        height = spans(args, rows, columns)[0]
+    return max(1, ELEMENTS // (height * max(1, columns))) * height
+
+
+def parts_of_rows(parts: Mapping[str, Tensor], args: WeightFormat, start: int, stop: int) -> Parts:
+    """Some rows of a weight, packed or not, with their scales and zero points."""
+    found = dict(parts)
+    for name in MAIN:
+        if name in parts:
+            found[name] = parts[name][start:stop]
+    for name in SHARED:
+        if name in parts:
+            found[name] = share(parts[name], args, start, stop)
+    if "weight_shape" in parts:
+        found["weight_shape"] = torch.tensor([stop - start, int(parts["weight_shape"][1])])
+    return found
+
+
+def share(tensor: Tensor, args: WeightFormat, start: int, stop: int) -> Tensor:
+    """The scales or zero points of some rows: a view, or all if one serves all rows.
+
+    For packed zero points [words, groups], `start` is a multiple of `WORD`.
+    """
+    if not _is_cut(tensor, args):
+        return tensor
+    first = start * args.num_bits // WORD if tensor.dtype == torch.int32 else start // _height(args)
+    return tensor[first : _shared(tensor, args, stop)]
+
+
 def _shared(tensor: Tensor, args: WeightFormat, rows: int) -> int:
-    """How many rows the scales or zero points of so many rows have."""
+    """Number of rows of scales or zero points that `rows` rows of a weight have."""
     if not _is_cut(tensor, args):
         return len(tensor)
     if tensor.dtype == torch.int32:

@@ -1,4 +1,4 @@
-"""What several stages know about a language model: blueprint, skeleton, replay, activations."""
+"""Language models: blueprint, skeleton on the meta device, replay of layers, activations."""
 
 from stages.model.blueprint import Blueprint, LinearSpec, Pair, Subgraph
 

@@ -1,7 +1,7 @@
-"""Attention states: queries, keys and values as a decoder layer's attention is given them.
+"""Hooks on attention states: the queries, keys and values that a layer's attention is given.
 
-They are seen where transformers hands them to the attention function that a config names, so any
-model whose attention goes through that interface can be watched, and no model class is changed.
+They are intercepted where transformers passes them to the attention function that the config names.
+So any model whose attention uses that interface can be hooked, and no model class is changed.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from pipeline.errors import StageFailed
-from stages.formats.layer_artifact import STATES
+from stages.model.blueprint import STATES
 from stages.model.skeleton import Skeleton
 
 PROJECTIONS = ("k_proj", "qkv_proj", "query_key_value", "kv_a_proj_with_mqa", "c_attn")
 OnState = Callable[[str, str, Tensor], Tensor]
-"""(module name, one of STATES, state [b, heads, T, head size]) -> the state to go on with."""
+"""(module name, one of STATES, state [b, heads, T, head size]) -> the state to continue with."""
 
 
 def attention_modules(skeleton: Skeleton, layers: Iterable[int]) -> dict[str, nn.Module]:
@@ -39,9 +39,9 @@ def attention_modules(skeleton: Skeleton, layers: Iterable[int]) -> dict[str, nn
 def attention_states(
     skeleton: Skeleton, layers: Iterable[int], on_state: OnState
 ) -> Iterator[None]:
-    """Within it every state of these layers goes through `on_state`.
+    """Context in which every attention state of these layers goes through `on_state`.
 
-    Nothing is seen of attention that does not go through transformers' interface.
+    Attention that does not use transformers' interface is not hooked.
     """
     modules = attention_modules(skeleton, layers)
     names = {id(module): name for name, module in modules.items()}
@@ -55,23 +55,23 @@ def attention_states(
             q, k, v = (on_state(name, s, x) for s, x in zip(STATES, (q, k, v), strict=True))
         return plain(module, q, k, v, *args, **kw)
 
-    own = f"presswork_states_{id(skeleton)}"
-    ALL_ATTENTION_FUNCTIONS[own] = watched
-    ALL_MASK_ATTENTION_FUNCTIONS[own] = ALL_MASK_ATTENTION_FUNCTIONS[before]
-    skeleton.model.set_attn_implementation(own)
+    implementation = f"presswork_states_{id(skeleton)}"
+    ALL_ATTENTION_FUNCTIONS[implementation] = watched
+    ALL_MASK_ATTENTION_FUNCTIONS[implementation] = ALL_MASK_ATTENTION_FUNCTIONS[before]
+    skeleton.model.set_attn_implementation(implementation)
     try:
         yield
     finally:
         skeleton.model.set_attn_implementation(before)
-        del ALL_ATTENTION_FUNCTIONS[own]
-        del ALL_MASK_ATTENTION_FUNCTIONS[own]
+        del ALL_ATTENTION_FUNCTIONS[implementation]
+        del ALL_MASK_ATTENTION_FUNCTIONS[implementation]
 
 
 def _function(implementation: str, module: nn.Module | None) -> Callable[..., Any]:
-    """What transformers calls under that name; each modeling file has its own eager function."""
-    found: Mapping[str, Callable[..., Any]] = ALL_ATTENTION_FUNCTIONS
-    if implementation in found:
-        return found[implementation]
+    """transformers' function of that name; each modeling file has an eager one of its own."""
+    functions: Mapping[str, Callable[..., Any]] = ALL_ATTENTION_FUNCTIONS
+    if implementation in functions:
+        return functions[implementation]
     if module is None:
         raise StageFailed("the layer has no attention whose cache could be quantized")
     eager: Callable[..., Any] = sys.modules[type(module).__module__].eager_attention_forward

@@ -1,6 +1,7 @@
-"""The blueprint: all that later stages need to know about a model, as plain data.
+"""Blueprint of a model as plain data: decoder layers, Linears, tensor names and shapes.
 
-No torch and no transformers are imported here, so that a plan and a fully cached run stay quick.
+It has all that later stages need to know about a model. Neither torch nor transformers is imported
+here, so that a plan and a fully cached run stay quick.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pipeline.stage import Artifact
 FILE = "blueprint.json"
 EMBEDDING = "Embedding"
 OUTSIDE = "outside"
+STATES = ("q", "k", "v")
+"""The states that attention is given: queries, keys and values."""
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
 
 
@@ -25,7 +28,7 @@ class LinearSpec:
 
     `name` is its name in the module tree, `prefix` its name in the checkpoint (without
     `.weight`), `kind` the name of its class. `expert` marks the Linears of routed experts. The
-    `prefix` of a tied lm_head is the name that it has once it is not tied any more.
+    `prefix` of a tied lm_head is the name that it has once it is untied.
     """
 
     name: str
@@ -39,10 +42,10 @@ class LinearSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
-    """A place where a transform may move a factor per channel from one module to those it feeds.
+    """Modules between which a transform may move a factor per channel (a smoothing pair).
 
     `source` is a norm or a Linear (`source_kind` "norm" or "linear"), `targets` are Linears whose
-    inputs are its outputs. `norm_offset` is 1.0 where the norm multiplies by 1 + weight.
+    inputs are its outputs. `norm_offset` is 1.0 if the norm multiplies by 1 + weight.
     `repeats` > 1: each group of `head_dim` output channels of the source feeds that many groups
     of input channels of the target (grouped-query attention).
     """
@@ -57,7 +60,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Subgraph:
-    """One decoder layer.
+    """One decoder layer: its Linears, tensors and shapes, smoothing pairs and fused groups.
 
     `tensors` maps every parameter and persistent buffer (module-tree names, patched) to its name
     in the checkpoint, `shapes` to its shape. `bytes` is their size in the model's dtype.
@@ -79,16 +82,16 @@ class Subgraph:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Blueprint:
-    """A model as presswork sees it.
+    """A model as plain data: config, decoder layers, and everything outside them.
 
     `outside` maps parameters that belong to no decoder layer (embedding, final norm, lm_head,
     towers) to checkpoint names; a tied lm_head maps to the embedding's tensor. `carried` names
-    checkpoint tensors that no parameter claims (extra prediction layers, say): save takes them
-    over as they are. `decoder`, `embedding` and `head` are names of modules: of the one that holds
-    the decoder layers, of the token embedding and of the lm_head. `model_type` is the text model's.
-    `patches` maps replaced modules to the classes that were there. `outlined` says why the model is
-    known by the names of its tensors only ("" where its class is known): then it cannot be run, and
-    module names are those of the checkpoint. `notes` is what a person should know.
+    checkpoint tensors that no parameter claims (such as extra prediction layers): save copies them
+    unchanged. `decoder`, `embedding` and `head` are the names of the module that holds the decoder
+    layers, of the token embedding and of the lm_head. `model_type` is the text model's. `patches`
+    maps replaced modules to their original classes. `outlined` says why the model is known by its
+    tensor names only ("" if its class is known): then it cannot be run, and module names are those
+    of the checkpoint. `notes` are shown to the user.
     """
 
     config: Mapping[str, Any]
@@ -130,7 +133,7 @@ class Blueprint:
         yield from self.outside_linears
 
     def ends(self) -> tuple[LinearSpec, ...]:
-        """What a scheme may name outside the layers: the token embedding and all Linears there."""
+        """Modules outside the layers that a scheme may name: token embedding and all Linears."""
         weight = f"{self.embedding}.weight"
         if weight not in self.outside:
             return self.outside_linears
@@ -147,8 +150,8 @@ class Blueprint:
     def outside_part(self, names: Container[str]) -> Subgraph:
         """The modules `names` outside the layers, as if they were one more layer at the end."""
         linears = tuple(end for end in self.ends() if end.name in names)
-        mine = {linear.name for linear in linears}
-        tensors = {n: t for n, t in self.outside.items() if n.rpartition(".")[0] in mine}
+        modules = {linear.name for linear in linears}
+        tensors = {n: t for n, t in self.outside.items() if n.rpartition(".")[0] in modules}
         shapes = {name: self.outside_shapes[name] for name in tensors}
         parameters = sum(prod(shape) for shape in shapes.values())
         return Subgraph(
@@ -165,31 +168,31 @@ class Blueprint:
     def saved(self, quantized: Container[str]) -> Blueprint:
         """The blueprint of the checkpoint in which the modules `quantized` are compressed.
 
-        It differs where head and embedding were one tensor, and one of them is quantized: no
-        loader ties compressed tensors, so each has its own.
+        It is untied if lm_head and embedding shared a tensor and one of them is quantized: loaders
+        do not tie compressed tensors.
         """
         if not self.tied or not (self.head in quantized or self.embedding in quantized):
             return self
         return self.untied()
 
     def aliases(self) -> dict[str, str]:
-        """Tensors of `untied` that the original has under another name: new name -> old."""
+        """Tensors that `untied` adds: new name -> name of the same tensor in the original."""
         weight = f"{self.head}.weight"
         return {self.untied().outside[weight]: self.outside[weight]} if self.tied else {}
 
     def untied(self) -> Blueprint:
-        """The same model with a head of its own."""
+        """The same model with an lm_head that has its own tensor."""
         head = next(linear for linear in self.outside_linears if linear.name == self.head)
-        own = {f"{self.head}.weight": f"{head.prefix}.weight"}
-        return replace(self, tied=False, outside={**self.outside, **own})
+        weight = {f"{self.head}.weight": f"{head.prefix}.weight"}
+        return replace(self, tied=False, outside={**self.outside, **weight})
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON data from which `from_json` makes an equal blueprint."""
+        """The blueprint as JSON data; the inverse of `from_json`."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Blueprint:
-        """The inverse of `to_json`; UserError if `data` is not a blueprint."""
+        """The blueprint in the output of `to_json`; UserError if `data` is not one."""
         try:
             values = dict(data)
             values["layers"] = tuple(_subgraph(layer) for layer in data["layers"])
@@ -206,7 +209,7 @@ class Blueprint:
 
     @classmethod
     def load(cls, artifact: Artifact) -> Blueprint:
-        """Read `blueprint.json` of a result of stage `patch`."""
+        """The blueprint in `blueprint.json` of a `patch` or `outline` result."""
         return cls.from_json(artifact.json(FILE))
 
 

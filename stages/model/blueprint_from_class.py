@@ -1,4 +1,4 @@
-"""Drawing the blueprint of a model from its config and, where there is one, its checkpoint."""
+"""Blueprint of a model from its transformers class, config and, if there is one, checkpoint."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stages.model.module_patches import Patched, patches, replacements, swapped
 
 
 class TensorShape(Protocol):
-    """What is used of a tensor's description: `TensorSpec` of stages.weights has it."""
+    """A tensor's shape, such as a `TensorSpec` of stages.weights has."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -36,18 +36,17 @@ def blueprint_of(
 ) -> Blueprint:
     """The blueprint of the model of a parsed config.json.
 
-    `specs` describes the tensors of its checkpoint; without it those are assumed that
-    transformers would save. `by_class` are the module patches (default: the registry's). Raises
-    UserError for an unknown architecture, for experts that cannot be taken apart, and for tensors
-    that are missing or have another shape.
+    `specs` describes the tensors of its checkpoint; the default is what transformers would save.
+    `by_class` are the module patches (default: the registry's). Raises UserError for an unknown
+    architecture, for experts that cannot be taken apart, and for tensors that are missing or have
+    another shape.
     """
-    made = config_of(config)
-    dtype = dtype_of(made)
-    model = meta_model(made, dtype)
+    class_config = config_of(config)
+    dtype = dtype_of(class_config)
+    model = meta_model(class_config, dtype)
     shapes = expected_names(model) if specs is None else {n: s.shape for n, s in specs.items()}
-    found = patches() if by_class is None else by_class
     tree = tree_of(model)
-    modules = replacements(model, found)
+    modules = replacements(model, patches() if by_class is None else by_class)
     names = map_names(model, modules, shapes)
     _check_experts(model, tree, names, modules)
     with swapped(model, modules) as replaced:
@@ -62,7 +61,7 @@ def _tied(model: PreTrainedModel) -> Mapping[str, str]:
 
 
 def _check(model: PreTrainedModel, names: Names, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Every parameter of the decoder must have its tensor, in its shape."""
+    """Raise UserError unless every parameter has a tensor of its shape."""
     tied = _tied(model)
     missing, wrong = [], []
     for name, tensor in model.state_dict().items():
@@ -73,10 +72,10 @@ def _check(model: PreTrainedModel, names: Names, shapes: Mapping[str, tuple[int,
             wrong.append(f"{tensor_name} is {list(shapes[tensor_name])}, not {list(tensor.shape)}")
     lost = [name for name in missing if name not in names.converted]
     if lost or wrong:
-        told = [f"no tensor for {name}" for name in lost] + wrong
-        more = f" (and {len(told) - 5} more)" if len(told) > 5 else ""
+        faults = [f"no tensor for {name}" for name in lost] + wrong
+        more = f" (and {len(faults) - 5} more)" if len(faults) > 5 else ""
         raise UserError(
-            f"the checkpoint does not fit config.json: {'; '.join(told[:5])}{more}",
+            f"the checkpoint does not fit config.json: {'; '.join(faults[:5])}{more}",
             remedy="check that all files of the model are there and belong together",
         )
 
@@ -84,7 +83,7 @@ def _check(model: PreTrainedModel, names: Names, shapes: Mapping[str, tuple[int,
 def _check_experts(
     model: PreTrainedModel, tree: Tree, names: Names, modules: Mapping[str, nn.Module]
 ) -> None:
-    """Every weight matrix of a layer must be one tensor on disk and one module's weight here."""
+    """Raise UserError unless every weight matrix of a layer is one tensor, of one module."""
     mapped = (name.rpartition(".")[0] for name in names.found)
     containers = {name.rpartition(".")[0] for name in names.converted}
     containers |= {name for name in mapped if name in modules}
@@ -161,18 +160,18 @@ def _layer(
     family: Family | None,
 ) -> Subgraph:
     layer = model.get_submodule(name)
-    shapes = {f"{name}.{own}": tuple(t.shape) for own, t in layer.state_dict().items()}
+    shapes = {f"{name}.{local}": tuple(t.shape) for local, t in layer.state_dict().items()}
     linears = tuple(_linears(f"{name}.", layer, tensors))
     text = model.config.get_text_config(decoder=True)
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     parameters = sum(math.prod(shape) for shape in shapes.values())
-    modules = [f"{name}.{own}" for own, _ in layer.named_modules() if own]
+    modules = [f"{name}.{local}" for local, _ in layer.named_modules() if local]
     return Subgraph(
         name=name,
         index=index,
         kind=type(layer).__name__,
         linears=linears,
-        tensors={own: tensors[own] for own in shapes},
+        tensors={parameter: tensors[parameter] for parameter in shapes},
         shapes=shapes,
         parameters=parameters,
         bytes=parameters * torch.empty(0, dtype=getattr(torch, dtype)).element_size(),
@@ -182,7 +181,7 @@ def _layer(
 
 
 def _own_name(linear: LinearSpec, model: PreTrainedModel, tree: Tree) -> LinearSpec:
-    """A tied head under the name that transformers would save it as, were it not tied."""
+    """A tied lm_head with the name under which transformers would save it if it were untied."""
     weight = f"{linear.name}.weight"
     if linear.name != tree.head or weight not in _tied(model):
         return linear
@@ -192,8 +191,8 @@ def _own_name(linear: LinearSpec, model: PreTrainedModel, tree: Tree) -> LinearS
 
 def _linears(prefix: str, root: nn.Module, tensors: Mapping[str, str]) -> Iterable[LinearSpec]:
     experts = tuple(f"{name}." for name, module in root.named_modules() if hasattr(module, "claim"))
-    for own, module in root.named_modules():
-        name = f"{prefix}{own}"
+    for local, module in root.named_modules():
+        name = f"{prefix}{local}"
         if isinstance(module, nn.Linear) and f"{name}.weight" in tensors:
             yield LinearSpec(
                 name=name,
@@ -201,6 +200,6 @@ def _linears(prefix: str, root: nn.Module, tensors: Mapping[str, str]) -> Iterab
                 in_features=module.in_features,
                 out_features=module.out_features,
                 bias=module.bias is not None,
-                expert=bool(experts) and own.startswith(experts),
+                expert=bool(experts) and local.startswith(experts),
                 kind=type(module).__name__,
             )

@@ -1,7 +1,8 @@
-"""A blueprint from a checkpoint's tensor names, shapes and dtypes, and its config.json, alone.
+"""Blueprint of a model from the tensor names, shapes and dtypes of its checkpoint: an outline.
 
-No model class is needed, and neither torch nor transformers is imported: models that transformers
-does not know can be outlined. What only a class can tell (norm -> Linear pairs, say) stays empty.
+No model class is needed, and neither torch nor transformers is imported, so that models that
+transformers does not know can be outlined. What only a class can tell, such as pairs of a norm and
+Linears, stays empty.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ from typing import Any, Protocol
 
 from pipeline.errors import UserError
 from stages.model.blueprint import DTYPE_BYTES, Blueprint, LinearSpec, Subgraph
-from stages.model.families import fused_groups
-from stages.schemes.resolve import is_router
+from stages.model.families import fused_groups, is_router
 
 UNIT = re.compile(r"(.+?)\.(\d+)\.")
-"""The unit of work that a tensor belongs to: its name up to the first number."""
+"""A unit of work: what tensor names have in common up to the first number."""
 
 NUMBER = re.compile(r"[0-9]{1,18}")
 
@@ -26,10 +26,10 @@ DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 NO_LINEAR = re.compile(
     r"embed|conv|norm|(?:^|\.)(?:wte|wpe|relative_attention_bias)(?:\.|$)|(?:^|\.)ln_?\w*$", re.I
 )
-"""Modules whose two-dimensional weights multiply no activations from the left."""
+"""Modules with a two-dimensional weight that are not Linears."""
 
 TRANSPOSED = re.compile(r"\.(?:c_attn|q_attn|c_proj|c_fc)$")
-"""Names that GPT-2's relatives give modules that store [in, out]; others store Linears so."""
+"""Modules that GPT-2 and its relatives store as [in, out]; in other models they are Linears."""
 
 EMBEDDINGS = ("embed_tokens", "tok_embeddings", "wte", "word_embeddings", "embed_in", "embedding")
 HEADS = ("lm_head", "embed_out", "output", "head")
@@ -37,7 +37,7 @@ TEXT = ("text_config", "llm_config", "language_config")
 
 
 class Spec(Protocol):
-    """What is used of a tensor's description: `TensorSpec` of stages.weights has it."""
+    """A tensor's shape and dtype, such as a `TensorSpec` of stages.weights has."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -49,21 +49,21 @@ class Spec(Protocol):
 def outline_of(config: Mapping[str, Any], specs: Mapping[str, Spec], *, why: str) -> Blueprint:
     """The outline of a checkpoint: `specs` describes its tensors, `config` is its config.json.
 
-    `why` says, for messages, why there is no more than an outline. Raises UserError for a
-    checkpoint without any Linear in a numbered unit.
+    `why` is the reason for an outline, for messages. Raises UserError for a checkpoint without any
+    Linear in a numbered unit.
     """
     names = sorted(specs, key=natural)
     ends = _Ends.of(config, specs, names)
     units = _units(names)
-    linears = {unit: tuple(_linears(own, specs, ends)) for unit, own in units.items()}
-    kept = {unit: own for unit, own in units.items() if linears[unit]}
-    if not kept:
+    linears = {unit: tuple(_linears(tensors, specs, ends)) for unit, tensors in units.items()}
+    layers = {unit: tensors for unit, tensors in units.items() if linears[unit]}
+    if not layers:
         raise UserError(
             "no tensor of this checkpoint is the weight of a Linear in a numbered layer "
             "(like model.layers.3.mlp.up_proj.weight)",
             remedy="give a transformer's checkpoint in float32, float16 or bfloat16",
         )
-    inside = {name for own in kept.values() for name in own}
+    inside = {name for tensors in layers.values() for name in tensors}
     dtype = _dtype(config, specs)
     outside = {name: name for name in names if name not in inside} | ends.tie()
     return Blueprint(
@@ -79,8 +79,8 @@ def outline_of(config: Mapping[str, Any], specs: Mapping[str, Spec], *, why: str
         embedding=ends.embedding,
         head=ends.head,
         layers=tuple(
-            _unit(unit, index, own, specs, linears[unit], dtype)
-            for index, (unit, own) in enumerate(kept.items())
+            _unit(unit, index, tensors, specs, linears[unit], dtype)
+            for index, (unit, tensors) in enumerate(layers.items())
         ),
         outside=outside,
         outside_shapes={name: specs[stored].shape for name, stored in outside.items()},
@@ -90,14 +90,8 @@ def outline_of(config: Mapping[str, Any], specs: Mapping[str, Spec], *, why: str
     )
 
 
-def _architecture(config: Mapping[str, Any]) -> str:
-    named = config.get("architectures")
-    first = named[0] if isinstance(named, list) and named else config.get("model_type")
-    return str(first)
-
-
 def needs_class(blueprint: Blueprint) -> UserError:
-    """The error of a stage that has to run the model, of which there is only an outline."""
+    """The error of a stage that has to run a model of which there is only an outline."""
     return UserError(
         f"calibrating, propagating and evaluating need the model's class, but {blueprint.outlined}",
         remedy="say eval=none, modifier=rtn and a scheme without calibrated inputs (such as "
@@ -107,15 +101,21 @@ def needs_class(blueprint: Blueprint) -> UserError:
 
 
 def natural(name: str) -> list[tuple[int, str]]:
-    """Sorts tensor names with their numbers by value: layers.2 before layers.10."""
+    """Sort key for tensor names that orders numbers by value: layers.2 before layers.10."""
     parts = name.split(".")
     return [(int(part), "") if NUMBER.fullmatch(part) else (-1, part) for part in parts]
 
 
-class _Ends:
-    """The token embedding and the lm_head, found by name outside the units ("" where none is).
+def _architecture(config: Mapping[str, Any]) -> str:
+    named = config.get("architectures")
+    first = named[0] if isinstance(named, list) and named else config.get("model_type")
+    return str(first)
 
-    `shape` is (vocabulary, hidden size), zeros where neither tensors nor config tell.
+
+class _Ends:
+    """Token embedding and lm_head, found by name outside the units ("" if there is none).
+
+    `shape` is (vocabulary, hidden size), zeros if neither tensors nor config tell.
     """
 
     def __init__(self, embedding: str, head: str, *, tied: bool, shape: tuple[int, int]) -> None:
@@ -130,20 +130,20 @@ class _Ends:
         flat = [name for name in flat if not UNIT.match(f"{name}.")]
         embedding, head = _named(flat, EMBEDDINGS), _named(flat, HEADS)
         parts = [config, *(part for key in TEXT if isinstance(part := config.get(key), dict))]
-        said = [part["tie_word_embeddings"] for part in parts if "tie_word_embeddings" in part]
-        found = specs[f"{embedding}.weight"].shape if embedding else (0, 0)
+        stated = [part["tie_word_embeddings"] for part in parts if "tie_word_embeddings" in part]
+        shape = specs[f"{embedding}.weight"].shape if embedding else (0, 0)
         sizes = [
             next((part[key] for part in parts if isinstance(part.get(key), int)), size)
-            for key, size in zip(("vocab_size", "hidden_size"), found, strict=True)
+            for key, size in zip(("vocab_size", "hidden_size"), shape, strict=True)
         ]
-        tied = bool(embedding) and (bool(said[0]) if said else not head)
+        tied = bool(embedding) and (bool(stated[0]) if stated else not head)
         ends = cls(embedding, head, tied=tied, shape=(sizes[0], sizes[1]))
         if tied and not head:
             ends.head, ends.stored = "lm_head", False
         return ends
 
     def tie(self) -> dict[str, str]:
-        """The parameter of a head that has no tensor of its own -> the embedding's tensor."""
+        """The parameter of a tied lm_head without a tensor -> the embedding's tensor."""
         return {} if self.stored else {f"{self.head}.weight": f"{self.embedding}.weight"}
 
 
@@ -156,7 +156,7 @@ def _named(prefixes: Iterable[str], leaves: tuple[str, ...]) -> str:
 
 
 def _units(names: Iterable[str]) -> dict[str, list[str]]:
-    """Unit -> its tensors; names come in natural order, so a stack's units do."""
+    """Unit -> its tensors; `names` are in natural order, and so are the units."""
     units: dict[str, list[str]] = {}
     for name in names:
         found = UNIT.match(name)
@@ -168,19 +168,19 @@ def _units(names: Iterable[str]) -> dict[str, list[str]]:
 def _unit(
     name: str,
     index: int,
-    own: list[str],
+    tensors: list[str],
     specs: Mapping[str, Spec],
     linears: tuple[LinearSpec, ...],
     dtype: str,
 ) -> Subgraph:
-    parameters = sum(prod(specs[tensor].shape) for tensor in own)
+    parameters = sum(prod(specs[tensor].shape) for tensor in tensors)
     return Subgraph(
         name=name,
         index=index,
         kind="Unit",
         linears=linears,
-        tensors={tensor: tensor for tensor in own},
-        shapes={tensor: specs[tensor].shape for tensor in own},
+        tensors={tensor: tensor for tensor in tensors},
+        shapes={tensor: specs[tensor].shape for tensor in tensors},
         parameters=parameters,
         bytes=parameters * DTYPE_BYTES[dtype],
         fused=fused_groups(linears),
@@ -202,7 +202,7 @@ def _linears(names: Iterable[str], specs: Mapping[str, Spec], ends: _Ends) -> It
             continue
         rows, columns = specs[name].shape
         if prefix.rpartition(".")[2] in HEADS and rows == ends.shape[0]:
-            continue  # an extra prediction layer's own lm_head
+            continue  # the lm_head of an extra prediction layer
         yield _linear(prefix, rows, columns, specs)
 
 
@@ -220,14 +220,14 @@ def _linear(prefix: str, rows: int, columns: int, specs: Mapping[str, Spec]) -> 
 def _outside_linears(
     outside: Mapping[str, str], specs: Mapping[str, Spec], ends: _Ends
 ) -> tuple[LinearSpec, ...]:
-    found = []
+    linears = []
     for name, stored in outside.items():
         prefix = name.removesuffix(".weight")
-        linear = prefix == ends.head or not (NO_LINEAR.search(prefix) or is_router(prefix))
-        if prefix != ends.embedding and linear and _is_matrix(name, specs[stored]):
+        is_linear = prefix == ends.head or not (NO_LINEAR.search(prefix) or is_router(prefix))
+        if prefix != ends.embedding and is_linear and _is_matrix(name, specs[stored]):
             rows, columns = specs[stored].shape
-            found.append(_linear(prefix, rows, columns, specs))
-    return tuple(found)
+            linears.append(_linear(prefix, rows, columns, specs))
+    return tuple(linears)
 
 
 def _is_matrix(name: str, spec: Spec) -> bool:
@@ -235,7 +235,7 @@ def _is_matrix(name: str, spec: Spec) -> bool:
 
 
 def _dtype(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> str:
-    """The dtype that the config states, else that of most of the weights."""
+    """The dtype that the config states, else that of most weights."""
     for part in (config, *(config.get(key) for key in TEXT)):
         for key in ("dtype", "torch_dtype"):
             stated = part.get(key) if isinstance(part, Mapping) else None
@@ -249,7 +249,7 @@ def _dtype(config: Mapping[str, Any], specs: Mapping[str, Spec]) -> str:
 
 
 def _notes(names: Iterable[str], specs: Mapping[str, Spec]) -> Iterator[str]:
-    """What stays as it is although someone might expect it to be compressed."""
+    """Notes on tensors that stay dense although one might expect them to be compressed."""
     fused = [name for name in names if "expert" in name and len(specs[name].shape) > 2]
     if fused:
         yield f"experts that are fused into one tensor stay as they are: {_some(fused)}"

@@ -1,4 +1,4 @@
-"""Activations between two layers, on disk: a file for each batch, so memory holds one at a time."""
+"""Activations at the boundary of two layers, on disk: one file per batch, one batch in memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOKENS = "tokens.safetensors"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """Some rows of the token set: ids int64 [b, T], lengths int64 [b], `count` batches in all."""
+    """A batch of token rows: ids int64 [b, T], lengths int64 [b]; `count` is that of batches."""
 
     index: int
     count: int
@@ -29,7 +29,7 @@ class Batch:
 
     @property
     def valid(self) -> Tensor | None:
-        """bool [b, T], False for padding; None where no row is padded."""
+        """bool [b, T], False for padding; None if no row is padded."""
         width = self.ids.shape[1]
         if bool((self.lengths >= width).all()):
             return None
@@ -37,7 +37,7 @@ class Batch:
 
 
 def batches(tokens: Artifact, size: int) -> Iterator[Batch]:
-    """The rows of a `tokens` result, `size` at a time, in order."""
+    """The rows of a `tokens` result in order, `size` at a time."""
     with safe_open(tokens.file(TOKENS), framework="pt") as file:
         ids, lengths = file.get_slice("input_ids"), file.get_slice("lengths")
         rows = ids.get_shape()[0]
@@ -59,7 +59,7 @@ def write_activations(folder: Path, index: int, hidden: Tensor) -> None:
 def read_activations(artifact: Artifact, batch: Batch, *, device: str = "cpu") -> Tensor:
     """The activations [b, T, hidden] of one batch.
 
-    Raises StageFailed where they were made for batches of another shape.
+    Raises StageFailed if they were made for batches of another shape.
     """
     hidden = load_file(artifact.file(_file(batch.index)), device=device)[NAME]
     if hidden.shape[:2] != batch.ids.shape:

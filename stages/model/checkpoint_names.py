@@ -1,4 +1,4 @@
-"""Tensor names on disk for names in the module tree, by transformers' conversion mapping."""
+"""Map checkpoint tensor names to module-tree names by transformers' conversion mapping."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ from pipeline.errors import UserError
 from stages.model.meta_model import config_of, dtype_of, meta_model
 from stages.model.module_patches import Patched
 
+NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Names:
-    """`found`: parameter of the patched tree -> checkpoint tensor; `rest`: all other tensors.
+    """Mapping of a checkpoint; `found`: parameter of the patched tree -> tensor.
 
-    `converted` names parameters that transformers makes by operations on tensors of `rest`.
+    `rest` are tensors without such a parameter; `converted` are the parameters that transformers
+    makes of tensors in `rest` by operations.
     """
 
     found: Mapping[str, str]
@@ -34,14 +37,12 @@ class Names:
     converted: frozenset[str]
 
 
-def expected_names(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
-    """What the checkpoint of an (unpatched, meta) model holds: tensor name -> shape."""
-    state: dict[str, Tensor] = dict(model.state_dict())
-    for tied in model.all_tied_weights_keys:
-        state.pop(tied, None)
-    return {
-        name: tuple(tensor.shape) for name, tensor in revert_weight_conversion(model, state).items()
-    }
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Expected:
+    """Expected shape and dtype (as safetensors names it) of a tensor."""
+
+    shape: tuple[int, ...]
+    dtype: str
 
 
 def map_names(
@@ -85,6 +86,28 @@ def map_names(
     return Names(found=found, rest=tuple(rest), converted=frozenset(converted))
 
 
+def expected_names(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
+    """Tensor name -> shape in the checkpoint that an (unpatched, meta) model would save."""
+    state: dict[str, Tensor] = dict(model.state_dict())
+    for tied in model.all_tied_weights_keys:
+        state.pop(tied, None)
+    return {
+        name: tuple(tensor.shape) for name, tensor in revert_weight_conversion(model, state).items()
+    }
+
+
+def expected_specs(config: Mapping[str, Any]) -> dict[str, Expected]:
+    """Tensor name -> shape and dtype in the checkpoint of a parsed config.json.
+
+    Raises UserError for a model that transformers does not know.
+    """
+    class_config = config_of(config)
+    stated = dtype_of(class_config)
+    dtype = NAMES.get(stated, "F32")
+    shapes = expected_names(meta_model(class_config, stated))
+    return {name: Expected(shape=shape, dtype=dtype) for name, shape in shapes.items()}
+
+
 def _claimed(
     renamed: str,
     target: str,
@@ -92,7 +115,7 @@ def _claimed(
     converter: WeightConverter,
     modules: Mapping[str, nn.Module],
 ) -> str | None:
-    """The parameter of a patch that takes the tensor, None if no patch is there."""
+    """The parameter of a module patch that takes the tensor; None without a patch."""
     module, _, leaf = target.rpartition(".")
     if module not in modules:
         return None
@@ -103,26 +126,3 @@ def _claimed(
         leaf, converter.source_patterns.index(pattern), index, operations
     )
     return f"{module}.{claim}"
-
-
-NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Expected:
-    """A tensor's shape, and its dtype as safetensors names it."""
-
-    shape: tuple[int, ...]
-    dtype: str
-
-
-def expected_specs(config: Mapping[str, Any]) -> dict[str, Expected]:
-    """Tensor name -> what it would be, for a parsed config.json.
-
-    Raises UserError for a model that transformers does not know.
-    """
-    made = config_of(config)
-    stated = dtype_of(made)
-    dtype = NAMES.get(stated, "F32")
-    shapes = expected_names(meta_model(made, stated))
-    return {name: Expected(shape=shape, dtype=dtype) for name, shape in shapes.items()}

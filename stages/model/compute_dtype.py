@@ -1,4 +1,4 @@
-"""In which dtype a model is run; stored weights keep the values that engines see."""
+"""Compute dtype of a model, which may be wider than the dtype that its weights are stored in."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ HALF = ("bfloat16", "float16")
 
 
 def computed(blueprint: Blueprint, device: str) -> Blueprint:
-    """The blueprint to build the skeleton of.
+    """The blueprint with the dtype in which `device` computes.
 
-    A CPU computes half-precision models in float32: few have fast half-precision products (one
-    without was measured eight times slower in bfloat16), and results of two machines agree better.
+    On a CPU half-precision models run in float32: few CPUs have fast half-precision products (one
+    without was eight times slower in bfloat16), and the results of two machines agree better.
     """
     if device == "cpu" and blueprint.dtype in HALF:
         return replace(blueprint, dtype="float32")

@@ -1,10 +1,11 @@
-"""What differs between model families, as data: which norm feeds which Linears, what is fused.
+"""Model families as data: smoothing pairs of norms and Linears, fused Linears, routers.
 
 Patterns are module names relative to a decoder layer, with `*` for one name component.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -29,19 +30,21 @@ FUSED = (
     ("in_proj_qkv", "in_proj_z"),
     ("in_proj_b", "in_proj_a"),
 )
-"""Siblings that engines run as one matrix product; a group needs all of its members."""
+"""Siblings that engines fuse into one matrix product; a group needs all of its members."""
 
 TUPLE_LAYERS = frozenset({"FalconH1DecoderLayer", "Llama4TextDecoderLayer"})
 """Decoder layers that return a tuple whose first item is the hidden state."""
 
+ROUTER = re.compile(r"(?:^|\.)(?:gate|router|shared_expert_gate)$|\.router\.[^.]+$|\.gate\.wg$")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Family:
-    """Where a factor per channel may be moved: norm -> the modules it feeds, all of them.
+    """Norms of a decoder layer -> all modules that each one feeds, for smoothing pairs.
 
-    A target may be a router, whose `weight` is [experts, hidden] but which is no Linear.
-    `norm_offset` is 1.0 where the norms multiply by 1 + weight. `value_output`: the attention's
-    output is a weighted sum of v_proj's output.
+    A target may be a router, whose `weight` is [experts, hidden] but which is not a Linear.
+    `norm_offset` is 1.0 if the norms multiply by 1 + weight. `value_output`: the attention's output
+    is a weighted sum of v_proj's output.
     """
 
     norms: Mapping[str, tuple[str, ...]]
@@ -74,11 +77,11 @@ FAMILIES: Mapping[str, Family] = {
     "qwen3_moe": SPARSE,
     "mixtral": SPARSE,
 }
-"""By the model_type of the text model. A family that is not here has no norm pairs."""
+"""Families by the model_type of the text model. Others have no pairs with norms."""
 
 
 def family_of(model_type: str) -> Family | None:
-    """The shipped family of a text model, or a plugin's (entry-point group presswork.families)."""
+    """The family of a text model, built in or a plugin's (entry-point group presswork.families)."""
     if model_type in FAMILIES:
         return FAMILIES[model_type]
     registry = Registry.load()
@@ -87,8 +90,13 @@ def family_of(model_type: str) -> Family | None:
     return found
 
 
+def is_router(name: str) -> bool:
+    """Whether a module is a router or the gate of a shared expert: engines keep those dense."""
+    return ROUTER.search(name) is not None
+
+
 def fused_groups(linears: Iterable[LinearSpec]) -> tuple[tuple[str, ...], ...]:
-    """The groups of `linears` that engines fuse, by FUSED."""
+    """The groups of `linears` that engines fuse, by the names in FUSED."""
     names = {linear.name for linear in linears}
     parents = dict.fromkeys(name.rpartition(".")[0] for name in names)
     groups = (
@@ -106,9 +114,9 @@ def smoothing_pairs(
     linears: Iterable[LinearSpec],
     head_dim: int,
 ) -> tuple[Pair, ...]:
-    """The pairs of one decoder layer; `modules` are the names of all its modules.
+    """The smoothing pairs of one decoder layer; `modules` are the names of all its modules.
 
-    A norm is left out where none of its targets is in the layer.
+    A norm is left out if none of its targets is in the layer.
     """
     if family is None:
         return ()

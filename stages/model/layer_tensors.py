@@ -1,4 +1,4 @@
-"""Reading the tensors of a part of the model, under their names in the module tree."""
+"""Read the tensors of a decoder layer, or of modules outside, by module-tree name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stages.model.blueprint import Blueprint, Subgraph
 
 
 class Reader(Protocol):
-    """What is used of a weight source."""
+    """The part of a weight source that is used here."""
 
     def read(self, names: Iterable[str], *, device: str = "cpu") -> dict[str, Tensor]: ...
 
@@ -32,7 +32,7 @@ def outside_tensors(
 
 
 def all_tensors(blueprint: Blueprint, source: Reader, *, device: str = "cpu") -> dict[str, Tensor]:
-    """Every tensor of the model, by module-tree name: only for models that fit into memory."""
+    """Every tensor of the model by module-tree name, for models that fit into memory."""
     names = dict(blueprint.outside)
     for layer in blueprint.layers:
         names.update(layer.tensors)
@@ -40,5 +40,5 @@ def all_tensors(blueprint: Blueprint, source: Reader, *, device: str = "cpu") ->
 
 
 def _read(names: Mapping[str, str], source: Reader, device: str) -> dict[str, Tensor]:
-    read = source.read(dict.fromkeys(names.values()), device=device)
-    return {own: read[name] for own, name in names.items()}
+    tensors = source.read(dict.fromkeys(names.values()), device=device)
+    return {parameter: tensors[name] for parameter, name in names.items()}

@@ -1,4 +1,4 @@
-"""From a config.json to a model on the meta device: all modules, no weights."""
+"""Build a model on the meta device from config.json: all modules, no weights."""
 
 from __future__ import annotations
 
@@ -24,6 +24,20 @@ from transformers import (
 
 from pipeline.errors import UserError
 
+NO_MODEL = (
+    *(ValueError, TypeError, KeyError, IndexError, AttributeError),
+    *(ArithmeticError, RuntimeError, AssertionError, ImportError),
+)
+"""Exceptions that transformers' classes raise for configs with unexpected values."""
+
+MOST = {re.compile(r"\w*(?:layers?|blocks?|depth)"): 2_000, re.compile(r"\w*experts"): 10_000}
+"""Limits of a config's counts of modules: more than these would only exhaust the memory."""
+
+CODE = frozenset(
+    f"{lead}{what}_implementation" for lead in ("", "_") for what in ("attn", "experts")
+)
+"""Config keys that may name kernels on a hub, which transformers would fetch and run."""
+
 
 class UnknownArchitecture(UserError):
     """transformers has no class for a model."""
@@ -31,10 +45,7 @@ class UnknownArchitecture(UserError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tree:
-    """Where things are in a model's module tree, by module name.
-
-    `decoder` holds the decoder layers, whose names are `layers`, in order.
-    """
+    """Names of the decoder, its layers in order, token embedding and lm_head in a module tree."""
 
     decoder: str
     layers: tuple[str, ...]
@@ -42,44 +53,12 @@ class Tree:
     head: str
 
 
-NO_MODEL = (
-    *(ValueError, TypeError, KeyError, IndexError, AttributeError),
-    *(ArithmeticError, RuntimeError, AssertionError, ImportError),
-)
-"""What transformers' classes raise for configs with values that they do not expect."""
-
-MOST = {re.compile(r"\w*(?:layers?|blocks?|depth)"): 2_000, re.compile(r"\w*experts"): 10_000}
-"""Counts of a config that modules are made by: more than these would only use up the memory."""
-
-CODE = frozenset(
-    f"{lead}{what}_implementation" for lead in ("", "_") for what in ("attn", "experts")
-)
-"""Keys that may name kernels on a hub, which transformers would fetch and run."""
-
-
-def _check_counts(config: Mapping[str, Any]) -> None:
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            _check_counts(value)
-        for pattern, most in MOST.items():
-            if isinstance(value, int | float) and pattern.fullmatch(name) and value > most:
-                raise UserError(
-                    f"config.json has {name} {value}: no model has more than {most}",
-                    remedy="correct it, or fetch the model again",
-                )
-
-
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config without what would run code that is not in it."""
-    return {
-        name: _plain(value) if isinstance(value, Mapping) else value
-        for name, value in config.items()
-        if name not in CODE
-    }
-
-
 def config_of(config: Mapping[str, Any]) -> PreTrainedConfig:
-    """The transformers config of a parsed config.json; UnknownArchitecture for a new model_type."""
+    """The transformers config of a parsed config.json.
+
+    Raises UnknownArchitecture for a model_type that transformers does not know, and UserError for
+    a config that its class rejects.
+    """
     model_type = str(config.get("model_type"))
     if model_type not in CONFIG_MAPPING:
         close = get_close_matches(model_type, list(CONFIG_MAPPING.keys()), n=1)
@@ -91,21 +70,21 @@ def config_of(config: Mapping[str, Any]) -> PreTrainedConfig:
     _check_counts(config)
     plain = _plain({name: v for name, v in config.items() if name != "quantization_config"})
     with TemporaryDirectory() as folder:
-        # Through a file, because only that way transformers decodes what JSON has no number for.
+        # through a file, because only then does transformers decode infinity and NaN
         Path(folder, "config.json").write_text(json.dumps(plain), encoding="utf-8")
         try:
-            made: PreTrainedConfig = CONFIG_MAPPING[model_type].from_pretrained(folder)
+            loaded: PreTrainedConfig = CONFIG_MAPPING[model_type].from_pretrained(folder)
         except (StrictDataclassError, *NO_MODEL) as error:
             raise UserError(
                 f"config.json is not a valid {model_type} config: {error}",
                 remedy="correct it, or fetch the model again",
             ) from error
-    made.use_cache = False
-    return made
+    loaded.use_cache = False
+    return loaded
 
 
 def dtype_of(config: PreTrainedConfig) -> str:
-    """The name of the dtype that a config states, or of its text model; float32 if none."""
+    """The name of the dtype that a config or its text config states; float32 if none."""
     stated = config.dtype or config.get_text_config(decoder=True).dtype or torch.float32
     return str(stated).removeprefix("torch.")
 
@@ -113,7 +92,7 @@ def dtype_of(config: PreTrainedConfig) -> str:
 def meta_model(config: PreTrainedConfig, dtype: str) -> PreTrainedModel:
     """The model of `config` with every parameter and buffer on the meta device.
 
-    Raises UnknownArchitecture where transformers has no class that generates text for it.
+    Raises UnknownArchitecture if transformers has no class for it that generates text.
     """
     mappings = (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING)
     classes: list[Any] = [mapping[type(config)] for mapping in mappings if type(config) in mapping]
@@ -136,7 +115,7 @@ def meta_model(config: PreTrainedConfig, dtype: str) -> PreTrainedModel:
 
 
 def tree_of(model: PreTrainedModel) -> Tree:
-    """Find decoder layers, embedding and head of `model`; UserError where there are none."""
+    """Find decoder layers, embedding and lm_head of `model`; UserError if there are none."""
     names = {id(module): name for name, module in model.named_modules()}
     decoder = model.get_decoder()
     count = model.config.get_text_config(decoder=True).num_hidden_layers
@@ -154,3 +133,24 @@ def tree_of(model: PreTrainedModel) -> Tree:
         embedding=names[id(model.get_input_embeddings())],
         head=names[id(head)],
     )
+
+
+def _check_counts(config: Mapping[str, Any]) -> None:
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            _check_counts(value)
+        for pattern, most in MOST.items():
+            if isinstance(value, int | float) and pattern.fullmatch(name) and value > most:
+                raise UserError(
+                    f"config.json has {name} {value}: no model has more than {most}",
+                    remedy="correct it, or fetch the model again",
+                )
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without the keys that would make transformers fetch and run code."""
+    return {
+        name: _plain(value) if isinstance(value, Mapping) else value
+        for name, value in config.items()
+        if name not in CODE
+    }

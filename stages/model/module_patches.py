@@ -1,4 +1,4 @@
-"""Module patches: what replaces a module class whose weights are not Linears, and puts it back."""
+"""Module patches, which replace modules whose weights are not Linears and can be undone."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ GROUP = "patch"
 
 
 class Patched(Protocol):
-    """What a class of registry group "patch" gives; its kind is the class name that it replaces.
+    """A module patch: a subclass of nn.Module in registry group "patch".
 
-    It is a subclass of nn.Module.
+    Its kind is the name of the class that it replaces.
     """
 
     @classmethod
@@ -25,29 +25,29 @@ class Patched(Protocol):
         ...
 
     def claim(self, target: str, source: int, index: int, operations: tuple[str, ...]) -> str:
-        """The own parameter (relative name) that takes one checkpoint tensor.
+        """The parameter of the patch (relative name) that takes one checkpoint tensor.
 
         transformers would make parameter `target` of the replaced module from it by
         `operations` (class names); it is number `index` of the list that is number `source`.
-        Raises UserError where the operations are not the expected ones.
+        Raises UserError for unexpected operations.
         """
         ...
 
 
 def patches() -> Mapping[str, type[Patched]]:
-    """All known patches by the name of the class that they replace."""
+    """All registered patches by the name of the class that they replace."""
     registry = Registry.load()
     return {kind: registry.get(GROUP, kind) for kind in registry.kinds(GROUP)}
 
 
 def replacements(model: nn.Module, by_class: Mapping[str, type[Patched]]) -> dict[str, nn.Module]:
-    """What takes the place of the modules of `model` whose class has a patch, by module name."""
+    """Patched modules for all modules of `model` whose class has a patch, by module name."""
     found = [(n, m) for n, m in model.named_modules() if type(m).__name__ in by_class]
     return {name: by_class[type(module).__name__].of(module) for name, module in found}
 
 
 def swap(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """Put `modules` into `model`; returns those that were there, which swap puts back."""
+    """Put `modules` into `model`; returns those that they replace, with which swap undoes it."""
     before = {name: model.get_submodule(name) for name in modules}
     for name, module in modules.items():
         model.set_submodule(name, module)
@@ -56,7 +56,7 @@ def swap(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, nn.Mod
 
 @contextmanager
 def swapped(model: nn.Module, modules: Mapping[str, nn.Module]) -> Iterator[dict[str, nn.Module]]:
-    """Within it `modules` are in `model`; yields those that were there, by name."""
+    """Context in which `modules` are in `model`; yields those that they replace, by name."""
     before = swap(model, modules)
     try:
         yield before

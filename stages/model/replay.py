@@ -1,11 +1,11 @@
-"""Running one decoder layer, or what follows the last one, inside the model's own forward.
+"""Replay one decoder layer, or what follows the last one, inside the model's own forward.
 
-Layers before the wanted one are stand-ins that hand on the activations on disk; the layers after
-it are never reached. Masks, rotary tables and whatever stands between the layers are thus made by
-the model's own code. No attention mask is passed: rows are padded on the right, where causal
-layers keep the padding from reaching a real token.
+Layers before the wanted one are stand-ins that pass on activations from disk; the layers after it
+are never reached. So the model's own code makes masks, rotary tables and whatever else is between
+the layers. No attention mask is passed: rows are padded on the right, where causal layers keep the
+padding from reaching a real token.
 
-Nothing is recorded for a backward pass unless `gradients` is said.
+Nothing is recorded for a backward pass unless `gradients` is true.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Forward = Callable[..., Any]
 
 
 class _Reached(Exception):
-    """Leaves the forward with the value that was asked for."""
+    """Leaves the forward with the wanted value."""
 
     def __init__(self, value: Tensor) -> None:
         self.value = value
@@ -38,10 +38,10 @@ def replay(
     *,
     gradients: bool = False,
 ) -> Tensor:
-    """The output [b, T, hidden] of decoder layer `index`, which must be materialised.
+    """The output [b, T, hidden] of decoder layer `index`, which must be materialized.
 
     input_ids: int64 [b, T]; hidden: the output of layer `index` - 1 in the model's dtype, None
-    for layer 0, which needs the embedding materialised. The result lies on the skeleton's device.
+    for layer 0, which needs the embedding materialized. The result is on the skeleton's device.
     """
     layer = skeleton.layers[index]
     forward = layer.forward
@@ -61,9 +61,9 @@ def replay(
 def final_hidden(
     skeleton: Skeleton, input_ids: Tensor, hidden: Tensor, *, gradients: bool = False
 ) -> Tensor:
-    """What the lm_head is given [b, T, hidden], from the output of the last decoder layer.
+    """The input [b, T, hidden] of the lm_head, from the output of the last decoder layer.
 
-    What stands between them (the final norm: `tail_names`) must be materialised.
+    What is between them (the final norm: `tail_names`) must be materialized.
     """
 
     def reached(value: Tensor) -> Tensor:
@@ -79,10 +79,10 @@ def final_hidden(
 
 
 def logits(skeleton: Skeleton, final: Tensor, *, gradients: bool = False) -> Tensor:
-    """The logits [b, T, vocab] for what the lm_head is given [b, T, hidden].
+    """The logits [b, T, vocab] for an input [b, T, hidden] of the lm_head.
 
     Scaling and soft-capping are the model's own. The final norm and the lm_head must be
-    materialised. `final` may be any part of the tokens.
+    materialized. `final` may cover any part of the tokens.
     """
     forward = skeleton.head.forward
     final = final.to(skeleton.device)
@@ -99,7 +99,7 @@ def logits(skeleton: Skeleton, final: Tensor, *, gradients: bool = False) -> Ten
 def stem_names(skeleton: Skeleton, index: int) -> tuple[str, ...]:
     """Parameters outside the layers that `replay` of layer `index` needs.
 
-    They are those of the text model but the embedding, which only layer 0 needs.
+    They are those of the text model without the embedding, which only layer 0 needs.
     """
     blueprint = skeleton.blueprint
     prefix = f"{blueprint.decoder}." if blueprint.decoder else ""
@@ -115,9 +115,9 @@ def stem_names(skeleton: Skeleton, index: int) -> tuple[str, ...]:
 
 def tail_names(skeleton: Skeleton, *, head: bool) -> tuple[str, ...]:
     """Parameters outside the layers that `final_hidden`, or `logits` (`head`), needs."""
-    mine = f"{skeleton.blueprint.head}."
+    prefix = f"{skeleton.blueprint.head}."
     names = stem_names(skeleton, 1)
-    return (*names, *(n for n in skeleton.blueprint.outside if head and n.startswith(mine)))
+    return (*names, *(n for n in skeleton.blueprint.outside if head and n.startswith(prefix)))
 
 
 def _value(skeleton: Skeleton, input_ids: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ def _value(skeleton: Skeleton, input_ids: Tensor) -> Tensor:
 def _handed_on(
     skeleton: Skeleton, count: int, input_ids: Tensor, hidden: Tensor | None
 ) -> Iterator[None]:
-    """The first `count` layers are stand-ins, the last of which gives `hidden`."""
+    """Context in which the first `count` layers are stand-ins, the last of which gives `hidden`."""
     if hidden is None:
         raise ValueError("only layer 0 can do without the activations before it")
     value = hidden.to(device=skeleton.device, dtype=skeleton.dtype)
@@ -153,7 +153,7 @@ def _handed_on(
 
 @contextmanager
 def _replaced_forward(forwards: Iterable[tuple[nn.Module, Forward]]) -> Iterator[None]:
-    """Give modules another forward; only the instances are changed, their classes are not."""
+    """Context in which modules have another forward; their classes stay unchanged."""
     with ExitStack() as stack:
         for module, forward in forwards:
             module.__dict__["forward"] = forward

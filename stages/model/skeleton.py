@@ -1,4 +1,4 @@
-"""The skeleton: a patched model on the meta device, parts of which are filled for a while."""
+"""Skeleton of a model: patched, on the meta device, with parts materialized for a while."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from stages.model.module_patches import Patched, patches, replacements, swap
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Skeleton:
-    """A model of which only the buffers that are computed from the config are real.
+    """A model on the meta device but for the buffers that are computed from the config.
 
-    It belongs to one thread: filling it and replaying it change it for a while.
+    It belongs to one thread: materializing and replaying change it for a while.
     """
 
     blueprint: Blueprint
@@ -39,15 +39,15 @@ class Skeleton:
         return dtype
 
     def unpatch(self) -> None:
-        """Put the modules back that patches have replaced; the skeleton is of no use after."""
+        """Undo the module patches; the skeleton cannot be used as such afterwards."""
         swap(self.model, self.replaced)
 
     @contextmanager
     def materialized(self, tensors: Mapping[str, Tensor]) -> Iterator[None]:
-        """Within it the named parameters and buffers (module-tree names) are these tensors.
+        """Context in which the named parameters and buffers (module-tree names) are these tensors.
 
         They are moved to the skeleton's device and cast to the dtype that the model wants; meta
-        tensors are put back after. Raises StageFailed for a tensor of another shape.
+        tensors replace them afterwards. Raises StageFailed for a tensor of another shape.
         """
         before: dict[str, Tensor] = {}
         try:
@@ -70,7 +70,7 @@ class Skeleton:
         return old
 
     def _dtype_of(self, name: str, old: Tensor) -> torch.dtype:
-        """transformers keeps some parameters in float32 whatever the model's dtype is."""
+        """The dtype of a parameter: transformers keeps some in float32 whatever the model's is."""
         plan = self.model._get_dtype_plan(self.dtype)
         if plan and build_glob_alternation(list(plan))[0].search(name):
             return torch.float32
@@ -102,9 +102,9 @@ def skeleton(
 
 
 def _fill_computed(model: PreTrainedModel, device: torch.device) -> None:
-    """Make the buffers real that no checkpoint holds (rotary frequencies, scales).
+    """Compute the buffers that no checkpoint holds (rotary frequencies, scales).
 
-    The model's own initialisation computes them, on the CPU, as `from_pretrained` has it do.
+    The model's own initialization computes them, on the CPU, as in `from_pretrained`.
     """
     computed = dict(model.named_non_persistent_buffers())
     for tensor in model.state_dict(keep_vars=True).values():

@@ -34,7 +34,7 @@ class Outline(Stage):
 
     kind: ClassVar[str] = "outline"
     version: ClassVar[int] = 1
-    modules = ("stages.model.blueprint_from_names", "stages.weights")
+    modules = ("stages.model.blueprint_from_names", "stages.quantized.open")
     Config: ClassVar[type] = OutlineConfig
 
     def survey(self, site: Site) -> Survey:
@@ -62,7 +62,7 @@ class Outline(Stage):
 def _outlined(source: Artifact) -> Blueprint:
     from dataclasses import replace
 
-    from stages.weights import open_source
+    from stages.quantized.open import open_source
 
     config = source.json("model/config.json")
     blueprint = outline_of(config, open_source(source).specs(), why=WHY)

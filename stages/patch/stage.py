@@ -75,7 +75,7 @@ class Patch(Stage):
         return self._blueprint(config, getattr(site.facts.get("source"), "tensors", None))
 
     def _draw(self, source: Artifact) -> Blueprint:
-        from stages.weights import open_source
+        from stages.quantized.open import open_source
 
         return self._blueprint(source.json("model/config.json"), open_source(source).specs())
 

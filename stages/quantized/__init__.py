@@ -1,1 +1,1 @@
-"""Checkpoints that are quantized already, read one tensor at a time as if they were dense."""
+"""Readers of quantized checkpoints (AWQ, GPTQ, FP8, ModelOpt, compressed-tensors) as dense ones."""

@@ -1,4 +1,4 @@
-"""AutoAWQ checkpoints of version "gemm".
+"""Read AutoAWQ checkpoints of version "gemm".
 
 qweight int32 [in, out / 8] and qzeros int32 [groups, out / 8] hold eight unsigned 4-bit codes a
 word, in the order 0 2 4 6 1 3 5 7 from the lowest bits on; scales [groups, out].
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 BITS, PER_WORD = 4, 8
 PLACES = (0, 4, 1, 5, 2, 6, 3, 7)
-"""Where, counted in codes from the lowest bits, channel 0, 1, ... of a word lies."""
+"""Position of channel 0, 1, ... in a word, counted in codes from the lowest bits."""
 
 
 class AwqSource(QuantizedSource):
-    """Reads qweight, qzeros and scales."""
+    """A quantized source with qweight, qzeros and scales."""
 
     def __init__(self, source: WeightSource, config: Mapping[str, Any], dtype: str) -> None:
         super().__init__(source, config, dtype)
@@ -86,7 +86,7 @@ class AwqSource(QuantizedSource):
 
 
 def _codes(words: Tensor) -> Tensor:
-    """int8 [8 * words, n], eight less than the unsigned codes of int32 [n, words]."""
+    """int8 [8 * words, n]: the unsigned codes in int32 [n, words], less eight."""
     from stages.quantized.unpack_bits import unpacked
 
     count = PER_WORD * words.shape[1]

@@ -1,4 +1,4 @@
-"""Which quantized checkpoints can be read, by the `quant_method` that they name. No torch here."""
+"""Catalog of readers of quantized checkpoints by `quant_method`. No torch here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DTYPES = ("bfloat16", "float16", "float32")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reader:
-    """Where the class of a reader is; `version` is raised when it reads other values."""
+    """Module and class of a reader; `version` is raised when it reads other values."""
 
     place: str
     version: int = 1
@@ -38,28 +38,28 @@ READERS = {
     "modelopt": Reader(place="modelopt:ModelOptSource"),
 }
 SIDE_FILES = {"hf_quant_config.json": "modelopt", "quantize_config.json": "gptq"}
-"""Files beside config.json that older writers put the same words into -> whose words they are."""
+"""Files beside config.json in which older writers state the quantization -> their method."""
 
 INTERNAL = frozenset({*SIDE_FILES, "quant_config.json"})
-"""Files that describe the source's own quantization: no part of what is made of it."""
+"""Files that describe the source's own quantization; a checkpoint made from it omits them."""
 
 
 def quantization_of(folder: Path, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """The file that says how a model folder is quantized, and what it says; None if it is dense.
+    """The file that states a model folder's quantization, and its content; None if it is dense.
 
-    Raises UserError for a file that is no JSON object.
+    Raises UserError for a file that is not a JSON object.
     """
     if config.get("quantization_config"):
         return "config.json", _object(config["quantization_config"], "quantization_config")
     for name, method in SIDE_FILES.items():
         if (folder / name).is_file():
-            said = read_json(folder / name, longest=LARGEST)
-            return name, {"quant_method": method, **said}
+            stated = read_json(folder / name, longest=LARGEST)
+            return name, {"quant_method": method, **stated}
     return None
 
 
 def reader_of(quantization: Mapping[str, Any]) -> Reader:
-    """The reader for a `quantization_config`; UserError for a method that none reads."""
+    """The reader for a `quantization_config`; UserError for a method without a reader."""
     method = quantization.get("quant_method")
     if not isinstance(method, str) or method not in READERS:
         named = repr(method) if method else "an unnamed method"
@@ -71,15 +71,15 @@ def reader_of(quantization: Mapping[str, Any]) -> Reader:
 
 
 def reading_key(quantization: Mapping[str, Any]) -> Json:
-    """What the values that are read depend on, beside the files: part of the key."""
+    """Part of the key: what the values that are read depend on, beside the files."""
     reader = reader_of(quantization)
     return {"reader": reader.place, "version": reader.version, LIBRARY: version(LIBRARY)}
 
 
 def dense_dtype(config: Mapping[str, Any]) -> str:
-    """The dtype that a parsed config.json states for weights; float32 where it states none.
+    """The weights' dtype in a parsed config.json; float32 if it states none.
 
-    Raises UserError for one that dense weights cannot have.
+    Raises UserError for a dtype that dense weights cannot have.
     """
     text = config.get("text_config")
     text = text if isinstance(text, Mapping) else {}
@@ -97,10 +97,10 @@ def dense_dtype(config: Mapping[str, Any]) -> str:
 
 
 def opened(source: WeightSource, quantization: Mapping[str, Any], dtype: str) -> QuantizedSource:
-    """The reader over the tensors of `source`; raises UserError for a config it does not know."""
+    """A reader over the tensors of `source`; UserError for a config that it does not support."""
     module, _, name = reader_of(quantization).place.partition(":")
-    made = getattr(import_module(f"stages.quantized.{module}"), name)
-    return cast("QuantizedSource", made(source, quantization, dtype))
+    reader_class = getattr(import_module(f"stages.quantized.{module}"), name)
+    return cast("QuantizedSource", reader_class(source, quantization, dtype))
 
 
 def _object(value: object, what: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""compressed-tensors checkpoints as sources: every format, also several in one checkpoint."""
+"""Read compressed-tensors checkpoints of any format, including several formats in one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
+from stages.formats.input_params import InputParams
 from stages.quantized.source import REMEDY, Module, QuantizedSource, part_of
 from stages.schemes.quant_args import QArgs
 from stages.weights.source import TensorSpec, WeightSource
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stages.formats.decompressed_source import Decompressed
-    from stages.formats.pack import InputParams
     from stages.quantized.stored_weight import Stored
 
 PACKED = "pack-quantized"
@@ -25,7 +25,7 @@ UNREAD = ("sparse-bitmask", "sparse-24-bitmask", "marlin-24")
 
 
 class CompressedSource(QuantizedSource):
-    """What `stages.formats.decompressed_source` reads, with the values that loaders unpack."""
+    """A quantized source over `stages.formats.decompressed_source`, with the values of loaders."""
 
     def __init__(self, source: WeightSource, config: Mapping[str, Any], dtype: str) -> None:
         super().__init__(source, config, dtype)
@@ -45,7 +45,7 @@ class CompressedSource(QuantizedSource):
 
     @cached_property
     def unpacked(self) -> Decompressed:
-        """The same checkpoint as loaders unpack it."""
+        """The same checkpoint, decompressed as loaders do."""
         import torch
 
         from stages.formats.decompressed_source import Decompressed
@@ -85,11 +85,11 @@ class CompressedSource(QuantizedSource):
         """Dense tensors, in the order of `names`."""
         wanted = list(names)
         prefixes = {name: self._prefix(name) for name in wanted}
-        # our own way to codes is the same numbers for integers, and much faster
-        theirs = [n for n, p in prefixes.items() if p and self.schemes[p].format != PACKED]
-        found = self.unpacked.read(theirs, device=device) if theirs else {}
-        found |= super().read([n for n in wanted if n not in found], device=device)
-        return {name: found[name] for name in wanted}
+        # for packed integers our own unpacking gives the same numbers, and is much faster
+        by_library = [n for n, p in prefixes.items() if p and self.schemes[p].format != PACKED]
+        tensors = self.unpacked.read(by_library, device=device) if by_library else {}
+        tensors |= super().read([n for n in wanted if n not in tensors], device=device)
+        return {name: tensors[name] for name in wanted}
 
     def decode(self, module: Module, parts: Mapping[str, Tensor]) -> Stored:
         from stages.quantized.stored_weight import Stored
@@ -108,21 +108,20 @@ class CompressedSource(QuantizedSource):
 
     def inputs(self, prefix: str) -> InputParams:
         from stages.formats.module_tensors import INPUT_PARTS
-        from stages.formats.pack import InputParams
 
-        there = [part for part in INPUT_PARTS if part in self.modules[prefix].parts]
-        read = self.source.read([f"{prefix}.{part}" for part in there]) if there else {}
-        return InputParams(**{p.removeprefix("input_"): read[f"{prefix}.{p}"] for p in there})
+        parts = [part for part in INPUT_PARTS if part in self.modules[prefix].parts]
+        tensors = self.source.read([f"{prefix}.{part}" for part in parts]) if parts else {}
+        return InputParams(**{p.removeprefix("input_"): tensors[f"{prefix}.{p}"] for p in parts})
 
 
 def numbers_of(args: QuantizationArgs) -> QArgs:
-    """What of compressed-tensors' arguments says which numbers a weight may be."""
+    """The fields of compressed-tensors' quantization args that define the grid of a weight."""
     plain = args.model_dump(mode="json")
-    kept = ("num_bits", "type", "symmetric", "strategy", "block_structure")
+    copied = ("num_bits", "type", "symmetric", "strategy", "block_structure")
     grouped = plain["strategy"] in ("group", "tensor_group")
     scale = str(plain["scale_dtype"]).removeprefix("torch.")
     return QArgs(
-        **{name: plain[name] for name in kept},
+        **{name: plain[name] for name in copied},
         group_size=plain["group_size"] if grouped else None,
         scale_dtype=scale if scale in ("float8_e4m3fn", "uint8") else None,
     )

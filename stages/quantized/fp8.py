@@ -1,4 +1,4 @@
-"""FP8 checkpoints with `quant_method: fp8`: in blocks, as DeepSeek-V3 ships them, or per tensor.
+"""Read FP8 checkpoints with `quant_method: fp8`, scaled by block (DeepSeek-V3), row or tensor.
 
 weight is float8_e4m3 [out, in]; weight_scale_inv (or weight_scale) multiplies it, whatever its
 name says: one number for each block (those at the edges may be smaller), for each row or for all.
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
+from stages.formats.input_params import InputParams
 from stages.quantized.source import (
     REMEDY,
     Module,
@@ -25,7 +26,6 @@ from stages.weights.source import TensorSpec, WeightSource
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stages.formats.pack import InputParams
     from stages.quantized.stored_weight import Stored
 
 SCALES = ("weight_scale_inv", "weight_scale")
@@ -33,7 +33,7 @@ INPUTS = ("input_scale", "activation_scale")
 
 
 class Fp8Source(QuantizedSource):
-    """Reads weight with weight_scale_inv or weight_scale."""
+    """A quantized source with weight and weight_scale_inv or weight_scale."""
 
     def __init__(self, source: WeightSource, config: Mapping[str, Any], dtype: str) -> None:
         super().__init__(source, config, dtype)
@@ -100,8 +100,6 @@ class Fp8Source(QuantizedSource):
         )
 
     def inputs(self, prefix: str) -> InputParams:
-        from stages.formats.pack import InputParams
-
         name = next((f"{prefix}.{p}" for p in INPUTS if p in self.modules[prefix].parts), None)
         if name is None:
             return InputParams()

@@ -1,4 +1,4 @@
-"""GPTQ checkpoints, as AutoGPTQ and GPTQModel write them.
+"""Read GPTQ checkpoints, as AutoGPTQ and GPTQModel write them.
 
 qweight int32 [in * bits / 32, out] and qzeros int32 [groups, out * bits / 32] are dense streams of
 codes, the lowest bits first (for 3 bits, codes run over the edges of words); scales [groups, out];
@@ -33,7 +33,7 @@ BITS = (2, 3, 4, 8)
 
 
 class GptqSource(QuantizedSource):
-    """Reads qweight, qzeros, scales and g_idx."""
+    """A quantized source with qweight, qzeros, scales and g_idx."""
 
     def __init__(self, source: WeightSource, config: Mapping[str, Any], dtype: str) -> None:
         super().__init__(source, config, dtype)
@@ -42,11 +42,11 @@ class GptqSource(QuantizedSource):
         layout = option(config, "checkpoint_format", ("gptq", "gptq_v2", None), "gptq")
         self.offset = 0 if layout == "gptq_v2" else 1
         self.group_size = group_size_of(config, 128)
-        # keys with "-:" only name modules that stay dense, which the tensors tell as well
-        own = [key for key in part_of(config, "dynamic") if not str(key).startswith("-:")]
-        if own:
+        # keys with "-:" only name dense modules, which the tensors show as well
+        overrides = [key for key in part_of(config, "dynamic") if not str(key).startswith("-:")]
+        if overrides:
             raise UserError(
-                f"quantization_config.dynamic gives {own[0]!r} a format of its own",
+                f"quantization_config.dynamic gives {overrides[0]!r} a format of its own",
                 remedy="this is not read: give the model that it was made from",
             )
 
@@ -84,7 +84,7 @@ class GptqSource(QuantizedSource):
         groups = parts["scales"].shape[0]
         codes = unpacked(parts["qweight"], self.bits, columns)
         zeros = unpacked(parts["qzeros"].T, self.bits, rows)
-        # the minus one wraps within the bits, as the original kernels have it
+        # minus one wraps around within the bits, as in the original kernels
         half = 1 << (self.bits - 1)
         zeros = ((zeros.int() + half + self.offset) % (2 * half) - half).to(torch.int8)
         if self.symmetric and bool(zeros.any()):
@@ -101,7 +101,7 @@ class GptqSource(QuantizedSource):
         )
 
     def _columns(self, module: Module, groups: int, index: Tensor | None) -> Tensor | None:
-        """The group of every column, None where groups are runs of neighbours."""
+        """The group of every column; None if groups are runs of neighbours."""
         import torch
 
         if index is None:

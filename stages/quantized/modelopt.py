@@ -1,8 +1,8 @@
-"""ModelOpt checkpoints: NVFP4, and FP8 per tensor.
+"""Read ModelOpt checkpoints: NVFP4, and FP8 per tensor.
 
-NVFP4: weight uint8 [out, in / 2] with two E2M1 codes a byte, the even column in the lower half;
-weight_scale float8_e4m3 [out, in / 16]; weight_scale_2 float32, by which that is multiplied. FP8:
-weight float8_e4m3 and one float32 weight_scale. input_scale is what inputs are divided by.
+NVFP4: weight uint8 [out, in / 2] with two E2M1 codes a byte, the even column in the low bits;
+weight_scale float8_e4m3 [out, in / 16], multiplied by weight_scale_2, one float32. FP8: weight
+float8_e4m3 and one float32 weight_scale. Inputs are divided by input_scale.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
+from stages.formats.input_params import InputParams
 from stages.quantized.source import (
     REMEDY,
     Module,
@@ -27,7 +28,6 @@ from stages.weights.source import TensorSpec, WeightSource
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stages.formats.pack import InputParams
     from stages.quantized.stored_weight import Stored
 
 GROUP = 16
@@ -36,16 +36,16 @@ CACHE = (".k_scale", ".v_scale")
 
 
 class ModelOptSource(QuantizedSource):
-    """Reads weight, weight_scale, weight_scale_2 and input_scale."""
+    """A quantized source with weight, weight_scale, weight_scale_2 and input_scale."""
 
     def __init__(self, source: WeightSource, config: Mapping[str, Any], dtype: str) -> None:
-        nested = config.get("quantization")  # as hf_quant_config.json has it
-        said: Mapping[str, Any] = nested if isinstance(nested, dict) else config
-        super().__init__(source, said, dtype)
-        algorithm = {"quant_algo": str(said.get("quant_algo")).upper()}
+        nested = config.get("quantization")  # the nesting of hf_quant_config.json
+        settings: Mapping[str, Any] = nested if isinstance(nested, dict) else config
+        super().__init__(source, settings, dtype)
+        algorithm = {"quant_algo": str(settings.get("quant_algo")).upper()}
         self.algorithm: str = option(algorithm, "quant_algo", ("NVFP4", "FP8"), None)
-        option(said, "group_size", (GROUP, None), None)
-        self.dense = [*names_of(said, "exclude_modules"), *names_of(said, "ignore")]
+        option(settings, "group_size", (GROUP, None), None)
+        self.dense = [*names_of(settings, "exclude_modules"), *names_of(settings, "ignore")]
 
     def find(self, specs: Mapping[str, TensorSpec]) -> Iterator[Module]:
         wanted = {"NVFP4": "U8", "FP8": "F8_E4M3"}[self.algorithm]
@@ -129,8 +129,6 @@ class ModelOptSource(QuantizedSource):
         )
 
     def inputs(self, prefix: str) -> InputParams:
-        from stages.formats.pack import InputParams
-
         name = f"{prefix}.input_scale"
         if "input_scale" not in self.modules[prefix].parts:
             return InputParams()

@@ -1,20 +1,19 @@
-"""Opening weights: from a `load` result, or from a folder of safetensors."""
+"""Open the weights of a `load` result, dense or quantized, safetensors or GGUF."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pipeline.stage import Artifact
-from stages.weights.checkpoint_files import Layout, find_weights
+from stages.quantized.catalog import opened
+from stages.weights.checkpoint_files import Layout
 from stages.weights.safetensors_source import SafetensorsSource
 from stages.weights.source import WeightSource
 from stages.weights.source_manifest import SourceManifest
 
 
 def open_source(artifact: Artifact) -> WeightSource:
-    """The weights that the result of a `load` node stands for; quantized ones read as dense.
+    """The weights of a `load` result; quantized ones read like dense ones.
 
-    Raises UserError if a file has changed or is gone since, and is nowhere else either.
+    Raises UserError if a file has changed or vanished since, and its content is nowhere else.
     """
     manifest = SourceManifest.load(artifact)
     files = {file.name: file.locate(artifact.path) for file in manifest.files}
@@ -26,14 +25,4 @@ def open_source(artifact: Artifact) -> WeightSource:
     stored = SafetensorsSource(layout)
     if "quantization" not in manifest.settings:
         return stored
-    from stages.quantized.catalog import opened
-
     return opened(stored, manifest.settings["quantization"], manifest.settings["dtype"])
-
-
-def open_checkpoint(folder: Path) -> WeightSource:
-    """The weights of a folder of safetensors, in one file or sharded with an index.
-
-    Raises UserError or ManyErrors for missing files and for an index that is not to be trusted.
-    """
-    return SafetensorsSource(find_weights(folder))

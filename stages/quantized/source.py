@@ -1,4 +1,4 @@
-"""What all readers of quantized checkpoints share."""
+"""Base class of readers of quantized checkpoints, and checks of their configs and tensors."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
+from stages.formats.input_params import InputParams
 from stages.schemes.quant_args import QArgs
 from stages.weights.source import TensorSpec, WeightSource
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stages.formats.pack import InputParams
     from stages.quantized.stored_weight import Stored
 
 SAFETENSORS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
@@ -25,9 +25,9 @@ REMEDY = "fetch the checkpoint again, or give the model that it was made from"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Module:
-    """A quantized Linear: its dense shape [out, in], its grid, and the tensors it is stored in.
+    """A quantized Linear: dense shape [out, in], quantization args, and stored tensors.
 
-    `parts` are local names; the bias is none of them.
+    `parts` are the local names of its tensors without the bias.
     """
 
     prefix: str
@@ -37,11 +37,11 @@ class Module:
 
 
 class QuantizedSource(ABC):
-    """A quantized checkpoint that reads like the dense one (a `WeightSource`).
+    """A `WeightSource` over a quantized checkpoint that reads like the dense one.
 
-    Which module is quantized is found from the tensors and checked against the config. Weights
-    come in `dtype`, one at a time: nothing else of the model is in memory. Beyond reading dense,
-    `stored` gives a module's own codes and scales.
+    Quantized modules are found by their tensors and checked against the config. Weights are
+    returned in `dtype` and dequantized one at a time: nothing else of the model is in memory.
+    `stored` gives a module's codes and scales instead.
     """
 
     def __init__(self, source: WeightSource, config: Mapping[str, Any], dtype: str) -> None:
@@ -58,14 +58,12 @@ class QuantizedSource(ABC):
         """Codes and scales from a module's tensors by local name."""
 
     def inputs(self, prefix: str) -> InputParams:
-        """The calibrated parameters of a module's input, those that the checkpoint has."""
+        """The calibrated qparams of a module's input, as far as the checkpoint has them."""
         del prefix
-        from stages.formats.pack import InputParams
-
         return InputParams()
 
     def drops(self, name: str) -> bool:
-        """Whether a tensor means nothing to the dense model and belongs to no module either."""
+        """Whether a tensor is part of neither the dense model nor a quantized module."""
         del name
         return False
 
@@ -73,11 +71,11 @@ class QuantizedSource(ABC):
     def modules(self) -> dict[str, Module]:
         """Every quantized module by its name in the checkpoint; no torch is imported."""
         specs = self.source.specs()
-        found = {module.prefix: module for module in self.find(specs)}
-        for prefix in found:
-            if f"{prefix}.weight" in specs and "weight" not in found[prefix].parts:
+        modules = {module.prefix: module for module in self.find(specs)}
+        for prefix in modules:
+            if f"{prefix}.weight" in specs and "weight" not in modules[prefix].parts:
                 raise UserError(f"{prefix} is stored both dense and quantized", remedy=REMEDY)
-        return found
+        return modules
 
     @cached_property
     def _specs(self) -> dict[str, TensorSpec]:
@@ -94,7 +92,7 @@ class QuantizedSource(ABC):
 
     @property
     def dropped(self) -> list[str]:
-        """The tensors of the checkpoint that are not taken over, in order."""
+        """Names of the tensors that the dense model leaves out, sorted."""
         return sorted(name for name in self.source.specs() if self.drops(name))
 
     def specs(self) -> Mapping[str, TensorSpec]:
@@ -117,11 +115,11 @@ class QuantizedSource(ABC):
         return {name: found[name] for name in wanted}
 
     def stored(self, prefix: str, *, device: str = "cpu") -> Stored:
-        """One module as it is stored; KeyError for a module that is not quantized."""
+        """Codes and scales of one module; KeyError if it is not quantized."""
         module = self.modules[prefix]
         names = [f"{prefix}.{part}" for part in module.parts]
-        read = self.source.read(names, device=device)
-        parts = {name.removeprefix(f"{prefix}."): tensor for name, tensor in read.items()}
+        tensors = self.source.read(names, device=device)
+        parts = {name.removeprefix(f"{prefix}."): tensor for name, tensor in tensors.items()}
         with misfits(prefix):
             return self.decode(module, parts)
 
@@ -132,8 +130,8 @@ class QuantizedSource(ABC):
 
 @contextmanager
 def misfits(prefix: str) -> Iterator[None]:
-    """UserError for tensors that are not what their format says."""
-    from stages.formats.checksums import MISFITS
+    """Context that turns failures to decode tensors of a module into a UserError."""
+    from stages.formats.module_tensors import MISFITS
 
     try:
         yield
@@ -144,7 +142,7 @@ def misfits(prefix: str) -> Iterator[None]:
 
 
 def names_of(config: Mapping[str, Any], key: str) -> list[str]:
-    """A list of names or patterns in a config, empty where there is none; UserError for others."""
+    """A list of names or patterns in a config, empty if absent; UserError for anything else."""
     value = config.get(key) or []
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise UserError(f"quantization_config.{key} is no list of names", remedy=REMEDY)
@@ -152,7 +150,7 @@ def names_of(config: Mapping[str, Any], key: str) -> list[str]:
 
 
 def part_of(config: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """A mapping in a config, empty where there is none; UserError for others."""
+    """A mapping in a config, empty if absent; UserError for anything else."""
     value = config.get(key) or {}
     if not isinstance(value, dict):
         raise UserError(f"quantization_config.{key} is no JSON object", remedy=REMEDY)
@@ -160,42 +158,42 @@ def part_of(config: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def matrix(spec: TensorSpec) -> tuple[int, int]:
-    """The shape of a tensor of two dimensions; UserError for others."""
+    """The shape of a two-dimensional tensor; UserError for others."""
     if len(spec.shape) != 2:
         raise UserError(f"{spec.name} is {list(spec.shape)}, no matrix", remedy=REMEDY)
     return spec.shape[0], spec.shape[1]
 
 
 def needed(specs: Mapping[str, TensorSpec], prefix: str, part: str) -> TensorSpec:
-    """A tensor that a quantized module cannot be without; UserError if it is missing."""
-    found = specs.get(f"{prefix}.{part}")
-    if found is None:
+    """The spec of a tensor that a quantized module must have; UserError if it is missing."""
+    spec = specs.get(f"{prefix}.{part}")
+    if spec is None:
         raise UserError(f"{prefix} is stored quantized, but has no {part}", remedy=REMEDY)
-    return found
+    return spec
 
 
 def shaped(spec: TensorSpec, *allowed: tuple[int, ...]) -> None:
-    """UserError unless a tensor has one of these shapes."""
+    """Raise UserError unless a tensor has one of the `allowed` shapes."""
     if spec.shape not in allowed:
         named = " or ".join(str(list(shape)) for shape in allowed)
         raise UserError(f"{spec.name} is {list(spec.shape)}, not {named}", remedy=REMEDY)
 
 
-def check_dense(prefix: str, patterns: Iterable[str], said_by: str) -> None:
-    """UserError if the config says that a module which is stored quantized is not.
+def check_dense(prefix: str, patterns: Iterable[str], option_name: str) -> None:
+    """Raise UserError if the config option lists a module as dense that is stored quantized.
 
-    A pattern means the modules in whose dotted name it stands, whole parts of it.
+    A pattern matches the modules whose dotted name contains it, in whole parts.
     """
     for pattern in patterns:
         if f".{pattern}." in f".{prefix}.":
             raise UserError(
-                f"{prefix} is stored quantized, but {said_by} names {pattern!r} as dense",
+                f"{prefix} is stored quantized, but {option_name} names {pattern!r} as dense",
                 remedy=REMEDY,
             )
 
 
 def option(config: Mapping[str, Any], name: str, allowed: tuple[object, ...], default: Any) -> Any:
-    """A value of a quantization_config; UserError for one that is not read."""
+    """A value of a quantization_config; UserError unless it is one of `allowed`."""
     value = config.get(name, default)
     if not any(value == known and type(value) is type(known) for known in allowed):
         named = ", ".join("null" if known is None else str(known) for known in allowed)
@@ -207,7 +205,7 @@ def option(config: Mapping[str, Any], name: str, allowed: tuple[object, ...], de
 
 
 def group_size_of(config: Mapping[str, Any], default: int) -> int | None:
-    """`group_size` of a config; None for -1, which means whole rows."""
+    """The `group_size` of a config; None for -1, which means whole rows."""
     value = config.get("group_size", default)
     if value == -1:
         return None

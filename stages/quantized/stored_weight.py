@@ -1,4 +1,4 @@
-"""One weight as a checkpoint holds it: codes, and what turns them into numbers."""
+"""Codes, scales and zero points of one stored weight, and its dequantization."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ MX_BIAS = 127
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stored:
-    """The weight is ``(codes - zero_point) * scale``, in float32; rows are output channels.
+    """A quantized weight ``(codes - zero_point) * scale`` in float32; rows are output channels.
 
     codes: [out, in], int8 for integers, else any float dtype that holds them. scale: as stored,
     [1] | [out, 1] | [out, groups] | [row blocks, column blocks]; uint8 are exponents of two
-    (E8M0). zero_point: int8 like scale, None where all are zero. An outer float32 [1] either
-    multiplies the scale (factor) or divides it (global_scale). columns: int64 [in], the group of
-    every column where groups are not runs of neighbours.
+    (E8M0). zero_point: int8 like scale, None if all are zero. A float32 [1] may multiply the scale
+    (factor) or divide it (global_scale). columns: int64 [in], the group of every column if groups
+    are not runs of neighbours (act-order).
     """
 
     grid: QArgs
@@ -32,7 +32,7 @@ class Stored:
     columns: Tensor | None = None
 
     def weight(self) -> Tensor:
-        """The dequantized weight, float32 [out, in]; `codes` is left as it is."""
+        """The dequantized weight, float32 [out, in]; `codes` stays unchanged."""
         scale = plain_scale(self.scale)
         if self.factor is not None:
             scale = scale * self.factor.float()
@@ -44,7 +44,7 @@ class Stored:
         return weight.mul_(self._spread(scale))
 
     def _spread(self, value: Tensor) -> Tensor:
-        """One entry for every weight, or what broadcasts to that."""
+        """Expand scales or zero points to [out, in], or to a shape that broadcasts to it."""
         rows, columns = self.codes.shape
         if value.numel() == 1:
             return value.reshape(1, 1)
@@ -61,7 +61,7 @@ class Stored:
 
 
 def plain_scale(scale: Tensor) -> Tensor:
-    """A stored scale as float32 numbers: uint8 are exponents of two with a bias of 127."""
+    """A stored scale in float32; uint8 are exponents of two with a bias of 127 (E8M0)."""
     if scale.dtype == torch.uint8:
         return torch.exp2(scale.float() - MX_BIAS)
     return scale.float()

@@ -1,4 +1,4 @@
-"""Codes out of int32 words."""
+"""Unpack codes of 2 to 8 bits from int32 words."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ WORD = 32
 
 
 def unpacked(words: Tensor, bits: int, count: int) -> Tensor:
-    """int8 [count, n]: the codes of int32 `words` [w, n], less half their range.
+    """int8 [count, n]: the codes in int32 `words` [w, n], less half their range.
 
     Every column is a stream of unsigned codes of 2 to 8 `bits`, the first in the lowest bits of
-    the first word; a code may run over into the next word.
+    the first word; a code may continue in the next word.
     """
     missing = -words.shape[0] % bits
     if missing:

@@ -16,14 +16,14 @@ from pipeline.errors import StageFailed
 from pipeline.key import canonical
 from pipeline.stage import Artifact, Task
 from stages.formats.layer_artifact import CACHE, LAYER
-from stages.formats.quantization_config import States, quantization_config, untied
+from stages.formats.quantization_config import QuantizedStates, quantization_config, untied
 from stages.model.blueprint import Blueprint
 from stages.quantized.catalog import INTERNAL
+from stages.quantized.open import open_source
 from stages.save.model_card import Card, model_card
 from stages.save.shards import Part, file_parts, parts_of, shard_parts, write_shards
 from stages.save.stage import SaveConfig
 from stages.schemes.resolve import Resolved, resolve
-from stages.weights import open_source
 from stages.weights.aliased_source import Aliased
 
 FOLDER = "checkpoint"
@@ -54,7 +54,7 @@ def save(config: SaveConfig, task: Task) -> None:
     settings = dict(json.loads((origin.path / SMALL / CONFIG).read_bytes()))
     settings.pop("quantization_config", None)
     if (resolved or caches) and config.save.compressed:
-        states = States(
+        states = QuantizedStates(
             kv_cache=config.scheme.kv_cache,
             attention=config.scheme.attention,
             kinds=tuple(sorted({kind for cache in caches for kind in cache.meta["kinds"]})),

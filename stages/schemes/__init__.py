@@ -1,1 +1,1 @@
-"""Quantization schemes: what a config may say, each module's format, and which engines run it."""
+"""Quantization schemes: config schema, the scheme of every module, and engine support."""

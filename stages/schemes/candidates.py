@@ -1,4 +1,4 @@
-"""Formats to choose among: what `scheme.candidates` means, and which modules choose together."""
+"""Candidate formats of `scheme.candidates`, and the units of modules that share one choice."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from stages.model.blueprint import Blueprint, LinearSpec, Subgraph
 
 ANY = QArgs(num_bits=8, strategy="channel")
-"""Stands for whatever is chosen where only the place counts; it fits every width."""
+"""Placeholder for a format that is yet to be chosen; it fits a weight of any width."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unit:
-    """Modules of one layer that engines run as one, and so take one format.
+    """Modules of one layer that engines run as one and that therefore share one format.
 
-    `candidates` maps the names of the formats that fit all of them to their bytes.
+    `candidates` maps the name of every format that fits all of them to their size in bytes.
     """
 
     layer: str
@@ -38,57 +38,30 @@ class Unit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Units:
-    """All units of a model in its order, the formats, and what is wrong with the scheme."""
+    """All units of a model in order, the candidate formats, and the problems of the scheme."""
 
     units: tuple[Unit, ...]
     formats: Mapping[str, SchemeGroup]
     problems: tuple[UserError, ...] = ()
 
     def range(self) -> tuple[float, float]:
-        """The least and the most bits per weight that a choice can come to."""
+        """The lowest and the highest bits per weight that a choice can have."""
         elements = sum(unit.elements for unit in self.units) or 1
         least = sum(min(unit.candidates.values()) for unit in self.units)
         most = sum(max(unit.candidates.values()) for unit in self.units)
         return 8 * least / elements, 8 * most / elements
 
 
-def formats_of(scheme: SchemeConfig) -> dict[str, SchemeGroup]:
-    """The candidates by name, each integer group format in each of `scheme.group_sizes`.
-
-    A format that is there under two names is one candidate, under the first.
-    """
-    found: dict[str, SchemeGroup] = {}
-    for name in scheme.candidates:
-        option = scheme.options[name]
-        group = SchemeGroup(weights=option.weights, format=option.format)
-        for label, each in _sized(name, group, scheme.group_sizes):
-            if each not in found.values():
-                found[label] = each
-    return found
-
-
-def _sized(
-    name: str, group: SchemeGroup, sizes: list[int] | None
-) -> Iterator[tuple[str, SchemeGroup]]:
-    weights = group.weights
-    if sizes is None or weights is None or (weights.type, weights.strategy) != ("int", "group"):
-        yield name, group
-        return
-    stem = re.sub(r"_g\d+$", "", name)
-    for size in sizes:
-        yield f"{stem}_g{size}", replace(group, weights=replace(weights, group_size=size))
-
-
 def units_of(scheme: SchemeConfig, blueprint: Blueprint) -> Units:
-    """The modules whose format is to be chosen; those of `scheme.groups` have theirs."""
+    """The units whose format is to be chosen; modules in `scheme.groups` have theirs already."""
     formats = formats_of(scheme)
     places = SchemeConfig(
         weights=ANY, targets=scheme.targets, ignore=scheme.ignore, groups=scheme.groups
     )
-    found = resolve(places, blueprint)
-    open_ = {name for name, resolved in found.modules.items() if resolved.group == "scheme"}
-    problems = list(found.problems)
-    if outside := [end.name for end in blueprint.ends() if end.name in open_]:
+    resolution = resolve(places, blueprint)
+    undecided = {name for name, choice in resolution.modules.items() if choice.group == "scheme"}
+    problems = list(resolution.problems)
+    if outside := [end.name for end in blueprint.ends() if end.name in undecided]:
         problems.append(
             UserError(
                 f"{', '.join(outside)}: formats are chosen for the decoder layers only",
@@ -97,7 +70,7 @@ def units_of(scheme: SchemeConfig, blueprint: Blueprint) -> Units:
         )
     units: list[Unit] = []
     for layer in blueprint.layers:
-        for linears in together(layer, open_):
+        for linears in together(layer, undecided):
             fitting = {
                 name: sum(linear_bytes(linear, group, blueprint.dtype) for linear in linears)
                 for name, group in formats.items()
@@ -115,11 +88,26 @@ def units_of(scheme: SchemeConfig, blueprint: Blueprint) -> Units:
     return Units(units=tuple(units), formats=formats, problems=tuple(problems))
 
 
-def together(layer: Subgraph, modules: set[str]) -> list[tuple[LinearSpec, ...]]:
-    """Those of `modules` that belong to a layer, by what engines run as one.
+def formats_of(scheme: SchemeConfig) -> dict[str, SchemeGroup]:
+    """The candidates by name, each integer group format in each of `scheme.group_sizes`.
 
-    These are the fused modules, and all routed experts of a layer: engines hold the experts in one
-    kernel, with one format for all their projections.
+    A format that has two names is one candidate, under the first of them.
+    """
+    found: dict[str, SchemeGroup] = {}
+    for name in scheme.candidates:
+        option = scheme.options[name]
+        group = SchemeGroup(weights=option.weights, format=option.format)
+        for label, each in _sized(name, group, scheme.group_sizes):
+            if each not in found.values():
+                found[label] = each
+    return found
+
+
+def together(layer: Subgraph, modules: set[str]) -> list[tuple[LinearSpec, ...]]:
+    """The Linears of a layer among `modules`, grouped by what engines run as one.
+
+    A group is a set of fused modules, or all routed experts of the layer: engines hold the experts
+    in one kernel, with one format for all their projections.
     """
     leader = {name: group[0] for group in layer.fused for name in group}
     found: dict[str, list[LinearSpec]] = {}
@@ -131,6 +119,18 @@ def together(layer: Subgraph, modules: set[str]) -> list[tuple[LinearSpec, ...]]
 
 
 def fits(linear: LinearSpec, group: SchemeGroup) -> bool:
-    """Whether the groups of a format divide the width of a module."""
+    """Whether the group size of a format divides the width of a module."""
     size = None if group.weights is None else group.weights.group_size
     return size is None or linear.in_features % size == 0
+
+
+def _sized(
+    name: str, group: SchemeGroup, sizes: list[int] | None
+) -> Iterator[tuple[str, SchemeGroup]]:
+    weights = group.weights
+    if sizes is None or weights is None or (weights.type, weights.strategy) != ("int", "group"):
+        yield name, group
+        return
+    stem = re.sub(r"_g\d+$", "", name)
+    for size in sizes:
+        yield f"{stem}_g{size}", replace(group, weights=replace(weights, group_size=size))

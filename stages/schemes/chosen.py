@@ -1,4 +1,4 @@
-"""What the choice of formats tells the stages after it, before anything of theirs runs."""
+"""The choice of formats, as the facts that the stages after `choose` plan with."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHOICE = "choice"
 class Choice:
     """The facts of stage `choose`: a scheme in which every module has its format.
 
-    `known` false: the choice is yet to be made, and `scheme` is a guess for estimates.
+    `known` is false while the choice is yet to be made: `scheme` is then a guess for estimates.
     """
 
     scheme: SchemeConfig
@@ -33,9 +33,9 @@ C = TypeVar("C", bound=HasScheme)
 
 
 def settled(config: C, site: Site) -> C:
-    """`config` with the scheme that was chosen, where its own leaves formats open.
+    """`config` with the chosen scheme in place of one with candidates; others as they are.
 
-    Raises UserError where nothing in the graph chooses.
+    Raises UserError if no node of the graph chooses.
     """
     if not config.scheme.candidates:
         return config

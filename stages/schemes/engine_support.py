@@ -1,4 +1,4 @@
-"""Which engine loads which number format: a small table, kept by reading and running the engines.
+"""Engine support of number formats: a table made by reading and running the engines.
 
 Stated for vLLM 0.32 (its compressed-tensors loader; the CPU column was run) and transformers 5.17.
 """
@@ -19,9 +19,9 @@ ROWS = ("channel", "group")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reader:
-    """One family of formats: who it is for, and what engines do with it.
+    """A loader of vLLM: the formats that it fits, and the hardware that runs them.
 
-    `cpu` says why vLLM on a CPU does not run it; "" where it does.
+    `cpu` says why vLLM does not run them on a CPU; "" where it does.
     """
 
     name: str
@@ -124,11 +124,11 @@ READERS = (
         gpu="Ada and newer; Marlin as W8A16 before",
     ),
 )  # fmt: skip
-"""The first that fits counts, as in vLLM."""
+"""The first one that fits counts, as in vLLM."""
 
 
 def reader(group: SchemeGroup) -> Reader | None:
-    """What reads modules of this format in vLLM; None where nothing does."""
+    """The loader of vLLM for modules of this format; None if there is none."""
     if group.weights is None:
         return None
     layout = layout_of(group)
@@ -139,7 +139,7 @@ def reader(group: SchemeGroup) -> Reader | None:
 
 
 def engine_warnings(scheme: SchemeConfig) -> Iterator[str]:
-    """What vLLM is not known to load: formats of modules, of the cache and of attention."""
+    """Formats of modules, KV cache and attention that vLLM is not known to load."""
     for _, group in scheme.ordered():
         if reader(group) is None:
             yield (
@@ -154,7 +154,7 @@ def engine_warnings(scheme: SchemeConfig) -> Iterator[str]:
 
 
 def engine_notes(scheme: SchemeConfig) -> Iterator[str]:
-    """One line for each format: which engine runs it, and where."""
+    """One line for each format: the loader in vLLM, and the hardware that runs it."""
     for _, group in scheme.ordered():
         found = reader(group)
         if found is None:

@@ -1,4 +1,4 @@
-"""Layouts on disk of number formats, and which formats are codes and plain scales only."""
+"""Storage layouts of number formats: choice of the layout, and tensors of the plain ones."""
 
 from __future__ import annotations
 
@@ -9,59 +9,20 @@ from stages.schemes.quant_args import QArgs
 from stages.schemes.scheme import SchemeGroup
 
 PACKED = "pack-quantized"
+BYTES = "int-quantized"
 LAYOUTS = ("float-quantized", "naive-quantized", "int-quantized", PACKED)
 MAIN = ("weight_packed", "weight")
 """Local names of the tensor with the codes: packed, or a byte each."""
 STRATEGIES = ("tensor", "channel", "group", "block")
 
 
-def plainly_scaled(args: WeightFormat) -> bool:
-    """Symmetric integers or E4M3, and nothing to their scales but the model's dtype."""
-    known = args.type == "int" or args.num_bits == 8
-    return bool(args.symmetric) and args.scale_dtype is None and known
-
-
-def is_plain(shape: tuple[int, ...], args: WeightFormat, layout: str) -> bool:
-    """Whether a weight of this shape is nothing but codes and scales in this format."""
-    tiled = args.strategy in STRATEGIES
-    whole = args.strategy != "group" or shape[1] % (args.group_size or 1) == 0
-    return plainly_scaled(args) and tiled and whole and prod(shape) > 0 and layout in LAYOUTS
-
-
-def words_in(columns: int, num_bits: int) -> int:
-    """How many int32 words the packed codes of a row take."""
-    return -(-columns * num_bits // 32)
-
-
-def codes_part(layout: str) -> str:
-    """The local name of the tensor with the codes."""
-    return MAIN[0] if layout == PACKED else MAIN[1]
-
-
-def plain_parts(
-    shape: tuple[int, ...], args: WeightFormat, layout: str, dtype: str
-) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Local name -> (shape, dtype) of what is stored for a weight of a plain format.
-
-    `dtype` is the model's, as safetensors names it.
-    """
-    scale = {"weight_scale": (scale_shape(args, *shape), dtype)}
-    if layout != PACKED:
-        return {codes_part(layout): (shape, "I8" if args.type == "int" else "F8_E4M3"), **scale}
-    words = (shape[0], words_in(shape[1], args.num_bits))
-    return {codes_part(layout): (words, "I32"), "weight_shape": ((2,), "I64"), **scale}
-
-
-BYTES = "int-quantized"
-
-
 def layout_of(group: SchemeGroup) -> str:
-    """The format's name: the one asked for, or the smallest that a loader has code for.
+    """The name of a group's layout: the requested one, or the smallest that a loader can read.
 
     Integers below 8 bits by channel or group are packed, whatever the inputs are: vLLM reads 2 to
-    7 bits with integer inputs, and 4 bits with FP8 inputs, packed only. compressed-tensors alone
-    would store a byte a weight as soon as inputs are quantized. Bytes remain for what no loader
-    unpacks: 8 bits with quantized inputs, asymmetric inputs, and scales of a whole tensor or block.
+    7 bits with integer inputs, and 4 bits with FP8 inputs, packed only. compressed-tensors itself
+    would store a byte per weight as soon as inputs are quantized. Bytes remain for what no loader
+    unpacks: 8 bits with quantized inputs, asymmetric inputs, and scales per tensor or block.
     Raises ValueError for a group without weights.
     """
     weights, inputs = group.weights, group.input_activations
@@ -77,12 +38,49 @@ def layout_of(group: SchemeGroup) -> str:
     return PACKED if weights.num_bits < 8 and rows and inputs.symmetric else BYTES
 
 
+def plainly_scaled(args: WeightFormat) -> bool:
+    """Whether a format is symmetric integers or E4M3, with scales in the model's dtype alone."""
+    known = args.type == "int" or args.num_bits == 8
+    return bool(args.symmetric) and args.scale_dtype is None and known
+
+
+def is_plain(shape: tuple[int, ...], args: WeightFormat, layout: str) -> bool:
+    """Whether a weight of this shape is stored as codes and scales and nothing else."""
+    tiled = args.strategy in STRATEGIES
+    whole = args.strategy != "group" or shape[1] % (args.group_size or 1) == 0
+    return plainly_scaled(args) and tiled and whole and prod(shape) > 0 and layout in LAYOUTS
+
+
 def goes_straight(scheme: SchemeGroup, shape: tuple[int, ...]) -> bool:
-    """Whether a weight of this shape becomes codes and scales, and its inputs need no numbers."""
+    """Whether a weight of this shape needs codes and scales alone, and its inputs no qparams."""
     weights, inputs = scheme.weights, scheme.input_activations
     if weights is None or (inputs is not None and inputs.dynamic is not True):
         return False
     return is_plain(shape, weights, layout_of(scheme))
+
+
+def codes_part(layout: str) -> str:
+    """The local name of the tensor with the codes."""
+    return MAIN[0] if layout == PACKED else MAIN[1]
+
+
+def words_in(columns: int, num_bits: int) -> int:
+    """Number of int32 words that hold the packed codes of a row."""
+    return -(-columns * num_bits // 32)
+
+
+def plain_parts(
+    shape: tuple[int, ...], args: WeightFormat, layout: str, dtype: str
+) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Local name -> (shape, dtype) of the tensors of a weight in a plain format.
+
+    `dtype` is the model's, as safetensors names it.
+    """
+    scale = {"weight_scale": (scale_shape(args, *shape), dtype)}
+    if layout != PACKED:
+        return {codes_part(layout): (shape, "I8" if args.type == "int" else "F8_E4M3"), **scale}
+    words = (shape[0], words_in(shape[1], args.num_bits))
+    return {codes_part(layout): (words, "I32"), "weight_shape": ((2,), "I64"), **scale}
 
 
 def _floats(weights: QArgs, inputs: QArgs | None) -> str:

@@ -1,4 +1,4 @@
-"""Granularity of scales (tensor, channel, group, block), for our formats and the library's."""
+"""Protocols of quantization args and schemes, ours or compressed-tensors'; scale granularity."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class Sharing(Protocol):
-    """What of a number format says who shares a scale."""
+    """Granularity of a number format: tensor, channel, group or block."""
 
     @property
     def strategy(self) -> Any: ...
@@ -20,7 +20,7 @@ class Sharing(Protocol):
 
 
 class WeightFormat(Sharing, Protocol):
-    """How a weight is quantized: our `QArgs`, or compressed-tensors' QuantizationArgs."""
+    """Quantization args of a weight: our `QArgs`, or compressed-tensors' QuantizationArgs."""
 
     @property
     def num_bits(self) -> int: ...
@@ -35,8 +35,34 @@ class WeightFormat(Sharing, Protocol):
     def scale_dtype(self) -> Any: ...
 
 
+class InputFormat(Protocol):
+    """Quantization args of an input: our `QArgs`, or compressed-tensors' QuantizationArgs."""
+
+    @property
+    def dynamic(self) -> Any: ...
+
+    @property
+    def symmetric(self) -> bool: ...
+
+
+class ModuleFormat(Protocol):
+    """Scheme of a module: our `SchemeGroup`, or compressed-tensors' QuantizationScheme."""
+
+    @property
+    def weights(self) -> WeightFormat | None: ...
+
+    @property
+    def input_activations(self) -> InputFormat | None: ...
+
+    @property
+    def format(self) -> Any: ...
+
+    @property
+    def targets(self) -> Sequence[str]: ...
+
+
 def spans(args: Sharing, rows: int, columns: int) -> tuple[int, int]:
-    """How many neighbouring rows and columns share a scale."""
+    """Number of neighbouring rows and of neighbouring columns that share a scale."""
     if args.strategy == "tensor":
         return rows, columns
     if args.block_structure is not None:
@@ -52,29 +78,3 @@ def scale_shape(args: Sharing, rows: int, columns: int) -> tuple[int, ...]:
     if args.block_structure is not None:
         return (-(-rows // height), -(-columns // width))
     return (rows, columns // width if columns else 1)
-
-
-class InputFormat(Protocol):
-    """How an input is quantized: our `QArgs`, or compressed-tensors' QuantizationArgs."""
-
-    @property
-    def dynamic(self) -> Any: ...
-
-    @property
-    def symmetric(self) -> bool: ...
-
-
-class ModuleFormat(Protocol):
-    """How a module is quantized: our `SchemeGroup`, or compressed-tensors' QuantizationScheme."""
-
-    @property
-    def weights(self) -> WeightFormat | None: ...
-
-    @property
-    def input_activations(self) -> InputFormat | None: ...
-
-    @property
-    def format(self) -> Any: ...
-
-    @property
-    def targets(self) -> Sequence[str]: ...

@@ -1,4 +1,4 @@
-"""How one tensor is quantized: plain values without torch."""
+"""Quantization args of one tensor: plain values, validated without torch."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ OBSERVERS = {
     "memoryless_minmax": (),
     "mse": ("maxshrink", "grid", "norm"),
 }
-"""Observers of calibrated inputs, and the options that each one has."""
+"""Observers of calibrated inputs, and the options of each."""
 GROUPED = ("group", "tensor_group")
 FLOAT_GROUPS = {"float8_e4m3fn": ("tensor_group", 16), "uint8": ("group", 32)}
-"""Scales that are small floats themselves, and the only groups they are defined for."""
+"""Dtypes of scales that are small floats themselves, and the only groups they are defined for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QArgs:
-    """How one tensor is quantized; the fields of compressed-tensors' QuantizationArgs.
+    """Quantization args of one tensor, with the fields of compressed-tensors' QuantizationArgs.
 
     `dynamic` true computes scales on the fly; "local" does so for the group scales only and keeps a
     calibrated global scale (NVFP4 inputs). `observer` is for calibrated activations: static_minmax
-    (the default) covers all that was seen, minmax is a moving average over batches with
-    `observer_kwargs.averaging_constant` (0.01), memoryless_minmax takes the last batch, mse looks
-    for the range with the least error. Weights have theirs in the solver
+    (the default) covers all values seen, minmax is a moving average over batches with
+    `observer_kwargs.averaging_constant` (0.01), memoryless_minmax takes the last batch, mse
+    searches for the range with the least error. The observer of weights belongs to the solver
     (`modifier.gptq.observer`).
     """
 
@@ -150,12 +150,12 @@ class QArgs:
 
     @property
     def calibrated(self) -> bool:
-        """Whether a range of the data is needed before the scales are known."""
+        """Whether the scales depend on a range that calibration observes."""
         return self.dynamic is not True
 
     @property
     def statistic(self) -> str | None:
-        """What calibration has to gather for it as the format of an input; None where nothing."""
+        """The statistic that calibration gathers for an input of this format; None for none."""
         if not self.calibrated:
             return None
         return "histogram" if self.observer == "mse" else "range"

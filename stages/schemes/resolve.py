@@ -1,4 +1,4 @@
-"""Resolve a scheme against a model: one format for every targeted module, or the problems."""
+"""Resolve a scheme against a model: match targets and ignores, and report what does not fit."""
 
 from __future__ import annotations
 
@@ -11,51 +11,18 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import ManyErrors, UserError
 from stages.model.blueprint import EMBEDDING
+from stages.model.families import is_router
 from stages.schemes.scheme import SchemeConfig, SchemeGroup
 
 if TYPE_CHECKING:
     from stages.model.blueprint import Blueprint, LinearSpec
-
-ROUTER = re.compile(r"(?:^|\.)(?:gate|router|shared_expert_gate)$|\.router\.[^.]+$|\.gate\.wg$")
-
-
-def matches(target: str, names: Iterable[str], kind: str) -> bool:
-    """Whether `target` names a module: by class `kind`, by full name, or `re:` from its start.
-
-    `names` are the names that the module goes by (in the module tree and in the checkpoint).
-    """
-    return target == kind or matches_name(target, names)
-
-
-def matches_name(target: str, names: Iterable[str]) -> bool:
-    """Whether `target` is one of `names`, or `re:` and an expression matching one's start."""
-    if target.startswith("re:"):
-        pattern = re.compile(target[3:])
-        return any(pattern.match(name) for name in names)
-    return target in names
-
-
-def is_router(name: str) -> bool:
-    """Whether a module chooses experts (or weighs a shared one): engines keep those dense."""
-    return ROUTER.search(name) is not None
-
-
-def loader_choice(names: Iterable[str], kind: str, targets: Iterable[str]) -> str | None:
-    """The target that loaders pick among those of all groups: exact name, `re:`, then class."""
-    names = tuple(names)
-    ordered = sorted(targets, key=lambda target: ("re:" in target, target))
-    for target in ordered:
-        if matches_name(target, names):
-            return target
-    return next((target for target in ordered if target == kind), None)
-
 
 GROUP_SIZES = (16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256, 384, 512)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resolved:
-    """What one module becomes: `group` is the name of `scheme` in the config."""
+    """The scheme of one module; `group` is its name in the config."""
 
     group: str
     scheme: SchemeGroup
@@ -63,24 +30,24 @@ class Resolved:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resolution:
-    """The quantized modules by name, and everything that is wrong or odd about the scheme."""
+    """The quantized modules by name, with the problems and warnings of the scheme."""
 
     modules: dict[str, Resolved]
     problems: tuple[UserError, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def checked(self) -> dict[str, Resolved]:
-        """The modules; raises the problems, all of them at once."""
+        """The modules; ManyErrors if there are problems."""
         if self.problems:
             raise ManyErrors(self.problems)
         return self.modules
 
 
 def resolve(scheme: SchemeConfig, blueprint: Blueprint) -> Resolution:
-    """Give every Linear of the decoder layers its group, and what is named outside of them.
+    """Assign a group to every targeted Linear of the decoder layers, and to modules outside them.
 
-    Outside the layers a class name means the lm_head (Linear) or the token embedding (Embedding)
-    only: other Linears there, of a vision tower say, have to be named.
+    Outside the layers a class name selects only the lm_head (Linear) or the token embedding
+    (Embedding): other Linears there, such as those of a vision tower, have to be named.
     """
     groups = dict(scheme.ordered())
     linears = [linear for layer in blueprint.layers for linear in layer.linears]
@@ -109,8 +76,45 @@ def resolve(scheme: SchemeConfig, blueprint: Blueprint) -> Resolution:
     return Resolution(modules=modules, problems=tuple(problems), warnings=warnings)
 
 
+def matches(target: str, names: Iterable[str], kind: str) -> bool:
+    """Whether `target` is the class `kind` of a module, one of its `names`, or a `re:` pattern.
+
+    `names` are the module's names in the module tree and in the checkpoint.
+    """
+    return target == kind or matches_name(target, names)
+
+
+def matches_name(target: str, names: Iterable[str]) -> bool:
+    """Whether `target` is one of `names`, or a `re:` pattern that matches the start of one."""
+    if target.startswith("re:"):
+        pattern = re.compile(target[3:])
+        return any(pattern.match(name) for name in names)
+    return target in names
+
+
+def loader_choice(names: Iterable[str], kind: str, targets: Iterable[str]) -> str | None:
+    """The target that loaders pick among those of all groups: exact name, `re:`, then class."""
+    names = tuple(names)
+    ordered = sorted(targets, key=lambda target: ("re:" in target, target))
+    for target in ordered:
+        if matches_name(target, names):
+            return target
+    return next((target for target in ordered if target == kind), None)
+
+
+def compact(linears: Iterable[LinearSpec]) -> list[str]:
+    """Lines of pattern, count and in_features, one for all modules that differ only in numbers."""
+    counts: Counter[tuple[str, int]] = Counter()
+    for linear in linears:
+        counts[re.sub(r"(?<=\.)\d+(?=\.)", "*", linear.name), linear.in_features] += 1
+    return [
+        f"{pattern} ({count} {'layer' if count == 1 else 'layers'}, in_features {width})"
+        for (pattern, width), count in counts.items()
+    ]
+
+
 def _means(chosen: list[str], linear: LinearSpec, blueprint: Blueprint) -> bool:
-    """Whether targets that select a module are meant for it; see :func:`resolve`."""
+    """Whether targets that select a module may do so where it stands; see :func:`resolve`."""
     inside = linear not in blueprint.outside_linears
     return inside or linear.name == blueprint.head or chosen != [linear.kind]
 
@@ -118,7 +122,7 @@ def _means(chosen: list[str], linear: LinearSpec, blueprint: Blueprint) -> bool:
 def _selects(target: str, linear: LinearSpec) -> bool:
     names = (linear.name, linear.prefix)
     if is_router(linear.name) or is_router(linear.prefix):
-        return target in names  # a class or a pattern means layers, not what routes to them
+        return target in names  # a class or a pattern never selects a router
     return matches(target, names, linear.kind)
 
 
@@ -134,17 +138,17 @@ def _unmatched(
                 continue
             known = [*kinds, *(linear.name for linear in everything)]
             near = difflib.get_close_matches(target, known, n=3, cutoff=0.6)
-            there = ", ".join(f"{kind} ({count})" for kind, count in kinds.items())
+            classes = ", ".join(f"{kind} ({count})" for kind, count in kinds.items())
             leaves = ", ".join(sorted({linear.name.rpartition(".")[2] for linear in linears}))
             yield UserError(
                 f"target {target!r} of {_where(name)} matches no module of this model",
-                remedy=f"classes: {there}; last parts of names: {leaves}"
+                remedy=f"classes: {classes}; last parts of names: {leaves}"
                 + (f"; did you mean {', '.join(near)}?" if near else ""),
             )
 
 
 def _ends_with_inputs(modules: dict[str, Resolved], blueprint: Blueprint) -> Iterator[UserError]:
-    """An embedding has no input to quantize; only that of the head is ever calibrated."""
+    """Impossible input quantization: of an embedding, or calibrated outside layers and head."""
     for end in blueprint.ends():
         if end.name not in modules or end.name == blueprint.head:
             continue
@@ -220,17 +224,6 @@ def _grouped(scheme: SchemeGroup) -> Iterator[tuple[str, int, str]]:
     for part, args in parts.items():
         if args is not None and args.group_size is not None:
             yield part, args.group_size, args.type
-
-
-def compact(linears: Iterable[LinearSpec]) -> list[str]:
-    """One line for all modules that differ in numbers only: pattern, count, in_features."""
-    counts: Counter[tuple[str, int]] = Counter()
-    for linear in linears:
-        counts[re.sub(r"(?<=\.)\d+(?=\.)", "*", linear.name), linear.in_features] += 1
-    return [
-        f"{pattern} ({count} {'layer' if count == 1 else 'layers'}, in_features {width})"
-        for (pattern, width), count in counts.items()
-    ]
 
 
 def _idle_ignores(

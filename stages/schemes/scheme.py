@@ -1,6 +1,6 @@
-"""What a scheme config can say: the number format of weights and activations, and where it goes.
+"""Schema of a quantization scheme: number formats of weights and activations, and their targets.
 
-Plain values without torch: `mode=plan` reads them with nothing else installed or loaded.
+Plain values without torch: `mode=plan` reads them without loading anything else.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ FORMATS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SchemeGroup:
-    """One number format and the modules it is for.
+    """One number format and the modules that get it.
 
     A target is a class name ("Linear"), a module's full name, or `re:` and a regular expression
     that matches from the start of the name. `format` is the layout on disk; None lets
-    presswork choose (`stages.schemes.layouts`).
+    presswork choose it (`stages.schemes.layouts`).
     """
 
     weights: QArgs | None = None
@@ -55,7 +55,7 @@ class SchemeGroup:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Budget:
-    """What the modules whose format is chosen may take in all, with scales and zero points.
+    """Size limit of the modules whose format is chosen, scales and zero points included.
 
     None: nothing is chosen (`mode=sensitivity` only measures).
     """
@@ -74,13 +74,13 @@ class SchemeConfig:
     """The schema of `conf/scheme/*.yaml`: one format for `targets`, others in `groups`.
 
     For every module the first match counts: `groups` in their order, then the scheme's own
-    `targets`. `ignore` wins over all of them. `kv_cache` is the format of keys and values as the
-    cache holds them, `attention` that of queries, keys and values as the attention is given them.
+    `targets`. `ignore` wins over all of them. `kv_cache` is the format of keys and values in the
+    KV cache, `attention` that of the queries, keys and values that attention is given.
 
-    With `candidates` the format of every module that `targets` names is chosen, under `budget`:
-    among these names of `options`, integer groups in each of `group_sizes` (null: as they are). Of
-    an option its weights and format count. `solver` is a modifier, and how candidates are tried.
-    What is chosen is in the keys, how is not.
+    With `candidates` the format of every module in `targets` is chosen under `budget`: among these
+    names of `options`, integer groups in each of `group_sizes` (null: as they are). Of an option
+    only weights and format count. `solver` is the modifier with which candidates are tried. The
+    keys contain the formats that are chosen, not the way to them.
     """
 
     weights: QArgs | None = None
@@ -114,13 +114,13 @@ class SchemeConfig:
         check_candidates(self)
 
     def states(self) -> dict[str, QArgs]:
-        """The format of every quantized attention state: of q, k and v."""
+        """Quantization args of every quantized attention state (q, k, v)."""
         if self.attention is not None:
             return dict.fromkeys(("q", "k", "v"), self.attention)
         return {} if self.kv_cache is None else dict.fromkeys(("k", "v"), self.kv_cache)
 
     def ordered(self) -> Iterator[tuple[str, SchemeGroup]]:
-        """The groups that quantize something, in the order in which they are matched."""
+        """The groups that quantize weights, in the order in which they are matched."""
         yield from self.groups.items()
         if self.weights is not None:
             yield (
@@ -134,43 +134,14 @@ class SchemeConfig:
             )
 
     def formats(self) -> list[SchemeGroup]:
-        """Every format that some module has or, where it is yet to be chosen, may get."""
+        """Every format that a module has or, where it is yet to be chosen, may get."""
         options = [self.options[name] for name in self.candidates]
         chosen = [SchemeGroup(weights=o.weights, format=o.format) for o in options if o.weights]
         return [*(group for _, group in self.ordered()), *chosen]
 
 
-def check_candidates(scheme: SchemeConfig) -> None:
-    """Raise UserError unless the formats to choose among are there, and are of weights alone."""
-    if scheme.options and not scheme.candidates:
-        raise UserError(
-            "candidates is empty", remedy=f"choose from {', '.join(sorted(scheme.options))}"
-        )
-    if scheme.candidates and scheme.weights is not None:
-        raise UserError(
-            "scheme.weights and scheme.candidates are both given", remedy="leave one of them"
-        )
-    for name in scheme.candidates:
-        if name not in scheme.options:
-            raise UserError(
-                f"candidates has {name!r}, which is not in scheme.options",
-                remedy=f"{choices(name, scheme.options)}; or add a scheme of your own with "
-                f"+scheme@scheme.options.{name}={name}",
-            )
-        option = scheme.options[name]
-        if option.input_activations is not None or option.groups:
-            what = "several formats" if option.groups else "quantized inputs"
-            raise UserError(
-                f"candidates has {name!r}, a scheme with {what}",
-                remedy="choose among schemes of one format, of weights alone (such as w4a16)",
-            )
-    for size in scheme.group_sizes or ():
-        if size < 1:
-            raise UserError(f"group_sizes has {size}", remedy="give positive sizes, such as 64")
-
-
 def check_group(weights: QArgs | None, inputs: QArgs | None, layout: str | None) -> None:
-    """Raise UserError unless the parts of a group go together."""
+    """Raise UserError unless weights, inputs and layout of a group go together."""
     if weights is not None:
         member("weights.strategy", weights.strategy, WEIGHT_STRATEGIES)
         if weights.dynamic is not False:
@@ -207,7 +178,7 @@ def check_group(weights: QArgs | None, inputs: QArgs | None, layout: str | None)
 
 
 def check_states(cache: QArgs | None, attention: QArgs | None) -> None:
-    """Raise UserError unless the formats of attention states are ones that can be calibrated."""
+    """Raise UserError unless the formats of attention states can be calibrated."""
     if cache is not None and attention is not None:
         raise UserError(
             "scheme.kv_cache and scheme.attention are both given",
@@ -230,6 +201,47 @@ def check_states(cache: QArgs | None, attention: QArgs | None) -> None:
             )
 
 
+def check_candidates(scheme: SchemeConfig) -> None:
+    """Raise UserError unless all candidates exist and quantize nothing but weights."""
+    if scheme.options and not scheme.candidates:
+        raise UserError(
+            "candidates is empty", remedy=f"choose from {', '.join(sorted(scheme.options))}"
+        )
+    if scheme.candidates and scheme.weights is not None:
+        raise UserError(
+            "scheme.weights and scheme.candidates are both given", remedy="leave one of them"
+        )
+    for name in scheme.candidates:
+        if name not in scheme.options:
+            raise UserError(
+                f"candidates has {name!r}, which is not in scheme.options",
+                remedy=f"{choices(name, scheme.options)}; or add a scheme of your own with "
+                f"+scheme@scheme.options.{name}={name}",
+            )
+        option = scheme.options[name]
+        if option.input_activations is not None or option.groups:
+            what = "several formats" if option.groups else "quantized inputs"
+            raise UserError(
+                f"candidates has {name!r}, a scheme with {what}",
+                remedy="choose among schemes of one format, of weights alone (such as w4a16)",
+            )
+    for size in scheme.group_sizes or ():
+        if size < 1:
+            raise UserError(f"group_sizes has {size}", remedy="give positive sizes, such as 64")
+
+
+def check_patterns(what: str, patterns: list[str]) -> None:
+    """Raise UserError for a `re:` pattern that is not a regular expression."""
+    for pattern in patterns:
+        if pattern.startswith("re:"):
+            try:
+                re.compile(pattern[3:])
+            except re.error as error:
+                raise UserError(
+                    f"{what} has {pattern!r}, which is no regular expression: {error}"
+                ) from error
+
+
 def _check_format(weights: QArgs | None, layout: str | None) -> None:
     member("format", layout, (None, *FORMATS))
     if layout is None or weights is None:
@@ -249,15 +261,3 @@ def _check_format(weights: QArgs | None, layout: str | None) -> None:
             f"with group_size {weights.group_size}",
             remedy="leave format out: the layout that fits is chosen",
         )
-
-
-def check_patterns(what: str, patterns: list[str]) -> None:
-    """Raise UserError for a `re:` pattern that is no regular expression."""
-    for pattern in patterns:
-        if pattern.startswith("re:"):
-            try:
-                re.compile(pattern[3:])
-            except re.error as error:
-                raise UserError(
-                    f"{what} has {pattern!r}, which is no regular expression: {error}"
-                ) from error

@@ -1,4 +1,4 @@
-"""Bytes of a compressed layer from shapes alone, and the words for a format in reports."""
+"""Bytes of a compressed Linear from its shape and scheme; short names of formats for reports."""
 
 from __future__ import annotations
 
@@ -10,8 +10,31 @@ from stages.schemes.quant_args import QArgs
 from stages.schemes.scheme import SchemeGroup
 
 
+def linear_bytes(linear: LinearSpec, scheme: SchemeGroup, dtype: str) -> int:
+    """Bytes of a compressed Linear's tensors, without its bias; `dtype` is the model's."""
+    weights = scheme.weights
+    rows, columns, plain = linear.out_features, linear.in_features, DTYPE_BYTES[dtype]
+    if weights is None:
+        return rows * columns * plain
+    scales = _scales(weights, rows, columns)
+    total = _input_bytes(scheme, plain)
+    if weights.type == "float":
+        total += rows * columns * weights.num_bits // 8
+        total += 4 if weights.strategy == "tensor_group" else 0
+        return total + scales * (1 if weights.scale_dtype else plain)
+    total += scales * plain
+    if layout_of(scheme) != PACKED:
+        return total + rows * columns + (0 if weights.symmetric else scales)
+    total += 4 * rows * ceil(columns * weights.num_bits / 32) + 16  # and int64 weight_shape [2]
+    if weights.symmetric:
+        return total
+    if weights.strategy not in ("channel", "group"):
+        return total + scales  # zero points stay int8
+    return total + 4 * ceil(rows * weights.num_bits / 32) * (scales // rows)
+
+
 def label(scheme: SchemeGroup) -> str:
-    """A short name for a format: "W4A16 g64", "FP8 channel", "NVFP4"."""
+    """A short name of a format: "W4A16 g64", "FP8 channel", "NVFP4"."""
     weights, inputs = scheme.weights, scheme.input_activations
     if weights is None:
         return "dense"
@@ -37,29 +60,6 @@ def _stem(args: QArgs) -> str:
     if args.strategy == "tensor_group":
         return f"NVFP{args.num_bits}"
     return f"{'MX' if args.scale_dtype == 'uint8' else ''}FP{args.num_bits}"
-
-
-def linear_bytes(linear: LinearSpec, scheme: SchemeGroup, dtype: str) -> int:
-    """Bytes of a compressed Linear's tensors (bias left out); `dtype` is the model's."""
-    weights = scheme.weights
-    rows, columns, plain = linear.out_features, linear.in_features, DTYPE_BYTES[dtype]
-    if weights is None:
-        return rows * columns * plain
-    scales = _scales(weights, rows, columns)
-    total = _input_bytes(scheme, plain)
-    if weights.type == "float":
-        total += rows * columns * weights.num_bits // 8
-        total += 4 if weights.strategy == "tensor_group" else 0
-        return total + scales * (1 if weights.scale_dtype else plain)
-    total += scales * plain
-    if layout_of(scheme) != PACKED:
-        return total + rows * columns + (0 if weights.symmetric else scales)
-    total += 4 * rows * ceil(columns * weights.num_bits / 32) + 16  # and int64 weight_shape [2]
-    if weights.symmetric:
-        return total
-    if weights.strategy not in ("channel", "group"):
-        return total + scales  # zero points stay int8
-    return total + 4 * ceil(rows * weights.num_bits / 32) * (scales // rows)
 
 
 def _scales(weights: QArgs, rows: int, columns: int) -> int:

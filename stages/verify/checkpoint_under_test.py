@@ -13,10 +13,11 @@ import torch
 from pipeline.errors import UserError
 from pipeline.stage import Artifact, Task
 from stages.formats.layer_artifact import CACHE, LAYER
-from stages.formats.quantization_config import groups_read, quantized_prefixes, scheme_of
+from stages.formats.quantization_config import groups_from_config, quantized_prefixes, scheme_of
 from stages.model.blueprint import Blueprint
+from stages.quantized.open import open_source
 from stages.schemes.protocols import ModuleFormat
-from stages.weights import TensorSpec, WeightSource, open_checkpoint, open_source
+from stages.weights import TensorSpec, WeightSource, open_checkpoint
 from stages.weights.aliased_source import Aliased
 from stages.weights.checkpoint_files import Layout
 from stages.weights.safetensors_source import SafetensorsSource
@@ -38,7 +39,7 @@ def claims_of(config: Mapping[str, Any], own: bool) -> Claims:
         return Claims(
             method=config.get("quant_method"),
             status=config.get("quantization_status"),
-            schemes=groups_read(config),
+            schemes=groups_from_config(config),
             ignore=config.get("ignore") or (),
         )
     from stages.formats.compressed_tensors_bridge import parse, schemes_in

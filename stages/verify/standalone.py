@@ -9,9 +9,8 @@ from typing import Any
 from compressed_tensors.quantization import QuantizationScheme
 
 from pipeline.errors import ManyErrors, UserError
-from stages.formats.checksums import MISFITS
 from stages.formats.compressed_tensors_bridge import parse, schemes_in
-from stages.formats.module_tensors import INPUT_PARTS, expected_parts
+from stages.formats.module_tensors import INPUT_PARTS, MISFITS, expected_parts
 from stages.formats.pack import unpack
 from stages.formats.quantization_config import scheme_of
 from stages.model.blueprint import LinearSpec

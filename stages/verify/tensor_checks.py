@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
-from stages.formats.checksums import MISFITS, checksum, stored_sums
-from stages.formats.layer_artifact import CHECKSUM, STATES
-from stages.formats.module_tensors import INPUT_PARTS, main_part, stored_parts
+from stages.formats.checksums import checksum, stored_sums
+from stages.formats.layer_artifact import CHECKSUM
+from stages.formats.module_tensors import INPUT_PARTS, MISFITS, main_part, stored_parts
+from stages.model.blueprint import STATES
 from stages.verify.checkpoint_under_test import Stored, Subject
 from stages.weights import WeightSource
 from stages.weights.checkpoint_files import Layout

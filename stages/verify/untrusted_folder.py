@@ -17,7 +17,8 @@ from stages.formats.decompressed_source import Decompressed
 from stages.formats.module_tensors import INPUT_PARTS, PARTS
 from stages.formats.quantization_config import scheme_of
 from stages.model.blueprint import EMBEDDING, Blueprint, LinearSpec
-from stages.schemes.resolve import is_router, matches
+from stages.model.families import is_router
+from stages.schemes.resolve import matches
 from stages.weights import TensorSpec, WeightSource, open_checkpoint
 from stages.weights.dtypes import dtype_name
 from stages.weights.untrusted_json import read_json

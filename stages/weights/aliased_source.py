@@ -1,4 +1,4 @@
-"""A source in which some tensors also go by other names."""
+"""Weight source that gives some tensors additional names, such as an untied lm_head."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class Aliased:
-    """`source`, where the names in `aliases` stand for other tensors of it (a `WeightSource`).
+    """A `WeightSource` over `source` in which `aliases` maps further names to its tensors.
 
-    An alias hides a tensor of that name.
+    An alias hides a tensor of the same name.
     """
 
     def __init__(self, source: WeightSource, aliases: Mapping[str, str]) -> None:
@@ -25,15 +25,14 @@ class Aliased:
 
     def specs(self) -> Mapping[str, TensorSpec]:
         specs = dict(self._source.specs())
-        more = {new: replace(specs[old], name=new) for new, old in self._aliases.items()}
-        return specs | more
+        aliased = {new: replace(specs[old], name=new) for new, old in self._aliases.items()}
+        return specs | aliased
 
     def pieces(self, name: str) -> Iterator[memoryview]:
-        """The bytes of a tensor in order, each piece good until the next one is asked for."""
+        """The bytes of a tensor in order; each piece is valid until the next one is requested."""
         return pieces(self._source, self._aliases.get(name, name))
 
     def read(self, names: Iterable[str], *, device: str = "cpu") -> dict[str, Tensor]:
-        wanted = list(names)
-        real = [self._aliases.get(name, name) for name in wanted]
-        read = self._source.read(dict.fromkeys(real), device=device)
-        return {name: read[own] for name, own in zip(wanted, real, strict=True)}
+        stored = {name: self._aliases.get(name, name) for name in names}
+        tensors = self._source.read(dict.fromkeys(stored.values()), device=device)
+        return {name: tensors[original] for name, original in stored.items()}

@@ -1,7 +1,7 @@
-"""Which files of a model folder hold its weights, and whether they can be trusted.
+"""Find the safetensors files of a model folder, single or sharded, and check them before use.
 
 Checkpoints come from strangers: every name in an index is checked before a file is opened, and
-files whose links lead out of the folder are refused.
+symbolic links that lead out of the folder are refused.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ LISTED = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """The weight files of a checkpoint. `tensors` maps each tensor to the name of its file.
+    """The weight files of a checkpoint by file name; `tensors` maps each tensor to its file.
 
-    `tensors` is None for a checkpoint in one file, which then has all that its header lists.
+    `tensors` is None for a checkpoint in one file, which has all that its header lists. `where`
+    names the checkpoint in messages.
     """
 
     where: str
@@ -31,21 +32,68 @@ class Layout:
     tensors: Mapping[str, str] | None
 
 
-def home_of(folder: Path) -> Path:
-    """The folder that links inside `folder` may lead to.
+def find_weights(folder: Path) -> Layout:
+    """Find the weight files of a model folder without opening them.
 
-    It is the folder itself; a snapshot in the hub's cache is made of links to the blobs beside it.
+    Raises UserError or ManyErrors for a folder without safetensors files, and for an index that is
+    malformed or names files that are missing or outside the folder.
     """
-    folder = folder.resolve()
-    if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
-        return folder.parent.parent
-    return folder
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}", remedy="give the path of a model folder")
+    for stem in STEMS:
+        for name in (f"{stem}.safetensors", f"{stem}.safetensors.index.json"):
+            if not (folder / name).is_file():
+                continue
+            if name.endswith(".json"):
+                return _indexed(folder, name)
+            return _single(folder, name)
+    names = sorted(path.name for path in folder.glob("*.safetensors"))
+    if len(names) == 1 and "-of-" not in names[0]:
+        return _single(folder, names[0])
+    raise _no_weights(folder, names)
+
+
+def read_headers(layout: Layout) -> dict[str, Header]:
+    """The headers of all files by file name; all broken files and missing tensors raise at once."""
+    headers: dict[str, Header] = {}
+    problems: list[UserError] = []
+    for name, path in layout.files.items():
+        try:
+            headers[name] = read_header(path)
+        except UserError as error:
+            problems.append(error)
+    missing: dict[str, list[str]] = {}
+    for tensor, name in (layout.tensors or {}).items():
+        if name in headers and tensor not in headers[name].places:
+            missing.setdefault(name, []).append(tensor)
+    for name, tensors in missing.items():
+        problems.append(
+            UserError(
+                f"{layout.files[name]} lacks {len(tensors)} tensors that the index of "
+                f"{layout.where} puts there: {_some(tensors)}",
+                remedy="fetch the checkpoint again",
+            )
+        )
+    raise_all(problems)
+    return headers
+
+
+def parse_index(path: Path) -> dict[str, str]:
+    """The `weight_map` of an index, tensor name -> file name; UserError if it is malformed."""
+    index = read_json(path, longest=LONGEST_INDEX)
+    tensors = index.get("weight_map")
+    if not isinstance(tensors, dict) or not tensors:
+        raise UserError(f"{path} has no weight_map", remedy="fetch it again")
+    for tensor, file in tensors.items():
+        if not isinstance(file, str):
+            raise UserError(f"{path} says that tensor {tensor!r} is in {file!r}: that is no file")
+    return tensors
 
 
 def inside(folder: Path, name: str, *, said_by: str) -> Path:
-    """The path of the file `name` of `folder`; UserError if it lies anywhere else.
+    """The path of the file `name` in `folder`; UserError if it leads out of the folder.
 
-    `said_by` tells who named the file, for the message.
+    `said_by` is what names the file, for the message.
     """
     pure = PurePosixPath(name)
     windows = PureWindowsPath(name)
@@ -71,54 +119,20 @@ def inside(folder: Path, name: str, *, said_by: str) -> Path:
     return path
 
 
-def find_weights(folder: Path) -> Layout:
-    """Find the weight files of a model folder, without opening them.
+def home_of(folder: Path) -> Path:
+    """The folder that symbolic links inside `folder` may not lead out of.
 
-    Raises UserError or ManyErrors for a folder without safetensors, an index that is malformed,
-    names files outside the folder, or files that are missing.
+    It is the folder itself, but for a snapshot in the hub's cache, which consists of links to the
+    blobs beside it.
     """
-    if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}", remedy="give the path of a model folder")
-    for stem in STEMS:
-        for name in (f"{stem}.safetensors", f"{stem}.safetensors.index.json"):
-            if not (folder / name).is_file():
-                continue
-            if name.endswith(".json"):
-                return _indexed(folder, name)
-            return _single(folder, name)
-    names = sorted(path.name for path in folder.glob("*.safetensors"))
-    if len(names) == 1 and "-of-" not in names[0]:
-        return _single(folder, names[0])
-    raise _no_weights(folder, names)
-
-
-def read_headers(layout: Layout) -> dict[str, Header]:
-    """The headers of all files by file name; every broken file and missing tensor at once."""
-    headers: dict[str, Header] = {}
-    problems: list[UserError] = []
-    for name, path in layout.files.items():
-        try:
-            headers[name] = read_header(path)
-        except UserError as error:
-            problems.append(error)
-    missing: dict[str, list[str]] = {}
-    for tensor, name in (layout.tensors or {}).items():
-        if name in headers and tensor not in headers[name].places:
-            missing.setdefault(name, []).append(tensor)
-    for name, tensors in missing.items():
-        problems.append(
-            UserError(
-                f"{layout.files[name]} lacks {len(tensors)} tensors that the index of "
-                f"{layout.where} puts there: {_some(tensors)}",
-                remedy="fetch the checkpoint again",
-            )
-        )
-    raise_all(problems)
-    return headers
+    folder = folder.resolve()
+    if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
+        return folder.parent.parent
+    return folder
 
 
 def raise_all(problems: list[UserError]) -> None:
-    """Raise what was found: nothing, the one error, or all of them together."""
+    """Raise the errors, if there are any: a single one as it is, several as one ManyErrors."""
     if len(problems) == 1:
         raise problems[0]
     if problems:
@@ -149,18 +163,6 @@ def _indexed(folder: Path, name: str) -> Layout:
         )
     raise_all(problems)
     return Layout(where=str(folder), files=files, tensors=tensors)
-
-
-def parse_index(path: Path) -> dict[str, str]:
-    """Tensor name -> file name, as an index says it; UserError if it is no such mapping."""
-    index = read_json(path, longest=LONGEST_INDEX)
-    tensors = index.get("weight_map")
-    if not isinstance(tensors, dict) or not tensors:
-        raise UserError(f"{path} has no weight_map", remedy="fetch it again")
-    for tensor, file in tensors.items():
-        if not isinstance(file, str):
-            raise UserError(f"{path} says that tensor {tensor!r} is in {file!r}: that is no file")
-    return tensors
 
 
 def _no_weights(folder: Path, names: list[str]) -> UserError:

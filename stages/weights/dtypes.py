@@ -1,4 +1,4 @@
-"""safetensors' dtype names and torch's dtypes."""
+"""Convert between safetensors' dtype names and torch dtypes."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _BY_DTYPE = {dtype: name for name, dtype in _BY_NAME.items()}
 
 
 def torch_dtype(name: str) -> torch.dtype:
-    """The torch dtype of a safetensors dtype name; KeyError for a name that is none."""
+    """The torch dtype of a safetensors dtype name; KeyError for an unknown name."""
     return _BY_NAME[name]
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """The safetensors name of a torch dtype; KeyError for one that cannot be stored."""
+    """The safetensors name of a torch dtype; KeyError for a dtype that it cannot store."""
     return _BY_DTYPE[dtype]

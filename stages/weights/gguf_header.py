@@ -1,7 +1,7 @@
-"""The header of a GGUF file, walked with every length checked against the file's size.
+"""Parse the header of a GGUF file, checking every length against the size of the file.
 
-Libraries for this format trust the counts they read; a file that lies about them can keep such a
-reader busy until memory ends. So a file is walked here first, and only a sound one is handed on.
+Libraries for this format trust the counts that they read: a file that lies about them can exhaust
+the memory. So every file is walked here first, and only a sound one is handed to a library.
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3).
 """
 
@@ -29,7 +29,7 @@ LONGEST_NAME, MOST_DIMENSIONS = 65_536, 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GgufTensor:
-    """A tensor as stored: `shape` is in torch's order (rows first), `type` ggml's name of it."""
+    """A stored tensor: `shape` in torch's order (rows first), `type` as ggml names its format."""
 
     name: str
     shape: tuple[int, ...]
@@ -40,10 +40,10 @@ class GgufTensor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GgufHeader:
-    """What a GGUF file holds.
+    """Metadata and tensors of a GGUF file.
 
-    `texts` has the metadata named in KEPT. `spans` says from which byte to which the entry of
-    each metadata key goes, `table` the same of the list of tensors.
+    `texts` has the metadata named in KEPT. `spans` gives the first byte of the entry of each
+    metadata key and the byte after it, `table` those of the list of tensors.
     """
 
     path: Path
@@ -60,7 +60,7 @@ class GgufHeader:
 
 
 def read_gguf_header(path: Path) -> GgufHeader:
-    """Walk the header of a GGUF file; UserError if it is missing, cut off or malformed."""
+    """Walk the header of a GGUF file; UserError if the file is missing, truncated or malformed."""
     if not path.is_file():
         raise UserError(f"there is no file {path}", remedy="give the path of a .gguf file")
     try:

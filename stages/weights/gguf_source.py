@@ -1,8 +1,7 @@
-"""A GGUF file as a source of weights, dequantised tensor by tensor.
+"""Weight source over a GGUF file, dequantized tensor by tensor.
 
-What a tensor means (its values before quantization, its name and layout in transformers) is taken
-from the `gguf` package and from transformers' own tensor processors, one tensor at a time, so
-that a layer is read without reading the model.
+The `gguf` package dequantizes, and transformers' own tensor processors give each tensor its name
+and layout there, one tensor at a time, so that a layer is read without reading the whole model.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class GgufSource:
-    """Reads from one GGUF file (the protocol `WeightSource`).
+    """A `WeightSource` over one GGUF file.
 
-    `tensors`: checkpoint name as transformers has it -> {"stored": name in the file, "type":
-    ggml's name of the number format, "start" and "length": where its bytes are, "rows": shape as
-    stored, "shape": shape in transformers}. All tensors are given out as `dtype`.
+    `tensors`: checkpoint name in transformers -> {"stored": name in the file, "type": ggml's name
+    of the number format, "start" and "length": position of its bytes, "rows": shape as stored,
+    "shape": shape in transformers}. All tensors are returned in `dtype`.
     """
 
     def __init__(
@@ -44,7 +43,7 @@ class GgufSource:
 
     @staticmethod
     def of(path: Path, manifest: SourceManifest) -> GgufSource:
-        """From a stored `load` result and the place where its file is now."""
+        """The source for the manifest of a `load` result, whose file is now at `path`."""
         settings = manifest.settings
         return GgufSource(
             path,
@@ -63,8 +62,8 @@ class GgufSource:
     def read(self, names: Iterable[str], *, device: str = "cpu") -> dict[str, Tensor]:
         from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor
 
-        make: Any = TENSOR_PROCESSORS.get(self.architecture, TensorProcessor)
-        processor = make(config=self.config)
+        processor_class: Any = TENSOR_PROCESSORS.get(self.architecture, TensorProcessor)
+        processor = processor_class(config=self.config)
         found: dict[str, Tensor] = {}
         try:
             with open(self.path, "rb") as file:
@@ -92,8 +91,8 @@ class GgufSource:
         stored = GGMLQuantizationType[entry["type"]]
         raw = np.frombuffer(data, dtype=np.uint8)
         raw = raw.reshape(quant_shape_to_byte_shape(entry["rows"], stored))
-        done = processor.process(weights=dequantize(raw, stored), name=entry["stored"])
-        values = torch.from_numpy(np.array(done.weights, order="C"))
+        processed = processor.process(weights=dequantize(raw, stored), name=entry["stored"])
+        values = torch.from_numpy(np.array(processed.weights, order="C"))
         if values.shape != tuple(entry["shape"]):
             raise UserError(
                 f"{entry['stored']!r} of {self.path} has the shape {list(values.shape)}, the model "

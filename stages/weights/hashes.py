@@ -1,8 +1,8 @@
-"""sha256 of files, remembered by path, size and mtime, with other work run meanwhile.
+"""SHA-256 of files, cached by path, size and mtime; a callback runs while large files are hashed.
 
-The memory is one small JSON file in the user's cache folder ($XDG_CACHE_HOME/presswork/files.json,
-else ~/.cache/presswork/files.json). Losing it costs time only. It is also how a stored result
-finds the weights it speaks of after their folder was moved: by their content.
+The cache is one small JSON file in the user's cache folder ($XDG_CACHE_HOME/presswork/files.json,
+else ~/.cache/presswork/files.json). Losing it only costs time. A stored result also finds its
+weights through it, by their content, after their folder was moved.
 """
 
 from __future__ import annotations
@@ -24,64 +24,63 @@ from pipeline.errors import UserError
 from pipeline.sha256 import file_sha256
 
 LONG = 1 << 28
-"""Bytes of which hashing takes about as long as it takes to begin something else."""
+"""From this many bytes on, hashing takes long enough to run something else meanwhile."""
+THREADS = 4
+SETTLED = 2.0  # seconds: a younger file could change again without a change of its mtime
 
-_work: ContextVar[Callable[[], None] | None] = ContextVar("work beside hashing", default=None)
+Hashes = dict[str, tuple[int, int, str]]
+"""Absolute path -> size, mtime in ns, sha256."""
+
+_callback: ContextVar[Callable[[], None] | None] = ContextVar("run while hashing", default=None)
 
 
 @contextmanager
 def while_hashing(work: Callable[[], None]) -> Iterator[None]:
-    """Have `work` done beside the hashing in this context, each time that much has to be hashed."""
-    before = _work.set(work)
+    """Call `work` on another thread each time that many bytes are hashed in this context."""
+    before = _callback.set(work)
     try:
         yield
     finally:
-        _work.reset(before)
+        _callback.reset(before)
 
 
 @contextmanager
 def hashing(size: int) -> Iterator[None]:
-    """Around the hashing of so many bytes; what is done beside it is done at the end, too.
+    """Run the callback of :func:`while_hashing` while `size` bytes are hashed, and wait for it.
 
-    It is waited for, because modules that two threads import at once may be seen half made.
+    Without waiting, a module that two threads import at once could be seen half initialized.
     """
-    work = _work.get()
-    if work is None or size < LONG:
+    callback = _callback.get()
+    if callback is None or size < LONG:
         yield
         return
-    beside = threading.Thread(target=work)
-    beside.start()
+    thread = threading.Thread(target=callback)
+    thread.start()
     try:
         yield
     finally:
-        beside.join()
-
-
-THREADS = 4
-SETTLED = 2.0  # seconds: a file younger than this could change again without its time changing
-
-Memory = dict[str, tuple[int, int, str]]
+        thread.join()
 
 
 def memory_file() -> Path:
-    """Where the hashes are kept."""
+    """The file in which hashes are cached."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "presswork" / "files.json"
 
 
 def sha256_of(paths: Iterable[Path]) -> dict[Path, str]:
-    """The sha256 of every file; only those that changed since the last time are read.
+    """The sha256 of every file; only files that have changed since the last time are read.
 
     Raises UserError for a file that cannot be read.
     """
-    memory = _load()
+    cached = _load()
     wanted = list(dict.fromkeys(paths))
     found: dict[Path, str] = {}
-    fresh: Memory = {}
+    fresh: Hashes = {}
     try:
         states = {path: path.stat() for path in wanted}
         for path, state in states.items():
-            length, mtime, known = memory.get(str(path.resolve()), (-1, -1, ""))
+            length, mtime, known = cached.get(str(path.resolve()), (-1, -1, ""))
             if (length, mtime) == (state.st_size, state.st_mtime_ns):
                 found[path] = known
         todo = [path for path in wanted if path not in found]
@@ -101,7 +100,7 @@ def sha256_of(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def find_content(sha256: str, size: int) -> Path | None:
-    """A file with this content that was hashed before and has not changed since."""
+    """A file with this content that was hashed earlier and has not changed since."""
     for text, (known_size, mtime, known) in _load().items():
         if known == sha256 and known_size == size and _unchanged(Path(text), size, mtime):
             return Path(text)
@@ -116,15 +115,15 @@ def _unchanged(path: Path, size: int, mtime: int) -> bool:
     return (state.st_size, state.st_mtime_ns) == (size, mtime)
 
 
-def _load() -> Memory:
+def _load() -> Hashes:
     try:
         entries = json.loads(memory_file().read_bytes())["files"]
         return {str(p): (int(size), int(at), str(sha)) for p, (size, at, sha) in entries.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}  # not there yet, or not ours: hash again
+        return {}  # missing, or not a file of ours: hash again
 
 
-def _remember(fresh: Memory) -> None:
+def _remember(fresh: Hashes) -> None:
     path = memory_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A safetensors file whose tensors come in any order, each written to its place when it comes."""
+"""Write a safetensors file whose tensors arrive in any order, each straight to its position."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 
 class MisfitError(Exception):
-    """A tensor came that is not what was announced, or one did not come."""
+    """A tensor that differs from its announced spec, or was announced and never set."""
 
 
 class PlacedFile(MutableMapping[str, "Tensor"]):
-    """Takes tensors by name as a dict does, and keeps none: the bytes go straight to the file.
+    """Takes tensors by name like a dict and keeps none: their bytes go straight to the file.
 
-    The file is the one that `write_tensors` writes of the same tensors. A tensor's memory may be
-    used for something else as soon as it was set. One that is large may come by rows, and is then
-    set without memory (on the device "meta"). Leaving without an exception raises MisfitError if an
-    announced tensor is missing; what is there then is no whole file.
+    The file equals what `write_tensors` writes for the same tensors. The memory of a tensor may be
+    reused as soon as it was set. A large one may be written in rows; it is then set without memory
+    (on the device "meta"). Leaving the context without an exception raises MisfitError if an
+    announced tensor is missing; the file is incomplete then.
     """
 
     def __init__(self, path: Path, specs: Iterable[TensorSpec]) -> None:
         self._specs = {spec.name: spec for spec in specs}
         first, self._starts = layout(self._specs.values())
-        self._there: set[str] = set()
+        self._written: set[str] = set()
         self._rows: Counter[str] = Counter()
         self._file = open(path, "wb", buffering=0)
         write_at(self._file.fileno(), 0, [memoryview(first)])
@@ -46,12 +46,12 @@ class PlacedFile(MutableMapping[str, "Tensor"]):
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
-        missing = self._specs.keys() - self._there
+        missing = self._specs.keys() - self._written
         if missing and error is None:
             raise MisfitError(f"{min(missing)} was announced and never came")
 
     def put_rows(self, name: str, first: int, rows: Tensor) -> None:
-        """Write some rows of a tensor that is set when all of them were written."""
+        """Write some rows of a tensor, which is to be set once all of them are written."""
         spec, given = self._specs.get(name), spec_of(name, rows)
         if spec is None or (spec.shape[1:], spec.dtype) != (given.shape[1:], given.dtype):
             raise MisfitError(f"rows of {name} came as {given}")
@@ -66,16 +66,16 @@ class PlacedFile(MutableMapping[str, "Tensor"]):
             write_at(self._file.fileno(), self._starts[name], [bytes_of(tensor)])
         elif self._rows[name] != len(tensor):
             raise MisfitError(f"{self._rows[name]} of {len(tensor)} rows of {name} came")
-        self._there.add(name)
+        self._written.add(name)
 
     def __delitem__(self, name: str) -> None:
-        self._there.remove(name)
+        self._written.remove(name)
 
     def __getitem__(self, name: str) -> Tensor:
         raise KeyError(f"{name} is in the file, not in memory")
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._there))
+        return iter(sorted(self._written))
 
     def __len__(self) -> int:
-        return len(self._there)
+        return len(self._written)

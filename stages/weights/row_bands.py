@@ -1,4 +1,4 @@
-"""A matrix of a checkpoint, read as a whole or, where it is large, some rows at a time."""
+"""Read a matrix of a checkpoint in bands of rows where it is large, else as a whole."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 WIDE = 1 << 28
 """Matrices of more bytes than this are never in memory as a whole."""
 BAND = 1 << 26
-"""About so many bytes of them are."""
+"""Approximate bytes of a band."""
 
 
 def streaming_bytes(largest: int) -> int:
-    """Memory of a process that reads matrices of at most `largest` bytes and writes their codes."""
+    """Peak memory of a process that quantizes matrices of at most `largest` bytes in bands."""
     return 400_000_000 + 2 * min(largest, WIDE)
 
 
 class Matrix(Protocol):
-    """Rows of a tensor of two dimensions."""
+    """A two-dimensional tensor that is read in bands of rows."""
 
     @property
     def shape(self) -> tuple[int, int]: ...
@@ -35,17 +35,17 @@ class Matrix(Protocol):
     def dtype(self) -> torch.dtype: ...
 
     def bands(self, multiple: int = 1) -> Iterator[tuple[int, int]]:
-        """(first row, the row after the last) of parts, all of them a multiple of rows but one."""
+        """(start, stop) of every band; all but the last have a multiple of `multiple` rows."""
         ...
 
     def read(self, start: int, stop: int) -> Tensor:
-        """Some rows, good until the next are read."""
+        """Rows `start` to `stop`; valid until the next are read."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class InMemory:
-    """A tensor that is there."""
+    """A matrix that is in memory already; its only band is the whole."""
 
     tensor: Tensor
 
@@ -67,7 +67,7 @@ class InMemory:
 
 @dataclass(frozen=True, slots=True)
 class InFile:
-    """A tensor of a checkpoint, read into memory that is used again."""
+    """A matrix in a safetensors checkpoint, read into a buffer that is reused."""
 
     source: SafetensorsSource
     spec: TensorSpec
@@ -96,7 +96,7 @@ class InFile:
 
 
 def matrix_of(source: WeightSource, spec: TensorSpec, scratch: Scratch) -> Matrix:
-    """A tensor of two dimensions of `source`; of plain files, it is read into `scratch`."""
+    """A matrix of `source`; from safetensors files it is read band by band into `scratch`."""
     if isinstance(source, SafetensorsSource):
         return InFile(source, spec, scratch)
     return InMemory(source.read([spec.name])[spec.name])

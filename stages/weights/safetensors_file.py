@@ -1,7 +1,7 @@
-"""One safetensors file: header checked against its size, tensors read by position.
+"""Read one safetensors file: check its header against its size, read tensors by position.
 
-The `safetensors` library parses and validates the header. The bytes are read with plain reads
-into fresh memory, because tensors that it hands out keep the whole file mapped.
+The `safetensors` library parses and validates the header. The bytes are read with plain reads, into
+fresh memory or a buffer that is reused, because the library's tensors keep the whole file mapped.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ REMEDY = "fetch or convert the file again"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """Where a tensor's bytes lie: from `start`, counted from the beginning of the file."""
+    """Position of a tensor's bytes: `length` of them, `start` bytes into the file."""
 
     spec: TensorSpec
     start: int
@@ -42,17 +42,35 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Header:
-    """What a safetensors file says about itself."""
+    """Parsed header of a safetensors file: the position of every tensor by name."""
 
     path: Path
     size: int
     places: Mapping[str, Place]
 
 
+class Scratch:
+    """One buffer that is reused for tensors of which only the latest is needed.
+
+    The system zeroes fresh memory page by page: on a virtual machine that can take longer than
+    reading a file from the page cache into it.
+    """
+
+    def __init__(self) -> None:
+        self._buffer: NDArray[np.uint8] = np.empty(0, dtype=np.uint8)
+
+    def take(self, size: int) -> NDArray[np.uint8]:
+        """`size` bytes of arbitrary content; what was taken earlier is overwritten."""
+        if len(self._buffer) < size:
+            self._buffer = np.empty(0, dtype=np.uint8)  # free the old one before the new one
+            self._buffer = np.empty(size, dtype=np.uint8)
+        return self._buffer[:size]
+
+
 def read_header(path: Path) -> Header:
     """Parse and check the header of a safetensors file.
 
-    Raises UserError if the file is missing, cut off or malformed, or holds an unknown dtype.
+    Raises UserError if the file is missing, truncated or malformed, or holds an unknown dtype.
     """
     try:
         size, length = _sizes(path)
@@ -84,7 +102,7 @@ def read_tensors(header: Header, names: Iterable[str], *, device: str) -> dict[s
 def read_into(
     header: Header, name: str, scratch: Scratch, rows: tuple[int, int] | None = None
 ) -> Tensor:
-    """One tensor, or some rows of it, in `scratch`: good until something else lies there."""
+    """One tensor, or `rows` (start, stop) of it, in `scratch`; valid until that is reused."""
     place = header.places[name]
     if rows is not None:
         start, stop = rows
@@ -100,7 +118,7 @@ def read_into(
 
 
 def read_pieces(header: Header, name: str, size: int) -> Iterator[memoryview]:
-    """The bytes of one tensor, `size` at a time, in a buffer that is used again."""
+    """The bytes of one tensor, `size` at a time, in a buffer that is reused."""
     place = header.places[name]
     buffer = memoryview(bytearray(min(size, place.length)))
     try:
@@ -118,7 +136,7 @@ def read_pieces(header: Header, name: str, size: int) -> Iterator[memoryview]:
 
 
 def _sizes(path: Path) -> tuple[int, int]:
-    """Size of the file and length of its header; checked so that no library reads past the end."""
+    """Size of the file and length of its header, checked so that no library reads past the end."""
     if not path.is_file():
         raise UserError(f"there is no file {path}", remedy=REMEDY)
     size = path.stat().st_size
@@ -140,7 +158,7 @@ def _sizes(path: Path) -> tuple[int, int]:
 
 
 def _places(file: Any, start: int) -> dict[str, Place]:
-    """Positions from sizes: the library lets no header pass whose tensors leave gaps or overlap."""
+    """Positions from sizes: the library rejects headers whose tensors overlap or leave gaps."""
     places: dict[str, Place] = {}
     for name in file.offset_keys():
         piece = file.get_slice(name)
@@ -177,21 +195,3 @@ def _read(file: FileIO, place: Place, scratch: Scratch | None = None) -> Tensor:
     if place.spec.dtype == "F4":  # torch packs two into an element
         shape = (*shape[:-1], shape[-1] // 2)
     return data.view(torch_dtype(place.spec.dtype)).reshape(shape)
-
-
-class Scratch:
-    """One buffer for tensors of which only the latest is wanted.
-
-    Memory fresh from the system is zeroed page by page first: on a virtual machine that can take
-    longer than to read a file from the page cache into it.
-    """
-
-    def __init__(self) -> None:
-        self._buffer: NDArray[np.uint8] = np.empty(0, dtype=np.uint8)
-
-    def take(self, size: int) -> NDArray[np.uint8]:
-        """`size` bytes with any contents; those taken before are overwritten."""
-        if len(self._buffer) < size:
-            self._buffer = np.empty(0, dtype=np.uint8)  # not both at once
-            self._buffer = np.empty(size, dtype=np.uint8)
-        return self._buffer[:size]

@@ -1,11 +1,12 @@
-"""A checkpoint in safetensors files as a source of weights."""
+"""Weight source over a safetensors checkpoint, in one file or in shards."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.weights.checkpoint_files import Layout, read_headers
+from stages.weights.checkpoint_files import Layout, find_weights, read_headers
 from stages.weights.safetensors_file import (
     Header,
     read_header,
@@ -13,7 +14,7 @@ from stages.weights.safetensors_file import (
     read_pieces,
     read_tensors,
 )
-from stages.weights.source import TensorSpec, no_such_tensor
+from stages.weights.source import TensorSpec, WeightSource, no_such_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,13 +22,21 @@ if TYPE_CHECKING:
     from stages.weights.safetensors_file import Scratch
 
 PIECE = 1 << 20
-"""Bytes of a piece: memory that the allocator uses again, where larger blocks come fresh."""
+"""Bytes of a piece: the allocator reuses blocks of this size, larger ones it maps afresh."""
+
+
+def open_checkpoint(folder: Path) -> WeightSource:
+    """The weights of a folder of safetensors files, a single one or shards with an index.
+
+    Raises UserError or ManyErrors for missing files and for an index that is not to be trusted.
+    """
+    return SafetensorsSource(find_weights(folder))
 
 
 class SafetensorsSource:
-    """Reads from one file or from shards (the protocol `WeightSource`).
+    """A `WeightSource` over one safetensors file or shards.
 
-    Only the header of a shard that is read from is parsed, and only once.
+    Headers are parsed once, and only those of shards that are read from.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -60,19 +69,19 @@ class SafetensorsSource:
         return {name: found[name] for name in wanted}
 
     def borrow(self, name: str, scratch: Scratch, rows: tuple[int, int] | None = None) -> Tensor:
-        """A tensor, or its rows from one to before another, that lies in `scratch`."""
+        """A tensor, or its `rows` (start, stop), read into `scratch`."""
         return read_into(self._place(name), name, scratch, rows)
 
     def spec(self, name: str) -> TensorSpec:
-        """One of `specs`, for which only the file with that tensor is looked at."""
+        """The spec of one tensor; only the header of its own file is read."""
         return self._place(name).places[name].spec
 
     def pieces(self, name: str) -> Iterator[memoryview]:
-        """The bytes of a tensor in order, each piece good until the next one is asked for."""
+        """The bytes of a tensor in order; each piece is valid until the next one is requested."""
         return read_pieces(self._place(name), name, PIECE)
 
     def _place(self, name: str) -> Header:
-        """The header of the file that has the tensor."""
+        """The header of the file that holds the tensor."""
         header = self._header(self._file_of(name))
         if name not in header.places:
             raise no_such_tensor(name, header.places, str(header.path))

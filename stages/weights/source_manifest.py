@@ -1,4 +1,4 @@
-"""`source.json`: what a stored `load` result says about weights that stay where they are."""
+"""`source.json`, the manifest of a `load` result: weight files that stay where they are."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class SourceFile:
         )
 
     def locate(self, base: Path) -> Path:
-        """Where the file is now: as recorded, else wherever the same content was last seen.
+        """The file's current path: the recorded one, else where the same content was last seen.
 
-        Raises UserError if no such file is left.
+        Raises UserError if there is no such file any more.
         """
         path = base / self.path
         if path.is_file():
@@ -63,9 +63,9 @@ class SourceFile:
 class SourceManifest:
     """The content of source.json.
 
-    `kind` is "safetensors" or "gguf". `tensors`: for safetensors tensor -> file name, None where
-    one file has all; for gguf see `stages.weights.gguf_source`. `settings` is read by `kind`:
-    quantized safetensors have "quantization" (a quantization_config) and "dtype" there.
+    `kind` is "safetensors" or "gguf". `tensors`: for safetensors tensor -> file name, None for a
+    single file; for gguf see `stages.weights.gguf_source`. `settings` depends on `kind`: quantized
+    safetensors have "quantization" (a quantization_config) and "dtype" there.
     """
 
     kind: str

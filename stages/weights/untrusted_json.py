@@ -1,4 +1,4 @@
-"""JSON files from strangers: bounded in size, and refused in one way whatever is wrong."""
+"""Read untrusted JSON files, bounded in size and depth; every fault is a UserError."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEEPEST = 64
 def read_json(path: Path, *, longest: int) -> dict[str, Any]:
     """The JSON object in a file of at most `longest` bytes.
 
-    Raises UserError for a file that cannot be read, is larger, or holds anything else.
+    Raises UserError for a file that cannot be read, is larger, or holds something else.
     """
     try:
         with open(path, "rb") as file:
@@ -35,12 +35,12 @@ def read_json(path: Path, *, longest: int) -> dict[str, Any]:
 
 
 def _tagged(name: str) -> dict[str, str]:
-    """Infinity and NaN, which are no JSON, as transformers writes them since it knows that."""
+    """Infinity and NaN, which JSON lacks, in the form in which transformers writes them."""
     return {"__float__": name}
 
 
 def _depth(value: object) -> int:
-    """How deep lists and objects are nested, up to what is refused anyway."""
+    """Nesting depth of lists and objects, counted no further than what is refused."""
     level, depth = [value], 0
     while level and depth <= DEEPEST:
         below: list[object] = []

@@ -1,4 +1,4 @@
-"""Writing a safetensors file tensor by tensor; of a tensor, a piece is copied at a time."""
+"""Write a safetensors file tensor by tensor, copying one piece of a tensor at a time."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ METADATA = {"format": "pt"}
 
 
 def copy_tensors(path: Path, specs: Sequence[TensorSpec], source: WeightSource) -> None:
-    """Write the tensors that `specs` describe, as `source` has them, two at a time."""
+    """Copy the tensors that `specs` describe from `source` to a new file, two at a time."""
     _write(path, specs, lambda spec: pieces(source, spec.name), threads=2)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors of this process, by name."""
+    """Write tensors in memory to a new file."""
     specs = [spec_of(name, tensor) for name, tensor in tensors.items()]
     _write(path, specs, lambda spec: [bytes_of(tensors[spec.name])], threads=1)
 
 
 def spec_of(name: str, tensor: Tensor) -> TensorSpec:
-    """What a tensor of this process is as one of a file."""
+    """The spec that a tensor in memory has in a file."""
     from stages.weights.dtypes import dtype_name
 
     return TensorSpec(name=name, shape=tuple(tensor.shape), dtype=dtype_name(tensor.dtype))
 
 
 def pieces(source: WeightSource, name: str) -> Iterator[memoryview]:
-    """The bytes of a tensor in order; each piece is good until the next one is asked for.
+    """The bytes of a tensor in order; each piece is valid until the next one is requested.
 
-    Sources of plain files give them as they read; of others the whole tensor is one piece.
+    Sources over plain files yield them as they read; from others the whole tensor is one piece.
     """
-    own: Callable[[str], Iterator[memoryview]] | None = getattr(source, "pieces", None)
-    if own is not None:
-        yield from own(name)
+    read_pieces: Callable[[str], Iterator[memoryview]] | None = getattr(source, "pieces", None)
+    if read_pieces is not None:
+        yield from read_pieces(name)
     else:
         yield bytes_of(source.read([name])[name])
 
@@ -58,8 +58,8 @@ def bytes_of(tensor: Tensor) -> memoryview:
 
 
 def layout(specs: Iterable[TensorSpec]) -> tuple[bytes, dict[str, int]]:
-    """The beginning of a file with these tensors, and where in the file each one starts."""
-    # wide elements first: so every tensor begins at a multiple of its element's size
+    """The header of a file with these tensors, and the position at which each one starts."""
+    # wide elements first, so that every tensor starts at a multiple of its element size
     ordered = sorted(specs, key=lambda spec: (-BITS[spec.dtype], spec.name))
     entries: dict[str, object] = {"__metadata__": METADATA}
     starts, end = {}, 0
@@ -74,6 +74,15 @@ def layout(specs: Iterable[TensorSpec]) -> tuple[bytes, dict[str, int]]:
     header += b" " * (-len(header) % 8)
     first = struct.pack("<Q", len(header)) + header
     return first, {name: len(first) + start for name, start in starts.items()}
+
+
+def write_at(file: int, start: int, pieces: Iterable[memoryview]) -> int:
+    """Write pieces to an open file from position `start` on; returns the position after them."""
+    for piece in pieces:
+        while len(piece):  # one write takes at most 2 GiB
+            count = os.pwrite(file, piece, start)
+            start, piece = start + count, piece[count:]
+    return start
 
 
 def _write(
@@ -94,12 +103,3 @@ def _write(
         write_at(file.fileno(), 0, [memoryview(first)])
         for _ in pool.map(place, starts):
             pass
-
-
-def write_at(file: int, start: int, pieces: Iterable[memoryview]) -> int:
-    """Write to a place in an open file; gives the place after it."""
-    for piece in pieces:
-        while len(piece):  # one write takes at most 2 GiB
-            count = os.pwrite(file, piece, start)
-            start, piece = start + count, piece[count:]
-    return start

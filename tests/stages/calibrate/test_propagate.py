@@ -17,8 +17,9 @@ from stages.compress.observers import minmax
 from stages.compress.solvers.rtn import rtn
 from stages.formats.compressed_layer import CompressedLayer
 from stages.formats.compressed_tensors_bridge import to_compressed_tensors
+from stages.formats.input_params import InputParams
 from stages.formats.layer_artifact import to_groups
-from stages.formats.pack import InputParams, pack
+from stages.formats.pack import pack
 from stages.schemes.resolve import resolve
 from stages.schemes.scheme import SchemeConfig
 from tests.stages.calibrate.conftest import Scene

@@ -15,8 +15,9 @@ from stages.compress.solvers.rtn import rtn
 from stages.fake_quant.activations import simulated_inputs
 from stages.formats.compressed_tensors_bridge import to_compressed_tensors
 from stages.formats.decompressed_source import Decompressed
+from stages.formats.input_params import InputParams
 from stages.formats.module_tensors import main_part, stored_parts
-from stages.formats.pack import InputParams, pack
+from stages.formats.pack import pack
 from stages.formats.quantization_config import quantization_config
 from stages.schemes.resolve import resolve
 from stages.weights import open_checkpoint

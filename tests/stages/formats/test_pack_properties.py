@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stages.formats.pack import InputParams, compressor, pack, unpack
+from stages.formats.input_params import InputParams
+from stages.formats.pack import compressor, pack, unpack
 
 FAST = settings(max_examples=40, deadline=None, database=None)
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 71))

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from pipeline.errors import UserError
 from stages.formats.compressed_tensors_bridge import to_args, to_compressed_tensors
 from stages.formats.quantization_config import (
-    States,
-    args_said,
-    group_said,
-    groups_read,
+    QuantizedStates,
+    args_to_config,
+    group_to_config,
+    groups_from_config,
     quantization_config,
 )
 from stages.schemes.layouts import layout_of
@@ -64,7 +64,7 @@ microscaled = st.sampled_from(
 @given(args=st.one_of(integers, inputs, microscaled))
 def test_an_args_is_said_as_compressed_tensors_says_it(args: QArgs) -> None:
     theirs = to_args(args).model_dump(mode="json")
-    assert json.dumps(args_said(args)) == json.dumps(theirs)
+    assert json.dumps(args_to_config(args)) == json.dumps(theirs)
 
 
 @pytest.mark.parametrize("name", [*QUANTIZED, "mixed"])
@@ -83,7 +83,7 @@ def test_the_config_of_a_scheme_is_said_as_compressed_tensors_says_it(name: str)
 
 def test_attention_states_are_said_as_compressed_tensors_says_them() -> None:
     fp8, model = QArgs(type="float"), blueprint()
-    states = States(kv_cache=fp8, attention=fp8, kinds=("LlamaAttention",))
+    states = QuantizedStates(kv_cache=fp8, attention=fp8, kinds=("LlamaAttention",))
     config = quantization_config({}, model, states)
     again = QuantizationConfig.model_validate(config).model_dump(mode="json")
     assert {key: value for key, value in config.items() if key not in ADDED} == again
@@ -99,16 +99,18 @@ def test_the_version_is_that_of_the_installed_compressed_tensors() -> None:
 @pytest.mark.parametrize("name", [*QUANTIZED, "mixed"])
 def test_what_is_said_reads_back(name: str) -> None:
     groups = [group for _, group in load(name).ordered()]
-    said = [group_said(g.weights, g.input_activations, layout_of(g), g.targets) for g in groups]
+    said = [
+        group_to_config(g.weights, g.input_activations, layout_of(g), g.targets) for g in groups
+    ]
     config = json.loads(json.dumps({"config_groups": dict(enumerate(said))}))
-    for found, group in zip(groups_read(config), groups, strict=True):
+    for found, group in zip(groups_from_config(config), groups, strict=True):
         layout = layout_of(group)
         assert json.dumps(_said(found)) == json.dumps(_said(group) | {"format": layout})
         assert found.targets == group.targets
 
 
 def _said(group: SchemeGroup) -> dict[str, object]:
-    return group_said(group.weights, group.input_activations, group.format, group.targets)
+    return group_to_config(group.weights, group.input_activations, group.format, group.targets)
 
 
 @pytest.mark.parametrize(
@@ -122,16 +124,16 @@ def _said(group: SchemeGroup) -> dict[str, object]:
 )
 def test_what_is_no_config_of_ours_is_refused(config: dict[str, object]) -> None:
     with pytest.raises(UserError, match="not a valid one"):
-        groups_read(config)
+        groups_from_config(config)
 
 
 def test_a_field_that_is_unknown_is_refused() -> None:
-    said = group_said(QArgs(), None, "pack-quantized", ["Linear"])
+    said = group_to_config(QArgs(), None, "pack-quantized", ["Linear"])
     said["weights"]["bits"] = 3
     with pytest.raises(UserError, match="not a valid one"):
-        groups_read({"config_groups": {"g": said}})
+        groups_from_config({"config_groups": {"g": said}})
 
 
 def test_every_field_is_said() -> None:
     names = {field.name for field in dataclasses.fields(QArgs)}
-    assert set(args_said(QArgs())) == names | {"actorder"}
+    assert set(args_to_config(QArgs())) == names | {"actorder"}

@@ -17,7 +17,8 @@ from stages.compress.solvers.rtn import rtn
 from stages.formats import row_blocks as by_rows
 from stages.formats.checksums import bit_sums
 from stages.formats.compressed_tensors_bridge import to_compressed_tensors
-from stages.formats.pack import InputParams, pack, unpack
+from stages.formats.input_params import InputParams
+from stages.formats.pack import pack, unpack
 from tests.stages.formats.whole import stored_sums
 from tests.stages.schemes.presets import QUANTIZED, group
 

@@ -11,7 +11,7 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 from pipeline.errors import UserError
 from stages.load.gguf import GgufModel
 from stages.load.stage import Load, LoadConfig
-from stages.weights import open_source
+from stages.quantized.open import open_source
 from tests.stages.load.conftest import View, write_gguf_model
 
 

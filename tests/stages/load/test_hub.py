@@ -15,7 +15,7 @@ from safetensors.torch import save
 from pipeline.errors import UserError
 from stages.load.hub import HubModel
 from stages.load.stage import Load, LoadConfig
-from stages.weights import open_source
+from stages.quantized.open import open_source
 from tests.stages.load.conftest import CONFIG, View
 from tests.stages.load.hub_server import COMMIT, NAME, Hub, serving
 

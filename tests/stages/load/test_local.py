@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from pipeline.errors import StageFailed, UserError
 from stages.load.local import LocalModel
 from stages.load.stage import Load, LoadConfig
-from stages.weights import open_source
+from stages.quantized.open import open_source
 from tests.stages.load.conftest import View, write_model
 
 

@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import UserError
 from stages.load.stage import Load, LoadConfig
 from stages.load.wheel import WheelModel
-from stages.weights import open_source
+from stages.quantized.open import open_source
 from tests.stages.load.conftest import View, write_gguf_model
 
 MEMBER = "tiny_model/tiny.gguf"

@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from stages.model.blueprint import Blueprint
 from stages.model.blueprint_from_names import natural, outline_of
 from stages.model.checkpoint_names import Expected
-from stages.schemes.resolve import is_router
+from stages.model.families import is_router
 from tests.stages.model.tiny import tiny
 
 WHY = "a test"

@@ -20,7 +20,8 @@ from pipeline.errors import StageFailed, UserError
 from stages.compress.keep_source import kept, reciprocal
 from stages.compress.modifiers.base import Problem
 from stages.formats.compressed_tensors_bridge import to_args, to_compressed_tensors
-from stages.formats.pack import InputParams, pack
+from stages.formats.input_params import InputParams
+from stages.formats.pack import pack
 from stages.schemes.scheme import SchemeGroup
 from tests.jobs import Job, built
 from tests.stages.quantized.checkpoints import KINDS, edit, gptq, quantize, reading

@@ -12,7 +12,8 @@ from stages.compress.observers import minmax
 from stages.compress.solvers.rtn import rtn
 from stages.formats.checksums import bit_sums, checksum, unpacked_dtype
 from stages.formats.compressed_tensors_bridge import to_compressed_tensors
-from stages.formats.pack import InputParams, pack, unpack
+from stages.formats.input_params import InputParams
+from stages.formats.pack import pack, unpack
 from stages.model.blueprint import LinearSpec
 from stages.schemes.sizes import linear_bytes
 from tests.stages.schemes.presets import NAMES, QUANTIZED, group, load

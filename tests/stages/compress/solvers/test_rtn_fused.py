@@ -19,7 +19,8 @@ from stages.compress.solvers.output_error import relative_error
 from stages.compress.solvers.rtn import rtn
 from stages.compress.solvers.rtn_fused import INFINITE, direct, fits
 from stages.formats.checksums import checksum
-from stages.formats.pack import InputParams, pack
+from stages.formats.input_params import InputParams
+from stages.formats.pack import pack
 
 BF16 = torch.bfloat16
 SCHEMES: list[tuple[str, dict[str, Any]]] = [
