@@ -13,6 +13,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
+import pipeline
 from pipeline.config.resolvers import register_resolvers
 from pipeline.errors import UserError
 
@@ -22,7 +23,7 @@ VARIABLE = "PRESSWORK_CONF"
 
 def own_configs() -> Path:
     """The folder of presswork's configs: `conf` of a checkout, or inside the installed package."""
-    here = Path(__file__).resolve().parent
+    here = Path(pipeline.__file__).resolve().parent
     inside = here / "conf"
     return inside if inside.is_dir() else here.parent / "conf"
 
