@@ -161,8 +161,9 @@ class _Problem:
         self, weight: Tensor, scale: Tensor, zero: Tensor, energy: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Of some rows: the result [rows, in], effective scales [rows, groups], losses."""
-        columns = weight.float().T.contiguous()
-        s, z = scale.T.contiguous(), zero.T.contiguous()
+        # copies always: the transpose of one row is contiguous, and columns and scales are changed
+        columns = torch.empty(weight.T.shape, device=weight.device).copy_(weight.T)
+        s, z = scale.T.clone(memory_format=torch.contiguous_format), zero.T.contiguous()
         w = columns.index_select(0, self.order)
         energy = self._energy(w) if energy is None else energy
         code, gradient, error = self._nearest_plane(w, s, z)
