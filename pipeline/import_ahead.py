@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
+from typing import Any
 
 from pipeline.stage import Stage
 
@@ -56,10 +57,16 @@ def _prepare(stage: Stage) -> None:
     try:
         for name in stage.modules:
             import_module(name)
-        stage.warm_up()
+        for name in stage.work[:1]:
+            getattr(import_module(name), "warm_up", _no_need)(stage.config)
     except ImportError:
         return
     finally:
         gc.freeze()
         if searching:
             gc.enable()
+
+
+def _no_need(config: Any) -> None:
+    """What a module has to warm up that says nothing of it."""
+    del config

@@ -1,14 +1,14 @@
-"""What a stage is: one class with a kind, a version, a config schema and one `run`."""
+"""The stage protocol: a class with a kind, a version, a config schema, and work to run."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from pipeline.errors import UserError
+from pipeline.errors import StageFailed, UserError
 from pipeline.graph import Estimate
 from pipeline.key import Json, canonical
 
@@ -122,8 +122,11 @@ class Task:
     """`resource(name, make)`: a per-worker cache for what is slow to make and never in a result."""
 
 
-class Stage(ABC):
-    """Base of all stages. A subclass sets `kind`, `version`, `Config`, and writes `run`."""
+class Stage:
+    """Base of all stages. A subclass sets `kind`, `version`, `Config`, and names `work`.
+
+    A stage that is all done in a few lines writes `run` in place of naming `work`.
+    """
 
     kind: ClassVar[str]
     version: ClassVar[int]
@@ -136,21 +139,31 @@ class Stage(ABC):
         self.config = config
 
     @property
-    def modules(self) -> tuple[str, ...]:
-        """What `run` imports, all of it, where that takes long: it is imported ahead.
+    def work(self) -> tuple[str, ...]:
+        """The heavy half: modules with `run(config, task)`, the first of which is imported ahead.
 
-        Nodes of a stage that names it may run while others' modules are being imported.
+        A `run` that cannot do the task returns False before it writes, and the next module's does
+        it. A module may have `warm_up(config)`, called once it is imported ahead.
         """
         return ()
+
+    @property
+    def also_imports(self) -> tuple[str, ...]:
+        """What else is imported ahead: large modules that `work` or `run` imports when it runs."""
+        return ()
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """All that is imported ahead.
+
+        Nodes of a stage that names any may run while others' modules are being imported.
+        """
+        return (*self.work[:1], *self.also_imports)
 
     @property
     def beside(self) -> int:
         """How many of its nodes it does well to build at a time, after `survey`."""
         return 1
-
-    def warm_up(self) -> None:
-        """Do now, once `modules` are imported, what else the first node would wait for."""
-        return
 
     def demands(self) -> Mapping[str, tuple[str, ...]]:
         """Input name -> which outputs of its node are needed; `("out",)` where not named."""
@@ -174,6 +187,9 @@ class Stage(ABC):
         del member
         return canonical(self.config)
 
-    @abstractmethod
     def run(self, task: Task) -> None:
         """Write every draft in `task.outputs`; raise StageFailed with the reason if impossible."""
+        for name in self.work:
+            if import_module(name).run(self.config, task) is not False:
+                return
+        raise StageFailed(f"nothing that the stage {self.kind!r} names as its work does this task")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from pipeline.key import Json, canonical
-from pipeline.stage import Site, Stage, Survey, Task
+from pipeline.stage import Site, Stage, Survey
 from stages.calibrate.config import CalibrateConfig
 from stages.calibrate.estimate import estimates
 from stages.calibrate.stage import ACTIVATIONS
@@ -35,7 +35,7 @@ class Cache(Stage):
     kind: ClassVar[str] = "cache"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "compressed-tensors")
-    modules: ClassVar[tuple[str, ...]] = ("stages.calibrate.cache_run",)
+    work: ClassVar[tuple[str, ...]] = ("stages.calibrate.cache_run",)
     Config: ClassVar[type] = CacheConfig
     outputs: ClassVar[tuple[str, ...]] = ("scales",)
 
@@ -52,9 +52,3 @@ class Cache(Stage):
             "calibrate": canonical(self.config.calibrate),
             "numerics": canonical(self.config.numerics),
         }
-
-    def run(self, task: Task) -> None:
-        self.config.numerics.apply()
-        from stages.calibrate.cache_run import write_scales
-
-        write_scales(self.config, task)

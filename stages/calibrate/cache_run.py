@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.errors import StageFailed
 from pipeline.stage import Artifact, Task
 from stages.calibrate.cache import CacheConfig
-from stages.calibrate.layer_run import ACTIVATIONS, Place, filled, place_of
+from stages.calibrate.layer_replay import ACTIVATIONS, Place, filled, place_of
 from stages.fake_quant.activations import simulated_inputs
 from stages.fake_quant.attention_states import (
     StateRules,
@@ -28,8 +28,9 @@ from stages.model.replay import replay
 from stages.schemes.scheme import SchemeConfig
 
 
-def write_scales(config: CacheConfig, task: Task) -> None:
+def run(config: CacheConfig, task: Task) -> None:
     """Write the scales of every quantized state of the layer `task.member`."""
+    config.numerics.apply()
     place = place_of(task, config.numerics.device)
     layer = CompressedLayer(task.inputs["weights"])
     wanted = config.scheme.states()

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pipeline.graph import Estimate
 from pipeline.registry import Registry
-from pipeline.stage import Site, Stage, Survey, Task
+from pipeline.stage import Site, Stage, Survey
 from stages.calibrate.config import LayerConfig
 from stages.calibrate.estimate import BASE, FLOPS
 from stages.calibrate.stage import ACTIVATIONS, GROUP
@@ -23,7 +23,7 @@ class CalibrateOutside(Stage):
     kind: ClassVar[str] = "calibrate_outside"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
-    modules: ClassVar[tuple[str, ...]] = ("stages.calibrate.calibrate_outside_run",)
+    work: ClassVar[tuple[str, ...]] = ("stages.calibrate.calibrate_outside_run",)
     Config: ClassVar[type] = LayerConfig
 
     def __init__(self, config: LayerConfig) -> None:
@@ -50,10 +50,3 @@ class CalibrateOutside(Stage):
             seconds=width * width * rows / FLOPS,
         )
         return Survey(estimates={None: cost})
-
-    def run(self, task: Task) -> None:
-        self.config.numerics.apply()
-        from stages.calibrate.calibrate_outside_run import calibrate_head
-
-        statistics = {name: self.registry.get(GROUP, name) for name in task.outputs}
-        calibrate_head(self.config, statistics, task)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from pipeline.stage import Task
 from stages.calibrate.config import LayerConfig
 from stages.calibrate.input_hooks import Collector
-from stages.calibrate.layer_run import ACTIVATIONS, write_statistics
-from stages.calibrate.statistics.base import Statistic
+from stages.calibrate.layer_replay import ACTIVATIONS
+from stages.calibrate.run import statistics_of, write_statistics
 from stages.model.blueprint import Blueprint
 from stages.model.boundary_activations import batches, read_activations
 from stages.model.compute_dtype import computed
@@ -18,11 +16,13 @@ from stages.model.skeleton import skeleton
 from stages.quantized.open import open_source
 
 
-def calibrate_head(config: LayerConfig, statistics: Mapping[str, Statistic], task: Task) -> None:
+def run(config: LayerConfig, task: Task) -> None:
     """Write the statistics of the lm_head's inputs; one batch of activations is in memory."""
+    config.numerics.apply()
     device = config.numerics.device
     blueprint = computed(Blueprint.load(task.inputs["model"]), device)
     bones = skeleton(blueprint, device=device)
+    statistics = statistics_of(task.outputs)
     collector = Collector(names=[blueprint.head], statistics=statistics, device=device)
     source = open_source(task.inputs["source"])
     tail = outside_tensors(blueprint, tail_names(bones, head=False), source, device=device)

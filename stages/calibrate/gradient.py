@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from pipeline.graph import Estimate
-from pipeline.stage import Site, Stage, Survey, Task
+from pipeline.stage import Site, Stage, Survey
 from stages.calibrate.config import LayerConfig
 from stages.calibrate.estimate import estimates
 from stages.calibrate.stage import ACTIVATIONS
@@ -31,7 +31,7 @@ class Gradient(Stage):
     kind: ClassVar[str] = "gradient"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
-    modules: ClassVar[tuple[str, ...]] = ("stages.calibrate.gradient_run",)
+    work: ClassVar[tuple[str, ...]] = ("stages.calibrate.gradient_run",)
     Config: ClassVar[type] = LayerConfig
     outputs: ClassVar[tuple[str, ...]] = (GRADIENT, FISHER)
     config: LayerConfig
@@ -45,12 +45,6 @@ class Gradient(Stage):
     def survey(self, site: Site) -> Survey:
         forward = estimates(site, 1, grams=False)
         return Survey(estimates={name: _longer(cost) for name, cost in forward.items()})
-
-    def run(self, task: Task) -> None:
-        self.config.numerics.apply()
-        from stages.calibrate.gradient_run import run
-
-        run(self.config, task)
 
 
 def _longer(cost: Estimate) -> Estimate:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from pipeline.graph import Estimate
-from pipeline.stage import Site, Stage, Survey, Task
+from pipeline.stage import Site, Stage, Survey
 from stages.calibrate.config import CalibrateConfig
 from stages.calibrate.estimate import BASE, FLOPS
 from stages.calibrate.stage import ACTIVATIONS
@@ -39,7 +39,7 @@ class GradientOutside(Stage):
     kind: ClassVar[str] = "gradient_outside"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
-    modules: ClassVar[tuple[str, ...]] = ("stages.calibrate.gradient_outside_run",)
+    work: ClassVar[tuple[str, ...]] = ("stages.calibrate.gradient_outside_run",)
     Config: ClassVar[type] = EndingConfig
     config: EndingConfig
 
@@ -61,9 +61,3 @@ class GradientOutside(Stage):
             seconds=4 * head * rows / FLOPS,
         )
         return Survey(estimates={None: cost})
-
-    def run(self, task: Task) -> None:
-        self.config.numerics.apply()
-        from stages.calibrate.gradient_outside_run import run
-
-        run(self.config, task)

@@ -8,7 +8,7 @@ from torch import Tensor
 from pipeline.stage import Task
 from stages.calibrate.gradient_outside import LOGITS, EndingConfig
 from stages.calibrate.gradient_run import explained
-from stages.calibrate.layer_run import ACTIVATIONS
+from stages.calibrate.layer_replay import ACTIVATIONS
 from stages.model.blueprint import Blueprint
 from stages.model.boundary_activations import batches, read_activations, write_activations
 from stages.model.compute_dtype import computed
@@ -20,6 +20,7 @@ from stages.quantized.open import open_source
 
 def run(config: EndingConfig, task: Task) -> None:
     """Write the output of `stages.calibrate.gradient_outside`; labels are drawn row after row."""
+    config.numerics.apply()
     device = config.numerics.device
     blueprint = computed(Blueprint.load(task.inputs["model"]), device)
     bones = skeleton(blueprint, device=device)

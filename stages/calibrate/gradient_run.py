@@ -18,7 +18,7 @@ from pipeline.errors import StageFailed
 from pipeline.stage import Task
 from stages.calibrate.config import LayerConfig
 from stages.calibrate.gradient import FISHER, GRADIENT
-from stages.calibrate.layer_run import ACTIVATIONS, Place, filled, place_of
+from stages.calibrate.layer_replay import ACTIVATIONS, Place, filled, place_of
 from stages.model.boundary_activations import Batch, batches, read_activations, write_activations
 from stages.model.replay import replay
 
@@ -64,6 +64,7 @@ WITHOUT = "say graph=budget_forward, which weighs errors without a backward pass
 
 def run(config: LayerConfig, task: Task) -> None:
     """Write the outputs of `stages.calibrate.gradient` for the layer `task.member`."""
+    config.numerics.apply()
     place = place_of(task, config.numerics.device)
     prefix, layer = f"{place.subgraph.name}.", place.skeleton.layers[place.subgraph.index]
     squares = Squares(names=[linear.name for linear in place.subgraph.linears])

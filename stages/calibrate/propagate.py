@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from pipeline.key import Json, canonical
-from pipeline.stage import Site, Stage, Survey, Task
+from pipeline.stage import Site, Stage, Survey
 from stages.calibrate.cache import CacheConfig
 from stages.calibrate.estimate import estimates
 
@@ -25,7 +25,7 @@ class Propagate(Stage):
     kind: ClassVar[str] = "propagate"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "compressed-tensors")
-    modules: ClassVar[tuple[str, ...]] = ("stages.calibrate.layer_run",)
+    work: ClassVar[tuple[str, ...]] = ("stages.calibrate.propagate_run",)
     Config: ClassVar[type] = CacheConfig
     outputs: ClassVar[tuple[str, ...]] = (ACTIVATIONS,)
 
@@ -44,19 +44,3 @@ class Propagate(Stage):
         del member
         config = self.config
         return {"calibrate": canonical(config.calibrate), "numerics": canonical(config.numerics)}
-
-    def run(self, task: Task) -> None:
-        self.config.numerics.apply()
-        from stages.calibrate.cache_run import rounded_states
-        from stages.calibrate.layer_run import filled, place_of, run_layer
-        from stages.fake_quant.activations import simulated_inputs
-        from stages.formats.compressed_layer import CompressedLayer
-
-        place = place_of(task, self.config.numerics.device)
-        layer = CompressedLayer(task.inputs["weights"])
-        with (
-            filled(place, layer.weights),
-            simulated_inputs(place.skeleton.model, layer.input_rules()),
-            rounded_states(place, self.config.scheme, task.inputs.get("cache")),
-        ):
-            run_layer(task, place, self.config.calibrate.batch_size, None)

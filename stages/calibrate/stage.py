@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pipeline.registry import Registry
-from pipeline.stage import Site, Stage, Survey, Task
+from pipeline.stage import Site, Stage, Survey
 from stages.calibrate.config import LayerConfig
 from stages.calibrate.estimate import estimates
 
@@ -27,7 +27,7 @@ class Calibrate(Stage):
     kind: ClassVar[str] = "calibrate"
     version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
-    modules: ClassVar[tuple[str, ...]] = ("stages.calibrate.layer_run",)
+    work: ClassVar[tuple[str, ...]] = ("stages.calibrate.run",)
     Config: ClassVar[type] = LayerConfig
 
     def __init__(self, config: LayerConfig) -> None:
@@ -45,29 +45,3 @@ class Calibrate(Stage):
 
     def survey(self, site: Site) -> Survey:
         return Survey(estimates=estimates(site, self.config.calibrate.batch_size, grams=True))
-
-    def run(self, task: Task) -> None:
-        self.config.numerics.apply()
-        from stages.calibrate.layer_run import (
-            collector_of,
-            filled,
-            place_of,
-            run_layer,
-            shares_of,
-            watching,
-            write_statistics,
-        )
-
-        place = place_of(task, self.config.numerics.device)
-        drafts = {name: draft for name, draft in task.outputs.items() if name != ACTIVATIONS}
-        statistics: dict[str, Any] = {name: self.registry.get(GROUP, name) for name in drafts}
-        collector = collector_of(place, statistics) if drafts else None
-        shares = shares_of(place) if drafts else None
-        with (
-            filled(place, place.source),
-            watching(place, collector, shares, experts=place.blueprint.experts),
-        ):
-            run_layer(task, place, self.config.calibrate.batch_size, collector, shares)
-        if collector is not None and shares is not None:
-            meta = task.inputs["tokens"].meta
-            write_statistics(drafts, collector.collected(), meta, shares.finish())

@@ -1,21 +1,18 @@
-"""Choosing: from the sensitivities of all layers to a candidate for every unit."""
+"""Run `choose`: from the sensitivities of all layers to a candidate for every unit."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.errors import StageFailed
 from pipeline.stage import Task
 from stages.choose.expected_loss import damages, measure_of
 from stages.choose.knapsack import Option, choose
-from stages.choose.stage import FILE
+from stages.choose.stage import FILE, ChooseConfig
 from stages.model.blueprint import Blueprint
 from stages.schemes.candidates import Unit, Units, units_of
 from stages.schemes.sizes import label
-
-if TYPE_CHECKING:
-    from stages.choose.stage import ChooseConfig
 
 SENSITIVITY = "sensitivity.json"
 

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.graph import Estimate
 from pipeline.key import Json, canonical
-from pipeline.stage import Site, Stage, Survey, Task
+from pipeline.stage import Site, Stage, Survey
 from stages.choose.chosen_scheme import chosen_scheme
 from stages.model.blueprint import Blueprint
 from stages.schemes.candidates import Units, formats_of
@@ -38,7 +38,7 @@ class Choose(Stage):
     version = 2
     Config = ChooseConfig
     libraries = ("scipy",)
-    modules = ("stages.choose.run",)
+    work = ("stages.choose.run",)
     config: ChooseConfig
 
     def survey(self, site: Site) -> Survey:
@@ -80,11 +80,6 @@ class Choose(Stage):
             "budget": canonical(scheme.budget),
             "candidates": [[name, canonical(g)] for name, g in formats_of(scheme).items()],
         }
-
-    def run(self, task: Task) -> None:
-        from stages.choose.run import run
-
-        run(self.config, task)
 
 
 def _unmet(budget: float | None, units: Units) -> UserError | None:

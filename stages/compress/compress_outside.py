@@ -10,11 +10,11 @@ from __future__ import annotations
 from pipeline.errors import UserError
 from pipeline.graph import Estimate
 from pipeline.key import Json, canonical
-from pipeline.stage import Site, Survey, Task
+from pipeline.stage import Site, Survey
 from stages.compress.modifiers.base import Modifier, Solver
 from stages.compress.modifiers.observer import needs_gram
 from stages.compress.modifiers.rtn import Rtn
-from stages.compress.stage import FLOPS, Compress
+from stages.compress.stage import FLOPS, Compress, CompressConfig
 from stages.model.blueprint import EMBEDDING, Blueprint
 from stages.schemes.resolve import Resolved, resolve
 from stages.schemes.sizes import linear_bytes
@@ -27,7 +27,7 @@ class CompressOutside(Compress):
     version = 4
 
     @property
-    def modules(self) -> tuple[str, ...]:
+    def work(self) -> tuple[str, ...]:
         return ("stages.compress.compress_outside_run",)
 
     def demands(self) -> dict[str, tuple[str, ...]]:
@@ -65,18 +65,9 @@ class CompressOutside(Compress):
                 name: canonical(resolved.scheme) | {"targets": []}
                 for name, resolved in self._mine().items()
             },
-            "modifiers": [m.semantics() for m in self.solvers()],
+            "modifiers": [m.semantics() for m in solvers_of(self.config)],
             "numerics": canonical(self.config.numerics),
         }
-
-    def solvers(self) -> tuple[Modifier, ...]:
-        """The modifiers that choose codes: transforms only rewrite the layers."""
-        return tuple(m for m in self.config.modifiers if isinstance(m, Solver))
-
-    def run(self, task: Task) -> None:
-        from stages.compress.compress_outside_run import run
-
-        run(self.config, self.solvers(), task)
 
     def _mine(self) -> dict[str, Resolved]:
         if self._blueprint is None:
@@ -86,7 +77,7 @@ class CompressOutside(Compress):
         return {name: resolved for name, resolved in found.items() if name in ends}
 
     def _measures(self) -> bool:
-        return any("gram" in m.statistics() for m in self.solvers())
+        return any("gram" in m.statistics() for m in solvers_of(self.config))
 
     def _cost(self, blueprint: Blueprint, mine: dict[str, Resolved]) -> Estimate:
         part = blueprint.outside_part(mine)
@@ -99,6 +90,11 @@ class CompressOutside(Compress):
             seconds += passes * elements / (FLOPS * self.config.numerics.threads)
         memory = 700_000_000 + 2 * part.bytes + 12 * part.parameters
         return Estimate(bytes=size, memory=memory, seconds=seconds)
+
+
+def solvers_of(config: CompressConfig) -> tuple[Modifier, ...]:
+    """The modifiers that choose codes: transforms only rewrite the layers."""
+    return tuple(m for m in config.modifiers if isinstance(m, Solver))
 
 
 def lookup_solver(modifiers: tuple[Modifier, ...]) -> Rtn:

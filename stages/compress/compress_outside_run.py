@@ -1,31 +1,27 @@
-"""Compressing what lies outside the decoder layers."""
+"""Run `compress_outside`: compress what lies outside the decoder layers."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch
 
 from pipeline.stage import Task
-from stages.compress.compress_outside import lookup_solver
+from stages.compress.compress_outside import lookup_solver, solvers_of
 from stages.compress.layer_inputs import recipe_of, statistics_of
 from stages.compress.layer_state import LayerState
 from stages.compress.layer_statistics import Statistics
 from stages.compress.layer_writer import Compressed
-from stages.compress.modifiers.base import Modifier
 from stages.compress.run import compress_layer
+from stages.compress.stage import CompressConfig
 from stages.model.blueprint import EMBEDDING, Blueprint
 from stages.model.layer_tensors import layer_tensors
 from stages.quantized.open import open_source
 from stages.schemes.resolve import resolve
 
-if TYPE_CHECKING:
-    from stages.compress.stage import CompressConfig
 
-
-def run(config: CompressConfig, solvers: tuple[Modifier, ...], task: Task) -> None:
+def run(config: CompressConfig, task: Task) -> None:
     """Compress the quantized modules outside the layers and write their shard."""
     config.numerics.apply()
+    solvers = solvers_of(config)
     blueprint = Blueprint.load(task.inputs["model"])
     resolved = resolve(config.scheme, blueprint).checked()
     ends = [end for end in blueprint.ends() if end.name in resolved]

@@ -39,7 +39,6 @@ from stages.weights.source import TensorSpec
 
 if TYPE_CHECKING:
     from stages.compress.stage import CompressConfig
-    from stages.schemes.scheme import SchemeConfig
 
 Put = Callable[[int, Tensor], None]
 
@@ -177,15 +176,15 @@ def _weights(scheme: SchemeGroup) -> QArgs:
     return scheme.weights
 
 
-def warm_up(scheme: SchemeConfig) -> None:
+def warm_up(config: CompressConfig) -> None:
     """Round a weight of one group of each format: the first use of a compiled loop is slow."""
-    for group in scheme.formats():
+    for group in config.scheme.formats():
         if group.weights is not None and goes_straight(group, (1, group.weights.group_size or 32)):
             weight = torch.ones(1, group.weights.group_size or 32, dtype=torch.bfloat16)
             direct(weight, group.weights, layout_of(group))
 
 
-def straight(config: CompressConfig, task: Task) -> bool:
+def run(config: CompressConfig, task: Task) -> bool:
     """Compress the layer `task.member` module by module; False, and nothing done, if it cannot."""
     modifiers: tuple[Modifier, ...] = config.modifiers
     if not only_rounds(modifiers, config.numerics.device):

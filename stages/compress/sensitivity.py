@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pipeline.errors import UserError
 from pipeline.graph import Estimate
 from pipeline.key import Json, canonical
-from pipeline.stage import Site, Stage, Survey, Task
+from pipeline.stage import Site, Stage, Survey
 from stages.compress.modifiers.base import Solver
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.stage import FLOPS
@@ -55,7 +55,7 @@ class Sensitivity(Stage):
     version = 3
     Config = SensitivityConfig
     libraries = ("torch", "compressed-tensors", "numba")
-    modules = ("stages.compress.sensitivity_run",)
+    work = ("stages.compress.sensitivity_run",)
     config: SensitivityConfig
 
     def __init__(self, config: SensitivityConfig) -> None:
@@ -98,11 +98,6 @@ class Sensitivity(Stage):
             "solver": self.config.solver.semantics(),
             "numerics": canonical(self.config.numerics),
         }
-
-    def run(self, task: Task) -> None:
-        from stages.compress.sensitivity_run import run
-
-        run(self.config, task)
 
     def _estimate(self, layer: Subgraph, units: Units) -> Estimate:
         seconds, widest = 0.5, 0

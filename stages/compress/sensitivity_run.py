@@ -1,4 +1,4 @@
-"""Trying every candidate format on the modules of one layer.
+"""Run `sensitivity`: try every candidate format on the modules of one layer.
 
 Where rows are quantized each for itself, some of them stand for all.
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -26,7 +26,7 @@ from stages.compress.layer_inputs import statistics_of
 from stages.compress.layer_state import LayerState, LazyTensors
 from stages.compress.layer_statistics import Statistics
 from stages.compress.modifiers.base import Solver
-from stages.compress.sensitivity import FILE
+from stages.compress.sensitivity import FILE, SensitivityConfig
 from stages.compress.shared_scales import global_scales, gram_of
 from stages.compress.solve import solve_layer
 from stages.compress.solvers.numerical_error import NumericalError
@@ -38,9 +38,6 @@ from stages.schemes.candidates import units_of
 from stages.schemes.resolve import Resolved
 from stages.schemes.scheme import SchemeGroup
 from stages.schemes.sizes import label, linear_bytes
-
-if TYPE_CHECKING:
-    from stages.compress.sensitivity import SensitivityConfig
 
 ROWS = 256
 """Rows of a weight that are tried, evenly spaced. The error of a row is within some tens of per

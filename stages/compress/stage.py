@@ -10,7 +10,7 @@ from pipeline.errors import UserError
 from pipeline.graph import Estimate
 from pipeline.key import Json, canonical
 from pipeline.registry import Registry, choices
-from pipeline.stage import Site, Stage, Survey, Task
+from pipeline.stage import Site, Stage, Survey
 from stages.compress.modifiers.base import Modifier, Solver, Transform, check_order
 from stages.compress.modifiers.rtn import only_rounds
 from stages.compute.numerics import Numerics
@@ -71,21 +71,15 @@ class Compress(Stage):
         self._memory = 0
 
     @property
-    def modules(self) -> tuple[str, ...]:
-        work = "straight" if self._straight else "work"
-        return (f"stages.compress.{work}",)
+    def work(self) -> tuple[str, ...]:
+        whole = "stages.compress.run"
+        return ("stages.compress.rtn_streaming", whole) if self._straight else (whole,)
 
     @property
     def beside(self) -> int:
         """Two while nothing is calibrated: one reads or writes while the other computes."""
         free = not self.demands()["statistics"] and self.config.numerics.device == "cpu"
         return 2 if free and 0 < self._memory <= LITTLE else 1
-
-    def warm_up(self) -> None:
-        if self._straight:
-            from stages.compress.rtn_streaming import warm_up
-
-            warm_up(self.config.scheme)
 
     def consults(self) -> frozenset[str]:
         return frozenset({CHOICE})
@@ -205,14 +199,6 @@ class Compress(Stage):
             "numerics": canonical(config.numerics),
             **({"guessed": True} if self._guessed else {}),
         }
-
-    def run(self, task: Task) -> None:
-        from stages.compress.rtn_streaming import straight
-
-        if not straight(self.config, task):
-            from stages.compress.run import run
-
-            run(self.config, task)
 
     def _estimate(
         self, layer: Subgraph, found: Resolution, dtype: str, *, streams: bool

@@ -1,4 +1,4 @@
-"""Greedy continuations of prompts by a model whose weights all fit into memory."""
+"""Run `generate`: greedy continuations of prompts by a model whose weights all fit into memory."""
 
 from __future__ import annotations
 
@@ -11,11 +11,54 @@ import torch
 from transformers import AutoTokenizer
 
 from pipeline.errors import UserError
-from stages.eval.evaluated_model import Candidate
+from pipeline.stage import Task
+from stages.eval.estimates import model_bytes
+from stages.eval.evaluated_model import FOLDER, Candidate, compressed, original
+from stages.eval.generate import GenerateConfig
 from stages.fake_quant.activations import simulated_inputs
 from stages.fake_quant.attention_states import simulated_states
+from stages.model.blueprint import Blueprint
+from stages.model.compute_dtype import computed
 from stages.model.layer_tensors import all_tensors
-from stages.model.skeleton import Skeleton
+from stages.model.skeleton import Skeleton, skeleton
+
+
+def run(config: GenerateConfig, task: Task) -> None:
+    """Write generate.json: both models' continuations, or why a model that large was not run."""
+    blueprint = Blueprint.load(task.inputs["model"])
+    size = model_bytes(computed(blueprint, config.numerics.device))
+    limit, generations, not_checked = config.max_model_bytes, list[dict[str, str]](), list[str]()
+    if size > limit:
+        not_checked.append(
+            f"generations: not run: a model of {size / 1e9:.1f} GB does not fit the "
+            f"generation budget of {limit / 1e9:.1f} GB (max_model_bytes)"
+        )
+    else:
+        generations = generated(config, task, blueprint)
+    result = {"generations": generations, "not_checked": not_checked}
+    draft = task.outputs["out"]
+    draft.write_json("generate.json", result)
+    draft.meta["result"] = result
+
+
+def generated(config: GenerateConfig, task: Task, blueprint: Blueprint) -> list[dict[str, str]]:
+    """What the original and the compressed model make of every prompt."""
+    config.numerics.apply()
+    source, device = task.inputs["source"], config.numerics.device
+    bones = skeleton(computed(blueprint, device), device=device)
+    tokenizer = load_tokenizer(source.path / "model")
+    options = {
+        "max_new_tokens": config.max_new_tokens,
+        **stopping(source.path / "model", blueprint.config),
+    }
+    before = continuations(bones, original(source, blueprint), tokenizer, config.prompts, options)
+    task.progress(0.5, "compressed")
+    checkpoint = compressed(task.inputs["checkpoint"].path / FOLDER, blueprint)
+    after = continuations(bones, checkpoint, tokenizer, config.prompts, options)
+    return [
+        {"prompt": prompt, "original": first, "compressed": second}
+        for prompt, first, second in zip(config.prompts, before, after, strict=True)
+    ]
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from pipeline.errors import UserError
-from pipeline.stage import Site, Stage, Survey, Task
+from pipeline.stage import Site, Stage, Survey
 from stages.compute.numerics import Numerics
 from stages.eval.estimates import hidden_estimate
 from stages.model.blueprint import Blueprint
@@ -35,7 +35,7 @@ class Hidden(Stage):
     kind: ClassVar[str] = "hidden"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("compressed-tensors", "torch", "transformers")
-    modules: ClassVar[tuple[str, ...]] = ("stages.eval.hidden_run",)
+    work: ClassVar[tuple[str, ...]] = ("stages.eval.hidden_run",)
     Config: ClassVar[type] = HiddenConfig
 
     def survey(self, site: Site) -> Survey:
@@ -46,26 +46,3 @@ class Hidden(Stage):
         model, tokens = site.facts.get("model"), site.facts.get("tokens")
         estimate = hidden_estimate(model, tokens, config.batch_size, config.numerics.device)
         return Survey(estimates={None: estimate})
-
-    def run(self, task: Task) -> None:
-        config: HiddenConfig = self.config
-        config.numerics.apply()
-        from stages.eval.evaluated_model import candidate
-        from stages.eval.hidden_run import final_states, write_batch
-        from stages.eval.samples import Samples
-        from stages.model.compute_dtype import computed
-        from stages.model.skeleton import skeleton
-
-        draft, device = task.outputs["out"], config.numerics.device
-        blueprint = Blueprint.load(task.inputs["model"])
-        samples = Samples.load(task.inputs["tokens"], config.batch_size)
-        states = final_states(
-            skeleton(computed(blueprint, device), device=device),
-            candidate(task.inputs, blueprint),
-            samples,
-            task.scratch / "boundaries",
-            task.progress,
-        )
-        for i, hidden in enumerate(states):
-            write_batch(draft.path / f"{i:05d}.safetensors", hidden)
-        draft.meta.update(batch_size=config.batch_size, tokens=int(samples.lengths.sum()))

@@ -1,4 +1,4 @@
-"""Hidden states of a whole model with one decoder layer in memory at a time."""
+"""Run `hidden`: final hidden states of a whole model with one decoder layer in memory at a time."""
 
 from __future__ import annotations
 
@@ -9,16 +9,40 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.errors import StageFailed
-from stages.eval.evaluated_model import Candidate
+from pipeline.stage import Task
+from stages.eval.evaluated_model import Candidate, candidate
+from stages.eval.hidden import HiddenConfig
 from stages.eval.samples import Samples
 from stages.fake_quant.activations import simulated_inputs
 from stages.fake_quant.attention_states import simulated_states
-from stages.model.blueprint import Subgraph
+from stages.model.blueprint import Blueprint, Subgraph
+from stages.model.compute_dtype import computed
 from stages.model.layer_tensors import layer_tensors, outside_tensors
 from stages.model.replay import final_hidden, replay, stem_names, tail_names
-from stages.model.skeleton import Skeleton
+from stages.model.skeleton import Skeleton, skeleton
 
 NAME = "hidden"
+
+
+def run(config: HiddenConfig, task: Task) -> None:
+    """Write the hidden states of every batch, of the compressed model where there is a checkpoint.
+
+    Raises StageFailed where they are not finite.
+    """
+    config.numerics.apply()
+    draft, device = task.outputs["out"], config.numerics.device
+    blueprint = Blueprint.load(task.inputs["model"])
+    samples = Samples.load(task.inputs["tokens"], config.batch_size)
+    states = final_states(
+        skeleton(computed(blueprint, device), device=device),
+        candidate(task.inputs, blueprint),
+        samples,
+        task.scratch / "boundaries",
+        task.progress,
+    )
+    for i, hidden in enumerate(states):
+        write_batch(draft.path / f"{i:05d}.safetensors", hidden)
+    draft.meta.update(batch_size=config.batch_size, tokens=int(samples.lengths.sum()))
 
 
 def write_batch(path: Path, hidden: Tensor) -> None:

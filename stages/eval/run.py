@@ -1,19 +1,24 @@
-"""Logits of two models from their final hidden states, a few tokens at a time."""
+"""Run `eval`: compare the logits of two models, from final hidden states, some tokens at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pipeline.errors import StageFailed
-from stages.eval.evaluated_model import Candidate
+from pipeline.stage import Artifact, Task
+from stages.eval.evaluated_model import FOLDER, Candidate
+from stages.eval.evaluated_model import compressed as compressed_model
+from stages.eval.evaluated_model import original as original_model
 from stages.eval.hidden_run import read_batch
-from stages.eval.metrics import Sums, compare
+from stages.eval.metrics import Sums, compare, perplexity
 from stages.eval.samples import Samples
+from stages.eval.stage import EvalConfig
 from stages.fake_quant.activations import simulated_inputs
 from stages.model.blueprint import Blueprint
 from stages.model.layer_tensors import outside_tensors
@@ -22,6 +27,58 @@ from stages.model.skeleton import Skeleton, skeleton
 
 LOGITS = 2**23
 """Logits of one model held at once: 32 MiB in float32."""
+
+
+def run(config: EvalConfig, task: Task) -> None:
+    """Write eval.json: perplexity of both models, KL divergence, agreement of the first choice."""
+    config.numerics.apply()
+    inputs, draft = task.inputs, task.outputs["out"]
+    blueprint = Blueprint.load(inputs["model"])
+    folder = inputs["checkpoint"].path / FOLDER
+    sums = compare_models(
+        blueprint,
+        (original_model(inputs["source"], blueprint), compressed_model(folder, blueprint)),
+        (inputs["original"].path, inputs["compressed"].path),
+        Samples.load(inputs["tokens"], _batch_size(inputs)),
+        config.numerics.device,
+        task.progress,
+    )
+    result = _result(sums, inputs["tokens"].meta["dataset"])
+    draft.write_json("eval.json", result)
+    draft.meta["result"] = {"eval": result}
+
+
+def _batch_size(inputs: Mapping[str, Artifact]) -> int:
+    sizes = {int(inputs[name].meta["batch_size"]) for name in ("original", "compressed")}
+    if len(sizes) > 1:
+        raise StageFailed(
+            "the hidden states of the two models were made with different batch sizes",
+            remedy="give both nodes of kind hidden the same batch_size",
+        )
+    return sizes.pop()
+
+
+def _result(sums: Sums, dataset: str) -> dict[str, Any]:
+    try:
+        before = perplexity(sums.nll_original, sums.tokens)
+        after = perplexity(sums.nll_compressed, sums.tokens)
+    except OverflowError as error:
+        raise StageFailed(
+            "the perplexity is beyond what a number can say: mean negative log-likelihoods are "
+            f"{sums.nll_original / sums.tokens:.4g} (original) and "
+            f"{sums.nll_compressed / sums.tokens:.4g} (compressed)",
+            remedy="the model is broken: look at the layers with the largest error in result.json",
+        ) from error
+    return {
+        "perplexity": {
+            "original": before,
+            "compressed": after,
+            "tokens": sums.tokens,
+            "dataset": dataset,
+        },
+        "kl": sums.kl / sums.tokens,
+        "top1_agreement": sums.agreed / sums.tokens,
+    }
 
 
 @dataclass(frozen=True, slots=True)

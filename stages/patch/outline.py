@@ -34,7 +34,7 @@ class Outline(Stage):
 
     kind: ClassVar[str] = "outline"
     version: ClassVar[int] = 1
-    modules = ("stages.model.blueprint_from_names", "stages.quantized.open")
+    also_imports = ("stages.model.blueprint_from_names", "stages.quantized.open")
     Config: ClassVar[type] = OutlineConfig
 
     def survey(self, site: Site) -> Survey:

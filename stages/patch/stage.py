@@ -39,7 +39,7 @@ class Patch(Stage):
     kind: ClassVar[str] = "patch"
     version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("transformers",)
-    modules: ClassVar[tuple[str, ...]] = ("stages.model.blueprint_from_class",)
+    also_imports: ClassVar[tuple[str, ...]] = ("stages.model.blueprint_from_class",)
     Config: ClassVar[type] = PatchConfig
 
     def __init__(self, config: PatchConfig) -> None:

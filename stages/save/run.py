@@ -1,4 +1,4 @@
-"""Writing a checkpoint: weights, config.json, the model's own small files, and where it is from."""
+"""Run `save`: write a checkpoint's weights, config.json, small files, and provenance."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SMALL = "model"
 CONFIG = "config.json"
 
 
-def save(config: SaveConfig, task: Task) -> None:
+def run(config: SaveConfig, task: Task) -> None:
     """Write `checkpoint/` from the source, the blueprint and the compressed layers."""
     draft, blueprint = task.outputs["out"], Blueprint.load(task.inputs["model"])
     origin, layers = task.inputs["source"], layers_of(task, blueprint)

@@ -8,7 +8,7 @@ from math import prod
 from pipeline.errors import UserError
 from pipeline.graph import Estimate
 from pipeline.key import Json, canonical
-from pipeline.stage import Site, Stage, Survey, Task
+from pipeline.stage import Site, Stage, Survey
 from stages.model.blueprint import DTYPE_BYTES, Blueprint
 from stages.schemes.chosen import CHOICE, settled
 from stages.schemes.resolve import resolve
@@ -62,7 +62,7 @@ class Save(Stage):
     version = 2
     libraries = ("compressed-tensors",)
     Config = SaveConfig
-    modules = ("stages.save.run",)
+    work = ("stages.save.run",)
     config: SaveConfig
 
     def __init__(self, config: SaveConfig) -> None:
@@ -111,8 +111,3 @@ class Save(Stage):
         """The order of the groups counts (the first match does), and the recipe repeats it."""
         del member
         return {"config": canonical(self.config), "order": list(self.config.scheme.groups)}
-
-    def run(self, task: Task) -> None:
-        from stages.save.run import save
-
-        save(self.config, task)

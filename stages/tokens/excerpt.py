@@ -7,8 +7,7 @@ from typing import ClassVar
 
 from pipeline.errors import UserError
 from pipeline.graph import Estimate
-from pipeline.stage import Site, Stage, Survey, Task
-from stages.tokens.stage import FILE
+from pipeline.stage import Site, Stage, Survey
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +26,7 @@ class Excerpt(Stage):
 
     kind: ClassVar[str] = "excerpt"
     version: ClassVar[int] = 1
+    work: ClassVar[tuple[str, ...]] = ("stages.tokens.excerpt_run",)
     Config: ClassVar[type] = ExcerptConfig
     config: ExcerptConfig
 
@@ -38,17 +38,3 @@ class Excerpt(Stage):
         size = 4 * rows * facts["sequence_length"]
         cost = Estimate(bytes=size, memory=100_000_000 + size, seconds=0.1)
         return Survey(facts={**facts, "samples": rows}, estimates={None: cost})
-
-    def run(self, task: Task) -> None:
-        import numpy as np
-        from safetensors.numpy import load_file, save_file
-
-        tokens, draft = task.inputs["tokens"], task.outputs["out"]
-        whole = load_file(tokens.file(FILE))
-        count = len(whole["lengths"])
-        rows = np.arange(min(self.config.sequences, count)) * count
-        rows //= len(rows)
-        taken = {name: np.ascontiguousarray(value[rows]) for name, value in whole.items()}
-        save_file(taken, draft.path / FILE)
-        draft.meta.update(tokens.meta)
-        draft.meta.update(samples=len(rows), tokens=int(taken["lengths"].sum()))

@@ -1,4 +1,4 @@
-"""Tokenise a dataset: the ids of its samples and their lengths."""
+"""Run `tokens`: tokenise a dataset into the ids of its samples and their lengths."""
 
 from __future__ import annotations
 
@@ -6,11 +6,28 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from pipeline.errors import UserError
+from pipeline.stage import Task
 from stages.tokens.dataset import Dataset, Document
+from stages.tokens.stage import FILE, TokensConfig
 from stages.tokens.tokenizer import Tokenizer
 from stages.tokens.windows import Ids, choose, padded, window_count, windows
+
+
+def run(config: TokensConfig, task: Task) -> None:
+    """Write `tokens.safetensors` with `input_ids` int32 [N, T] and `lengths` int32 [N]."""
+    dataset: Dataset = config.dataset
+    draft = task.outputs["out"]
+    ids, lengths = tokenise(
+        dataset,
+        task.inputs["source"].path / "model",
+        task.scratch,
+        lambda text: task.progress(0.0, text),
+    )
+    save_file({"input_ids": ids, "lengths": lengths}, draft.path / FILE)
+    draft.meta.update(samples=len(ids), tokens=int(lengths.sum()), dataset=dataset.describe())
 
 
 def tokenise(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pipeline.errors import UserError
 from pipeline.graph import Estimate
 from pipeline.key import Json, canonical
-from pipeline.stage import Site, Stage, Survey, Task
+from pipeline.stage import Site, Stage, Survey
 from stages.tokens.dataset import Dataset
 
 FILE = "tokens.safetensors"
@@ -31,7 +31,7 @@ class Tokens(Stage):
     kind: ClassVar[str] = "tokens"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("tokenizers", "transformers")
-    modules: ClassVar[tuple[str, ...]] = ("stages.tokens.run",)
+    work: ClassVar[tuple[str, ...]] = ("stages.tokens.run",)
     Config: ClassVar[type] = TokensConfig
 
     @property
@@ -64,20 +64,3 @@ class Tokens(Stage):
             "fields": canonical(dataset),
             "content": canonical(dataset.identity()),
         }
-
-    def run(self, task: Task) -> None:
-        from safetensors.numpy import save_file
-
-        from stages.tokens.run import tokenise
-
-        draft = task.outputs["out"]
-        ids, lengths = tokenise(
-            self.dataset,
-            task.inputs["source"].path / "model",
-            task.scratch,
-            lambda text: task.progress(0.0, text),
-        )
-        save_file({"input_ids": ids, "lengths": lengths}, draft.path / FILE)
-        draft.meta.update(
-            samples=len(ids), tokens=int(lengths.sum()), dataset=self.dataset.describe()
-        )

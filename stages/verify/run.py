@@ -1,18 +1,18 @@
-"""All checks of a checkpoint, run one after the other; none stops the ones that follow."""
+"""Run `verify`: all checks of a checkpoint; none stops the ones that follow."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from pipeline.errors import UserError
+from pipeline.errors import StageFailed, UserError
 from pipeline.stage import Task
 from stages.formats.module_tensors import expected_parts, kept_wide
 from stages.formats.quantization_config import unquantized, untied
 from stages.schemes.resolve import Resolved, matches_name
 from stages.schemes.scheme import SchemeGroup
 from stages.verify.checkpoint_under_test import Stored, Subject, subject_of
-from stages.verify.stage import VerifyOptions
+from stages.verify.stage import VerifyConfig, VerifyOptions
 from stages.verify.tensor_checks import check_dense, check_plain, check_scales, check_weights
 from stages.weights.checkpoint_files import LONGEST_INDEX, parse_index
 from stages.weights.dtypes import dtype_name
@@ -24,6 +24,23 @@ T = TypeVar("T")
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 SHOWN = 4
 NOT_HERE = "loading in vLLM and SGLang: run tests/engines where those are installed"
+
+
+def run(config: VerifyConfig, task: Task) -> None:
+    """Write verify.json; raise StageFailed where a check fails."""
+    layers = [made for name, made in task.inputs.items() if name.startswith("layers")]
+    free = all(made.meta["recipe"]["calibration"] is None for made in layers)
+    report = verify(task, config.verify, codes=config.codes(data_free=free))
+    draft = task.outputs["out"]
+    draft.write_json("verify.json", report)
+    draft.meta["result"] = {"verify": report}
+    failed = [check for check in report["checks"] if check["ok"] is False]
+    if failed:
+        told = "\n".join(f"    {check['name']}: {check['detail']}" for check in failed)
+        raise StageFailed(
+            f"the checkpoint fails {len(failed)} of {len(report['checks'])} checks:\n{told}",
+            remedy="do not use it; run again, and report this with the run folder",
+        )
 
 
 def verify(task: Task, options: VerifyOptions, *, codes: bool) -> dict[str, Any]:

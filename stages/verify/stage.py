@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pipeline.errors import StageFailed, UserError
+from pipeline.errors import UserError
 from pipeline.graph import Estimate
-from pipeline.stage import Site, Stage, Survey, Task
+from pipeline.stage import Site, Stage, Survey
 from stages.model.blueprint import Blueprint
 from stages.schemes.chosen import CHOICE, settled
 from stages.schemes.resolve import resolve
@@ -46,6 +46,11 @@ class VerifyConfig:
     data_free: bool = False
     """Whether it is known before that nothing is calibrated."""
 
+    def codes(self, *, data_free: bool) -> bool:
+        """Whether loops of our own read the weights, where nothing is calibrated or not."""
+        unpack = self.verify.unpack
+        return data_free if unpack is None else unpack == "codes"
+
 
 class Verify(Stage):
     """Output `out`: verify.json with every check. Fails the run where one of them fails."""
@@ -54,6 +59,7 @@ class Verify(Stage):
     version = 3
     libraries = ("compressed-tensors",)
     Config = VerifyConfig
+    work = ("stages.verify.run",)
     config: VerifyConfig
 
     def __init__(self, config: VerifyConfig) -> None:
@@ -61,13 +67,9 @@ class Verify(Stage):
         self._outside: bool = True
 
     @property
-    def modules(self) -> tuple[str, ...]:
-        asked = self._codes(self.config.data_free)
-        return ("stages.verify.run", *(() if asked else ("compressed_tensors",)))
-
-    def _codes(self, data_free: bool) -> bool:
-        unpack = self.config.verify.unpack
-        return data_free if unpack is None else unpack == "codes"
+    def also_imports(self) -> tuple[str, ...]:
+        codes = self.config.codes(data_free=self.config.data_free)
+        return () if codes else ("compressed_tensors",)
 
     def consults(self) -> frozenset[str]:
         return frozenset({CHOICE})
@@ -90,24 +92,7 @@ class Verify(Stage):
         widest = max(layer.bytes // max(1, len(layer.linears)) for layer in blueprint.layers)
         seconds = SECONDS + size / BYTES_PER_SECOND
         memory = 700_000_000 + 16 * widest
-        if self._codes(self.config.data_free):
+        if self.config.codes(data_free=self.config.data_free):
             memory = streaming_bytes(widest)
         estimate = Estimate(bytes=4096, memory=memory, seconds=seconds)
         return Survey(estimates={None: estimate})
-
-    def run(self, task: Task) -> None:
-        from stages.verify.run import verify
-
-        layers = [made for name, made in task.inputs.items() if name.startswith("layers")]
-        free = all(made.meta["recipe"]["calibration"] is None for made in layers)
-        report = verify(task, self.config.verify, codes=self._codes(free))
-        draft = task.outputs["out"]
-        draft.write_json("verify.json", report)
-        draft.meta["result"] = {"verify": report}
-        failed = [check for check in report["checks"] if check["ok"] is False]
-        if failed:
-            told = "\n".join(f"    {check['name']}: {check['detail']}" for check in failed)
-            raise StageFailed(
-                f"the checkpoint fails {len(failed)} of {len(report['checks'])} checks:\n{told}",
-                remedy="do not use it; run again, and report this with the run folder",
-            )

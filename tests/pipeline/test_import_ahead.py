@@ -15,7 +15,6 @@ import pytest
 
 from pipeline.import_ahead import importing, make_ready
 from pipeline.planning.expand import expand
-from pipeline.registry import Registry
 from pipeline.stage import Site, Survey
 from tests.pipeline import sites as fake
 from tests.pipeline.runner.test_local import site
@@ -88,13 +87,14 @@ def test_a_stage_warms_up_once_its_modules_are_there(
     late: Late, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(late.__class__, "modules", (LATE,))
-    seen: list[bool] = []
-    monkeypatch.setattr(
-        late.__class__, "warm_up", lambda self: seen.append(LATE in sys.modules), raising=False
+    monkeypatch.setattr(late.__class__, "work", (LATE,))
+    Path(str(sys.path[0]), f"{LATE}.py").write_text(
+        "import sys\nSEEN = []\n"
+        f"def warm_up(config):\n    SEEN.append(({LATE!r} in sys.modules, config.value))\n"
     )
     make_ready([late])
     make_ready([late])
-    assert seen == [True]
+    assert sys.modules[LATE].SEEN == [(True, 0)]
 
 
 def test_nodes_run_beside_imports_of_others_unless_they_may_import_anything(
@@ -128,12 +128,3 @@ def test_what_an_import_raises_meets_the_node_that_needs_it(
     Path(str(sys.path[0]), f"{LATE}.py").write_text("raise RuntimeError('no driver')\n")
     with importing([late]) as wait, pytest.raises(RuntimeError, match="no driver"):
         wait(late)
-
-
-def test_the_modules_of_all_shipped_stages_exist() -> None:
-    registry = Registry.load()
-    named = [registry.get("stage", kind).modules for kind in registry.kinds("stage")]
-    names = {name for given in named if isinstance(given, tuple) for name in given}
-    assert "stages.save.run" in names
-    for name in sorted(names):
-        import_module(name)

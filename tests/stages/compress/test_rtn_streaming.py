@@ -100,8 +100,10 @@ def test_a_weight_that_is_not_finite_is_skipped_as_it_is_by_way_of_memory(
 def test_the_way_straight_to_the_file_imports_neither_compressed_tensors_nor_transformers() -> None:
     code = (
         "import sys, stages.compress.rtn_streaming as straight;"
+        "from stages.compress.stage import CompressConfig as C;"
         "from tests.stages.schemes.presets import load;"
-        "straight.warm_up(load('fp8_dynamic')); straight.warm_up(load('w4a16'));"
+        "straight.warm_up(C(scheme=load('fp8_dynamic')));"
+        "straight.warm_up(C(scheme=load('w4a16')));"
         "print([n for n in ('compressed_tensors', 'transformers') if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -111,12 +113,12 @@ def test_the_way_straight_to_the_file_imports_neither_compressed_tensors_nor_tra
 @pytest.mark.parametrize(
     ("scheme", "modifiers", "dtype", "work"),
     [
-        ("fp8_dynamic", (), "bfloat16", "straight"),
-        ("w4a16", (Rtn(),), "bfloat16", "straight"),
-        ("w4a16", (Rtn(observer="mse"),), "bfloat16", "work"),
-        ("w4a16", (), "float32", "work"),
-        ("w4a16_asym", (), "bfloat16", "work"),
-        ("fp8", (), "bfloat16", "work"),
+        ("fp8_dynamic", (), "bfloat16", "rtn_streaming"),
+        ("w4a16", (Rtn(),), "bfloat16", "rtn_streaming"),
+        ("w4a16", (Rtn(observer="mse"),), "bfloat16", "run"),
+        ("w4a16", (), "float32", "run"),
+        ("w4a16_asym", (), "bfloat16", "run"),
+        ("fp8", (), "bfloat16", "run"),
     ],
 )
 def test_a_stage_names_the_modules_of_the_way_its_layers_will_go(

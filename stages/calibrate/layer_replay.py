@@ -1,19 +1,16 @@
-"""One decoder layer over all calibration tokens: statistics of its inputs, and its output."""
+"""Replay one decoder layer over all calibration tokens, one batch of activations in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline.stage import Draft, Task
-from stages.calibrate.input_hooks import Collected, Collector
-from stages.calibrate.residual_share import Shares, blocks_of
-from stages.calibrate.statistics.base import Statistic
+from pipeline.stage import Task
+from stages.calibrate.input_hooks import Collector
+from stages.calibrate.residual_share import Shares
 from stages.model.blueprint import Blueprint, Subgraph
 from stages.model.boundary_activations import batches, read_activations, write_activations
 from stages.model.compute_dtype import computed
@@ -64,12 +61,6 @@ def filled(place: Place, weights: Reader) -> Iterator[None]:
         yield
 
 
-def collector_of(place: Place, statistics: Mapping[str, Statistic]) -> Collector:
-    """A collector for all Linears of the layer."""
-    names = [linear.name for linear in place.subgraph.linears]
-    return Collector(names=names, statistics=statistics, device=place.device)
-
-
 def run_layer(
     task: Task,
     place: Place,
@@ -101,44 +92,3 @@ def run_layer(
 
 def _on(valid: Tensor | None, place: Place) -> Tensor | None:
     return None if valid is None else valid.to(place.device)
-
-
-def shares_of(place: Place) -> Shares:
-    """What measures the blocks of the layer that hold Linears."""
-    names = [linear.name for linear in place.subgraph.linears]
-    return Shares(blocks=blocks_of(place.subgraph.name, names))
-
-
-@contextmanager
-def watching(
-    place: Place, collector: Collector | None, shares: Shares | None, *, experts: str
-) -> Iterator[None]:
-    """The hooks of what gathers, or nothing where nothing is gathered."""
-    if collector is None or shares is None:
-        yield
-        return
-    layer = place.skeleton.layers[place.subgraph.index]
-    prefix, send_all = f"{place.subgraph.name}.", experts == "all"
-    with shares.watching(layer), collector.watching(layer, prefix=prefix, send_all=send_all):
-        yield
-
-
-def write_statistics(
-    drafts: Mapping[str, Draft],
-    collected: Collected,
-    calibration: Mapping[str, Any],
-    shares: Mapping[str, float],
-) -> None:
-    """Write every statistic to the draft of its name; `calibration` says what the data was.
-
-    The shares of the layer's blocks (`stages.calibrate.residual_share`) are in the meta of each.
-    """
-    for name, draft in drafts.items():
-        values = {leader: value.cpu() for leader, value in collected.values[name].items()}
-        save_file(values, draft.path / f"{name}.safetensors")
-        draft.meta.update(
-            groups=collected.groups,
-            tokens=collected.tokens,
-            calibration=dict(calibration),
-            shares=dict(shares),
-        )

@@ -1,0 +1,88 @@
+"""Run `calibrate`: statistics of the inputs of a layer's Linears, and the layer's output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from safetensors.torch import save_file
+
+from pipeline.registry import Registry
+from pipeline.stage import Draft, Task
+from stages.calibrate.config import LayerConfig
+from stages.calibrate.input_hooks import Collected, Collector
+from stages.calibrate.layer_replay import ACTIVATIONS, Place, filled, place_of, run_layer
+from stages.calibrate.residual_share import Shares, blocks_of
+from stages.calibrate.stage import GROUP
+from stages.calibrate.statistics.base import Statistic
+
+
+def run(config: LayerConfig, task: Task) -> None:
+    """Write the wanted outputs of `stages.calibrate.stage` for the layer `task.member`."""
+    config.numerics.apply()
+    place = place_of(task, config.numerics.device)
+    drafts = {name: draft for name, draft in task.outputs.items() if name != ACTIVATIONS}
+    collector = collector_of(place, statistics_of(drafts)) if drafts else None
+    shares = shares_of(place) if drafts else None
+    with (
+        filled(place, place.source),
+        watching(place, collector, shares, experts=place.blueprint.experts),
+    ):
+        run_layer(task, place, config.calibrate.batch_size, collector, shares)
+    if collector is not None and shares is not None:
+        meta = task.inputs["tokens"].meta
+        write_statistics(drafts, collector.collected(), meta, shares.finish())
+
+
+def statistics_of(names: Mapping[str, Draft]) -> dict[str, Statistic]:
+    """The statistics of these names, from the registry."""
+    registry = Registry.load()
+    return {name: registry.get(GROUP, name) for name in names}
+
+
+def collector_of(place: Place, statistics: Mapping[str, Statistic]) -> Collector:
+    """A collector for all Linears of the layer."""
+    names = [linear.name for linear in place.subgraph.linears]
+    return Collector(names=names, statistics=statistics, device=place.device)
+
+
+def shares_of(place: Place) -> Shares:
+    """What measures the blocks of the layer that hold Linears."""
+    names = [linear.name for linear in place.subgraph.linears]
+    return Shares(blocks=blocks_of(place.subgraph.name, names))
+
+
+@contextmanager
+def watching(
+    place: Place, collector: Collector | None, shares: Shares | None, *, experts: str
+) -> Iterator[None]:
+    """The hooks of what gathers, or nothing where nothing is gathered."""
+    if collector is None or shares is None:
+        yield
+        return
+    layer = place.skeleton.layers[place.subgraph.index]
+    prefix, send_all = f"{place.subgraph.name}.", experts == "all"
+    with shares.watching(layer), collector.watching(layer, prefix=prefix, send_all=send_all):
+        yield
+
+
+def write_statistics(
+    drafts: Mapping[str, Draft],
+    collected: Collected,
+    calibration: Mapping[str, Any],
+    shares: Mapping[str, float],
+) -> None:
+    """Write every statistic to the draft of its name; `calibration` says what the data was.
+
+    The shares of the layer's blocks (`stages.calibrate.residual_share`) are in the meta of each.
+    """
+    for name, draft in drafts.items():
+        values = {leader: value.cpu() for leader, value in collected.values[name].items()}
+        save_file(values, draft.path / f"{name}.safetensors")
+        draft.meta.update(
+            groups=collected.groups,
+            tokens=collected.tokens,
+            calibration=dict(calibration),
+            shares=dict(shares),
+        )
