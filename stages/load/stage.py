@@ -1,4 +1,4 @@
-"""The load stage: it says what a model is and where its weights lie, and copies its small files."""
+"""Stage `load`: identify a model, record where its weights are, and copy its small files."""
 
 from __future__ import annotations
 
