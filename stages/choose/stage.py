@@ -1,4 +1,4 @@
-"""The choose stage: which candidate every module gets."""
+"""Stage `choose`: a format for every module, with the least damage within a budget."""
 
 from __future__ import annotations
 
