@@ -17,7 +17,7 @@ from stages.schemes.scheme import SchemeConfig
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CacheConfig:
-    """Of the scheme only `kv_cache` and `attention` count."""
+    """Only `kv_cache` and `attention` of the scheme count."""
 
     scheme: SchemeConfig = field(default_factory=SchemeConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)

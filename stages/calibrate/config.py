@@ -13,7 +13,7 @@ EXPERTS = ("all", "routed")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CalibrateConfig:
-    """How calibration data goes through the model.
+    """Options of the pass of calibration data through the model.
 
     `propagate` only decides how the graph is wired, so no key contains it; `experts` is in the key
     of `patch`, whose result contains it.

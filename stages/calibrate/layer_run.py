@@ -104,7 +104,7 @@ def _on(valid: Tensor | None, place: Place) -> Tensor | None:
 
 
 def shares_of(place: Place) -> Shares:
-    """What measures the blocks of the layer that hold Linears."""
+    """A collector of residual shares for the blocks of the layer that contain Linears."""
     names = [linear.name for linear in place.subgraph.linears]
     return Shares(blocks=blocks_of(place.subgraph.name, names))
 

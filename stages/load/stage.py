@@ -19,7 +19,7 @@ SECONDS = 5.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadConfig:
-    """Which model: a component of the group `model`."""
+    """The model to load: a component of the group `model`."""
 
     model: Any = field(metadata={"component": "model"})
 
