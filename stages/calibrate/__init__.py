@@ -1,1 +1,1 @@
-"""Stages calibrate and propagate: what a layer's Linears see, and what the next layer is fed."""
+"""Calibration stages: statistics of Linears' inputs, activations of the next layer, gradients."""

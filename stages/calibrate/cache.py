@@ -1,4 +1,4 @@
-"""The stage `cache`: scales of the attention states of one decoder layer."""
+"""Stage `cache`: qparams of the KV cache or attention states of one decoder layer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stages.schemes.scheme import SchemeConfig
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CacheConfig:
-    """Of the scheme only `kv_cache` and `attention` count."""
+    """Only `kv_cache` and `attention` of the scheme count."""
 
     scheme: SchemeConfig = field(default_factory=SchemeConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
@@ -25,9 +25,9 @@ class CacheConfig:
 
 
 class Cache(Stage):
-    """Runs the compressed layer, whose states are those that an engine will hold.
+    """Runs the compressed layer, whose attention states are those that an engine will hold.
 
-    A transform may have rescaled them, so the original layer would not do. Output `scales`:
+    The original layer would not do, because a transform may have rescaled them. Output `scales`:
     cache.safetensors with the tensors under their checkpoint names; the meta has `modules`
     (module name -> checkpoint prefix).
     """

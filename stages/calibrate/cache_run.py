@@ -1,4 +1,4 @@
-"""Measuring the attention states of a compressed layer, and rounding them on the way."""
+"""Observe the attention states of a compressed layer, write their qparams, and apply them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from stages.schemes.scheme import SchemeConfig
 
 
 def run(config: CacheConfig, task: Task) -> None:
-    """Write the scales of every quantized state of the layer `task.member`."""
+    """Write the qparams of every quantized state of the layer `task.member`."""
     config.numerics.apply()
     place = place_of(task, config.numerics.device)
     layer = CompressedLayer(task.inputs["weights"])
@@ -76,14 +76,14 @@ def run(config: CacheConfig, task: Task) -> None:
 
 
 def heads_range(value: Tensor, valid: Tensor | None) -> Tensor:
-    """float32 [heads, 2], smallest and largest of `value` [b, heads, T, d] where `valid` [b, T]."""
+    """float32 [heads, 2]: minimum and maximum of `value` [b, heads, T, d] where `valid` [b, T]."""
     rows = value.float().transpose(1, 2)  # [b, T, heads, d]
     rows = rows.flatten(0, 1) if valid is None else rows[valid]
     return torch.stack((rows.amin(dim=(0, 2)), rows.amax(dim=(0, 2))), dim=1)
 
 
 def merged(one: Tensor, other: Tensor) -> Tensor:
-    """The range of both."""
+    """The range that covers both."""
     low, high = torch.minimum(one, other)[:, 0], torch.maximum(one, other)[:, 1]
     return torch.stack((low, high), dim=1)
 
@@ -99,14 +99,17 @@ def _check(name: str, state: str, limits: Tensor) -> None:
 def rounded_states(
     place: Place, scheme: SchemeConfig, cache: Artifact | None
 ) -> AbstractContextManager[None]:
-    """Within it the states of the layer are rounded by the scales of a result of `cache`."""
+    """Context in which the layer's states are fake-quantized by the qparams of a `cache` result."""
     rules = StateRules()
     if cache is not None:
         tensors = load_file(cache.file(CACHE), device=place.device)
         params: dict[str, dict[str, Tensor]] = {}
         for name, prefix in cache.meta["modules"].items():
-            own = {key: t for key, t in tensors.items() if key.rpartition(".")[0] == prefix}
-            params[name] = {key.rpartition(".")[2]: tensor for key, tensor in own.items()}
+            params[name] = {
+                key.removeprefix(f"{prefix}."): tensor
+                for key, tensor in tensors.items()
+                if key.rpartition(".")[0] == prefix
+            }
         args = {state: to_args(args) for state, args in scheme.states().items()}
         rules = StateRules(args=args, params=params)
     return simulated_states(place.skeleton, [place.subgraph.index], rules)

@@ -1,4 +1,4 @@
-"""The stage `calibrate_outside`: what the lm_head is given, for every calibration token."""
+"""Stage `calibrate_outside`: statistics of the lm_head's inputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stages.model.blueprint import Blueprint
 
 
 class CalibrateOutside(Stage):
-    """Outputs: a statistic each of registry group "statistic", as those of `calibrate`.
+    """Outputs: one for each statistic of registry group "statistic", as in `calibrate`.
 
     The input `activations` is the output of the last decoder layer, original or compressed.
     """

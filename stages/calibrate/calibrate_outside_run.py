@@ -1,4 +1,4 @@
-"""Running what follows the last decoder layer, and measuring the inputs of the lm_head."""
+"""Run the model's end on calibration tokens, and gather statistics of the lm_head's inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schema of `calibrate` in the config, shared by calibrate and propagate."""
+"""Config schema of `calibrate`, shared by the calibration stages."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ EXPERTS = ("all", "routed")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CalibrateConfig:
-    """How the calibration data goes through the model.
+    """Options of the pass of calibration data through the model.
 
-    `propagate` only decides how the graph is wired, so no key needs it; `experts` is part of the
-    key of `patch`, whose result says it again.
+    `propagate` only decides how the graph is wired, so no key contains it; `experts` is in the key
+    of `patch`, whose result contains it.
     """
 
     propagate: str = field(default="compressed", metadata={"key": False})
     experts: str = field(default="all", metadata={"key": False})
     batch_size: int = 4
-    """Sequences that run at once; part of the result, since it decides the order of sums."""
+    """Sequences that run at once; part of the key, because it decides the order of sums."""
 
     def __post_init__(self) -> None:
         for name, allowed in (("propagate", PROPAGATE), ("experts", EXPERTS)):

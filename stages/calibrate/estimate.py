@@ -1,4 +1,4 @@
-"""What calibrating or propagating one layer is expected to cost."""
+"""Estimates of bytes, memory and time to calibrate or propagate one layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BASE = 700 * 2**20
 
 
 def estimates(site: Site, batch_size: int, *, grams: bool) -> dict[str | None, Estimate]:
-    """Bytes, memory and seconds by layer; empty where model or tokens are not known yet."""
+    """Bytes, memory and seconds by layer; empty while model or tokens are unknown."""
     blueprint, tokens = site.facts.get("model"), site.facts.get("tokens")
     if not isinstance(blueprint, Blueprint) or not isinstance(tokens, dict):
         return {}
@@ -33,7 +33,7 @@ def _estimate(
     shared = _shared(layer)
     gram = sum(4 * n * n for n in shared.values()) if grams else 0
     widest = max((linear.in_features for linear in layer.linears), default=0)
-    # In one forward: a handful of hidden states, and an input in float32 for its statistic.
+    # in one forward: a few hidden states, and an input in float32 for its statistic
     working = batch * width * (6 * blueprint.hidden_size * size + 4 * widest)
     operations = 2 * layer.parameters * rows * width
     operations += sum(n * n * rows * width for n in shared.values()) if grams else 0
@@ -45,7 +45,7 @@ def _estimate(
 
 
 def _shared(layer: Subgraph) -> dict[str, int]:
-    """Input width of each statistic: fused Linears share one, and so do all experts of a layer."""
+    """Input width of each statistic; fused Linears share one, and so do the experts of a layer."""
     first = {name: group[0] for group in layer.fused for name in group}
     return {
         "experts"

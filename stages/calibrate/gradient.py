@@ -1,4 +1,4 @@
-"""The stage `gradient`: how much the loss feels the outputs of the Linears of a decoder layer."""
+"""Stage `gradient`: diagonal Fisher information of the outputs of a decoder layer's Linears."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FISHER = "fisher"
 
 
 class Gradient(Stage):
-    """Takes a backward pass through one original layer, and hands it on to the layer before.
+    """Runs a backward pass through one original layer, and passes it on to the layer before.
 
     The layer's forward is repeated from the boundary before it, so that memory holds one layer.
     The input `gradient` is the output of that name of the layer after it; the last layer has

@@ -1,4 +1,4 @@
-"""The stage `gradient_outside`: where the backward pass of `gradient` begins."""
+"""Stage `gradient_outside`: start of the backward pass, at the output of the last layer."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class EndingConfig:
 
 
 class GradientOutside(Stage):
-    """Derivatives of the log-likelihood of labels that the model itself draws.
+    """Derivatives of the log-likelihood of labels that are sampled from the model itself.
 
     With such labels, the mean square of a derivative is the curvature of the KL divergence from
-    the model to one beside it: the Fisher information, where the labels of the text would give the
-    empirical one. Output `out`: a file of derivatives with respect to the output of the last
-    decoder layer [b, T, hidden] for each batch, zero for padding.
+    the model to a neighbouring one, the Fisher information; labels of the text would give the
+    empirical Fisher information. Output `out`: a file of derivatives with respect to the output of
+    the last decoder layer [b, T, hidden] for each batch, zero for padding.
     """
 
     kind: ClassVar[str] = "gradient_outside"

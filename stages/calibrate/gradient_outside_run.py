@@ -1,4 +1,4 @@
-"""The derivatives of what follows the last decoder layer, for labels that the model draws."""
+"""Backward pass from labels sampled from the model to the output of the last decoder layer."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run(config: EndingConfig, task: Task) -> None:
 def _row(
     bones: Skeleton, ids: Tensor, hidden: Tensor, length: int, draw: torch.Generator
 ) -> Tensor:
-    """Derivatives [T, hidden] for one row of ids [T], of which `length` are no padding."""
+    """Derivatives [T, hidden] for one row of ids [T], which is padded after `length` tokens."""
     x = hidden[None].to(bones.device, bones.dtype).requires_grad_()
     final = final_hidden(bones, ids[None], x, gradients=True)
     above = torch.zeros_like(final)

@@ -1,6 +1,6 @@
 """Backward pass through one decoder layer; diagonal Fisher information of its Linears' outputs.
 
-Rows do not see each other, so that only the graph of one row is ever in memory.
+Rows are independent, so only the graph of one row is in memory at a time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from stages.model.replay import replay
 
 @dataclass(kw_only=True, slots=True)
 class Squares:
-    """Sums g^2 over tokens for each output of `names`, g the derivative of a loss by that output.
+    """Hooks that sum g^2 over tokens for each output of `names`; g is the loss's derivative by it.
 
     `sums`: module -> float64 [out] on the CPU; only modules that a gradient has reached.
     """
@@ -35,7 +35,7 @@ class Squares:
 
     @contextmanager
     def watching(self, layer: nn.Module, *, prefix: str) -> Iterator[None]:
-        """Within it, backward passes through `layer`, whose modules are `prefix`..., are summed."""
+        """Context in which backward passes through `layer` (modules `prefix`...) are summed."""
         with ExitStack() as stack:
             for name in self.names:
                 module = layer.get_submodule(name.removeprefix(prefix))
@@ -47,7 +47,7 @@ class Squares:
             del module, args
             if not torch.is_grad_enabled():
                 return
-            if not output.requires_grad:  # nothing before it wants a gradient: it starts here
+            if not output.requires_grad:  # nothing before it needs a gradient: it starts here
                 output.requires_grad_()
             output.register_hook(lambda g: self._add(name, g))
 
@@ -55,8 +55,8 @@ class Squares:
 
     def _add(self, name: str, gradient: Tensor) -> None:
         rows = gradient.detach().reshape(-1, gradient.shape[-1]).float()
-        found = rows.square().sum(dim=0, dtype=torch.float64).cpu()
-        self.sums[name] = self.sums[name] + found if name in self.sums else found
+        squares = rows.square().sum(dim=0, dtype=torch.float64).cpu()
+        self.sums[name] = self.sums[name] + squares if name in self.sums else squares
 
 
 WITHOUT = "say graph=budget_forward, which weighs errors without a backward pass"
@@ -69,7 +69,7 @@ def run(config: LayerConfig, task: Task) -> None:
     prefix, layer = f"{place.subgraph.name}.", place.skeleton.layers[place.subgraph.index]
     squares = Squares(names=[linear.name for linear in place.subgraph.linears])
     after = task.inputs.get(GRADIENT) or task.inputs["ending"]
-    before, handed_on = task.inputs.get(ACTIVATIONS), task.outputs.get(GRADIENT)
+    before, passed_on = task.inputs.get(ACTIVATIONS), task.outputs.get(GRADIENT)
     tokens = 0
     with filled(place, place.source), squares.watching(layer, prefix=prefix):
         for batch in batches(task.inputs["tokens"], config.calibrate.batch_size):
@@ -77,8 +77,8 @@ def run(config: LayerConfig, task: Task) -> None:
             hidden = None if before is None else read_activations(before, batch)
             with explained(place.subgraph.name):
                 below = through(place, batch, hidden, above)
-            if handed_on is not None and below is not None:
-                write_activations(handed_on.path, batch.index, below)
+            if passed_on is not None and below is not None:
+                write_activations(passed_on.path, batch.index, below)
             tokens += int(batch.lengths.sum())
             task.progress((batch.index + 1) / batch.count, f"batch {batch.index + 1}")
     if FISHER in task.outputs:
@@ -88,11 +88,11 @@ def run(config: LayerConfig, task: Task) -> None:
 
 
 def through(place: Place, batch: Batch, hidden: Tensor | None, above: Tensor) -> Tensor | None:
-    """Derivatives with respect to `hidden` [b, T, hidden] for those with respect to the output.
+    """Derivatives with respect to `hidden` [b, T, hidden], from those by the output (`above`).
 
-    None for the first layer, before which no layer wants them.
+    None for the first layer, before which no layer needs them.
     """
-    found: list[Tensor] = []
+    gradients: list[Tensor] = []
     for row in range(len(batch.ids)):
         ids, given = batch.ids[row : row + 1], None
         if hidden is not None:
@@ -100,16 +100,16 @@ def through(place: Place, batch: Batch, hidden: Tensor | None, above: Tensor) ->
         output = replay(place.skeleton, place.subgraph.index, ids, given, gradients=True)
         output.backward(above[row : row + 1].to(output))
         if given is not None and given.grad is not None:
-            found.append(given.grad.cpu())
-    return torch.cat(found) if found else None
+            gradients.append(given.grad.cpu())
+    return torch.cat(gradients) if gradients else None
 
 
 def fisher(place: Place, squares: Squares, tokens: int) -> dict[str, Tensor]:
-    """Module -> float32 [out], the mean over tokens; zeros for an expert that no token took.
+    """Module -> float32 [out], mean squares over tokens; zeros for an expert without tokens.
 
-    Raises StageFailed where some Linear cannot be told from one without effect.
+    Raises StageFailed if no derivative reaches a Linear, or if derivatives are not finite.
     """
-    found: dict[str, Tensor] = {}
+    means: dict[str, Tensor] = {}
     for linear in place.subgraph.linears:
         total = squares.sums.get(linear.name)
         if total is None and linear.expert:
@@ -117,13 +117,13 @@ def fisher(place: Place, squares: Squares, tokens: int) -> dict[str, Tensor]:
         if total is None or not bool(total.isfinite().all()):
             what = "no derivative reaches it" if total is None else "derivatives are not finite"
             raise StageFailed(f"{linear.name}: {what}", remedy=WITHOUT)
-        found[linear.name] = (total / max(1, tokens)).float()
-    return found
+        means[linear.name] = (total / max(1, tokens)).float()
+    return means
 
 
 @contextmanager
 def explained(where: str) -> Iterator[None]:
-    """Within it, what cannot be differentiated is told with what to do instead."""
+    """Context that turns failures of a backward pass into a StageFailed with a remedy."""
     try:
         yield
     except torch.OutOfMemoryError:

@@ -1,4 +1,4 @@
-"""Watching the Linears of a layer: one statistic for all that see the same tensor."""
+"""Hooks that gather statistics of Linears' inputs, once for all Linears that share an input."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from stages.calibrate.statistics.base import Statistic
 
 @dataclass(slots=True)
 class Collected:
-    """What was gathered. `groups`: module -> leader; `tokens`: leader -> number of rows.
+    """Gathered statistics; the leader of a group is the first module that sees its input.
 
-    `values`: name of a statistic -> leader -> tensor.
+    `groups`: module -> leader; `tokens`: leader -> number of rows; `values`: name of a statistic ->
+    leader -> tensor.
     """
 
     groups: dict[str, str]
@@ -42,9 +43,9 @@ class Collector:
 
     @contextmanager
     def watching(self, layer: nn.Module, *, prefix: str, send_all: bool) -> Iterator[None]:
-        """Within it, forwards of `layer`, whose modules are called `prefix`..., are gathered.
+        """Context in which forwards of `layer` (modules `prefix`...) are gathered.
 
-        `send_all`: routed experts are shown all tokens, not only those routed to them.
+        `send_all`: routed experts get all tokens, not only those routed to them.
         """
         with ExitStack() as stack:
             for name in self.names:
@@ -58,7 +59,7 @@ class Collector:
 
     @contextmanager
     def forward(self, valid: Tensor | None) -> Iterator[None]:
-        """Around one forward. valid: bool [b, T], False for padding; None where there is none."""
+        """Context of one forward; valid: bool [b, T], False for padding, None if there is none."""
         self._valid = valid
         try:
             yield
@@ -93,7 +94,7 @@ class Collector:
 
     def see(self, name: str, x: Tensor) -> None:
         """Gather one input of module `name`, inside `forward`."""
-        # A reference is kept until the forward ends: freed memory could be the next tensor's.
+        # keep a reference until the forward ends: the next tensor could reuse freed memory
         identity = (x.data_ptr(), x.numel(), x.shape[-1], x._version)
         if identity in self._seen:
             group = self._seen[identity][1]

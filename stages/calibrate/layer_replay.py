@@ -25,7 +25,7 @@ ACTIVATIONS = "activations"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """The layer that a task is about, and what is needed to run it."""
+    """The decoder layer of a task, with the skeleton and weight source to run it."""
 
     blueprint: Blueprint
     subgraph: Subgraph
@@ -35,7 +35,7 @@ class Place:
 
 
 def place_of(task: Task, device: str) -> Place:
-    """Find the layer of `task`; skeleton and weight source are kept for the worker's next task."""
+    """The layer of `task`; skeleton and weight source are kept for the worker's next task."""
     model, source = task.inputs["model"], task.inputs["source"]
     bones: Skeleton = task.resource(
         f"skeleton/{model.key}/{device}",
@@ -53,7 +53,7 @@ def place_of(task: Task, device: str) -> Place:
 
 @contextmanager
 def filled(place: Place, weights: Reader) -> Iterator[None]:
-    """Within it the layer is ready for `replay`; its own tensors come from `weights`."""
+    """Context in which the layer is materialized for `replay`, its tensors from `weights`."""
     tensors = layer_tensors(place.subgraph, weights, device=place.device)
     stem = stem_names(place.skeleton, place.subgraph.index)
     tensors |= outside_tensors(place.blueprint, stem, place.source, device=place.device)
@@ -68,7 +68,7 @@ def run_layer(
     collector: Collector | None,
     shares: Shares | None = None,
 ) -> None:
-    """Replay the layer for every batch: write its output if wanted, feed what gathers, if any.
+    """Replay the layer for every batch; write its output if wanted, feed collectors if given.
 
     The layer must be `filled`. One batch of activations is in memory at a time.
     """

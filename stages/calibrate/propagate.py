@@ -1,4 +1,4 @@
-"""The stage `propagate`: the output of one compressed decoder layer, as an engine computes it."""
+"""Stage `propagate`: output of one compressed decoder layer, as an engine computes it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ ACTIVATIONS = "activations"
 
 
 class Propagate(Stage):
-    """Runs the layer with its decompressed weights, and with its inputs quantized.
+    """Runs the layer with its decompressed weights, inputs and attention states fake-quantized.
 
-    How they are quantized is said by the compressed layer itself; how its attention states are,
-    by the input `cache`.
+    The compressed layer itself has the quantization of inputs, the input `cache` that of attention
+    states.
 
     Output `activations`: a file of hidden states [b, T, hidden] for each batch.
     """

@@ -1,8 +1,8 @@
-"""How much each block of a decoder layer changes the residual stream.
+"""Share of the residual stream that each block of a decoder layer writes.
 
-A relative error in what a block writes matters as much as what it writes does, beside what is there
-already. A few tokens (the first one, often) have activations larger than all others by orders of
-magnitude, so the share is taken for each token, and then the mean.
+A relative error in what a block writes matters in proportion to what it adds to the residual
+stream. A few tokens (often the first one) have activations that are larger than all others by
+orders of magnitude, so the share is computed for each token and averaged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WHOLE = ""
 
 @dataclass(kw_only=True, slots=True)
 class Shares:
-    """Gathers |y|^2 / (|x|^2 + |y|^2) for every token, where a block adds y to the layer's input x.
+    """Hooks that gather |y|^2 / (|x|^2 + |y|^2) of each token; a block adds y to layer input x.
 
     `blocks` are direct children of the layer; one whose output is no hidden state is left out.
     """
@@ -34,7 +34,7 @@ class Shares:
 
     @contextmanager
     def watching(self, layer: nn.Module) -> Iterator[None]:
-        """Within it, what `layer` is given and its blocks give is seen."""
+        """Context in which the input of `layer` and the outputs of its blocks are recorded."""
         with ExitStack() as stack:
             seen = layer.register_forward_pre_hook(self._enter, with_kwargs=True)
             stack.callback(seen.remove)
@@ -78,7 +78,7 @@ class Shares:
 
 
 def blocks_of(layer: str, modules: Iterable[str]) -> tuple[str, ...]:
-    """The direct children of `layer` that hold some of `modules`, in order; full names."""
+    """Names in `layer` of its direct children that contain some of `modules`, in order."""
     inside = [name.removeprefix(f"{layer}.") for name in modules]
     return tuple(dict.fromkeys(name.partition(".")[0] for name in inside if "." in name))
 

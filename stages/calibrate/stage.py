@@ -1,4 +1,4 @@
-"""The stage `calibrate`: what the Linears of one decoder layer see, and the layer's output."""
+"""Stage `calibrate`: statistics of the inputs of a decoder layer's Linears, and its output."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The stage `choose`: a format for every module, as good as a budget allows."""
+"""Stage choose: mixed precision, a format for every module under a budget of bits per weight."""

@@ -1,4 +1,4 @@
-"""A choice as a scheme: targets that name exactly the modules of every chosen format."""
+"""Turn a choice of formats into a scheme whose targets name exactly the modules of each format."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from stages.schemes.scheme import SchemeConfig, SchemeGroup
 def chosen_scheme(scheme: SchemeConfig, units: Units, names: Sequence[str]) -> SchemeConfig:
     """`scheme` with one candidate for every unit; `names` are in the order of the units.
 
-    What a candidate without weights is chosen for stays dense.
+    Modules with a candidate that quantizes no weights stay dense.
     """
     modules: dict[str, list[tuple[str, str]]] = {name: [] for name in units.formats}
     for unit, name in zip(units.units, names, strict=True):
         modules[name] += [(unit.layer, linear.name) for linear in unit.linears]
     chosen = {
         f"chosen_{name}": SchemeGroup(
-            weights=group.weights, format=group.format, targets=patterns(mine)
+            weights=group.weights, format=group.format, targets=patterns(modules[name])
         )
         for name, group in units.formats.items()
-        if group.weights is not None and (mine := modules[name])
+        if group.weights is not None and modules[name]
     }
     return replace(
         scheme,
@@ -37,9 +37,9 @@ def chosen_scheme(scheme: SchemeConfig, units: Units, names: Sequence[str]) -> S
 
 
 def patterns(modules: Iterable[tuple[str, str]]) -> list[str]:
-    """Targets for (layer, module) names: one expression for modules that differ in numbers only.
+    """Targets for (layer, module) names: one pattern for modules that differ only in numbers.
 
-    Experts of a layer always come all together, so their number is left open.
+    All experts of a layer share a format, so the pattern matches any expert number.
     """
     layers: dict[tuple[str, str], list[str]] = {}
     exact: list[str] = []
@@ -50,9 +50,9 @@ def patterns(modules: Iterable[tuple[str, str]]) -> list[str]:
             continue
         tail = re.escape(module.removeprefix(f"{layer}."))
         tail = re.sub(r"(?<=experts\\\.)\d+(?=\\\.)", r"\\d+", tail)
-        mine = layers.setdefault((stem, tail), [])
-        if index not in mine:
-            mine.append(index)
+        indices = layers.setdefault((stem, tail), [])
+        if index not in indices:
+            indices.append(index)
     grouped = [
         rf"re:{re.escape(stem)}\.({'|'.join(indices)})\.{tail}$"
         for (stem, tail), indices in layers.items()

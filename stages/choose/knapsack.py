@@ -1,4 +1,4 @@
-"""The multiple-choice knapsack: one option for every unit, least damage within a size."""
+"""Multiple-choice knapsack: one option for every unit, with the least damage within a size."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
 GAP = 1e-3
-"""Relative distance to the least damage at which the search may stop: below what damage can tell,
-and what takes seconds for any model (1e-6 takes minutes where many units are alike)."""
+"""Relative distance to the least damage at which the search may stop: smaller than the accuracy of
+damages, and reached in seconds for any model (1e-6 takes minutes where many units are alike)."""
 
 TOLERANCE = 1e-6
-"""By how much, relative to the room, the answer of the solver may overstep it."""
+"""Relative amount by which the solver's answer may exceed the room."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Option:
-    """One way to store a unit: its size (bytes) and what it costs (any unit, 0 or more)."""
+    """One format for a unit: its size in bytes, and its damage (0 or more, in any unit)."""
 
     name: str
     size: int
@@ -27,7 +27,7 @@ class Option:
 
 
 def choose(units: Sequence[Sequence[Option]], room: float) -> list[Option]:
-    """One option of every unit: the sum of damages is least among those with sizes <= `room`.
+    """One option for every unit, with the least sum of damages among those of size <= `room`.
 
     Solved as an integer program by HiGHS. Raises ValueError if even the smallest do not fit.
     """
@@ -42,7 +42,7 @@ def choose(units: Sequence[Sequence[Option]], room: float) -> list[Option]:
 
 
 def _solved(units: Sequence[Sequence[Option]], room: float) -> list[Option] | None:
-    """The answer of the solver, which may overstep `room` by its tolerance; None if it has none."""
+    """The solver's answer, which may exceed `room` by its tolerance; None if it has none."""
     flat = [(row, option) for row, options in enumerate(units) for option in options]
     sizes = np.array([option.size for _, option in flat], dtype=np.float64)
     damages = np.array([option.damage for _, option in flat], dtype=np.float64)

@@ -18,7 +18,7 @@ SENSITIVITY = "sensitivity.json"
 
 
 def run(config: ChooseConfig, task: Task) -> None:
-    """Write choice.json: the least damage that the budget allows."""
+    """Write choice.json: the choice with the least damage within the budget."""
     blueprint = Blueprint.load(task.inputs["model"])
     units = units_of(config.scheme, blueprint)
     budget = config.scheme.budget
@@ -44,19 +44,19 @@ def run(config: ChooseConfig, task: Task) -> None:
 
 
 def options_of(units: Units, modules: dict[str, Any]) -> list[list[Option]]:
-    """The options of every unit: its candidates with their bytes and damages."""
-    harm = damages(units, modules)
+    """The options of every unit: its candidates with their sizes and damages."""
+    by_unit = damages(units, modules)
     return [
         [
-            Option(name=name, size=size, damage=harm[place][name])
+            Option(name=name, size=size, damage=damage[name])
             for name, size in unit.candidates.items()
         ]
-        for place, unit in enumerate(units.units)
+        for unit, damage in zip(units.units, by_unit, strict=True)
     ]
 
 
 def described(units: Units, chosen: list[Option], budget: float, elements: int) -> dict[str, Any]:
-    """What choice.json holds: sizes, how many modules each format has, every unit's candidate."""
+    """Content of choice.json: sizes, number of modules of each format, candidate of every unit."""
     low, high = units.range()
     counts: Counter[str] = Counter()
     for unit, option in zip(units.units, chosen, strict=True):

@@ -1,4 +1,4 @@
-"""The choose stage: which candidate every module gets."""
+"""Stage `choose`: a format for every module, with the least damage within a budget."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Choose(Stage):
 
     It says under `measure` what the choice went by (`stages.choose.expected_loss`).
 
-    The stages after it are told the choice, so their keys are those that the same formats have
+    The stages after it plan with the choice, so their keys are those that the same formats have
     when a config spells them out.
     """
 

@@ -1,1 +1,1 @@
-"""Evaluation: original and compressed model compared on text, streamed layer by layer."""
+"""Evaluation of original and compressed model on text, streamed layer by layer."""

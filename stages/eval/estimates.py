@@ -1,4 +1,4 @@
-"""What evaluation costs, for the plan: from the blueprint and the number of tokens alone."""
+"""Estimates of evaluation's bytes, memory and time, from the blueprint and the token count."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ LIBRARIES = 500 * 2**20
 
 STARTUP = 1.0
 FLOPS = 6e10
-"""Floating-point operations a second of a small machine (two cores with AVX2) in float32."""
+"""Floating-point operations per second of a small machine (two cores with AVX2) in float32."""
 
 BYTES = 5e9
-"""Bytes of weights a second that such a machine generates with."""
+"""Bytes of weights per second that such a machine reads while it generates."""
 
 WIDTHS = {"float32": 4, "float64": 8}
 
 
 def hidden_estimate(model: object, tokens: object, batch_size: int, device: str) -> Estimate:
-    """Of one pass over the layers; nothing is known (zeros) where the inputs say nothing yet."""
+    """Estimate of one pass over the layers; zeros while model or tokens are unknown."""
     if not isinstance(model, Blueprint) or not isinstance(tokens, Mapping):
         return Estimate()
     length = tokens["sequence_length"]
@@ -41,7 +41,7 @@ def hidden_estimate(model: object, tokens: object, batch_size: int, device: str)
 
 
 def eval_estimate(model: object, tokens: object) -> Estimate:
-    """Of making and comparing both models' logits."""
+    """Estimate of computing and comparing both models' logits."""
     if not isinstance(model, Blueprint) or not isinstance(tokens, Mapping):
         return Estimate()
     head = model.vocab_size * model.hidden_size
@@ -52,14 +52,14 @@ def eval_estimate(model: object, tokens: object) -> Estimate:
 
 
 def model_bytes(model: Blueprint) -> int:
-    """The size of all weights in the dtype of `model`, tied ones once."""
-    outside = {name: prod(model.outside_shapes[own]) for own, name in model.outside.items()}
+    """The bytes of all weights in the dtype of `model`, tied ones once."""
+    outside = {name: prod(model.outside_shapes[param]) for param, name in model.outside.items()}
     layers = sum(layer.parameters for layer in model.layers)
     return (layers + sum(outside.values())) * _width(model)
 
 
 def generate_estimate(model: object, limit: int, tokens: int) -> Estimate:
-    """Of generating `tokens` tokens, half of them with each model, if these fit `limit` bytes."""
+    """Estimate of generating `tokens` tokens, half by each model, if these fit `limit` bytes."""
     if not isinstance(model, Blueprint):
         return Estimate()
     size = model_bytes(model)

@@ -1,4 +1,4 @@
-"""The weights that are evaluated: the original's, or those of a compressed checkpoint."""
+"""Model to evaluate: weights and fake quantization, of the original or a compressed checkpoint."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ FOLDER = "checkpoint"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """Dense weights by their checkpoint names, and how Linears (by name) quantize their inputs.
+    """Dense weights by checkpoint name, and fake quantization of inputs and attention states.
 
-    `blueprint` names the tensors as `source` has them: compression may have untied the head.
+    `rules` are by module name. `blueprint` names the tensors as `source` does: compression may have
+    untied the lm_head.
     """
 
     blueprint: Blueprint
@@ -36,7 +37,7 @@ class Candidate:
 
 
 def original(source: Artifact, blueprint: Blueprint) -> Candidate:
-    """The model as it was loaded."""
+    """The original model."""
     return Candidate(blueprint=blueprint, source=open_source(source), rules={})
 
 
@@ -65,7 +66,7 @@ def compressed(folder: Path, blueprint: Blueprint) -> Candidate:
 
 
 def candidate(inputs: Mapping[str, Artifact], blueprint: Blueprint) -> Candidate:
-    """The checkpoint where `inputs` has one, else the model as it was loaded."""
+    """The compressed model if `inputs` has a checkpoint, else the original."""
     if "checkpoint" in inputs:
         return compressed(inputs["checkpoint"].path / FOLDER, blueprint)
     return original(inputs["source"], blueprint)

@@ -1,4 +1,4 @@
-"""The stage `generate`: greedy continuations of a few prompts by both models, side by side."""
+"""Stage `generate`: greedy continuations of a few prompts by both models, side by side."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from stages.model.blueprint_from_names import needs_class
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerateConfig:
-    """`max_model_bytes`: a larger model is not run, since generation holds all its weights."""
+    """`max_model_bytes`: a larger model is not run, because generation needs all its weights."""
 
     prompts: list[str] = field(default_factory=list)
-    """What both models continue, greedily; an empty list generates nothing."""
+    """Texts that both models continue greedily; an empty list generates nothing."""
     max_new_tokens: int = 24
-    """Tokens that are added to a prompt."""
+    """Number of tokens added to a prompt."""
     max_model_bytes: int = 4 * 10**9
     numerics: Numerics = field(default_factory=Numerics)
 

@@ -62,7 +62,7 @@ def generated(config: GenerateConfig, task: Task, blueprint: Blueprint) -> list[
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer in a model folder; UserError if there is none that loads."""
+    """The tokenizer in a model folder; UserError if it is missing or cannot be loaded."""
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (ValueError, OSError, KeyError, TypeError, ImportError) as error:
@@ -76,13 +76,13 @@ def load_tokenizer(folder: Path) -> Any:
 def stopping(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of `generate` that end it at the model's own end-of-text ids.
 
-    They stand in `folder`/generation_config.json, or else in `config`, its config.json.
+    They are in `folder`/generation_config.json, or else in `config`, its config.json.
     """
     path = folder / "generation_config.json"
-    own = {**config, **(json.loads(path.read_bytes()) if path.is_file() else {})}
-    end = own.get("eos_token_id")
+    settings = {**config, **(json.loads(path.read_bytes()) if path.is_file() else {})}
+    end = settings.get("eos_token_id")
     first = end[0] if isinstance(end, list) else end
-    padding = own.get("pad_token_id")
+    padding = settings.get("pad_token_id")
     return {"eos_token_id": end, "pad_token_id": first if padding is None else padding}
 
 
@@ -94,12 +94,10 @@ def continuations(
     prompts: Sequence[str],
     options: Mapping[str, Any],
 ) -> list[str]:
-    """The text that follows each prompt by greedy search, without special tokens.
+    """The greedy continuation of each prompt, without special tokens.
 
-    `options` go to transformers' `generate`.
-
-    Prompts run one by one: padding on the left would change what models with a state, or with
-    activations quantized by tensor, make of a prompt.
+    `options` are passed to transformers' `generate`. Prompts run one at a time: padding on the left
+    would change the results of models with a state, or with activations quantized per tensor.
     """
     tensors = all_tensors(candidate.blueprint, candidate.source)
     model: Any = bones.model
@@ -112,7 +110,7 @@ def continuations(
     ):
         for prompt in prompts:
             given = tokenizer(prompt, return_tensors="pt").input_ids.to(bones.device)
-            made = model.generate(
+            generated = model.generate(
                 given,
                 attention_mask=torch.ones_like(given),
                 do_sample=False,
@@ -121,7 +119,7 @@ def continuations(
             )
             texts.append(
                 tokenizer.decode(
-                    made[0, given.shape[1] :],
+                    generated[0, given.shape[1] :],
                     skip_special_tokens=True,
                     clean_up_tokenization_spaces=False,
                 )

@@ -1,4 +1,4 @@
-"""The stage `hidden`: what the lm_head of a model is given, for every token of the samples."""
+"""Stage `hidden`: final hidden states, the inputs of the lm_head, for every sampled token."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stages.model.blueprint_from_names import needs_class
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HiddenConfig:
-    """`batch_size` sequences run at once; it can change the order of sums."""
+    """`batch_size` sequences run at once; it can affect the order of sums."""
 
     batch_size: int = 4
     numerics: Numerics = field(default_factory=Numerics)
@@ -28,8 +28,8 @@ class HiddenConfig:
 class Hidden(Stage):
     """Makes `00000.safetensors`, ...: for each batch `hidden` [b, T, hidden] after the final norm.
 
-    With an input `checkpoint` (the result of save) the compressed model runs, inputs quantized as
-    engines quantize them; without it the original.
+    With an input `checkpoint` (the result of save) the compressed model runs, with the inputs
+    fake-quantized as engines do; without it the original.
     """
 
     kind: ClassVar[str] = "hidden"

@@ -51,7 +51,7 @@ def write_batch(path: Path, hidden: Tensor) -> None:
 
 
 def read_batch(path: Path) -> Tensor:
-    """What `write_batch` stored."""
+    """Read the hidden states that `write_batch` stored."""
     return load_file(path)[NAME]
 
 
@@ -62,9 +62,9 @@ def final_states(
     scratch: Path,
     progress: Callable[[float, str], None],
 ) -> Iterator[Tensor]:
-    """What the lm_head is given, batch by batch: [b, T, hidden] in the model's dtype.
+    """Inputs of the lm_head batch by batch: [b, T, hidden] in the model's dtype.
 
-    Between layers the activations lie under `scratch`. Raises StageFailed, naming the layer, if
+    Activations between layers are stored under `scratch`. Raises StageFailed, naming the layer, if
     they are not finite.
     """
     scratch.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def _needed(bones: Skeleton, layer: Subgraph, candidate: Candidate) -> dict[str,
 
 
 def _boundary(scratch: Path, index: int, batch: int) -> Path:
-    # two files a batch in turn: one is read while the other is written
+    # two files per batch in turn: one is read while the other is written
     return scratch / f"{index % 2}-{batch:05d}.safetensors"
 
 

@@ -1,4 +1,4 @@
-"""How two next-token distributions compare. Pure functions of tensors."""
+"""Perplexity, KL divergence and top-1 agreement of two models. Pure functions of tensors."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Sums:
 
 
 def compare(original: Tensor, compressed: Tensor, targets: Tensor) -> Sums:
-    """Compare logits float32 [n, vocab] of two models for the tokens `targets` int64 [n].
+    """Compare logits float32 [n, vocab] of two models for the next tokens `targets` int64 [n].
 
-    KL is that of `compressed` from `original`: sum p (log p - log q). Sums are taken in float64.
+    KL is KL(original || compressed), the sum of p (log p - log q). Sums are computed in float64.
     """
     log_p, log_q = log_softmax(original, dim=-1), log_softmax(compressed, dim=-1)
     kl = kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
@@ -52,5 +52,5 @@ def compare(original: Tensor, compressed: Tensor, targets: Tensor) -> Sums:
 
 
 def perplexity(nll: float, tokens: int) -> float:
-    """exp of the mean negative log-likelihood; OverflowError above exp(709)."""
+    """exp of the mean negative log-likelihood; OverflowError if that is above 709."""
     return math.exp(nll / tokens)

@@ -83,13 +83,13 @@ def _result(sums: Sums, dataset: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """What makes logits of final hidden states: tensors by module-tree name, in float32."""
+    """Final norm and lm_head of a model: tensors by module-tree name, in float32."""
 
     tensors: Mapping[str, Tensor]
     candidate: Candidate
 
     def logits(self, bones: Skeleton, hidden: Tensor) -> Tensor:
-        """[n, vocab] from [n, hidden]."""
+        """Logits [n, vocab] for final hidden states [n, hidden]."""
         with (
             bones.materialized(self.tensors),
             simulated_inputs(bones.model, self.candidate.rules),
@@ -105,7 +105,7 @@ def compare_models(
     device: str,
     progress: Callable[[float, str], None],
 ) -> Sums:
-    """Sums over all next-token predictions inside the samples, padding left out.
+    """Sums over all next-token predictions within the samples, without padding.
 
     `candidates` and `states` (folders of `hidden` results) are those of original and compressed
     model. Heads and logits are float32. Raises StageFailed if there is nothing to predict or a
@@ -140,7 +140,7 @@ def compare_models(
 
 
 def predictions(ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Which positions predict a token of their own sample, and that token.
+    """Mask of the positions whose next token is in the same sample, and these next tokens.
 
     ids: int64 [b, T], lengths: int64 [b]; returns bool [b, T-1] and int64 [number of True].
     """
@@ -150,13 +150,13 @@ def predictions(ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _heads(bones: Skeleton, candidates: tuple[Candidate, Candidate]) -> tuple[_Head, _Head]:
-    """Both heads; a tensor that is the same in both is held once."""
+    """Heads of both models; a tensor that is the same in both is held once."""
     names = tail_names(bones, head=True)
     first, second = (
         outside_tensors(candidate.blueprint, names, candidate.source) for candidate in candidates
     )
     shared = {name: _wide(tensor) for name, tensor in first.items()}
-    own = {
+    others = {
         name: shared[name] if torch.equal(tensor, first[name]) else _wide(tensor)
         for name, tensor in second.items()
     }
@@ -165,7 +165,7 @@ def _heads(bones: Skeleton, candidates: tuple[Candidate, Candidate]) -> tuple[_H
         replace(c, rules={name: rule for name, rule in c.rules.items() if name in heads})
         for c in candidates
     )
-    return _Head(shared, before), _Head(own, after)
+    return _Head(shared, before), _Head(others, after)
 
 
 def _wide(tensor: Tensor) -> Tensor:

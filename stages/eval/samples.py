@@ -1,4 +1,4 @@
-"""Token samples as the evaluation reads them."""
+"""Token samples of the evaluation, in batches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.stage import Artifact
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Samples:
-    """ids: int64 [N, T], padded on the right; lengths: int64 [N]; batches of `batch_size` rows."""
+    """Token rows: ids int64 [N, T], padded on the right; lengths int64 [N]; `batch_size` rows."""
 
     ids: Tensor
     lengths: Tensor

@@ -1,4 +1,4 @@
-"""The stage `eval`: perplexity of both models, KL divergence and agreement between them."""
+"""Stage `eval`: perplexity of both models, KL divergence and top-1 agreement between them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stages.model.blueprint_from_names import needs_class
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvalConfig:
-    """Nothing but where it is computed: the rest comes with the hidden states."""
+    """Device and threads; everything else comes with the hidden states."""
 
     numerics: Numerics = field(default_factory=Numerics)
 

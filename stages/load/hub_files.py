@@ -1,4 +1,4 @@
-"""The Hugging Face hub and its cache: every failure is one line, and nothing waits for long."""
+"""Access to the Hugging Face hub and its cache, with short timeouts and errors of one line."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from stages.load.side_files import is_small, read_config
 from stages.weights.checkpoint_files import STEMS, parse_index
 
 Progress = Callable[[float, str], None]
-TIMEOUT = 5.0  # seconds, for the first question to the hub
+TIMEOUT = 5.0  # seconds, for the first request to the hub
 SECRET = re.compile(r"hf_\w{6,}|\?\S+")
 
 
 class Unreachable(UserError):
-    """There is no way to the hub from here."""
+    """The hub cannot be reached."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Revision:
-    """What the hub says of one revision of a repository."""
+    """Commit and file names of one revision of a repository."""
 
     commit: str
     names: tuple[str, ...]
@@ -42,7 +42,7 @@ def offline() -> bool:
 
 
 def cached_commit(id: str, revision: str) -> str | None:
-    """The commit that a branch or tag meant when it was last downloaded."""
+    """The commit of a branch or tag when it was last downloaded; None if it is not cached."""
     found = hub.try_to_load_from_cache(id, "config.json", revision=revision)
     return Path(found).parent.name if isinstance(found, str) else None
 
@@ -54,20 +54,20 @@ def cached_snapshot(id: str, commit: str) -> Path | None:
 
 
 def cached_config(id: str, commit: str) -> dict[str, Any] | None:
-    """The config.json of a commit, if it is in the cache."""
+    """The config.json of a commit in the cache; None if it is not cached."""
     snapshot = cached_snapshot(id, commit)
     return read_config(snapshot / "config.json") if snapshot else None
 
 
 def fetch_config(id: str, commit: str) -> dict[str, Any]:
-    """The config.json of a commit; raises UserError where it cannot be had."""
+    """The config.json of a commit; UserError if it cannot be fetched."""
     ask(id, commit)
     with _one_line(id, commit):
         return read_config(Path(hub.hf_hub_download(id, "config.json", revision=commit)))
 
 
 def ask(id: str, revision: str) -> Revision:
-    """Look a revision up; answers or raises UserError within seconds, unlike a download."""
+    """Look up a revision; returns or raises UserError within seconds, unlike a download."""
     with _one_line(id, revision):
         info = hub.HfApi().model_info(id, revision=revision, timeout=TIMEOUT)
     if info.sha is None:
@@ -82,30 +82,30 @@ def download(id: str, commit: str, *, code: bool, progress: Progress) -> Path:
     weights = weight_names(id, commit, names)
     wanted = [*weights, *(name for name in names if is_small(name, code=code))]
     with _one_line(id, commit):
-        done = hub.snapshot_download(
+        snapshot = hub.snapshot_download(
             id, revision=commit, allow_patterns=_exactly(wanted), tqdm_class=_bar(progress)
         )
-    return Path(str(done))
+    return Path(str(snapshot))
 
 
 def remember(id: str, revision: str) -> None:
-    """Have the cache note which commit a branch or tag means, for when the hub is out of reach."""
+    """Record the commit of a branch or tag in the cache, for when the hub cannot be reached."""
     with _one_line(id, revision):
         hub.hf_hub_download(id, "config.json", revision=revision)
 
 
 def weight_names(id: str, commit: str, names: Iterable[str]) -> list[str]:
-    """Which files of a repository hold its weights, by the rule that folders are read by."""
-    there = set(names)
+    """The weight files of a repository, by the rule by which folders are read."""
+    files = set(names)
     for stem in STEMS:
-        if f"{stem}.safetensors" in there:
+        if f"{stem}.safetensors" in files:
             return [f"{stem}.safetensors"]
         index = f"{stem}.safetensors.index.json"
-        if index in there:
+        if index in files:
             with _one_line(id, commit):
                 tensors = parse_index(Path(hub.hf_hub_download(id, index, revision=commit)))
-            return [index, *sorted(set(tensors.values()) & there)]
-    kinds = sorted({PurePosixPath(name).suffix for name in there if name.count("/") == 0} - {""})
+            return [index, *sorted(set(tensors.values()) & files)]
+    kinds = sorted({PurePosixPath(name).suffix for name in files if name.count("/") == 0} - {""})
     raise UserError(
         f"{id} has no safetensors on the hub, only {', '.join(kinds) or 'nothing'}",
         remedy="convert it to safetensors where you trust it, and use model=local model.path=DIR",
@@ -113,7 +113,7 @@ def weight_names(id: str, commit: str, names: Iterable[str]) -> list[str]:
 
 
 def _bar(progress: Progress) -> Any:
-    """A progress bar for the hub's client that tells `progress` instead of drawing."""
+    """A progress bar class for the hub's client that calls `progress` instead of drawing."""
 
     def __init__(bar: Any, *args: Any, **settings: Any) -> None:
         base.__init__(bar, *args, **settings | {"file": io.StringIO()})
@@ -123,7 +123,7 @@ def _bar(progress: Progress) -> Any:
             progress(min(1.0, bar.n / bar.total), bar.desc or "downloading")
 
     base: Any = tqdm
-    return type("Told", (base,), {"__init__": __init__, "display": display})
+    return type("ProgressBar", (base,), {"__init__": __init__, "display": display})
 
 
 def _exactly(names: Iterable[str]) -> list[str]:
@@ -133,7 +133,7 @@ def _exactly(names: Iterable[str]) -> list[str]:
 
 @contextmanager
 def _one_line(id: str, revision: str) -> Iterator[None]:
-    """Turn whatever the hub's client raises into one clear line without addresses or tokens."""
+    """Context that turns exceptions of the hub's client into one line without URLs or tokens."""
     try:
         yield
     except errors.GatedRepoError as error:
@@ -151,17 +151,17 @@ def _one_line(id: str, revision: str) -> Iterator[None]:
             remedy="look at model.id; for a private model set HF_TOKEN",
         ) from error
     except (errors.HfHubHTTPError, errors.XetDownloadError) as error:
-        raise UserError(f"the hub refused {id}: {_told(error)}", remedy="try again") from error
+        raise UserError(f"the hub refused {id}: {_message(error)}", remedy="try again") from error
     except (httpx.HTTPError, errors.LocalEntryNotFoundError, ConnectionError) as error:
         raise Unreachable(
-            f"the Hugging Face hub cannot be reached ({_told(error)}); "
+            f"the Hugging Face hub cannot be reached ({_message(error)}); "
             "use model=local model.path=DIR"
         ) from error
     except errors.EntryNotFoundError as error:
-        raise UserError(f"{id} lacks a file on the hub: {_told(error)}") from error
+        raise UserError(f"{id} lacks a file on the hub: {_message(error)}") from error
 
 
-def _told(error: Exception) -> str:
+def _message(error: Exception) -> str:
     """The first line of an error, without tokens and signed addresses."""
     lines = str(error).strip().splitlines()
     return SECRET.sub("...", lines[0])[:200] if lines else type(error).__name__

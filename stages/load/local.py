@@ -1,4 +1,4 @@
-"""`model=local model.path=DIR`: a folder as transformers writes it, identified by its content."""
+"""Model in a local folder (`model=local model.path=DIR`), identified by its content."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from stages.load.model_kind import Look, SourceFacts, Work
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LocalModel:
-    """A folder with config.json, tokenizer and safetensors.
+    """A folder with config.json, tokenizer and safetensors, as transformers writes it.
 
-    Custom Python files of it count only with `trust_remote_code`.
+    Custom Python files are included only with `trust_remote_code`.
     """
 
     path: str
@@ -53,11 +53,11 @@ class LocalModel:
         return None  # `look` has told it
 
     def renew(self, stored: Artifact, identity: str) -> None:
-        """Nothing to do: having been hashed by `look`, moved files are found by their content."""
+        """Do nothing: moved files, which `look` has hashed, are found by their content."""
 
     def load(self, draft: Draft, identity: str | None, work: Work) -> str:
         work.progress(0.0, f"reading {self.path}")
         folder = look_into(self.folder, code=self.trust_remote_code)
-        now = content_of(folder)
-        write_folder(draft, folder, now)
-        return now
+        loaded = content_of(folder)
+        write_folder(draft, folder, loaded)
+        return loaded

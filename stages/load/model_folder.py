@@ -1,4 +1,4 @@
-"""A folder of config, tokenizer and safetensors, as `local` and `hub` models have it."""
+"""Inspect a model folder (config, tokenizer, safetensors) and write it as a `load` result."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ PACKED = (".qweight", ".weight_packed", ".weight_scale_inv")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Folder:
-    """What a look into a model folder gave. What is broken is None, and among the problems.
+    """An inspected model folder; parts that are broken are None, and among the problems.
 
-    `quantization` says how the weights are stored quantized, and `quantized_by` in which file that
-    stands; both None for dense weights. `tensors` are those of the dense model all the same.
+    `quantization` is the stored weights' quantization_config and `quantized_by` the file that has
+    it; both are None for dense weights. `tensors` are those of the dense model in any case.
     """
 
     path: Path
@@ -46,12 +46,12 @@ class Folder:
 
 
 def look_into(path: Path, *, code: bool) -> Folder:
-    """Check a model folder; all that is wrong with it at once. Reads headers, no weights."""
+    """Inspect a model folder and report all its problems at once. Reads headers, no weights."""
     problems: list[UserError] = []
     layout: Layout | None = None
     config: dict[str, Any] | None = None
     small: dict[str, Path] = {}
-    size, tensors, told = None, None, None
+    size, tensors, stated = None, None, None
     warnings: tuple[str, ...] = ()
     try:
         layout = find_weights(path)
@@ -64,16 +64,16 @@ def look_into(path: Path, *, code: bool) -> Folder:
             small = small_files(path, code=code)
             config = read_config(path / "config.json")
             problems.extend(check_config(config, trust_remote_code=code))
-            told = quantization_of(path, config)
+            stated = quantization_of(path, config)
         except UserError as error:
             problems.append(error)
-    if layout is not None and config is not None and told is not None and not problems:
+    if layout is not None and config is not None and stated is not None and not problems:
         try:
-            source = opened(SafetensorsSource(layout), told[1], dense_dtype(config))
+            source = opened(SafetensorsSource(layout), stated[1], dense_dtype(config))
             tensors, warnings = source.specs(), tuple(left_behind(source))
         except UserError as error:
             problems.append(error)
-    if told is None:
+    if stated is None:
         problems.extend(undeclared(path, tensors or {}))
     return Folder(
         path=path,
@@ -82,82 +82,61 @@ def look_into(path: Path, *, code: bool) -> Folder:
         small=small,
         bytes=size,
         tensors=tensors,
-        quantization=told[1] if told else None,
-        quantized_by=told[0] if told else None,
+        quantization=stated[1] if stated else None,
+        quantized_by=stated[0] if stated else None,
         problems=tuple(problems),
         warnings=warnings,
     )
 
 
-def left_behind(source: QuantizedSource) -> Iterator[str]:
-    """A warning where something that was calibrated for the source does not reach the result."""
-    if dropped := source.dropped:
-        more = f" and {len(dropped) - 1} more" if len(dropped) > 1 else ""
-        yield (
-            f"scales of the source's key/value cache or attention are not taken over "
-            f"({dropped[0]}{more}): kv_cache=fp8 or attention=fp8 calibrates new ones"
-        )
-
-
-def undeclared(path: Path, tensors: Mapping[str, TensorSpec]) -> Iterator[UserError]:
-    """Weights that are codes although no file says what they mean: reading them would be wrong."""
-    for name, spec in tensors.items():
-        codes = spec.dtype.startswith(CODES) and name.endswith(".weight")
-        if codes or name.endswith(PACKED):
-            yield UserError(
-                f"{name} of {path} is stored quantized ({spec.dtype}), but config.json has no "
-                "quantization_config",
-                remedy="put it there, at the top level, as the writer of the model meant it",
-            )
-            return
-
-
-def source_of(
-    layout: Layout, config: Mapping[str, Any], quantization: Mapping[str, Any] | None
-) -> WeightSource:
-    """The dense weights of a folder; UserError where quantized ones cannot be read."""
-    stored = SafetensorsSource(layout)
-    if quantization is None:
-        return stored
-    return opened(stored, quantization, dense_dtype(config))
-
-
-def content_of(folder: Folder) -> str:
-    """The identity of a sound folder: the sha256 of every file that counts, under its name."""
-    layout = sound(folder)
-    files = {**folder.small, **layout.files}
-    hashes = sha256_of(files.values())
-    return "sha256:" + digest({name: hashes[path] for name, path in files.items()})
-
-
 def write_folder(draft: Draft, folder: Folder, identity: str) -> None:
-    """Write a folder's source.json, small files and meta into a draft."""
+    """Write source.json, small files and meta for a folder into a draft."""
     layout = sound(folder)
     hashes = {path: blob_sha256(path) for path in layout.files.values()}
     unknown = [path for path, known in hashes.items() if known is None]
     hashes |= sha256_of(unknown)
     files = tuple(SourceFile.of(name, path, hashes[path]) for name, path in layout.files.items())
     config = folder.config or {}
-    how = folder.quantization
+    quantization = folder.quantization
     manifest = SourceManifest(
         kind="safetensors",
         identity=identity,
         files=files,
         tensors=layout.tensors,
-        settings={} if how is None else {"quantization": how, "dtype": dense_dtype(config)},
+        settings={}
+        if quantization is None
+        else {"quantization": quantization, "dtype": dense_dtype(config)},
     )
     manifest.write(draft)
     copy_small(folder.small, draft.path / MODEL)
-    specs = source_of(layout, config, how).specs().values()
+    specs = source_of(layout, config, quantization).specs().values()
     describe(draft, identity, config, sum(spec.bytes for spec in specs))
-    if how is not None:
+    if quantization is not None:
         stored = SafetensorsSource(layout).specs().values()
-        draft.meta["quantized"] = how["quant_method"]
+        draft.meta["quantized"] = quantization["quant_method"]
         draft.meta["stored_bytes"] = sum(spec.bytes for spec in stored)
 
 
+def content_of(folder: Folder) -> str:
+    """The identity of a folder without problems: a digest of the sha256 of its files by name."""
+    layout = sound(folder)
+    files = {**folder.small, **layout.files}
+    hashes = sha256_of(files.values())
+    return "sha256:" + digest({name: hashes[path] for name, path in files.items()})
+
+
+def source_of(
+    layout: Layout, config: Mapping[str, Any], quantization: Mapping[str, Any] | None
+) -> WeightSource:
+    """The weights of a folder, dequantized; UserError if quantized ones cannot be read."""
+    stored = SafetensorsSource(layout)
+    if quantization is None:
+        return stored
+    return opened(stored, quantization, dense_dtype(config))
+
+
 def describe(draft: Draft, identity: str, config: Mapping[str, Any], size: int) -> None:
-    """Say in the manifest what was loaded. `size`: bytes of all tensors as they are read."""
+    """Describe the loaded model in the manifest; `size`: bytes of all tensors as they are read."""
     architectures = config.get("architectures") or [None]
     draft.meta.update(
         identity=identity,
@@ -168,12 +147,35 @@ def describe(draft: Draft, identity: str, config: Mapping[str, Any], size: int) 
 
 
 def sound(folder: Folder) -> Layout:
-    """The layout of a folder; raises its first problem if it has any."""
+    """The layout of a folder; raises its first problem if there is one."""
     if folder.problems:
         raise folder.problems[0]
     if folder.layout is None:
         raise UserError(f"{folder.path} has no weights")
     return folder.layout
+
+
+def left_behind(source: QuantizedSource) -> Iterator[str]:
+    """A warning if calibrated scales of the source are not taken over."""
+    if dropped := source.dropped:
+        more = f" and {len(dropped) - 1} more" if len(dropped) > 1 else ""
+        yield (
+            f"scales of the source's key/value cache or attention are not taken over "
+            f"({dropped[0]}{more}): kv_cache=fp8 or attention=fp8 calibrates new ones"
+        )
+
+
+def undeclared(path: Path, tensors: Mapping[str, TensorSpec]) -> Iterator[UserError]:
+    """A problem if weights are stored as codes, but no file states their quantization."""
+    for name, spec in tensors.items():
+        codes = spec.dtype.startswith(CODES) and name.endswith(".weight")
+        if codes or name.endswith(PACKED):
+            yield UserError(
+                f"{name} of {path} is stored quantized ({spec.dtype}), but config.json has no "
+                "quantization_config",
+                remedy="put it there, at the top level, as the writer of the model meant it",
+            )
+            return
 
 
 def blob_sha256(path: Path) -> str | None:

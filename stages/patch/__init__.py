@@ -1,1 +1,1 @@
-"""Stage patch: what the model consists of, with modules made compressible."""
+"""Stages patch and outline: the blueprint of a model, with modules made compressible."""

@@ -1,4 +1,4 @@
-"""Routed experts as Linears, in place of transformers' fused three-dimensional parameters."""
+"""Module patch: routed experts as Linears instead of transformers' fused 3-D parameters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLAIMS = {
     ("gate_up_proj", (MERGE, CONCATENATE)): ("gate_proj", "up_proj"),
     ("down_proj", (MERGE,)): ("down_proj",),
 }
-"""Fused parameter and how it is made -> Linears of one expert, in the order of its sources."""
+"""Fused parameter and its operations -> Linears of one expert, in the order of its sources."""
 
 
 class LinearExpert(nn.Module):
@@ -32,11 +32,11 @@ class LinearExpert(nn.Module):
 
 
 class LinearExperts(nn.ModuleList):
-    """Experts 0, 1, ... as modules, called as the container that it replaces.
+    """Experts 0, 1, ... as modules, with the interface of the container that they replace.
 
-    `send_all`: every token also goes through every expert, so that whoever watches their Linears
-    sees all tokens; the output is the routed experts' all the same, to the bit. `on_rows` is
-    called with the row numbers (int64 [n]) of the tokens that the next expert's Linears see.
+    `send_all`: every token also goes through every expert, so that hooks on their Linears see all
+    tokens; the output is still that of the routed experts, to the bit. `on_rows` is called with the
+    row numbers (int64 [n]) of the tokens that the next expert's Linears see.
     """
 
     def __init__(self, experts: list[LinearExpert], gate: Callable[[Tensor], Tensor]) -> None:
@@ -47,7 +47,7 @@ class LinearExperts(nn.ModuleList):
 
     @classmethod
     def of(cls, module: nn.Module) -> LinearExperts:
-        """The Linears for a container with `gate_up_proj` [E, 2I, H] and `down_proj` [E, H, I].
+        """The Linears of a container with `gate_up_proj` [E, 2I, H] and `down_proj` [E, H, I].
 
         Raises UserError for a container of another layout.
         """
@@ -100,7 +100,7 @@ class LinearExperts(nn.ModuleList):
             if self.on_rows is not None:
                 self.on_rows(None)
             return result
-        # Hooks have seen these tokens already: `forward` of a Linear is without its hooks.
+        # hooks have seen these tokens already: calling `forward` of a Linear runs no hooks
         x = hidden[rows]
         gated = torch.cat((expert.gate_proj.forward(x), expert.up_proj.forward(x)), dim=-1)
         return expert.down_proj.forward(self.gate(gated))

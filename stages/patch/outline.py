@@ -1,4 +1,4 @@
-"""The stage `outline`: a blueprint from tensor names, and so the list of units of work."""
+"""Stage `outline`: blueprint from tensor names alone, and the list of units of work."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ CODE = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OutlineConfig:
-    """Nothing can be chosen: names are what they are."""
+    """No options."""
 
 
 class Outline(Stage):
     """Writes `blueprint.json`; lists the units of work; its facts are the blueprint.
 
-    A unit is what shares the first number in its tensors' names: a decoder layer, a block of a
+    A unit is the tensors whose names agree up to the first number: a decoder layer, a block of a
     vision tower, an extra prediction layer.
     """
 

@@ -1,4 +1,4 @@
-"""The stage `patch`: the blueprint of the model, and so the list of its decoder layers."""
+"""Stage `patch`: blueprint of the model with modules made compressible, and its decoder layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stages that make a blueprint tell the framework, and write."""
+"""Survey and output of the stages that make a blueprint."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Translators of recipe files into this project's config: plain data in and out, no torch."""
+"""Translate recipe files into presswork's config: plain data in and out, no torch."""

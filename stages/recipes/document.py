@@ -1,7 +1,7 @@
-"""YAML from strangers as plain data: nothing is executed, built, or larger than it looks.
+"""Parse untrusted YAML as plain data, bounded in size and depth; nothing is executed.
 
-Only the standard tags of plain data mean something here. Values with a tag of a program's own are
-kept as `Tagged`, so that whoever needs them can say where they stand; nothing is made of them.
+Only the standard tags of plain data are interpreted. Values with a program's own tag are kept as
+`Tagged`, so that errors can say where they are; no object is built from them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pipeline.errors import UserError
 
 STANDARD = "tag:yaml.org,2002:"
 ENUM = re.compile(rf"{STANDARD}python/object/apply:compressed_tensors(?:\.\w+)+")
-"""How llm-compressor writes a member of an enumeration: such a tag over a list of its one name."""
+"""Tag with which llm-compressor writes an enumeration's member: it is on a list of its name."""
 
 MOST_VALUES = 50_000
 DEEPEST = 40
@@ -26,7 +26,7 @@ REMEDY = "write plain YAML: mappings, lists, texts, numbers, true, false and nul
 
 @dataclass(frozen=True, slots=True)
 class Tagged:
-    """A value with a tag that only the program which wrote it can read."""
+    """A value with a tag that only the program that wrote it can read."""
 
     tag: str
 
@@ -35,17 +35,17 @@ class Tagged:
 
 
 def parse(text: str) -> Any:
-    """The one document in `text` as dicts, lists and scalars.
+    """The single document in `text` as dicts, lists and scalars.
 
-    Raises UserError for what is no YAML, for keys that are no text or given twice, for numbers
-    that are not finite, and for documents that are too deep or (by aliases) too large.
+    Raises UserError for invalid YAML, for keys that are not text or given twice, for numbers that
+    are not finite, and for documents that are too deep or (through aliases) too large.
     """
     try:
         # the slow loader: the fast one crashes on deep nesting
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        told = " ".join(str(error).split())
-        raise UserError(f"this is no YAML: {told}", remedy=REMEDY) from error
+        message = " ".join(str(error).split())
+        raise UserError(f"this is no YAML: {message}", remedy=REMEDY) from error
     except RecursionError as error:
         raise UserError("the YAML is nested too deeply", remedy=REMEDY) from error
     return None if root is None else _Reader().value(root, "", 0)
@@ -81,16 +81,16 @@ class _Reader:
         return Tagged(node.tag)
 
     def mapping(self, node: yaml.MappingNode, path: str, depth: int) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = key_node.value
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != f"{STANDARD}str":
                 raise UserError(f"{path or 'the top'}: a key is no text", remedy=REMEDY)
             here = join(path, key)
-            if key in found:
+            if key in mapping:
                 raise UserError(f"{here} is given twice", remedy="leave one of them")
-            found[key] = self.value(value_node, here, depth + 1)
-        return found
+            mapping[key] = self.value(value_node, here, depth + 1)
+        return mapping
 
     def scalar(self, node: yaml.ScalarNode, path: str) -> Any:
         kind = node.tag.removeprefix(STANDARD)

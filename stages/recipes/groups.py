@@ -1,4 +1,4 @@
-"""Which modules get which number format: `scheme` and `config_groups` of a recipe."""
+"""Translate `scheme` and `config_groups` of a recipe: number formats and their targets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PRESETS = frozenset(
         *("MXFP4", "MXFP4A16", "MXFP8", "MXFP8A16"),
     )
 )
-"""compressed-tensors' presets; `conf/scheme` has each under its name in small letters."""
+"""compressed-tensors' presets; `conf/scheme` has each under its name in lower case."""
 
 KNOWN = ("targets", "weights", "input_activations", "output_activations", "format")
 ATTENTION = re.compile(r".*(?:Attention|attn)\$?")
@@ -32,7 +32,7 @@ ATTENTION = re.compile(r".*(?:Attention|attn)\$?")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Observers:
-    """The observers that a modifier asks for, whatever its formats say; None where for none."""
+    """The observers of a modifier, which override those of its formats; None to override none."""
 
     weights: str | None = None
     inputs: str | None = None
@@ -40,7 +40,7 @@ class Observers:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
-    """One format and its targets. `content` has weights, input_activations and format."""
+    """One number format and its targets; `content` has weights, input_activations and format."""
 
     name: str
     targets: tuple[str, ...]
@@ -49,80 +49,35 @@ class Group:
     actorder: str | None = None
 
 
-def read(entry: Entry, observers: Observers, found: Findings) -> Iterator[Group]:
+def read(entry: Entry, observers: Observers, findings: Findings) -> Iterator[Group]:
     """The groups of a modifier; those that quantize attention have only input_activations."""
     scheme, groups = entry.options.get("scheme"), entry.options.get("config_groups")
-    targets = found.texts(join(entry.path, "targets"), entry.options.get("targets") or ["Linear"])
+    targets = findings.texts(
+        join(entry.path, "targets"), entry.options.get("targets") or ["Linear"]
+    )
     if scheme is not None and groups is not None:
-        found.cannot(entry.path, "it has both scheme and config_groups")
+        findings.cannot(entry.path, "it has both scheme and config_groups")
     elif scheme is not None:
         here = join(entry.path, "scheme")
-        named = {scheme: targets} if isinstance(scheme, str) else found.mapping(here, scheme)
+        named = {scheme: targets} if isinstance(scheme, str) else findings.mapping(here, scheme)
         for index, (name, wanted) in enumerate(named.items()):
             yield from _preset(
-                f"group_{index}", name, found.texts(here, wanted), here, observers, found
+                f"group_{index}", name, findings.texts(here, wanted), here, observers, findings
             )
     elif groups is not None:
-        for name, value in found.mapping(join(entry.path, "config_groups"), groups).items():
+        for name, value in findings.mapping(join(entry.path, "config_groups"), groups).items():
             here = join(entry.path, f"config_groups.{name}")
-            yield from _group(name, found.mapping(here, value), here, observers, found)
+            yield from _group(name, findings.mapping(here, value), here, observers, findings)
     elif entry.options.get("kv_cache_scheme") is None:
-        found.cannot(entry.path, "it says neither scheme nor config_groups")
-
-
-def _preset(
-    group: str, name: str, targets: list[str], path: str, observers: Observers, found: Findings
-) -> Iterator[Group]:
-    if name.upper() not in PRESETS:
-        found.cannot(path, f"{shown(name)} is no preset; they are {', '.join(sorted(PRESETS))}")
-        return
-    text = (own_configs() / "scheme" / f"{name.lower()}.yaml").read_text(encoding="utf-8")
-    preset = yaml.safe_load(text)
-    content = {key: preset[key] for key in ("weights", "input_activations", "format")}
-    override, own = observers.inputs, content["input_activations"]
-    if override is not None and own is not None and own.get("dynamic", False) is not True:
-        content["input_activations"] = numbers.inputs(
-            join(path, name), own | {"observer": override}, None, found
-        )
-    observer = numbers.weights(join(path, name), {}, observers.weights, found).observer
-    yield Group(name=group, targets=tuple(targets), content=content, observer=observer)
-
-
-def _group(
-    name: str, value: dict[str, Any], path: str, observers: Observers, found: Findings
-) -> Iterator[Group]:
-    found.unknown(path, value, KNOWN)
-    targets = tuple(found.texts(join(path, "targets"), value.get("targets", [])))
-    if value.get("output_activations") is not None:
-        found.cannot(join(path, "output_activations"), "outputs of modules are not quantized here")
-    layout = value.get("format")
-    given = value.get("input_activations")
-    if value.get("weights") is None:
-        if given is not None and targets and all(ATTENTION.fullmatch(t) for t in targets):
-            state = numbers.states(join(path, "input_activations"), given, found)
-            yield Group(name=name, targets=targets, content={"input_activations": state})
-        else:
-            found.cannot(path, "it has no weights; modules that stay dense go into ignore")
-        return
-    weight = numbers.weights(join(path, "weights"), value["weights"], observers.weights, found)
-    args: dict[str, Any] | None = None
-    if given is not None:
-        args = numbers.inputs(join(path, "input_activations"), given, observers.inputs, found)
-    yield Group(
-        name=name,
-        targets=targets,
-        content={"weights": weight.args, "input_activations": args, "format": layout},
-        observer=weight.observer,
-        actorder=weight.actorder,
-    )
+        findings.cannot(entry.path, "it says neither scheme nor config_groups")
 
 
 def ordered(groups: list[Group]) -> list[Group]:
-    """The groups so that the first match counts, as it does here.
+    """The groups in an order in which the first match counts, as in presswork.
 
-    llm-compressor lets a full name win over an expression and that over a class, whatever group
-    they stand in, and takes expressions in the order of the alphabet. A group whose targets are
-    not neighbours in that order comes in several pieces.
+    In llm-compressor a full name wins over an expression and that over a class, whatever group they
+    are in, and expressions are tried in alphabetical order. A group whose targets are not
+    neighbours in that order is split.
     """
     if len(groups) < 2:
         return groups
@@ -137,6 +92,55 @@ def ordered(groups: list[Group]) -> list[Group]:
             Group(name=name, targets=targets, content=group.content, observer=group.observer)
         )
     return pieces
+
+
+def _preset(
+    group: str, name: str, targets: list[str], path: str, observers: Observers, findings: Findings
+) -> Iterator[Group]:
+    if name.upper() not in PRESETS:
+        findings.cannot(path, f"{shown(name)} is no preset; they are {', '.join(sorted(PRESETS))}")
+        return
+    text = (own_configs() / "scheme" / f"{name.lower()}.yaml").read_text(encoding="utf-8")
+    preset = yaml.safe_load(text)
+    content = {key: preset[key] for key in ("weights", "input_activations", "format")}
+    override, inputs = observers.inputs, content["input_activations"]
+    if override is not None and inputs is not None and inputs.get("dynamic", False) is not True:
+        content["input_activations"] = numbers.inputs(
+            join(path, name), inputs | {"observer": override}, None, findings
+        )
+    observer = numbers.weights(join(path, name), {}, observers.weights, findings).observer
+    yield Group(name=group, targets=tuple(targets), content=content, observer=observer)
+
+
+def _group(
+    name: str, value: dict[str, Any], path: str, observers: Observers, findings: Findings
+) -> Iterator[Group]:
+    findings.unknown(path, value, KNOWN)
+    targets = tuple(findings.texts(join(path, "targets"), value.get("targets", [])))
+    if value.get("output_activations") is not None:
+        findings.cannot(
+            join(path, "output_activations"), "outputs of modules are not quantized here"
+        )
+    layout = value.get("format")
+    given = value.get("input_activations")
+    if value.get("weights") is None:
+        if given is not None and targets and all(ATTENTION.fullmatch(t) for t in targets):
+            state = numbers.states(join(path, "input_activations"), given, findings)
+            yield Group(name=name, targets=targets, content={"input_activations": state})
+        else:
+            findings.cannot(path, "it has no weights; modules that stay dense go into ignore")
+        return
+    weight = numbers.weights(join(path, "weights"), value["weights"], observers.weights, findings)
+    args: dict[str, Any] | None = None
+    if given is not None:
+        args = numbers.inputs(join(path, "input_activations"), given, observers.inputs, findings)
+    yield Group(
+        name=name,
+        targets=targets,
+        content={"weights": weight.args, "input_activations": args, "format": layout},
+        observer=weight.observer,
+        actorder=weight.actorder,
+    )
 
 
 def _rank(target: str) -> int:

@@ -1,4 +1,4 @@
-"""The number format of one tensor: compressed-tensors' QuantizationArgs as our config says them."""
+"""Translate compressed-tensors' QuantizationArgs in a recipe into those of presswork's schemes."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ WEIGHT_OBSERVERS = {
     "fouroversix": "nvfp4_expanded_mse",
     "nvfp4_expanded_imatrix": "nvfp4_expanded_imatrix",
 }
-"""llm-compressor's observers of weights, the same as ours under other names; a weight is seen
-once, so those that remember equal those that do not."""
+"""llm-compressor's observers of weights -> presswork's; a weight is observed once, so observers
+with and without memory are equal."""
 
 INPUT_OBSERVERS = ("static_minmax", "minmax", "memoryless_minmax", "mse")
 DEFAULT_INPUT = "minmax"
-"""What llm-compressor observes calibrated inputs with where a recipe names no observer."""
+"""llm-compressor's observer of calibrated inputs if a recipe names none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Weights:
-    """A weight's format as a `scheme` says it, and what the solver has to know.
+    """Quantization args of a weight for a `scheme`, and options for the solver.
 
-    `observer` is ours; `actorder` is the recipe's own word, None where it says nothing.
+    `observer` is presswork's name; `actorder` is the recipe's value, None if it has none.
     """
 
     args: dict[str, Any]
@@ -56,38 +56,40 @@ class Weights:
     actorder: str | None
 
 
-def weights(path: str, value: Any, override: str | None, found: Findings) -> Weights:
-    """A weight's format; `override` is the observer that the modifier asks for."""
-    given = found.mapping(path, value)
+def weights(path: str, value: Any, override: str | None, findings: Findings) -> Weights:
+    """Quantization args of a weight; `override` is the observer that the modifier names."""
+    given = findings.mapping(path, value)
     name = override or given.get("observer") or "memoryless_minmax"
     observer = WEIGHT_OBSERVERS.get(name) if isinstance(name, str) else None
     if observer is None:
         known = ", ".join(WEIGHT_OBSERVERS)
-        found.cannot(join(path, "observer"), f"{shown(name)} is not had; known are {known}")
+        findings.cannot(join(path, "observer"), f"{shown(name)} is not had; known are {known}")
     if given.get("observer_kwargs"):
-        found.cannot(join(path, "observer_kwargs"), "the observers of weights have no options here")
+        findings.cannot(
+            join(path, "observer_kwargs"), "the observers of weights have no options here"
+        )
     actorder = given.get("actorder")
     return Weights(
-        args=_args(path, given, found),
+        args=_args(path, given, findings),
         observer=observer or "minmax",
         actorder=None if actorder is None else str(actorder),
     )
 
 
-def inputs(path: str, value: Any, override: str | None, found: Findings) -> dict[str, Any]:
-    """An input's format, with its observer where it is calibrated."""
-    given = found.mapping(path, value)
-    args = _args(path, given, found)
+def inputs(path: str, value: Any, override: str | None, findings: Findings) -> dict[str, Any]:
+    """Quantization args of an input, with its observer if it is calibrated."""
+    given = findings.mapping(path, value)
+    args = _args(path, given, findings)
     if given.get("actorder") is not None:
-        found.cannot(join(path, "actorder"), "inputs have no order of columns")
+        findings.cannot(join(path, "actorder"), "inputs have no order of columns")
     if args.get("dynamic", False) is True:
         return args
     name = override or given.get("observer") or DEFAULT_INPUT
     if name not in INPUT_OBSERVERS:
         known = ", ".join(INPUT_OBSERVERS)
-        found.cannot(join(path, "observer"), f"{shown(name)} is not had; known are {known}")
+        findings.cannot(join(path, "observer"), f"{shown(name)} is not had; known are {known}")
     elif args.get("strategy") == "tensor_group" and name != "static_minmax":
-        found.cannot(
+        findings.cannot(
             join(path, "observer"),
             f"global scales of inputs are observed by static_minmax only, not {name}",
         )
@@ -97,23 +99,25 @@ def inputs(path: str, value: Any, override: str | None, found: Findings) -> dict
     return args
 
 
-def states(path: str, value: Any, found: Findings) -> dict[str, Any]:
-    """The format of keys and values in the cache, or of what attention is given."""
-    given = found.mapping(path, value)
+def states(path: str, value: Any, findings: Findings) -> dict[str, Any]:
+    """Quantization args of keys and values in the KV cache, or of all attention states."""
+    given = findings.mapping(path, value)
     observer = given.get("observer")
     if observer not in (None, "static_minmax"):
-        found.cannot(
+        findings.cannot(
             join(path, "observer"),
             f"{shown(observer)} is not had for attention, static_minmax is: leave it out",
         )
     if given.get("observer_kwargs"):
-        found.cannot(join(path, "observer_kwargs"), "observers of attention have no options here")
-    return _args(path, given, found)
+        findings.cannot(
+            join(path, "observer_kwargs"), "observers of attention have no options here"
+        )
+    return _args(path, given, findings)
 
 
-def _args(path: str, given: dict[str, Any], found: Findings) -> dict[str, Any]:
-    """What is the same for all tensors; values are checked by the config's schema later."""
-    found.unknown(path, given, KNOWN)
+def _args(path: str, given: dict[str, Any], findings: Findings) -> dict[str, Any]:
+    """The args that all tensors have; the config's schema checks the values later."""
+    findings.unknown(path, given, KNOWN)
     args = {name: given[name] for name in PLAIN if given.get(name) is not None}
     size = given.get("group_size")
     strategy = given.get("strategy") or _inferred(size)
@@ -121,7 +125,7 @@ def _args(path: str, given: dict[str, Any], found: Findings) -> dict[str, Any]:
     if strategy in GROUPED:
         args["group_size"] = size
     elif size not in (None, -1, 0):
-        found.cannot(join(path, "group_size"), f"{shown(size)} with strategy {strategy!r}")
+        findings.cannot(join(path, "group_size"), f"{shown(size)} with strategy {strategy!r}")
     block = given.get("block_structure")
     if isinstance(block, str) and re.fullmatch(r"\d{1,9}x\d{1,9}", block):
         block = [int(side) for side in block.split("x")]
@@ -134,7 +138,7 @@ def _args(path: str, given: dict[str, Any], found: Findings) -> dict[str, Any]:
 
 
 def _inferred(size: Any) -> str:
-    """The strategy that compressed-tensors takes where none is given."""
+    """The strategy that compressed-tensors infers if none is given."""
     if size is None:
         return "tensor"
     return "channel" if size == -1 else "group"

@@ -1,4 +1,4 @@
-"""QuantizationModifier and GPTQModifier: a scheme, and the modifier that finds its numbers."""
+"""Translate QuantizationModifier and GPTQModifier into a scheme and a modifier (rtn or gptq)."""
 
 from __future__ import annotations
 
@@ -35,36 +35,36 @@ UNNEEDED = {
 ORDERS = {None: "none", "none": "none", "static": "static", "weight": "static"}
 
 
-def scheme_and_modifier(entry: Entry, found: Findings) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The config's `scheme`, and the solver for its `modifier`."""
+def scheme_and_modifier(entry: Entry, findings: Findings) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The `scheme` and the solver of `modifier` for one entry."""
     gptq = entry.name == "GPTQModifier"
     known = (*MIXIN, *(GPTQ if gptq else ()), *UNNEEDED, *BASE)
-    found.unknown(entry.path, entry.options, known)
-    found.plain(entry.path, entry.options)
-    base_options(entry, found)
+    findings.unknown(entry.path, entry.options, known)
+    findings.plain(entry.path, entry.options)
+    base_options(entry, findings)
     for name, why in UNNEEDED.items():
         if entry.options.get(name) not in (None, False, "auto"):
-            found.unneeded(join(entry.path, name), why)
+            findings.unneeded(join(entry.path, name), why)
     if entry.options.get("bypass_divisibility_checks"):
-        found.unneeded(
+        findings.unneeded(
             join(entry.path, "bypass_divisibility_checks"),
             "groups that do not divide a width cannot be stored; mode=plan lists them",
         )
-    groups = list(read(entry, _observers(entry, found), found))
+    groups = list(read(entry, _observers(entry, findings), findings))
     weights = [group for group in groups if group.content.get("weights") is not None]
-    scheme = _scheme(entry, groups, found)
-    observer = _one(entry.path, "observer", [group.observer for group in weights], found)
+    scheme = _scheme(entry, groups, findings)
+    observer = _one(entry.path, "observer", [group.observer for group in weights], findings)
     if not gptq:
         return scheme, {"kind": "rtn", "observer": observer or "minmax", "on_failure": "error"}
-    return scheme, _gptq(entry, weights, observer or "minmax", found)
+    return scheme, _gptq(entry, weights, observer or "minmax", findings)
 
 
-def _scheme(entry: Entry, groups: list[Group], found: Findings) -> dict[str, Any]:
+def _scheme(entry: Entry, groups: list[Group], findings: Findings) -> dict[str, Any]:
     attention = [group for group in groups if "weights" not in group.content]
     pieces = ordered([group for group in groups if "weights" in group.content])
     for group in pieces if len(pieces) > 1 else ():
         if group.content["weights"] is None:
-            found.cannot(
+            findings.cannot(
                 entry.path, f"modules that stay dense ({shown(list(group.targets))}) go into ignore"
             )
     last = pieces[-1] if pieces else None
@@ -72,33 +72,35 @@ def _scheme(entry: Entry, groups: list[Group], found: Findings) -> dict[str, Any
     scheme: dict[str, Any] = {
         **(content if last is None else last.content),
         "targets": ["Linear"] if last is None else list(last.targets),
-        "ignore": found.texts(join(entry.path, "ignore"), entry.options.get("ignore") or []),
+        "ignore": findings.texts(join(entry.path, "ignore"), entry.options.get("ignore") or []),
         "groups": {
             piece.name: {"targets": list(piece.targets), **piece.content} for piece in pieces[:-1]
         },
     }
     cache = entry.options.get("kv_cache_scheme")
     if cache is not None:
-        scheme["kv_cache"] = numbers.states(join(entry.path, "kv_cache_scheme"), cache, found)
+        scheme["kv_cache"] = numbers.states(join(entry.path, "kv_cache_scheme"), cache, findings)
     for group in attention:
         scheme["attention"] = group.content["input_activations"]
     if len(attention) > 1:
-        found.cannot(entry.path, "it has several formats for attention, one is had")
+        findings.cannot(entry.path, "it has several formats for attention, one is had")
     return scheme
 
 
-def _gptq(entry: Entry, weights: Sequence[Group], observer: str, found: Findings) -> dict[str, Any]:
-    """GPTQ as llm-compressor does it: scales by the observer alone, codes in one pass."""
+def _gptq(
+    entry: Entry, weights: Sequence[Group], observer: str, findings: Findings
+) -> dict[str, Any]:
+    """GPTQ as in llm-compressor: scales by the observer alone, codes in one pass."""
     given = entry.options
-    inner = _one(entry.path, "actorder", [group.actorder for group in weights], found)
+    inner = _one(entry.path, "actorder", [group.actorder for group in weights], findings)
     order = given.get("actorder", "static") if inner is None else inner
     if inner is not None and given.get("actorder", inner) not in (inner, "static"):
-        found.cannot(join(entry.path, "actorder"), f"config_groups say another: {inner!r}")
+        findings.cannot(join(entry.path, "actorder"), f"config_groups say another: {inner!r}")
     if order not in ORDERS:
-        found.cannot(
+        findings.cannot(
             join(entry.path, "actorder"), f"{shown(order)} is not had; static and none are"
         )
-    found.notes.append(
+    findings.notes.append(
         f"{entry.path} becomes modifier.gptq with refit=0 and descent=0, as llm-compressor has "
         f"it; modifier.gptq.observer=gram modifier.gptq.refit=1 modifier.gptq.descent=1, the "
         "defaults here, make the error smaller"
@@ -115,22 +117,24 @@ def _gptq(entry: Entry, weights: Sequence[Group], observer: str, found: Findings
     }
 
 
-def _observers(entry: Entry, found: Findings) -> Observers:
-    """The modifier's own words for observers: one by one, or in a mapping."""
+def _observers(entry: Entry, findings: Findings) -> Observers:
+    """The observers that the modifier names, one by one or in a mapping."""
     given = entry.options
-    several = found.mapping(join(entry.path, "observer"), given.get("observer") or {})
-    found.unknown(join(entry.path, "observer"), several, ("weights", "input", "output"))
+    several = findings.mapping(join(entry.path, "observer"), given.get("observer") or {})
+    findings.unknown(join(entry.path, "observer"), several, ("weights", "input", "output"))
     if several.get("output") or given.get("output_observer"):
-        found.cannot(entry.path, "it has an observer of outputs, which are not quantized here")
+        findings.cannot(entry.path, "it has an observer of outputs, which are not quantized here")
     return Observers(
         weights=several.get("weights") or given.get("weight_observer"),
         inputs=several.get("input") or given.get("input_observer"),
     )
 
 
-def _one(path: str, what: str, values: Sequence[str | None], found: Findings) -> str | None:
-    """What all groups agree on; None where there are none."""
+def _one(path: str, what: str, values: Sequence[str | None], findings: Findings) -> str | None:
+    """The value that all groups share; None without groups. Differences are recorded."""
     different = list(dict.fromkeys(values))
     if len(different) > 1:
-        found.cannot(path, f"its groups differ in the {what} of weights, one is had: {different}")
+        findings.cannot(
+            path, f"its groups differ in the {what} of weights, one is had: {different}"
+        )
     return different[0] if different else None

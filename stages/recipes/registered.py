@@ -1,4 +1,4 @@
-"""Modifiers that this project does not bring along, but that an installed package may add."""
+"""Translate modifiers that presswork does not ship, but a plugin may register."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REGISTERED = {
     "ConstantPruningModifier": "constant",
     "LogarithmicEqualizationModifier": "logarithmic_equalization",
 }
-"""llm-compressor's classes -> the kind that a modifier of this name has here."""
+"""llm-compressor's classes -> the kinds of such modifiers in presswork."""
 
 BASE = {
     "index": "modifiers run in the order in which they stand",
@@ -31,28 +31,28 @@ BASE = {
     "update": "there is one pass over the model, not a training",
     "requires_calibration_data": "",
 }
-"""Options that every modifier of llm-compressor has, and why they are not needed ("": no news)."""
+"""Options of all llm-compressor modifiers, and why they are not needed ("": not worth a note)."""
 
 
-def base_options(entry: Entry, found: Findings) -> None:
-    """Note the options of every modifier that are not needed here."""
+def base_options(entry: Entry, findings: Findings) -> None:
+    """Record the options common to all modifiers that are not needed in presswork."""
     for name, why in BASE.items():
         if why and entry.options.get(name) is not None:
-            found.unneeded(join(entry.path, name), why)
+            findings.unneeded(join(entry.path, name), why)
 
 
-def from_registry(entry: Entry, registry: Registry, found: Findings) -> dict[str, Any] | None:
-    """The modifier as one of the registered kind with options of the same names."""
+def from_registry(entry: Entry, registry: Registry, findings: Findings) -> dict[str, Any] | None:
+    """The modifier as a registered kind that has options of the same names."""
     kind = REGISTERED.get(entry.name)
     known = registry.kinds("modifier")
     if kind not in known:
-        found.cannot(entry.path, f"there is no such modifier here; there are {', '.join(known)}")
+        findings.cannot(entry.path, f"there is no such modifier here; there are {', '.join(known)}")
         return None
-    base_options(entry, found)
+    base_options(entry, findings)
     cls = registry.get("modifier", kind)
     schema = cls if dataclasses.is_dataclass(cls) else cls.Config
     allowed = {item.name for item in dataclasses.fields(schema) if item.init}
     options = {name: value for name, value in entry.options.items() if name not in BASE}
-    found.unknown(entry.path, options, allowed)
-    found.plain(entry.path, options)
+    findings.unknown(entry.path, options, allowed)
+    findings.plain(entry.path, options)
     return {"kind": kind, **options}

@@ -1,4 +1,4 @@
-"""SmoothQuantModifier."""
+"""Translate SmoothQuantModifier into `modifier.smoothquant`."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ LINEAR = {
     frozenset({"o_proj"}): frozenset({"v_proj"}),
     frozenset({"down_proj"}): frozenset({"up_proj"}),
 }
-"""What presswork infers as pairs, by the last part of names: readers -> what feeds them."""
+"""Smoothing pairs that presswork infers, by the last part of names: readers -> what feeds them."""
 
 
-def modifier(entry: Entry, found: Findings) -> dict[str, Any]:
-    """The config of `modifier.smoothquant`; without mappings, norms and what they feed."""
-    found.unknown(entry.path, entry.options, (*KNOWN, *UNREAD, *BASE))
-    found.plain(entry.path, entry.options)
-    base_options(entry, found)
+def modifier(entry: Entry, findings: Findings) -> dict[str, Any]:
+    """The config of `modifier.smoothquant`; without mappings, the pairs with a norm."""
+    findings.unknown(entry.path, entry.options, (*KNOWN, *UNREAD, *BASE))
+    findings.plain(entry.path, entry.options)
+    base_options(entry, findings)
     for name in UNREAD:
         if entry.options.get(name) is not None:
-            found.unneeded(join(entry.path, name), "llm-compressor does not read it either")
+            findings.unneeded(join(entry.path, name), "llm-compressor does not read it either")
     algorithm = entry.options.get("algorithm", "smoothquant")
     if algorithm != "smoothquant":
-        found.cannot(
+        findings.cannot(
             join(entry.path, "algorithm"), f"{shown(algorithm)} is not had, SmoothQuant is"
         )
     ignore = entry.options.get("ignore") or []
     if ignore:
-        found.cannot(join(entry.path, "ignore"), "all pairs of a kind are smoothed, or none")
+        findings.cannot(join(entry.path, "ignore"), "all pairs of a kind are smoothed, or none")
     mappings = entry.options.get("mappings")
     pairs = ["norm"]
     if mappings is not None:
-        pairs = _pairs(join(entry.path, "mappings"), mappings, found)
+        pairs = _pairs(join(entry.path, "mappings"), mappings, findings)
     return {
         "kind": "smoothquant",
         "smoothing_strength": entry.options.get("smoothing_strength", 0.5),
@@ -50,18 +50,20 @@ def modifier(entry: Entry, found: Findings) -> dict[str, Any]:
     }
 
 
-def _pairs(path: str, mappings: Any, found: Findings) -> list[str]:
-    """The kinds of pairs that mappings are all of; noted as a problem where they are others."""
+def _pairs(path: str, mappings: Any, findings: Findings) -> list[str]:
+    """The kinds of pairs of which mappings list all; anything else is recorded as a problem."""
     given: set[frozenset[str]] = set()
     kinds = {"norm": NORM, "linear": LINEAR}
     known = NORM | LINEAR
     for index, item in enumerate(mappings if isinstance(mappings, list) else [mappings]):
         if not isinstance(item, list) or len(item) != 2:
-            found.cannot(f"{path}[{index}]", f"{shown(item)} is not [readers, what feeds them]")
+            findings.cannot(f"{path}[{index}]", f"{shown(item)} is not [readers, what feeds them]")
             return []
-        readers, feeders = (frozenset(_leaf(t) for t in found.texts(path, half)) for half in item)
+        readers, feeders = (
+            frozenset(_leaf(t) for t in findings.texts(path, half)) for half in item
+        )
         if not feeders or not feeders <= known.get(readers, frozenset()):
-            found.cannot(
+            findings.cannot(
                 f"{path}[{index}]",
                 f"{shown(item)} is no pair that presswork infers: leave mappings out to smooth "
                 "what every norm feeds",
@@ -71,10 +73,10 @@ def _pairs(path: str, mappings: Any, found: Findings) -> list[str]:
     wanted = {readers for kind in pairs for readers in kinds[kind]}
     if missing := wanted - given:
         names = "; ".join(sorted(", ".join(sorted(readers)) for readers in missing))
-        found.cannot(path, f"these would be smoothed as well, though not mapped: {names}")
+        findings.cannot(path, f"these would be smoothed as well, though not mapped: {names}")
     return pairs
 
 
 def _leaf(pattern: str) -> str:
-    """The last part of a name that `re:.*q_proj$` or a full name means."""
+    """The last part of a module name, given as `re:.*q_proj$` or a full name."""
     return pattern.removeprefix("re:").removesuffix("$").rpartition(".")[2].lstrip("*")

@@ -1,1 +1,1 @@
-"""Saving: a checkpoint folder that vLLM, SGLang and transformers load."""
+"""Stage save: a checkpoint folder that vLLM, SGLang and transformers load."""

@@ -1,4 +1,4 @@
-"""The model card of a compressed checkpoint."""
+"""Model card (README.md) of a compressed checkpoint."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ WORST = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Card:
-    """What a model card tells. `rows` and `fallbacks` are those of result.json.
+    """Content of a model card; `rows` and `fallbacks` are those of result.json.
 
-    `source_format` is how the original was stored quantized, None where it was dense; `dense` is
-    the dtype of weights that are not stored compressed.
+    `source_format` is the quantization method of the original, None if it was dense; `dense` is the
+    dtype of weights that are saved dense, None if they are compressed.
     """
 
     name: str | None
@@ -33,7 +33,7 @@ class Card:
 
 
 def model_card(card: Card) -> str:
-    """README.md: front matter for hubs, then what it is, how big, how it was made."""
+    """The text of README.md: front matter for hubs, description, sizes, formats and recipe."""
     formats = Counter(str(row["scheme"]) for row in card.rows)
     main = formats.most_common(1)[0][0] if formats else "dense"
     front = {
@@ -44,7 +44,7 @@ def model_card(card: Card) -> str:
     lines = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {card.name or f'{card.architecture}, {main}'}",
-        _what(card),
+        _description(card),
         _sizes(card),
         _table(["format", "modules"], [[name, str(count)] for name, count in formats.items()]),
         *_worst(card.rows),
@@ -55,7 +55,7 @@ def model_card(card: Card) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def _what(card: Card) -> str:
+def _description(card: Card) -> str:
     if card.dense is None:
         return (
             "A compressed-tensors checkpoint made by presswork. vLLM, SGLang and transformers load "
@@ -95,8 +95,8 @@ def _worst(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _fallbacks(fallbacks: Sequence[Mapping[str, Any]]) -> list[str]:
     if not fallbacks:
         return []
-    told = "\n".join(f"- `{x['module']}` was {x['action']}: {x['reason']}" for x in fallbacks)
-    return [f"## Not as asked for\n\n{told}"]
+    lines = "\n".join(f"- `{x['module']}` was {x['action']}: {x['reason']}" for x in fallbacks)
+    return [f"## Not as asked for\n\n{lines}"]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

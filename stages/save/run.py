@@ -95,7 +95,7 @@ def run(config: SaveConfig, task: Task) -> None:
 
 
 def layer_parts(config: SaveConfig, layers: Sequence[Artifact]) -> Iterator[Part]:
-    """The files of the layers: as they are stored, or what they mean as dense weights."""
+    """The files of the layers: as they are stored, or decompressed to dense weights."""
     limit = config.save.max_shard_bytes
     for layer in layers:
         if config.save.compressed:
@@ -108,13 +108,13 @@ def layer_parts(config: SaveConfig, layers: Sequence[Artifact]) -> Iterator[Part
 
 
 def layers_of(task: Task, blueprint: Blueprint) -> list[Artifact]:
-    """The compressed layers in the order of the model, then what is compressed outside of them."""
+    """The compressed layers in the order of the model, then the modules outside the layers."""
     layers = [task.inputs[f"layers/{index}"] for index in range(len(blueprint.layers))]
     return [*layers, *(task.inputs[name] for name in ("outside",) if name in task.inputs)]
 
 
 def caches_of(task: Task, blueprint: Blueprint) -> list[Artifact]:
-    """The scales of the attention states of every layer, where the scheme quantizes them."""
+    """The qparams of the attention states of every layer, if the scheme quantizes them."""
     names = (f"caches/{index}" for index in range(len(blueprint.layers)))
     return [task.inputs[name] for name in names if name in task.inputs]
 
@@ -135,7 +135,7 @@ def original_names(blueprint: Blueprint) -> list[str]:
 def done(
     config: SaveConfig, blueprint: Blueprint, layers: Sequence[Artifact]
 ) -> dict[str, Resolved]:
-    """What really is quantized: what the scheme asks for without what trouble left dense."""
+    """The modules that are quantized: those that the scheme targets without fallbacks to dense."""
     asked = resolve(config.scheme, blueprint).checked()
     modules = {name for layer in layers for name in layer.json(LAYER)["modules"]}
     strangers = modules - asked.keys()
@@ -148,7 +148,7 @@ def done(
 
 
 def copy_small(source: Path, target: Path) -> None:
-    """The tokenizer, processor, chat template, generation config and custom code of the model."""
+    """Copy the model's small files: tokenizer, chat template, generation config, custom code."""
     for path in sorted(source.rglob("*")):
         name = path.relative_to(source)
         if path.is_file() and str(name) not in (CONFIG, "README.md", *INTERNAL):
@@ -157,12 +157,12 @@ def copy_small(source: Path, target: Path) -> None:
 
 
 def recipe_of(config: SaveConfig, layers: Sequence[Artifact]) -> dict[str, Any]:
-    """The whole scheme, every modifier in order, and what it was calibrated with."""
+    """Content of recipe.yaml: the scheme, every modifier in order, and the calibration data."""
     return {"scheme": canonical(config.scheme), **(layers[0].meta["recipe"] if layers else {})}
 
 
 def provenance_of(source: Artifact, model: Artifact, layers: Sequence[Artifact]) -> dict[str, Any]:
-    """Where the checkpoint is from: the identity of the original and the keys of every result."""
+    """Content of provenance.json: the identity of the original and the keys of all results."""
     return {
         "source": {name: source.meta.get(name) for name in ("identity", "architecture")},
         "keys": {

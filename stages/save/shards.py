@@ -1,4 +1,4 @@
-"""The weight files of a checkpoint and their index."""
+"""Write or link the safetensors shards of a checkpoint, and their index."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from stages.weights.writer import copy_tensors
 
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 1 << 29
-"""Files that are not linked are about this large at most."""
+"""Approximate limit of the size of files that are not linked."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """One file to write: these tensors of a source. `file` has just these and can be linked."""
+    """One file to write: some tensors of a source. `file`, if given, has just these: link it."""
 
     source: WeightSource
     specs: Sequence[TensorSpec]
@@ -31,20 +31,20 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Written:
-    """Weight files by name -> the tensors in each."""
+    """Written weight files: name -> specs of its tensors."""
 
     files: Mapping[str, Sequence[TensorSpec]]
 
     @property
     def bytes(self) -> int:
-        """Bytes of all tensors, headers left out."""
+        """Bytes of all tensors, without headers."""
         return sum(spec.bytes for specs in self.files.values() for spec in specs)
 
 
 def parts_of(
     specs: Iterable[TensorSpec], source: WeightSource, limit: int | None = None
 ) -> Iterator[Part]:
-    """Files for some tensors of a source, each of `limit` bytes at most, or of one tensor."""
+    """Split tensors of a source into files of at most `limit` bytes, or of a single tensor."""
     most = SHARD_BYTES if limit is None else min(limit, SHARD_BYTES)
     part: list[TensorSpec] = []
     for spec in specs:
@@ -57,12 +57,12 @@ def parts_of(
 
 
 def shard_parts(layer: Path, limit: int | None = None) -> Iterator[Part]:
-    """The files for a compressed layer in a folder: its shard itself, if that is within `limit`."""
+    """The files for a compressed layer: its shard itself, if that is within `limit`."""
     yield from file_parts(layer / SHARD, limit)
 
 
 def file_parts(path: Path, limit: int | None = None) -> Iterator[Part]:
-    """The files for what is in one file: itself, if that is within `limit`."""
+    """The files for the tensors of one file: that file itself, if it is within `limit`."""
     source = SafetensorsSource(Layout(where=str(path), files={path.name: path}, tensors=None))
     specs = list(source.specs().values())
     if limit is None or len(specs) < 2 or sum(spec.bytes for spec in specs) <= limit:
@@ -74,7 +74,7 @@ def file_parts(path: Path, limit: int | None = None) -> Iterator[Part]:
 def write_shards(
     folder: Path, parts: Sequence[Part], progress: Callable[[float, str], None]
 ) -> Written:
-    """Write or link every part, in order, and an index; named as transformers names them.
+    """Write or link every part in order, with an index; file names are those of transformers.
 
     Memory holds two tensors, or pieces of them, of a file that is not linked.
     """
@@ -94,7 +94,7 @@ def write_shards(
 
 
 def link(source: Path, target: Path) -> None:
-    """A hard link, or a copy where the file system has none."""
+    """Hard-link a file, or copy it if the file system cannot."""
     try:
         os.link(source, target)
     except OSError:

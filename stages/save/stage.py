@@ -1,4 +1,4 @@
-"""The save stage: layer shards become a checkpoint folder."""
+"""Stage `save`: assemble compressed layers into a checkpoint folder."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from stages.schemes.scheme import SchemeConfig
 
 SECONDS = 2.0
 COPIED, UNPACKED = 2, 12
-"""Times a tensor's size: sources that are not plain files give two whole ones, or unpack them."""
+"""Multiples of a tensor's size that a source needs: to hold two tensors, or to unpack one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SaveOptions:
-    """`name` is what the model card calls the model; null: its architecture and format.
+    """`name` is the model's name in the model card; null: its architecture and format.
 
     `compressed` false writes dense weights with the values that compression chose. No file is
-    larger than `max_shard_bytes`, unless by one tensor; null: a file for each layer.
+    larger than `max_shard_bytes`, unless it has a single tensor; null: a file for each layer.
     """
 
     name: str | None = None

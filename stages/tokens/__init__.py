@@ -1,1 +1,1 @@
-"""From text to token ids: the kinds of dataset, and the stage that tokenises them."""
+"""Tokens for calibration and evaluation: kinds of dataset, and the stage that tokenizes them."""

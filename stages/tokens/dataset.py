@@ -1,4 +1,4 @@
-"""What a dataset is: documents in a fixed order, and what identifies them."""
+"""Base class of datasets: documents in a fixed order, and the identity of their content."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pipeline.errors import UserError
 from pipeline.key import Json
 
 Message = Mapping[str, Any]
-"""One turn of a conversation: `role` and `content`, as chat templates take them."""
+"""One turn of a conversation for a chat template: `role` and `content`."""
 
 Document = str | Sequence[Message]
-"""A text, or a conversation that the tokenizer's chat template makes a text of."""
+"""A text, or a conversation that the tokenizer's chat template turns into text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dataset(ABC):
-    """Base of all dataset kinds. A subclass sets `kind`, and gives documents and identity.
+    """Base class of all dataset kinds. A subclass sets `kind`, and gives documents and identity.
 
     `num_samples` sequences of `sequence_length` tokens are taken. With `packing` the documents
     form one stream of tokens that is cut into windows; without it each sample is one document,
@@ -46,9 +46,9 @@ class Dataset(ABC):
 
     @abstractmethod
     def identity(self) -> Json:
-        """What the documents depend on besides the fields, such as the sha256 of files.
+        """Part of the key: what the documents depend on besides the fields, such as file hashes.
 
-        Reads no library that is slow to import. Raises UserError where something is missing.
+        Imports no library that is slow to import. Raises UserError if something is missing.
         """
 
     @abstractmethod
@@ -60,4 +60,4 @@ class Dataset(ABC):
 
     @abstractmethod
     def describe(self) -> str:
-        """A few words for people: which dataset this is."""
+        """A short name of the dataset for people."""

@@ -1,4 +1,4 @@
-"""Local files of a dataset: which they are, and what identifies their content."""
+"""Find the local files of a dataset, and identify their content by sha256."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stages.weights.hashes import sha256_of
 
 
 def find_files(path: str, suffixes: tuple[str, ...]) -> tuple[Path, ...]:
-    """The files that `path` names: one file, a folder (searched deeply), or a glob pattern.
+    """The files that `path` names: one file, a folder (searched recursively), or a glob pattern.
 
     A folder gives its files with one of `suffixes`, sorted; a file or a pattern may have any
     suffix. Raises UserError if there are none.
@@ -37,7 +37,7 @@ def find_files(path: str, suffixes: tuple[str, ...]) -> tuple[Path, ...]:
 
 
 def content(path: str, suffixes: tuple[str, ...]) -> Json:
-    """What identifies the files that `path` names: their sha256, in their order."""
+    """Part of the key: the sha256 of the files that `path` names, in their order."""
     files = find_files(path, suffixes)
     hashes = sha256_of(files)
     return {"sha256": [hashes[file] for file in files]}

@@ -1,4 +1,4 @@
-"""The stage `excerpt`: a few rows of a token set, for what need not see all of them."""
+"""Stage `excerpt`: a subset of the rows of a token set, evenly spread."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.stage import Site, Stage, Survey
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExcerptConfig:
-    """`sequences`: at most so many rows."""
+    """`sequences`: the largest number of rows."""
 
     sequences: int = 16
 
@@ -22,7 +22,7 @@ class ExcerptConfig:
 
 
 class Excerpt(Stage):
-    """Output `out`: what `tokens` gives, with rows that are evenly spread over all."""
+    """Output `out`: like that of `tokens`, with rows evenly spread over all of them."""
 
     kind: ClassVar[str] = "excerpt"
     version: ClassVar[int] = 1

@@ -35,8 +35,8 @@ def tokenise(
 ) -> tuple[Ids, Ids]:
     """Ids int32 [num_samples, T], padded on the right, and lengths int32 [num_samples].
 
-    `model` is the folder with the tokenizer's files. Raises UserError if the dataset is empty or
-    gives fewer samples than wanted, saying how many there are.
+    `model` is the folder with the tokenizer's files. Raises UserError, with the number of samples,
+    if the dataset is empty or has fewer samples than wanted.
     """
     tokenizer = Tokenizer(model)
     documents = _with_text(dataset, scratch)
@@ -93,7 +93,7 @@ def _fewer(count: int, otherwise: str) -> str:
 
 
 def _with_text(dataset: Dataset, scratch: Path) -> Iterator[Document]:
-    """Documents that are not blank; raises UserError if there is none."""
+    """The documents that are not blank; UserError if there are none."""
     found = False
     for document in dataset.documents(scratch):
         if not isinstance(document, str) or document.strip():

@@ -1,4 +1,4 @@
-"""Cutting a text collection in two, so that calibration and evaluation do not overlap."""
+"""Split a text collection in two halves, so that calibration and evaluation do not overlap."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def check_part(part: str) -> None:
 def take_part(texts: Sequence[str], part: str) -> list[str]:
     """The first half (`calibration`) or the second (`held_out`) of the characters, or `all`.
 
-    The cut is at the end of the line that holds the middle character, so the two halves together
-    are the whole and no line is in both.
+    The cut is at the end of the line with the middle character, so that the two halves together are
+    the whole and no line is in both.
     """
     if part == "all":
         return list(texts)

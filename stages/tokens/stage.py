@@ -1,4 +1,4 @@
-"""The stage `tokens`: a dataset, tokenised by the model's tokenizer."""
+"""Stage `tokens`: a dataset, tokenized by the model's tokenizer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MEMORY = 600 * 2**20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokensConfig:
-    """`dataset` names a kind of the registry group `dataset` and its fields."""
+    """`dataset` is a kind of the registry group `dataset` with its fields."""
 
     dataset: Any = field(metadata={"component": "dataset"})
 

@@ -1,4 +1,4 @@
-"""The model's own tokenizer, and how documents become token ids."""
+"""Tokenizer of a model, which turns documents into token ids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from stages.tokens.dataset import Document
 
 SEPARATOR = "\n\n"
-"""Stands after every text of a packed stream."""
+"""Follows every text of a packed stream."""
 
 BATCH = 256
 
@@ -37,20 +37,20 @@ class Tokenizer:
 
     @property
     def bos(self) -> int | None:
-        """The id that this tokenizer puts before every text, if it does so."""
+        """The id that this tokenizer puts before every text; None if it puts none."""
         ids = self._inner("a").input_ids
         return ids[0] if ids and ids[0] == self._inner.bos_token_id else None
 
     @property
     def padding(self) -> int:
-        """The id that fills up short samples; it is never attended to or counted."""
+        """The id that pads short samples; it is never attended to or counted."""
         for id in (self._inner.pad_token_id, self._inner.eos_token_id):
             if id is not None:
                 return int(id)
         return 0
 
     def stream(self, documents: Iterable[Document]) -> Iterator[list[int]]:
-        """Ids of each document for packing: no special tokens but a chat template's own."""
+        """Ids of each document for packing, without special tokens but a chat template's own."""
         return self._encode(documents, lambda text: text + SEPARATOR, special=False)
 
     def samples(self, documents: Iterable[Document], length: int) -> Iterator[list[int]]:

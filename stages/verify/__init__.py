@@ -1,1 +1,1 @@
-"""Verifying: what a checkpoint must be, checked against the original and the solver's choice."""
+"""Stage verify: check a checkpoint against the original and the solver's result."""

@@ -1,4 +1,4 @@
-"""The checkpoint being verified: what its config claims, and what is known of it."""
+"""Checkpoint under test: its tensors and config, and the original and layers to compare with."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ from stages.weights.aliased_source import Aliased
 from stages.weights.checkpoint_files import Layout
 from stages.weights.safetensors_source import SafetensorsSource
 
+FOLDER = "checkpoint"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claims:
-    """The method and status that it names, the formats of modules, and which stay dense."""
+    """Method, status, schemes and ignored modules that a quantization_config states."""
 
     method: object
     status: object
@@ -33,31 +35,8 @@ class Claims:
     ignore: Sequence[str]
 
 
-def claims_of(config: Mapping[str, Any], own: bool) -> Claims:
-    """Read by compressed-tensors, or with `own` as the config that we write; else UserError."""
-    if own:
-        return Claims(
-            method=config.get("quant_method"),
-            status=config.get("quantization_status"),
-            schemes=groups_from_config(config),
-            ignore=config.get("ignore") or (),
-        )
-    from stages.formats.compressed_tensors_bridge import parse, schemes_in
-
-    parsed = parse(config)
-    return Claims(
-        method=parsed.quant_method,
-        status=parsed.quantization_status.value,
-        schemes=schemes_in(parsed),
-        ignore=parsed.ignore or (),
-    )
-
-
-FOLDER = "checkpoint"
-
-
 class Stored(Protocol):
-    """What is used of a checkpoint where only its own files count."""
+    """A checkpoint without the original: the part of `Subject` and `Folder` that checks share."""
 
     @property
     def folder(self) -> Path: ...
@@ -74,13 +53,13 @@ class Stored(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Subject:
-    """A checkpoint, the original's tensors, and the layers that it was made of.
+    """A checkpoint, the original's tensors, and the compressed layers that it was made of.
 
-    `blueprint` and `source` name the tensors as the checkpoint should: `untied` says that the head
-    was the embedding in the original and is not any more. `quantized` maps the checkpoint names of
-    modules to the schemes that config.json gives them. `plain`: compressed weights were to be saved
-    dense, with the values that they stand for. `caches` are the scales of attention states.
-    `codes`: weights in plain formats are read by loops of our own.
+    `blueprint` and `source` name the tensors as the checkpoint should; `untied`: lm_head and
+    embedding were tied in the original and are not any more. `quantized` maps the checkpoint names
+    of modules to the schemes that config.json gives them. `plain`: compressed weights were to be
+    saved dense, with their dequantized values. `caches` are the qparams of attention states.
+    `codes`: compiled loops of our own read weights in plain formats.
     """
 
     folder: Path
@@ -108,21 +87,21 @@ class Subject:
         return {m["prefix"] for info in self.layer_info() for m in info["modules"].values()}
 
     def layer_info(self) -> list[Mapping[str, Any]]:
-        """layer.json of every layer."""
+        """The content of layer.json of every layer."""
         return [layer.json(LAYER) for layer in self.layers]
 
 
 def subject_of(task: Task, codes: bool) -> Subject:
-    """Open everything; raises UserError where the checkpoint cannot even be read."""
+    """Open everything; UserError if the checkpoint cannot be read at all."""
     folder = task.inputs["checkpoint"].path / FOLDER
-    drawn = Blueprint.load(task.inputs["model"])
-    layers = [task.inputs[f"layers/{index}"] for index in range(len(drawn.layers))]
+    original = Blueprint.load(task.inputs["model"])
+    layers = [task.inputs[f"layers/{index}"] for index in range(len(original.layers))]
     layers += [task.inputs[name] for name in ("outside",) if name in task.inputs]
-    blueprint = drawn.saved({name for layer in layers for name in layer.json(LAYER)["modules"]})
-    untied = drawn.tied and not blueprint.tied
+    blueprint = original.saved({name for layer in layers for name in layer.json(LAYER)["modules"]})
+    untied = original.tied and not blueprint.tied
     source: WeightSource = open_source(task.inputs["source"])
     if untied:
-        source = Aliased(source, drawn.aliases())
+        source = Aliased(source, original.aliases())
     saved = open_checkpoint(folder)
     try:
         settings = json.loads((folder / "config.json").read_bytes())
@@ -145,9 +124,32 @@ def subject_of(task: Task, codes: bool) -> Subject:
         quantized={p: scheme_of(p, schemes) for p in prefixes} if claims else {},
         layers=layers,
         untied=untied,
-        caches=_caches(task, len(drawn.layers)),
+        caches=_caches(task, len(original.layers)),
         codes=codes,
         plain=not task.inputs["checkpoint"].meta.get("compressed", True),
+    )
+
+
+def claims_of(config: Mapping[str, Any], codes: bool) -> Claims:
+    """The claims of a quantization_config; UserError if it is invalid.
+
+    compressed-tensors parses it, or with `codes` our own reader of configs written by presswork.
+    """
+    if codes:
+        return Claims(
+            method=config.get("quant_method"),
+            status=config.get("quantization_status"),
+            schemes=groups_from_config(config),
+            ignore=config.get("ignore") or (),
+        )
+    from stages.formats.compressed_tensors_bridge import parse, schemes_in
+
+    parsed = parse(config)
+    return Claims(
+        method=parsed.quant_method,
+        status=parsed.quantization_status.value,
+        schemes=schemes_in(parsed),
+        ignore=parsed.ignore or (),
     )
 
 

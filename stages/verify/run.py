@@ -78,7 +78,7 @@ def verify(task: Task, options: VerifyOptions, *, codes: bool) -> dict[str, Any]
 
 
 def checked(name: str, check: Callable[[T], Iterator[str]], subject: T) -> dict[str, Any]:
-    """What a check says, as an entry of the report; the first few troubles and how many more."""
+    """The result of a check as an entry of the report: its first faults and how many more."""
     try:
         wrong = list(check(subject))
     except UserError as error:
@@ -114,14 +114,14 @@ def check_index(subject: Stored) -> Iterator[str]:
 
 
 def check_names(subject: Subject) -> Iterator[str]:
-    """Every tensor of the original is there, dense or compressed, and nothing else."""
+    """Every tensor of the original is present, dense or compressed, and nothing else."""
     expected: set[str] = set(subject.caches)
     for name in _original_names(subject):
         prefix, _, part = name.rpartition(".")
         if part == "weight" and prefix in subject.quantized:
             scheme, shape = subject.quantized[prefix], subject.original[name].shape
             parts = expected_parts(scheme, shape, dtype_name(subject.dtype))
-            expected.update(f"{prefix}.{own}" for own in parts)
+            expected.update(f"{prefix}.{local}" for local in parts)
         else:
             expected.add(name)
     for name in sorted(expected - subject.specs.keys()):
@@ -130,8 +130,8 @@ def check_names(subject: Subject) -> Iterator[str]:
         yield f"{name} belongs to nothing in the original"
     chosen = set() if subject.plain else subject.chosen()
     for prefix in sorted(chosen ^ subject.quantized.keys()):
-        told = "compressed" if prefix in chosen else "left dense"
-        yield f"{prefix} was {told}, but the checkpoint says otherwise"
+        state = "compressed" if prefix in chosen else "left dense"
+        yield f"{prefix} was {state}, but the checkpoint says otherwise"
 
 
 def check_shapes(subject: Subject) -> Iterator[str]:
@@ -143,21 +143,22 @@ def check_shapes(subject: Subject) -> Iterator[str]:
         if part == "weight" and prefix in subject.quantized:
             scheme = subject.quantized[prefix]
             parts = expected_parts(scheme, spec.shape, dtype_name(subject.dtype))
-            wanted = {f"{prefix}.{own}": value for own, value in parts.items()}
-        for own, (shape, dtype) in wanted.items():
-            found = subject.specs.get(own)
+            wanted = {f"{prefix}.{local}": value for local, value in parts.items()}
+        for stored, (shape, dtype) in wanted.items():
+            found = subject.specs.get(stored)
             if found is None or (found.shape, found.dtype) == (shape, dtype):
                 continue
             if found.shape != shape or not kept_wide(
-                own, found.dtype, subject.quantized.get(prefix)
+                stored, found.dtype, subject.quantized.get(prefix)
             ):
                 yield (
-                    f"{own} is {found.dtype} {list(found.shape)} instead of {dtype} {list(shape)}"
+                    f"{stored} is {found.dtype} {list(found.shape)} instead of "
+                    f"{dtype} {list(shape)}"
                 )
 
 
 def check_config(subject: Subject) -> Iterator[str]:
-    """config.json keeps the original's fields; what it adds can be read."""
+    """config.json keeps the original's fields, and what it adds is valid."""
     expected = dict(subject.blueprint.config)
     if subject.untied:
         expected = untied(expected)
@@ -210,7 +211,7 @@ def check_tied(subject: Subject) -> Iterator[str]:
 
 
 def check_files(subject: Subject) -> Iterator[str]:
-    """The small files that readers and people need are there."""
+    """The small files that readers and people need are present."""
     for name in ("recipe.yaml", "provenance.json", "README.md"):
         if not (subject.folder / name).is_file():
             yield f"there is no {name}"

@@ -1,4 +1,4 @@
-"""The verify stage: reads a saved checkpoint again and says what is right and wrong about it."""
+"""Stage `verify`: read a saved checkpoint again and check it against the original."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ UNPACK = (None, "all", "codes")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VerifyOptions:
-    """`original`: also compare what compression left alone, byte for byte, with the original.
+    """`original`: also compare the tensors that stay unchanged, byte for byte, with the original.
 
     `unpack`: compressed-tensors unpacks "all" weights, or loops of our own read the "codes" of
-    plain formats, which is much faster; null: codes where nothing was calibrated, else all.
+    plain formats, which is much faster; null: codes if nothing was calibrated, else all.
     """
 
     original: bool = True
@@ -44,7 +44,7 @@ class VerifyConfig:
     verify: VerifyOptions = field(default_factory=VerifyOptions)
     """How thoroughly the checkpoint is checked."""
     data_free: bool = False
-    """Whether it is known before that nothing is calibrated."""
+    """Whether it is known in advance that nothing is calibrated."""
 
     def codes(self, *, data_free: bool) -> bool:
         """Whether loops of our own read the weights, where nothing is calibrated or not."""

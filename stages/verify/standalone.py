@@ -1,4 +1,4 @@
-"""Checking a compressed-tensors checkpoint by itself, whoever wrote it."""
+"""Check a compressed-tensors checkpoint by itself, without the original (`mode=verify`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ PLAIN_SCALES = ("BF16", "F16", "F32")
 
 
 def inspect(path: Path, progress: Callable[[float, str], None]) -> dict[str, Any]:
-    """{"ok", "checks": [{"name", "ok", "detail"}]}; `ok` of a check is null if it was not run."""
+    """Run all checks of a folder: {"ok", "checks": [{"name", "ok", "detail"}]}.
+
+    `ok` of a check is null if it was not run.
+    """
     try:
         folder = folder_of(path)
     except (UserError, ManyErrors) as error:
@@ -56,7 +59,7 @@ def inspect(path: Path, progress: Callable[[float, str], None]) -> dict[str, Any
 
 
 def check_config(folder: Folder) -> Iterator[str]:
-    """config.json has a `quantization_config` that compressed-tensors reads."""
+    """config.json has a `quantization_config` that compressed-tensors can parse."""
     given = folder.settings.get("quantization_config")
     if given is None:
         yield "config.json has no quantization_config"
@@ -120,7 +123,7 @@ def _fits(part: str, found: str, wanted: str) -> bool:
 
 
 def check_model(folder: Folder) -> Iterator[str]:
-    """Every tensor that the model's class wants is there in its shape, and nothing else."""
+    """Every tensor that the model's class needs is present in its shape, and nothing else."""
     if folder.blueprint is None:
         yield str(folder.problem)
         return
@@ -171,13 +174,13 @@ def _signature(scheme: QuantizationScheme | None) -> str | None:
 
 
 def check_weights(folder: Folder) -> Iterator[str]:
-    """compressed-tensors unpacks every module, to finite numbers."""
+    """compressed-tensors unpacks every module to finite numbers."""
     dense = folder.dense()
     for prefix, scheme in folder.quantized.items():
         stored = dense.stored(prefix)
-        own = {part: tensor for part, tensor in stored.items() if part not in INPUT_PARTS}
+        parts = {part: tensor for part, tensor in stored.items() if part not in INPUT_PARTS}
         try:
-            finite = bool(unpack(own, scheme).isfinite().all())
+            finite = bool(unpack(parts, scheme).isfinite().all())
         except MISFITS as error:
             yield f"{prefix} cannot be unpacked: {type(error).__name__}: {error}"
             continue

@@ -1,4 +1,4 @@
-"""Checks that read tensors, one module at a time, of compressed and dense checkpoints."""
+"""Checks of tensors, one module at a time: scales, checksums of weights, unchanged tensors."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from stages.weights.safetensors_source import SafetensorsSource
 from stages.weights.writer import pieces
 
 WORKERS = min(4, os.cpu_count() or 1)
-"""Weights that are read at once: reading and summing happen outside the interpreter's lock."""
+"""Weights that are read concurrently; reading and summing release the interpreter lock."""
 
 SCALES = ("weight_scale", "weight_global_scale", "input_scale", "input_global_scale")
 STATE_SCALES = {f"{state}_{part}" for state in STATES for part in ("scale", "global_scale")}
 
 
 def check_scales(subject: Stored) -> Iterator[str]:
-    """Every scale is finite and positive; exponents of MX scales are not the one that says NaN."""
-    wanted = [[f"{prefix}.{part}" for part in SCALES] for prefix in subject.quantized]
+    """Every scale is finite and positive; exponents of MX scales are not the one that means NaN."""
+    weights = [[f"{prefix}.{part}" for part in SCALES] for prefix in subject.quantized]
     states = [name for name in subject.specs if name.rpartition(".")[2] in STATE_SCALES]
-    for names in (*wanted, states):
-        there = [name for name in names if name in subject.specs]
-        for name, scale in subject.saved.read(there).items():
+    for names in (*weights, states):
+        stored = [name for name in names if name in subject.specs]
+        for name, scale in subject.saved.read(stored).items():
             if scale.dtype == torch.uint8:
                 if bool((scale == 255).any()):
                     yield f"{name} has an exponent that means NaN"
@@ -58,14 +58,14 @@ def check_weights(subject: Subject) -> Iterator[str]:
         path = layer.file(CHECKSUM)
         sums = SafetensorsSource(Layout(where=str(path), files={CHECKSUM: path}, tensors=None))
         for module in info["modules"].values():
-            if module["prefix"] in subject.quantized:  # the check of names tells of others
+            if module["prefix"] in subject.quantized:  # the check of names reports others
                 todo.append((module["prefix"], sums))
 
     spare: SimpleQueue[Scratch] = SimpleQueue()
     for _ in range(WORKERS):
         spare.put(Scratch())
 
-    def look(item: tuple[str, WeightSource]) -> str | None:
+    def check(item: tuple[str, WeightSource]) -> str | None:
         scratch = spare.get()
         try:
             return _wrong(item[0], subject, item[1], scratch)
@@ -73,7 +73,63 @@ def check_weights(subject: Subject) -> Iterator[str]:
             spare.put(scratch)
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        yield from (wrong for wrong in pool.map(look, todo) if wrong is not None)
+        yield from (wrong for wrong in pool.map(check, todo) if wrong is not None)
+
+
+def check_plain(subject: Subject) -> Iterator[str]:
+    """Every weight that a solver chose is saved dense, in the model's dtype."""
+    from stages.formats.compressed_layer import CompressedLayer
+
+    for artifact in subject.layers:
+        path = artifact.file(CHECKSUM)
+        sums = SafetensorsSource(Layout(where=str(path), files={CHECKSUM: path}, tensors=None))
+        for prefix, scheme in CompressedLayer(artifact).weights.schemes.items():
+            name = f"{prefix}.weight"
+            if name not in subject.specs:
+                continue  # the check of names reports it
+            weight = subject.saved.read([name])[name]
+            found = checksum(weight.float(), scheme, subject.dtype)
+            chosen = sums.read([f"{prefix}.{side}" for side in found])
+            if any(differs(found[side], chosen[f"{prefix}.{side}"]) for side in found):
+                yield f"{name} is another weight than the solver chose"
+
+
+def check_dense(subject: Subject) -> Iterator[str]:
+    """Tensors that neither a solver nor a transform changed have the original's bytes."""
+    changed = {name for info in subject.layer_info() for name in info["changed"]}
+    chosen = subject.chosen() if subject.plain else set(subject.quantized)
+    for name in subject.specs:
+        prefix = name.rpartition(".")[0]
+        if prefix in chosen and not name.endswith(".bias"):
+            continue
+        if name in changed or name not in subject.original:
+            continue
+        try:
+            if not _same(subject, name):
+                yield f"{name} differs from the original"
+        except UserError as error:
+            yield str(error)
+
+
+def differs(found: Tensor, chosen: Tensor) -> bool:
+    """Whether checksums of a stored weight differ from those of the solver's."""
+    return not torch.equal(found, chosen)
+
+
+def equal_bytes(one: Iterator[memoryview], other: Iterator[memoryview]) -> bool:
+    """Whether two sequences of bytes are equal, however each is split into pieces."""
+    first, second = memoryview(b""), memoryview(b"")
+    while True:
+        first = first if len(first) else next(one, first)
+        second = second if len(second) else next(other, second)
+        count = min(len(first), len(second))
+        if count == 0:
+            return len(first) == len(second)
+        if not np.array_equal(
+            np.frombuffer(first[:count], np.uint8), np.frombuffer(second[:count], np.uint8)
+        ):
+            return False
+        first, second = first[count:], second[count:]
 
 
 def _wrong(prefix: str, subject: Subject, sums: WeightSource, scratch: Scratch) -> str | None:
@@ -93,76 +149,20 @@ def _sums(prefix: str, subject: Subject, scratch: Scratch) -> dict[str, Tensor]:
         raise KeyError("neither weight nor weight_packed is a matrix")
     matrix = matrix_of(subject.saved, subject.specs[main], scratch)
     stored = stored_parts(subject.saved, subject.specs, prefix, but=main)
-    own = {part: tensor for part, tensor in stored.items() if part not in INPUT_PARTS}
-    found = stored_sums(matrix, own, scheme, subject.dtype) if subject.codes else None
+    parts = {part: tensor for part, tensor in stored.items() if part not in INPUT_PARTS}
+    found = stored_sums(matrix, parts, scheme, subject.dtype) if subject.codes else None
     if found is not None:
         return found
     from stages.formats.compressed_tensors_bridge import as_compressed_tensors
     from stages.formats.pack import unpack
 
-    own[main.rpartition(".")[2]] = matrix.read(0, matrix.shape[0])
-    return checksum(unpack(own, as_compressed_tensors(scheme)), scheme, subject.dtype)
-
-
-def differs(found: Tensor, chosen: Tensor) -> bool:
-    """Whether sums of what was found are not those of what was chosen."""
-    return not torch.equal(found, chosen)
-
-
-def check_dense(subject: Subject) -> Iterator[str]:
-    """What neither a solver nor a transform touched has the original's bytes."""
-    changed = {name for info in subject.layer_info() for name in info["changed"]}
-    chosen = subject.chosen() if subject.plain else set(subject.quantized)
-    for name in subject.specs:
-        prefix = name.rpartition(".")[0]
-        if prefix in chosen and not name.endswith(".bias"):
-            continue
-        if name in changed or name not in subject.original:
-            continue
-        try:
-            if not _same(subject, name):
-                yield f"{name} differs from the original"
-        except UserError as error:
-            yield str(error)
+    parts[main.rpartition(".")[2]] = matrix.read(0, matrix.shape[0])
+    return checksum(unpack(parts, as_compressed_tensors(scheme)), scheme, subject.dtype)
 
 
 def _same(subject: Subject, name: str) -> bool:
-    """Whether a tensor's bytes are the original's: NaN equals itself, in any dtype."""
-    mine, theirs = subject.specs[name], subject.original[name]
-    if (mine.shape, mine.dtype) != (theirs.shape, theirs.dtype):
+    """Whether a tensor equals the original's to the byte, so that NaN equals itself."""
+    saved, original = subject.specs[name], subject.original[name]
+    if (saved.shape, saved.dtype) != (original.shape, original.dtype):
         return False
     return equal_bytes(pieces(subject.saved, name), pieces(subject.source, name))
-
-
-def equal_bytes(one: Iterator[memoryview], other: Iterator[memoryview]) -> bool:
-    """Whether two sequences of bytes are equal, however each is cut into pieces."""
-    mine, theirs = memoryview(b""), memoryview(b"")
-    while True:
-        mine = mine if len(mine) else next(one, mine)
-        theirs = theirs if len(theirs) else next(other, theirs)
-        count = min(len(mine), len(theirs))
-        if count == 0:
-            return len(mine) == len(theirs)
-        if not np.array_equal(
-            np.frombuffer(mine[:count], np.uint8), np.frombuffer(theirs[:count], np.uint8)
-        ):
-            return False
-        mine, theirs = mine[count:], theirs[count:]
-
-
-def check_plain(subject: Subject) -> Iterator[str]:
-    """Every weight that a solver chose is there, dense, in the model's dtype."""
-    from stages.formats.compressed_layer import CompressedLayer
-
-    for artifact in subject.layers:
-        path = artifact.file(CHECKSUM)
-        sums = SafetensorsSource(Layout(where=str(path), files={CHECKSUM: path}, tensors=None))
-        for prefix, scheme in CompressedLayer(artifact).weights.schemes.items():
-            name = f"{prefix}.weight"
-            if name not in subject.specs:
-                continue  # the check of names tells it
-            weight = subject.saved.read([name])[name]
-            found = checksum(weight.float(), scheme, subject.dtype)
-            chosen = sums.read([f"{prefix}.{side}" for side in found])
-            if any(differs(found[side], chosen[f"{prefix}.{side}"]) for side in found):
-                yield f"{name} is another weight than the solver chose"

@@ -1,4 +1,4 @@
-"""A checkpoint folder of unknown origin, opened for checking."""
+"""Open a checkpoint folder of unknown origin for `mode=verify`."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ CACHE_SCALES = ("k_scale", "v_scale", "q_scale", "k_zero_point", "v_zero_point")
 
 @dataclass(frozen=True, kw_only=True)
 class Folder:
-    """What a checkpoint folder has and says.
+    """Tensors, config and schemes of a checkpoint folder.
 
     `compressed` maps the modules that are stored compressed to the local names of their tensors,
-    `quantized` to the schemes that the config gives them; `uncovered` are those it gives none.
-    `blueprint` is the model as transformers sees it: None where it has no class for it
-    (`no_class` says so), or where the tensors do not fit (`problem`).
+    `quantized` to the schemes that the config gives them; `uncovered` are those without a scheme.
+    `blueprint` is the model of transformers' class: None if there is none (see `no_class`), or if
+    the tensors do not fit it (see `problem`).
     """
 
     folder: Path
@@ -49,14 +49,14 @@ class Folder:
     uncovered: tuple[str, ...]
 
     def parsed(self) -> QuantizationConfig:
-        """The quantization_config; ValueError where there is none that can be read."""
+        """The quantization_config; ValueError if there is none that can be parsed."""
         if self.config is None:
             raise ValueError("there is no quantization_config")
         return self.config
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """The dtype that config.json states, bfloat16 where it states none."""
+        """The dtype that config.json states, bfloat16 if it states none."""
         text = self.settings.get("text_config")
         parts = [self.settings, text] if isinstance(text, dict) else [self.settings]
         stated = [part.get(key) for part in parts for key in ("dtype", "torch_dtype")]
@@ -68,12 +68,12 @@ class Folder:
         return dtype_name(self.dtype)
 
     def dense(self) -> Decompressed:
-        """The checkpoint read as the dense model; only the modules that the config covers."""
+        """The checkpoint as a dense model; modules that the config does not cover are left out."""
         return Decompressed(self.saved, self.settings["quantization_config"], self.dtype)
 
     @cached_property
-    def _drawn(self) -> tuple[Blueprint | None, str, str]:
-        """Blueprint, why there can be none, what is wrong with the tensors."""
+    def _from_class(self) -> tuple[Blueprint | None, str, str]:
+        """Blueprint, the reason why there cannot be one, the problem of the tensors."""
         from transformers import CONFIG_MAPPING
 
         from stages.model.blueprint_from_class import blueprint_of
@@ -90,28 +90,28 @@ class Folder:
 
     @property
     def blueprint(self) -> Blueprint | None:
-        return self._drawn[0]
+        return self._from_class[0]
 
     @property
     def no_class(self) -> str:
-        return self._drawn[1]
+        return self._from_class[1]
 
     @property
     def problem(self) -> str:
-        return self._drawn[2]
+        return self._from_class[2]
 
     @property
     def routers(self) -> frozenset[str]:
-        """Linears that choose experts: engines keep them dense whatever the targets say."""
+        """Linears that are routers: engines keep them dense whatever the targets say."""
         return frozenset(linear.name for linear in self.linears() if is_router(linear.prefix))
 
     def linears(self) -> Iterator[LinearSpec]:
-        """The Linears of the model's class; none where there is no class."""
+        """The Linears of the model's class; none if there is no class."""
         if self.blueprint is not None:
             yield from self.blueprint.linears()
 
     def modules(self) -> list[LinearSpec]:
-        """Everything that an entry of `ignore` may mean: Linears, and modules with tensors."""
+        """All modules that an entry of `ignore` may match: Linears, and modules with tensors."""
         stored = {name.rpartition(".")[0] for name in self.specs}
         parents = {prefix.rpartition(".")[0] for prefix in stored}
         names = [*sorted(stored | parents), *self._tied_head()]
@@ -122,7 +122,7 @@ class Folder:
         return [*self.linears(), *(end for end in ends if end.kind == EMBEDDING), *found]
 
     def _tied_head(self) -> list[str]:
-        """A tied lm_head has no tensor, but loaders know it by its name."""
+        """The name of a tied lm_head, which has no tensor but is known to loaders."""
         return ["lm_head"] if self.settings.get("tie_word_embeddings", True) else []
 
     def is_ignored(self, linear: LinearSpec) -> bool:
@@ -131,7 +131,7 @@ class Folder:
 
 
 def folder_of(path: Path) -> Folder:
-    """Open a checkpoint folder; UserError or ManyErrors where it cannot even be read."""
+    """Open a checkpoint folder; UserError or ManyErrors if it cannot be read at all."""
     saved = open_checkpoint(path)
     settings = read_json(path / "config.json", longest=LARGEST_CONFIG)
     specs = saved.specs()
@@ -142,7 +142,7 @@ def folder_of(path: Path) -> Folder:
     for name in specs:
         prefix, _, part = name.rpartition(".")
         parts.setdefault(prefix, set()).add(part)
-    compressed = {p: frozenset(own) for p, own in parts.items() if own & MARKS}
+    compressed = {p: frozenset(local) for p, local in parts.items() if local & MARKS}
     quantized, uncovered = {}, []
     schemes = [] if config is None else schemes_in(config)
     for prefix in compressed if config is not None else ():

@@ -1,1 +1,1 @@
-"""Statistics of the inputs of a Linear; each is found by its name in registry group "statistic"."""
+"""Statistics of the inputs of a Linear, registered by name in registry group "statistic"."""

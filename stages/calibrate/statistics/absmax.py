@@ -1,4 +1,4 @@
-"""The largest magnitude of every input channel (SmoothQuant, arXiv:2211.10438)."""
+"""Absolute maximum of every input channel (for SmoothQuant, arXiv:2211.10438)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a statistic is."""
+"""Protocol of statistics of a Linear's inputs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch import Tensor
 
 
 class Statistic(Protocol):
-    """Gathers something about rows x of a Linear's input, chunk by chunk, in float32.
+    """A statistic of the rows x of a Linear's input, gathered chunk by chunk in float32.
 
-    A state may be merged with that of other rows; `finish` gives what is stored.
+    States of different rows may be merged; `finish` gives the stored tensor.
     """
 
     @staticmethod
     def init(features: int, device: str) -> Tensor:
-        """The state for no rows at all of a Linear with `features` inputs."""
+        """The state before any rows, for a Linear with `features` inputs."""
         ...
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The Gram matrix of a Linear's inputs: X^T X (half the Hessian of GPTQ, arXiv:2210.17323)."""
+"""Gram matrix X^T X of a Linear's inputs (half the Hessian of GPTQ, arXiv:2210.17323)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BLOCK = 384
 class Gram:
     """State and result: float32 [in, in], the sum of x x^T over all rows.
 
-    The state holds the blocks on and above the diagonal only, which is half of the work.
+    The state holds only the blocks on and above the diagonal, which halves the work.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""How often every value was seen, for activation scales that are searched for."""
+"""Histogram of a Linear's inputs by value, for observers that search activation scales (mse)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ PATTERNS = 1 << 16
 
 
 class Histogram:
-    """State: int64 [65536], how many inputs had each bit pattern of bfloat16.
+    """State: int64 [65536], the number of inputs with each bit pattern of bfloat16.
 
-    Result: float64 [k, 2], the k values that were seen in ascending order, and their counts.
-    Inputs of a bfloat16 model are counted exactly, others after rounding to it.
+    Result: float64 [k, 2], the k different values in ascending order, and their counts. Inputs of a
+    bfloat16 model are counted exactly, others after rounding to bfloat16.
     """
 
     @staticmethod

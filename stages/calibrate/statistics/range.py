@@ -1,4 +1,4 @@
-"""The smallest and the largest input of every batch, for static activation scales."""
+"""Minimum and maximum of a Linear's inputs by batch, for static activation scales."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 class Range:
     """State and result: float32 [batches, 2], minimum and maximum over rows and channels.
 
-    Batches stay apart and in order, so that any observer (the widest range, a moving average, the
-    last one) is a function of the result, and configs that differ in it share a calibration.
+    Batches are kept apart and in order, so that any observer (the widest range, a moving average,
+    the last one) is a function of the result, and configs that differ in it share a calibration.
     """
 
     @staticmethod

@@ -1,1 +1,1 @@
-"""The kinds of dataset that come with presswork: one file each."""
+"""Built-in kinds of dataset, one file each."""

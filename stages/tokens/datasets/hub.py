@@ -1,4 +1,4 @@
-"""Datasets of the Hugging Face hub."""
+"""Dataset on the Hugging Face hub (`dataset=hub`)."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Hub(Rows):
 
 @lru_cache(maxsize=64)
 def _commit(id: str, revision: str) -> str:
-    """The commit that a branch or tag points to now, or a commit if the hub has it."""
+    """The commit of a branch, tag or commit on the hub; UserError if the hub does not have it."""
     from httpx import HTTPError
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled

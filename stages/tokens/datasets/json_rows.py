@@ -1,4 +1,4 @@
-"""JSON files: a list of objects, or one object a line."""
+"""Dataset of JSON files (`dataset=json`): a list of objects, or one object per line."""
 
 from __future__ import annotations
 

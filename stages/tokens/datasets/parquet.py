@@ -1,4 +1,4 @@
-"""Parquet files."""
+"""Dataset of Parquet files (`dataset=parquet`)."""
 
 from __future__ import annotations
 

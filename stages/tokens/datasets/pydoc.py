@@ -1,4 +1,4 @@
-"""Python's own documentation: text that every Python has, so the default needs no download."""
+"""Dataset of Python's own documentation (`dataset=pydoc`), which needs no download."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Datasets of rows and columns, read as a stream by the `datasets` library."""
+"""Base classes of datasets of rows and columns, streamed by the `datasets` library."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from stages.tokens.dataset_files import content, find_files
 class Rows(Dataset):
     """Rows whose documents are a column of text or a column of conversations.
 
-    `messages_column`, where it is set, holds lists of {role, content} that go through the
-    tokenizer's chat template; else `text_column` holds text. `max_documents` reads only the
-    first rows, which is what makes a very large dataset usable.
+    `messages_column`, if set, holds lists of {role, content} that go through the tokenizer's chat
+    template; else `text_column` holds text. `max_documents` reads only the first rows, which makes
+    very large datasets usable.
     """
 
     text_column: str = "text"
@@ -110,7 +110,7 @@ class LocalRows(Rows):
 
 @contextmanager
 def readable(what: str) -> Iterator[None]:
-    """Make one UserError of whatever `datasets` says about unreadable content, and quieten it."""
+    """Context that turns errors of `datasets` about content into a UserError and silences it."""
     import datasets
 
     verbosity = datasets.logging.get_verbosity()

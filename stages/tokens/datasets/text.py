@@ -1,4 +1,4 @@
-"""Plain text files."""
+"""Dataset of plain text files (`dataset=text`)."""
 
 from __future__ import annotations
 
