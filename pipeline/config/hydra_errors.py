@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf object to, told in one message with what to do about it."""
+"""Readable messages, with a remedy, for errors of Hydra and OmegaConf."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ EXTRAS = {
 }
 """Options that come with an extra of this distribution."""
 
-_NOT_THERE = re.compile(r"^Could not (?:override|delete from config\.) ?'(?P<key>[^']+)'")
+_UNKNOWN_KEY = re.compile(r"^Could not (?:override|delete from config\.) ?'(?P<key>[^']+)'")
 _OVERRIDE = re.compile(r"^[+~]*(?P<key>[^=]*)")
 
 
 def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> UserError:
     """The message for an error of composition.
 
-    `overrides` are those of the command line; `compose` is asked what keys there would be.
+    `overrides` are those of the command line; `compose` serves to find the existing keys.
     """
     if isinstance(error, OverrideParseException):
         return UserError(
@@ -41,20 +41,20 @@ def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> Use
         )
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _missing(error)
-    if match := _NOT_THERE.match(str(error)):
+    if match := _UNKNOWN_KEY.match(str(error)):
         return _unknown_keys(match["key"], overrides, compose)
     cause = error.__cause__
-    told = str(error) if str(error) else str(cause)
+    message = str(error) if str(error) else str(cause)
     if isinstance(cause, OmegaConfBaseException) and str(error):
-        told = f"{_first_line(told)}: {_first_line(str(cause))}"
+        message = f"{_first_line(message)}: {_first_line(str(cause))}"
     elif isinstance(error, OmegaConfBaseException) and error.full_key:
-        told = f"{error.full_key}: {_first_line(told)}"
-    first, _, rest = told.strip().partition("\n")
+        message = f"{error.full_key}: {_first_line(message)}"
+    first, _, rest = message.strip().partition("\n")
     return UserError(first, remedy=rest.strip())
 
 
 def _missing(error: MissingConfigException) -> UserError:
-    """A config file that is not there: a group's option, or the primary config."""
+    """The message for a missing config file: a group's option, or the primary config."""
     group, _, option = str(error.missing_cfg_file).rpartition("/")
     options = list(error.options or ())
     if not group:
@@ -69,14 +69,14 @@ def _missing(error: MissingConfigException) -> UserError:
 
 
 def _unknown_keys(first: str, overrides: Sequence[str], compose: Compose) -> UserError:
-    """Every override whose key is not there, found by leaving them out one after the other."""
+    """Errors for all overrides with unknown keys, found by leaving them out one by one."""
     unknown, kept = [first], [given for given in overrides if _key(given) != first]
     cfg: DictConfig | None = None
     while cfg is None:
         try:
             cfg = compose(kept)
         except (HydraException, OmegaConfBaseException) as error:
-            match = _NOT_THERE.match(str(error))
+            match = _UNKNOWN_KEY.match(str(error))
             if match and any(_key(given) == match["key"] for given in kept):
                 unknown.append(match["key"])
                 kept = [given for given in kept if _key(given) != match["key"]]
@@ -84,8 +84,8 @@ def _unknown_keys(first: str, overrides: Sequence[str], compose: Compose) -> Use
                 kept = []
             else:
                 break
-    told = [_unknown_key(key, cfg) for key in unknown]
-    return told[0] if len(told) == 1 else ManyErrors(told)
+    errors = [_unknown_key(key, cfg) for key in unknown]
+    return errors[0] if len(errors) == 1 else ManyErrors(errors)
 
 
 def _unknown_key(key: str, cfg: DictConfig | None) -> UserError:

@@ -1,4 +1,4 @@
-"""What a config key means and may hold, read from the dataclass that declares it."""
+"""Help on a config key: meaning, type and allowed values, from the dataclass that declares it."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ _SENTENCE = re.compile(r"(?<=[.;])\s+(?=[A-Z`\"])")
 
 
 def meaning(cls: type[Any], name: str) -> str:
-    """What field `name` of a dataclass means; empty if nobody says.
+    """The documentation of field `name` of a dataclass; empty if it has none.
 
-    It is the docstring under the field, or else the sentences of the class's docstring that have
-    the name in backticks; those of base classes count as well, the nearest first.
+    That is the docstring under the field, or else the sentences of the class's docstring that have
+    the name in backticks; base classes count as well, the nearest first.
     """
     for base in cls.__mro__:
         if not dataclasses.is_dataclass(base):
             continue
-        told = _under_fields(base).get(name) or _in_docstring(base, name)
-        if told:
-            return told
+        text = _under_fields(base).get(name) or _in_docstring(base, name)
+        if text:
+            return text
     return ""
 
 
 def _under_fields(cls: type[Any]) -> dict[str, str]:
-    """Field -> the text that stands below it in the class's source."""
+    """Field -> the docstring below it in the class's source."""
     try:
         source = textwrap.dedent(inspect.getsource(cls))
-    except OSError:  # a class that was made while running has no file
+    except OSError:  # a class created at run time has no file
         return {}
     body = ast.parse(source).body[0]
     if not isinstance(body, ast.ClassDef):
         return {}
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for item, below in zip(body.body, body.body[1:], strict=False):
         if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name):
             continue
         if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-            found[item.target.id] = _one_line(str(below.value.value))
-    return found
+            texts[item.target.id] = _one_line(str(below.value.value))
+    return texts
 
 
 def _in_docstring(cls: type[Any], name: str) -> str:
@@ -74,7 +74,7 @@ PROBES: Mapping[type, tuple[Any, ...]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """A field of a config class; `data` is what the config says to make the class from."""
+    """A field of a config class; `data` is the part of the config that the class is built from."""
 
     cls: type[Any]
     name: str
@@ -90,9 +90,9 @@ class Place:
 
     @property
     def default(self) -> Any:
-        """What the class takes where nothing is said; dataclasses.MISSING if it must be said."""
-        made = self.field.default_factory
-        return self.field.default if made is dataclasses.MISSING else made()
+        """The default of the field; dataclasses.MISSING if it is required."""
+        factory = self.field.default_factory
+        return self.field.default if factory is dataclasses.MISSING else factory()
 
     def type(self) -> str:
         """The type in words."""
@@ -100,20 +100,22 @@ class Place:
         return f"a {component} by its kind" if component else in_words(self.hint)
 
     def allowed(self, registry: Registry) -> list[str]:
-        """What the class's own checks say when they are given nonsense: its bounds, in words."""
+        """The allowed values in words: the remedies of the class's checks for invalid values."""
         known = {f.name for f in dataclasses.fields(self.cls) if f.init}
         given = {name: value for name, value in self.data.items() if name in known}
         try:
-            healthy = build(self.cls, given, "", registry)
+            valid = build(self.cls, given, "", registry)
         except UserError:
             return []
-        told: list[str] = []
+        remedies: list[str] = []
         for probe in self._probes():
             try:
-                dataclasses.replace(healthy, **{self.name: probe})
+                dataclasses.replace(valid, **{self.name: probe})
             except UserError as error:
-                told += [e.remedy for e in _each(error) if re.search(rf"\b{self.name}\b", e.what)]
-        return list(dict.fromkeys(remedy for remedy in told if remedy))
+                remedies += [
+                    e.remedy for e in _each(error) if re.search(rf"\b{self.name}\b", e.what)
+                ]
+        return list(dict.fromkeys(remedy for remedy in remedies if remedy))
 
     def _probes(self) -> Iterator[Any]:
         options = get_args(self.hint) or (self.hint,)
@@ -127,25 +129,25 @@ class Place:
 def place_of(
     key: Path, raw: Mapping[str, Any], root: type[Any], registry: Registry
 ) -> Place | None:
-    """Where `key` ends up: in the root schema, or in the stage whose params refer to it.
+    """The field that `key` sets: in the root schema, or in the stage whose params refer to it.
 
-    None for a key that no class describes, such as a section that is only a namespace.
+    None for a key that no class declares, such as a section that is only a namespace.
     """
     if key[0] in root.__dataclass_fields__:
         return _walk(root, key, raw, registry)
-    found: list[Place] = []
+    places: list[Place] = []
     for cls, written, section in _params(raw, registry):
         if key[: len(section)] == section:
             path = (*written, *key[len(section) :])
             place = _walk(cls, path, _placed(raw, written, section), registry)
-            found += [] if place is None else [place]
-    # several stages may take the section: one of them says what it means
-    told = (place for place in found if meaning(place.cls, place.name))
-    return next(told, found[0] if found else None)
+            places += [] if place is None else [place]
+    # several stages may take the section: one that documents it is preferred
+    documented = (place for place in places if meaning(place.cls, place.name))
+    return next(documented, places[0] if places else None)
 
 
 def _params(raw: Mapping[str, Any], registry: Registry) -> Iterator[tuple[type[Any], Path, Path]]:
-    """(stage's config class, path in its params, path of the section that is put there)."""
+    """(stage's config class, path in its params, path of the section referred to there)."""
     for site in raw["graph"]["nodes"].values():
         cls = registry.get("stage", site["kind"]).Config
         for written, section in aliases(site.get("params") or {}, ()):
@@ -153,7 +155,7 @@ def _params(raw: Mapping[str, Any], registry: Registry) -> Iterator[tuple[type[A
 
 
 def _placed(raw: Mapping[str, Any], written: Path, section: Path) -> dict[str, Any]:
-    """The section as it lies in the params."""
+    """The section at its path in the params."""
     value: Any = raw
     for step in section:
         value = value.get(step) if isinstance(value, Mapping) else None
@@ -181,8 +183,9 @@ def _walk(cls: type[Any], path: Sequence[str], data: Any, registry: Registry) ->
             return None if rest else here
         if not rest or rest[0] == "kind":
             return here
-        made: type[Any] = registry.get(group, kind)
-        return _walk(made if dataclasses.is_dataclass(made) else made.Config, rest, below, registry)
+        component: type[Any] = registry.get(group, kind)
+        config = component if dataclasses.is_dataclass(component) else component.Config
+        return _walk(config, rest, below, registry)
     for option in (here.hint, *get_args(here.hint)):
         if isinstance(option, type) and dataclasses.is_dataclass(option):
             return _walk(option, rest, below, registry)

@@ -1,4 +1,4 @@
-"""Where the values of a config come from: Hydra's own list of what it composed, in order."""
+"""Origins of config values: the files and command-line words that set a key, in order."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from pipeline.report.units import nearby
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """One place that gives a key a value; of several the last one counts.
+    """One place that sets a key; of several, the last one counts.
 
-    `place` is a file, or a word of the command line. `why` says how the file came to be used.
+    `place` is a file, or a word of the command line. `why` is the choice that brought the file in.
     """
 
     place: str
@@ -34,7 +34,7 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Composition:
-    """How the config of the running command was composed: read while Hydra is at work."""
+    """The composition of the running command's config, read while Hydra is initialized."""
 
     name: str
     overrides: tuple[str, ...]
@@ -46,20 +46,20 @@ class Composition:
         return Composition(name=str(context.job.config_name), overrides=tuple(map(str, words)))
 
     def settings(self, key: Sequence[str]) -> list[Setting]:
-        """Every place that sets `key`, or a mapping that holds it, in the order of composition."""
+        """Every place that sets `key` or a mapping around it, in the order of composition."""
         return [*self._files(tuple(key)), *self._words(tuple(key))]
 
     def options(self, group: str) -> list[str]:
-        """The names that a config group has; none if it is no group."""
+        """The options of a config group; empty if there is no such group."""
         return listed(group)
 
     def chosen(self, group: str) -> str | None:
-        """What the command line chose from a group."""
+        """The option that the command line chose from a group, if it did."""
         given = (o for o in self._parsed() if o.key_or_group == group and not o.is_delete())
         return next((str(o.value()) for o in given), None)
 
     def remedy(self, group: str, option: str) -> str:
-        """What to do where something is only there with another choice; empty if with none."""
+        """A remedy where a key only exists with another choice of a group; empty without one."""
         options = self.options(group)
         if option in options:
             return f"it is there with {group}={option}"
@@ -67,9 +67,9 @@ class Composition:
 
     def _files(self, key: tuple[str, ...]) -> Iterator[Setting]:
         loader = GlobalHydra.instance().config_loader()
-        found = loader.compute_defaults_list(self.name, list(self.overrides), RunMode.RUN)
+        defaults = loader.compute_defaults_list(self.name, list(self.overrides), RunMode.RUN)
         repository = cast(Any, loader).repository
-        for default in found.defaults:
+        for default in defaults.defaults:
             loaded = repository.load_config(default.config_path)
             if loaded is None or not OmegaConf.is_dict(loaded.config):
                 continue
@@ -107,7 +107,7 @@ class Composition:
 
 
 class _Nowhere:
-    """Stands for a value that is not there; None is one that is."""
+    """Sentinel for a missing value, as None is a value."""
 
 
 _NOWHERE = _Nowhere()
@@ -125,7 +125,7 @@ def _at(value: Any, path: Sequence[str]) -> Any:
 
 
 def _short(path: Path) -> str:
-    own = own_configs()
-    if path.is_relative_to(own):
-        return f"conf/{path.relative_to(own)}"
+    shipped = own_configs()
+    if path.is_relative_to(shipped):
+        return f"conf/{path.relative_to(shipped)}"
     return nearby(path)

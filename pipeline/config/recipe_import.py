@@ -1,8 +1,8 @@
-"""`recipe=FILE`: a file that another tool wrote, translated into options of config groups.
+"""Recipe import, `recipe=FILE`: another tool's file translated into options of config groups.
 
-The translation is handed to Hydra as if it lay in `conf/`: as the option `recipe` of each group
-that it speaks of. So the user's own overrides win over it, and every mode sees the config that
-it makes. Who can translate what is for the entry-point group `presswork.recipes`.
+The translation is handed to Hydra as if it were in `conf/`: as the option `recipe` of each group
+that it sets. So the user's overrides take precedence, and every mode sees the resulting config.
+The translators are the entry points `presswork.recipes`.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from pipeline.nested import leaves
 from pipeline.registry import Registry
 
 KEY = "recipe"
-"""The key of the command line, and the name of the option that each group gets."""
+"""The key on the command line, and the name of the option added to each group."""
 
 LARGEST = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Translation:
-    """Config group -> its content, as plain data; `notes` say what was left out, and why."""
+    """Config group -> its content, as plain data; `notes` name what was left out, and why."""
 
     sections: Mapping[str, Mapping[str, Any]]
     notes: tuple[str, ...] = ()
 
 
 Translator = Callable[[str, Registry], Translation | None]
-"""From the text of a file to its translation; None for a file that is not its kind.
+"""From the text of a file to its translation; None for a file of another kind.
 
 Raises UserError with everything that cannot be translated.
 """
@@ -44,9 +44,9 @@ Raises UserError with everything that cannot be translated.
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Imported:
-    """The overrides that choose what a recipe says, and what to tell the user about it.
+    """The overrides that choose the options of a recipe, and notes for the user.
 
-    `word` is the one of the command line that names the recipe.
+    `word` is the word of the command line that names the recipe.
     """
 
     word: str = ""
@@ -54,7 +54,7 @@ class Imported:
     notes: tuple[str, ...] = ()
 
     def into(self, words: Sequence[str]) -> list[str]:
-        """The command line with the overrides beside that word: arguments stay together."""
+        """The command line with the overrides right after `word`: arguments stay together."""
         if not self.word:
             return list(words)
         at = list(words).index(self.word) + 1
@@ -62,10 +62,10 @@ class Imported:
 
 
 def imported(words: Sequence[str], load: Callable[[], Registry]) -> Imported:
-    """Make the recipe that the overrides `words` name known to Hydra; nothing if they name none.
+    """Register the recipe that the overrides `words` name with Hydra, if they name one.
 
     A group that is chosen in `words` keeps that choice. Raises UserError for a file that cannot
-    be read, is no recipe, or says what cannot be translated.
+    be read, is no recipe, or has content that cannot be translated.
     """
     given = [override for word in words if (override := _parsed(word)) is not None]
     named = [override for override in given if override.key_or_group == KEY]
@@ -88,17 +88,17 @@ def imported(words: Sequence[str], load: Callable[[], Registry]) -> Imported:
 
 
 def translated(path: Path, registry: Registry) -> Translation:
-    """What the first translator that knows such files makes of one."""
+    """The translation of a file by the first translator that knows its kind."""
     text = _text(path)
     for kind in registry.kinds(KEY):
         translator: Translator = registry.get(KEY, kind)
         try:
-            found = translator(text, registry)
+            translation = translator(text, registry)
         except UserError as error:
             raise UserError(f"{path}: {error.what}", remedy=error.remedy) from error
-        if found is not None:
-            _check_plain(found, path)
-            return found
+        if translation is not None:
+            _check_plain(translation, path)
+            return translation
     kinds = ", ".join(registry.kinds(KEY)) or "none"
     raise UserError(
         f"{path} is no recipe that can be read", remedy=f"recipes of these kinds can: {kinds}"
@@ -106,7 +106,7 @@ def translated(path: Path, registry: Registry) -> Translation:
 
 
 def unfit(error: Exception, given: Imported) -> UserError | None:
-    """What to say where the primary config has no such groups to choose from; None else."""
+    """The error of a primary config without the groups that a recipe sets; None for others."""
     groups = [override.partition("=")[0] for override in given.overrides]
     if not any(f"Could not override '{group}'" in str(error) for group in groups):
         return None
@@ -119,7 +119,7 @@ def unfit(error: Exception, given: Imported) -> UserError | None:
 
 
 def check_given(value: object, overrides: Sequence[str]) -> None:
-    """UserError for a recipe that a config file names: it was not read."""
+    """Raise UserError for a recipe that a config file names: only the command line may."""
     if value is not None and not any(word.lstrip("+").startswith(f"{KEY}=") for word in overrides):
         raise UserError(
             f"{KEY} is {value!r} in a config file",
@@ -128,7 +128,7 @@ def check_given(value: object, overrides: Sequence[str]) -> None:
 
 
 def _parsed(word: str) -> Override | None:
-    """An override; None for what Hydra will complain about."""
+    """A parsed override; None for one that Hydra will reject."""
     try:
         return OverridesParser.create().parse_override(word)
     except HydraException:
@@ -151,9 +151,9 @@ def _text(path: Path) -> str:
     return text
 
 
-def _check_plain(found: Translation, path: Path) -> None:
-    """UserError for text that a config would read as a reference: to the environment, say."""
-    for where, value in _texts(found.sections):
+def _check_plain(translation: Translation, path: Path) -> None:
+    """Raise UserError for text that a config would resolve, such as `${oc.env:HOME}`."""
+    for where, value in _texts(translation.sections):
         if "${" in value or value == "???":
             raise UserError(
                 f"{path}: {'.'.join(where)} would become {value!r}, which means something else in "

@@ -1,4 +1,4 @@
-"""Which parts of a config the graph uses: its `${...}` references, followed to the end."""
+"""References `${...}` of a config, followed transitively: the keys that the graph uses."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _READERS = ("oc.select", "oc.dict.keys", "oc.dict.values")
 
 @dataclass(slots=True)
 class References:
-    """What is reached from `start` in the unresolved config `raw` (plain dicts, lists, scalars).
+    """The keys reached from some start in the unresolved config `raw` (dicts, lists, scalars).
 
-    `reached` are paths whose whole subtree is used, with what a scalar there becomes (nothing
-    while it is being followed, so that a circle ends); `problems` are references to nothing.
+    `reached` are paths whose whole subtree is used, with the resolved text of a scalar there (empty
+    while it is being followed, so that cycles end); `problems` are dangling references.
     """
 
     raw: Mapping[str, Any]
@@ -38,11 +38,11 @@ class References:
                 self.text(leaf, path)
 
     def covers(self, path: Path) -> bool:
-        """Whether something reached holds `path`."""
+        """Whether a reached subtree contains `path`."""
         return any(path[:length] in self.reached for length in range(1, len(path) + 1))
 
     def text(self, text: str, at: Path) -> str:
-        """Follow the references of one string, the innermost first; returns what it becomes."""
+        """Follow the references of one string, the innermost first; returns the resolved text."""
         chosen: list[tuple[Path, str]] = []
         while match := _INNERMOST.search(text):
             inner = match.group(1).strip()
@@ -50,14 +50,13 @@ class References:
                 value = self.call(inner, nested="${" in text[: match.start()])
             else:
                 path = _absolute(inner, at)
-                found = self.reach(path, at, chosen)
-                value = found if found is not None else ""
+                value = self.reach(path, at, chosen) or ""
                 chosen.append((path, value))
             text = text[: match.start()] + value + text[match.end() :]
         return text
 
     def reach(self, path: Path, at: Path, chosen: list[tuple[Path, str]]) -> str | None:
-        """Note that `path` is used; returns its value as text if it is a scalar."""
+        """Record that `path` is used; returns its value as text if it is a scalar."""
         for length in range(1, len(path)):
             above = _at(self.raw, path[:length])
             whole = _WHOLE.fullmatch(above) if isinstance(above, str) else None
@@ -70,8 +69,8 @@ class References:
             self.problems.append(self.dangling(path, at, chosen))
             return None
         if value == "???":
-            told = ".".join(path)
-            self.problems.append(UserError(f"{told} is missing", remedy=f"give {told}=VALUE"))
+            key = ".".join(path)
+            self.problems.append(UserError(f"{key} is missing", remedy=f"give {key}=VALUE"))
         if path not in self.reached:
             self.reached[path] = None if isinstance(value, Mapping | list) else ""
             if isinstance(value, Mapping | list):
@@ -81,7 +80,7 @@ class References:
         return self.reached[path]
 
     def call(self, inner: str, *, nested: bool) -> str:
-        """A resolver, as `oc.env:HOME`: keys it reads are reached; its value if that is needed."""
+        """A resolver such as `oc.env:HOME`: keys it reads are reached; its value if needed."""
         name, _, arguments = inner.partition(":")
         for argument in arguments.split(","):
             path = tuple(argument.strip().split("."))
@@ -96,7 +95,7 @@ class References:
             return ""
 
     def dangling(self, path: Path, at: Path, chosen: list[tuple[Path, str]]) -> UserError:
-        """The problem of a reference to nothing, told as the choice that led there if one did."""
+        """The error of a dangling reference, naming the choice that led there if one did."""
         known = 0
         while known < len(path) and _holds(self.raw, path[: known + 1]):
             known += 1
@@ -113,7 +112,7 @@ class References:
 
 
 def aliases(value: object, path: Path) -> Iterator[tuple[str, str]]:
-    """(path of a leaf, path it stands for) for each leaf that is one reference and no more."""
+    """(path of a leaf, path it refers to) for each leaf that is exactly one reference."""
     for where, leaf in leaves(value, path):
         whole = _WHOLE.fullmatch(leaf) if isinstance(leaf, str) else None
         if whole:

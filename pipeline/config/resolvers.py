@@ -1,4 +1,4 @@
-"""What config files of presswork may compute: `${presswork.NAME:...}`."""
+"""OmegaConf resolvers of presswork's configs: `${presswork.NAME:...}`."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from hydra.core.object_type import ObjectType
 from omegaconf import OmegaConf
 
 WITH_FOLDER = ("run", "sensitivity")
-"""The modes that leave a folder of their own."""
+"""The modes that create a run folder."""
 
 WIDTH = 96
 
 
 def register_resolvers() -> None:
-    """Make them known, in this process."""
+    """Register the resolvers in this process."""
     OmegaConf.register_new_resolver("presswork.folder", folder, replace=True)
     OmegaConf.register_new_resolver("presswork.options", options, replace=True)
     OmegaConf.register_new_resolver("presswork.others", others, replace=True)
 
 
 def folder(mode: str, path: str) -> str:
-    """Where a command of this mode leaves its files: nowhere new for those that leave none."""
+    """The run folder of a command: `path`, or the current folder for modes that write no files."""
     return path if mode in WITH_FOLDER else "."
 
 
 def options(group: str, what: str = "") -> str:
-    """A group's lines in the help: its name, what it is for, and its options below."""
+    """A config group's lines in the help: its name and purpose, and its options below."""
     names = ", ".join(listed(group))
     head = f"{group:<12}{what}".rstrip()
     lines = textwrap.wrap(names, WIDTH - 14) or ["(none)"]
@@ -37,27 +37,26 @@ def options(group: str, what: str = "") -> str:
 
 
 def others(*known: str) -> str:
-    """The lines of the groups that are not among `known`: those of teams."""
+    """The lines of the groups that are not among `known`: those of installed packages."""
     groups = listed("", ObjectType.GROUP)
-    found = [name for name in groups if name not in known and listed(name)]
-    found = [name for name in found if name != "hydra"]
-    if not found:
+    added = [name for name in groups if name not in (*known, "hydra") and listed(name)]
+    if not added:
         return ""
-    return "\n".join(["\n", "Groups of your own", *(f"  {options(name)}" for name in found)])
+    return "\n".join(["\n", "Groups of your own", *(f"  {options(name)}" for name in added)])
 
 
 def listed(group: str, kind: ObjectType = ObjectType.CONFIG) -> list[str]:
-    """The options of a group, or the groups within it; none if it is no group.
+    """The options of a config group, or the groups within it; empty if there is no such group.
 
-    Asked once for each loader, since Hydra copies all it knows for every answer.
+    Cached per loader, since Hydra copies its whole repository for every answer.
     """
     loader = GlobalHydra.instance().config_loader()
-    known = _known.setdefault(loader, {})
+    known = _cache.setdefault(loader, {})
     if (group, kind) not in known:
         known[group, kind] = list(loader.get_group_options(group, kind))
     return known[group, kind]
 
 
-_known: WeakKeyDictionary[ConfigLoader, dict[tuple[str, ObjectType], list[str]]] = (
+_cache: WeakKeyDictionary[ConfigLoader, dict[tuple[str, ObjectType], list[str]]] = (
     WeakKeyDictionary()
 )

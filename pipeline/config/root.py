@@ -1,14 +1,14 @@
-"""The root of a config: its typed parts, its free sections, and the strict way from YAML to them.
+"""Loading a composed config: resolve, check every key, make the stages of the graph.
 
-Typed parts have a schema here. Every other top-level key is a free section (`model`, `dataset`,
-`scheme`, ...): the framework knows nothing of it but that the graph must use all of it, by
-reference from `graph.nodes.<site>.params`.
+Typed parts have a schema (pipeline.config.root_schema). Every other top-level key is a free section
+(`model`, `dataset`, `scheme`, ...): the framework only knows that the graph must use all of it, by
+references from `graph.nodes.<site>.params`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,195 +17,38 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config.recipe_import import check_given
 from pipeline.config.references import References, aliases
+from pipeline.config.root_schema import (
+    GcConfig,
+    GraphConfig,
+    LsConfig,
+    NumericsConfig,
+    ReportConfig,
+    RootConfig,
+    RunnerConfig,
+)
 from pipeline.config.schema import build
 from pipeline.config.unused_keys import WrittenNames, unreached, without_effect
 from pipeline.errors import ManyErrors, UserError
 from pipeline.machine import resolve_device, usable_cpus
 from pipeline.modes import MODES
+from pipeline.planning.site import GraphPlan, SitePlan
 from pipeline.registry import Registry, choices
-from pipeline.report.section import example
-from pipeline.stage import Stage
 from pipeline.store import StoreConfig
 from pipeline.trackers.tracked import Tracker
 
 GRAPH_MODES = ("run", "plan", "sensitivity")
-"""The modes that look at the graph; the others work whatever the graph says."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NumericsConfig:
-    """What decides the order of floating-point sums: the device and the threads of an operation."""
-
-    device: str
-    """cpu or cuda, as `device` of the config was resolved."""
-    threads: int
-    """Threads of one operation; part of the result, since it decides the order of sums."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunnerConfig:
-    """Who runs the nodes: `workers` nodes at a time, each with `threads` threads."""
-
-    kind: str = "local"
-    """Who builds the nodes."""
-    workers: int | None = None
-    """Nodes at a time; null: as many as the stages say."""
-    threads: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.kind != "local":
-            raise UserError(f"kind is {self.kind!r}", remedy="the only kind is local")
-        if self.workers is not None and self.workers < 1:
-            raise UserError(
-                f"workers is {self.workers}", remedy="give 1 or more, or null for what fits"
-            )
-        if self.threads is not None and self.threads < 1:
-            raise UserError(
-                f"threads is {self.threads}", remedy="give 1 or more, or null for all CPUs"
-            )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GcConfig:
-    """What `mode=gc` frees: what is older, what is too much, what no run folder refers to."""
-
-    max_age_days: float | None = None
-    """Free results that were not used for so many days."""
-    max_bytes: int | None = None
-    """Free the least recently used results beyond so many bytes."""
-    unreferenced: bool = False
-    """Free results that no run folder refers to."""
-    dry_run: bool = True
-    """Only say what would be freed."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LsConfig:
-    """What `mode=ls` shows: all, or what has the text `filter` in its name."""
-
-    filter: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReportConfig:
-    """What `mode=report` makes again: the page of the run or of the sweep in a folder."""
-
-    run: str | None = None
-    """The folder of the run whose page is made again."""
-    sweep: str | None = None
-    """The folder of the sweep whose page is made again."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SiteConfig:
-    """One entry of `graph.nodes`.
-
-    `each` names the site whose members this one is expanded over. A `final` site is a target of
-    the run. `publish` names the folder of its result that is linked into the run folder.
-    """
-
-    kind: str
-    each: str | None = None
-    inputs: dict[str, str] = field(default_factory=dict)
-    params: dict[str, Any] = field(default_factory=dict)
-    final: bool = False
-    publish: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GraphConfig:
-    """The sites of a graph, names to choose wiring by, and free sections that it does not use."""
-
-    nodes: dict[str, SiteConfig]
-    wiring: dict[str, str] = field(default_factory=dict)
-    unused: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RootConfig:
-    """The typed parts of a config."""
-
-    mode: str
-    """What to do with the config: run, plan, explain, ls, gc, verify, report, doctor, ..."""
-    device: str
-    """Where to compute: auto takes a GPU if there is one."""
-    numerics: NumericsConfig
-    """What decides the order of floating-point sums, and so the bytes of a result."""
-    store: StoreConfig
-    """Where results are kept, and for how long."""
-    runner: RunnerConfig
-    """Who builds the nodes of the graph."""
-    gc: GcConfig
-    """What `mode=gc` frees."""
-    report: ReportConfig
-    """What `mode=report` makes again."""
-    runs: list[str]
-    """Folders in which `mode=ls`, `mode=plan` and gc.unreferenced look for runs."""
-    graph: GraphConfig
-    """The steps of a run and how they are connected."""
-    checkpoint: str | None = None
-    """The folder that `mode=verify` checks in place of the store."""
-    recipe: str | None = None
-    """A file of another tool to translate; on the command line only."""
-    objective: Any = None
-    """Which numbers of result.json an optimizing sweeper is told."""
-    tracker: Any = field(default=None, metadata={"component": "tracker"})
-    """Who is told of each run; null: nobody."""
-    ls: LsConfig = field(default_factory=LsConfig)
-    """What `mode=ls` shows."""
-    key: str | None = None
-    """The key that `mode=explain` explains, such as scheme.weights.group_size."""
-    experiment: str | None = None
-    """Which experiment this is: the name that `+experiment=NAME` chose. Not to be set by hand."""
-
-    def __post_init__(self) -> None:
-        if self.key is not None and self.mode != "explain":
-            raise UserError(
-                f"key is {self.key!r} with mode={self.mode}",
-                remedy="only mode=explain looks at a key",
-            )
-        if self.checkpoint is not None and self.mode != "verify":
-            raise UserError(
-                f"checkpoint is {self.checkpoint!r} with mode={self.mode}",
-                remedy="only mode=verify looks at a checkpoint; a model to compress is given by "
-                "model=local model.path=DIR",
-            )
-        paths = self.objective if isinstance(self.objective, list) else [self.objective]
-        if not all(path is None or isinstance(path, str) for path in paths):
-            raise UserError(
-                f"objective is {self.objective!r}",
-                remedy=f"name a number of result.json, or several: {example()}",
-            )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SitePlan:
-    """A site with its stage made from its params."""
-
-    name: str
-    stage: Stage
-    each: str | None
-    inputs: Mapping[str, str]
-    final: bool
-    publish: str | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GraphPlan:
-    """The sites of a run by name."""
-
-    sites: Mapping[str, SitePlan]
+"""The modes that use the graph; the others ignore it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
-    """All that a mode is told. `graph` has no sites in modes that do not look at the graph.
+    """The loaded config that a mode receives. `graph` has no sites in modes that do not use it.
 
     `sections` are the free sections, resolved. `resolved` is the whole config for config.yaml:
     resolved values, and the graph with its references, so that overrides of it still work. `runs`
-    are the folders below which runs are looked for. `checkpoint` is the folder that mode=verify
-    checks in place of the store. `tracker` is told of each run; None: nobody is. `key` is what
-    mode=explain explains. `raw` is the config as it was composed, with its references.
+    are the folders searched for runs. `checkpoint` is the folder that mode=verify checks instead
+    of the store. `tracker` receives each run, unless None. `key` is the one that mode=explain
+    explains. `raw` is the config as it was composed, with its references.
     """
 
     mode: str
@@ -234,13 +77,13 @@ def load_config(
     cwd: Path | None = None,
     experiment: str | None = None,
 ) -> Config:
-    """Check a composed config in full and make the stages that its graph names.
+    """Validate a composed config and make the stages that its graph names.
 
-    `overrides` are those of the command line, `cwd` is what relative folders are relative to,
-    `experiment` the one that was chosen, if the config does not say.
-    Raises UserError or ManyErrors with every mistake, in the names that a person wrote.
+    `overrides` are those of the command line, `cwd` is the base of relative folders, `experiment`
+    the chosen one, if the config does not name it. Raises UserError or ManyErrors with every
+    mistake, under the names that the user wrote.
     """
-    cfg = _settled(cfg, cwd or Path.cwd())
+    cfg = _with_defaults(cfg, cwd or Path.cwd())
     if experiment is not None:
         cfg.experiment = experiment
     raw = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
@@ -276,7 +119,7 @@ def load_config(
         runs=tuple((cwd or Path.cwd()) / folder for folder in root.runs),
         graph=GraphPlan(sites=sites),
         sections=sections,
-        # what a recipe said is in the sections now: the file is not needed to run this again
+        # the recipe is translated into the sections: rerunning does not need its file
         resolved={**(_rerunnable(raw, plain) if uses_graph else plain), "recipe": None},
         raw=raw,
     )
@@ -286,8 +129,8 @@ _TYPED = tuple(RootConfig.__dataclass_fields__)
 _OPTIONAL = ("checkpoint", "recipe", "tracker", "objective", "ls", "key", "experiment")
 
 
-def _settled(cfg: DictConfig, cwd: Path) -> DictConfig:
-    """The config with the values that depend on this machine and folder filled in."""
+def _with_defaults(cfg: DictConfig, cwd: Path) -> DictConfig:
+    """The config with the values filled in that depend on this machine and folder."""
     if missing := [name for name in _TYPED if name not in cfg and name not in _OPTIONAL]:
         raise UserError(
             f"{', '.join(missing)}: not in this config",
@@ -296,13 +139,13 @@ def _settled(cfg: DictConfig, cwd: Path) -> DictConfig:
     mode = cfg.mode
     if mode not in MODES:
         raise UserError(f"mode is {mode!r}", remedy=choices(str(mode), MODES))
-    settled = cast(DictConfig, OmegaConf.create(OmegaConf.to_container(cfg, resolve=False)))
-    settled.device = resolve_device(str(cfg.device))
+    filled = cast(DictConfig, OmegaConf.create(OmegaConf.to_container(cfg, resolve=False)))
+    filled.device = resolve_device(str(cfg.device))
     if OmegaConf.is_dict(cfg.runner) and cfg.runner.get("threads") is None:
-        settled.runner.threads = usable_cpus()
+        filled.runner.threads = usable_cpus()
     if OmegaConf.is_dict(cfg.store) and isinstance(cfg.store.get("dir"), str):
-        settled.store.dir = str(cwd / Path(cfg.store.dir).expanduser())
-    return settled
+        filled.store.dir = str(cwd / Path(cfg.store.dir).expanduser())
+    return filled
 
 
 def _resolved(cfg: Any) -> dict[str, Any]:
@@ -324,21 +167,21 @@ def _without_graph(cfg: DictConfig) -> dict[str, Any]:
 def _sites(
     graph: GraphConfig, raw: Mapping[str, Any], registry: Registry
 ) -> tuple[dict[str, SitePlan], list[UserError]]:
-    """Every site with its stage, and what is wrong with the others."""
+    """Every valid site with its stage, and the problems of the others."""
     sites: dict[str, SitePlan] = {}
     problems: list[UserError] = []
     for name, site in graph.nodes.items():
         here = f"graph.nodes.{name}"
         params = f"{here}.params"
         written = raw["graph"]["nodes"][name].get("params", {})
-        told_as = WrittenNames(dict(aliases(written, tuple(params.split(".")))))
+        names = WrittenNames(dict(aliases(written, tuple(params.split(".")))))
         try:
             stage = registry.get("stage", site.kind)
         except UserError as error:
             problems.append(UserError(f"{here}.kind: {error.what}", remedy=error.remedy))
             continue
         try:
-            config = build(stage.Config, site.params, params, registry, told_as=told_as)
+            config = build(stage.Config, site.params, params, registry, written_as=names)
         except ManyErrors as errors:
             problems += errors.errors
         except UserError as error:
@@ -373,5 +216,5 @@ def _with_references(raw: Any, plain: Any) -> Any:
 
 
 def _raise(problems: Sequence[UserError]) -> None:
-    told = list({str(problem): problem for problem in problems}.values())
-    raise told[0] if len(told) == 1 else ManyErrors(told)
+    distinct = list({str(problem): problem for problem in problems}.values())
+    raise distinct[0] if len(distinct) == 1 else ManyErrors(distinct)

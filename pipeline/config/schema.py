@@ -1,4 +1,4 @@
-"""Typed configs from plain data: every key is known, every value has its type, all at once."""
+"""Typed configs from plain data: unknown keys and wrong types are all reported at once."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def build(
     path: str = "",
     registry: Registry | None = None,
     *,
-    told_as: Callable[[str], str] = str,
+    written_as: Callable[[str], str] = str,
 ) -> T:
     """An instance of the dataclass `cls` from plain data (dicts, lists, scalars).
 
-    `path` is where the data stands in the config; `told_as` turns such a path into the one a
-    person wrote, for messages. A field with `metadata={"component": group}` holds a mapping with
+    `path` is where the data stands in the config; `written_as` turns such a path into the one that
+    the user wrote, for messages. A field with `metadata={"component": group}` holds a mapping with
     a `kind` and becomes an instance of the class that the registry has for it; one with
     `metadata={"components": group}` holds a mapping of such mappings and becomes a tuple, in order.
 
     Raises UserError for a key that `cls` does not have, a missing one, a value of another type
     and whatever `__post_init__` rejects; ManyErrors where there are several.
     """
-    builder = _Builder(registry=registry or Registry(), told_as=told_as)
+    builder = _Builder(registry=registry or Registry(), written_as=written_as)
     value = builder.mapping(cls, data, path)
     problems = list({str(problem): problem for problem in builder.problems}.values())
     if len(problems) == 1:
@@ -50,7 +50,7 @@ def build(
 
 
 class _Invalid:
-    """Stands for a value that could not be made; its problem has been noted."""
+    """Sentinel for a value that could not be built; its problem has been recorded."""
 
 
 _INVALID = _Invalid()
@@ -58,15 +58,15 @@ _INVALID = _Invalid()
 
 @dataclass(slots=True)
 class _Builder:
-    """Walks data and types together and notes every problem on the way."""
+    """Recursive construction of typed values, collecting every problem."""
 
     registry: Registry
-    told_as: Callable[[str], str]
+    written_as: Callable[[str], str]
     problems: list[UserError] = field(default_factory=list)
 
     def fail(self, path: str, what: str, remedy: str = "") -> _Invalid:
-        told = self.told_as(path)
-        self.problems.append(UserError(f"{told}: {what}" if told else what, remedy=remedy))
+        key = self.written_as(path)
+        self.problems.append(UserError(f"{key}: {what}" if key else what, remedy=remedy))
         return _INVALID
 
     def mapping(self, cls: Any, data: object, path: str) -> Any:
@@ -84,8 +84,8 @@ class _Builder:
             if name in data and data[name] != MISSING:
                 values[name] = self.field(item, hints[name], data[name], here)
             elif name in data or _required(item):
-                told = self.told_as(here)
-                self.problems.append(UserError(f"{told} is missing", remedy=f"give {told}=VALUE"))
+                key = self.written_as(here)
+                self.problems.append(UserError(f"{key} is missing", remedy=f"give {key}=VALUE"))
         if len(self.problems) > before:
             return _INVALID
         try:
@@ -99,14 +99,14 @@ class _Builder:
         return _INVALID
 
     def rejected(self, error: UserError, fields: Mapping[str, object], path: str) -> None:
-        """Note what `__post_init__` says, with the path before the field that it speaks of."""
-        told = self.told_as(path)
-        parent, _, last = told.rpartition(".")
+        """Record an error of `__post_init__`, with the path of the class before the field."""
+        section = self.written_as(path)
+        parent, _, last = section.rpartition(".")
         first = re.split(r"\W", error.what, maxsplit=1)[0]
-        if told and first == last and error.what[len(first) : len(first) + 1] == ".":
+        if section and first == last and error.what[len(first) : len(first) + 1] == ".":
             what = _join(parent, error.what)
-        elif told and not error.what.startswith(f"{told.partition('.')[0]}."):
-            what = f"{told}.{error.what}" if first in fields else f"{told}: {error.what}"
+        elif section and not error.what.startswith(f"{section.partition('.')[0]}."):
+            what = f"{section}.{error.what}" if first in fields else f"{section}: {error.what}"
         else:
             what = error.what
         self.problems.append(UserError(what, remedy=error.remedy))
@@ -117,7 +117,7 @@ class _Builder:
         for key in data:
             if key in fields:
                 continue
-            where = self.told_as(path)
+            where = self.written_as(path)
             known = ", ".join(fields) or "none"
             close = nearest(str(key), fields)
             self.problems.append(
@@ -146,14 +146,14 @@ class _Builder:
         except UserError as error:
             return self.fail(_join(path, "kind"), error.what, error.remedy)
         schema = cls if dataclasses.is_dataclass(cls) else cls.Config
-        own = {name: value for name, value in data.items() if name != "kind"}
+        params = {name: value for name, value in data.items() if name != "kind"}
         if any(f.name == "kind" and f.init for f in dataclasses.fields(schema)):
-            own["kind"] = data["kind"]
-        made = self.mapping(schema, own, path)
-        return made if made is _INVALID or schema is cls else cls(made)
+            params["kind"] = data["kind"]
+        config = self.mapping(schema, params, path)
+        return config if config is _INVALID or schema is cls else cls(config)
 
     def components(self, group: str, data: object, path: str) -> Any:
-        """A tuple of components, in the order of the mapping; none of it is an empty tuple."""
+        """A tuple of components, in the order of the mapping; an empty tuple for None."""
         if data is None:
             return ()
         if not isinstance(data, Mapping):
@@ -177,7 +177,7 @@ class _Builder:
                 return {k: self.mapping(arguments[-1], v, _join(path, k)) for k, v in data.items()}
             if holds and get_origin(option) is list and isinstance(data, list):
                 return [self.mapping(arguments[-1], v, f"{path}[{i}]") for i, v in enumerate(data)]
-        if type(data) in options:  # nothing to convert, and leaf takes a millisecond
+        if type(data) in options:  # nothing to convert; leaf would take a millisecond
             return data
         return self.leaf(hint, data, path)
 
@@ -187,13 +187,13 @@ class _Builder:
             merged = OmegaConf.merge(OmegaConf.structured(holder), {"value": data})
             return typing.cast(Any, OmegaConf.to_object(merged)).value
         except OmegaConfBaseException:
-            told = self.told_as(path)
-            self.problems.append(UserError(f"{told} is {data!r}, which is not {in_words(hint)}"))
+            key = self.written_as(path)
+            self.problems.append(UserError(f"{key} is {data!r}, which is not {in_words(hint)}"))
             return _INVALID
 
 
 _FREE: dict[Any, type] = {dict[str, Any]: dict, list[Any]: list}
-"""Types whose content is for the class to judge."""
+"""Types whose content the class itself validates."""
 
 
 def _required(item: dataclasses.Field[Any]) -> bool:
@@ -220,7 +220,7 @@ _WORDS = {
 
 
 def in_words(hint: Any) -> str:
-    """A type in words."""
+    """A type in plain English, for messages."""
     if _is_union(hint):
         return " or ".join(in_words(option) for option in get_args(hint))
     origin = get_origin(hint)

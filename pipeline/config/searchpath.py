@@ -1,4 +1,4 @@
-"""Where configs are looked for besides presswork's own: installed packages and PRESSWORK_CONF."""
+"""Hydra search path for configs: presswork's own, installed packages, PRESSWORK_CONF."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def own_configs() -> Path:
 
 
 class TeamConfigs(SearchPathPlugin):
-    """Adds presswork's own folder, then packages by entry point, then PRESSWORK_CONF.
+    """Search path plugin: presswork's own folder, packages by entry point, PRESSWORK_CONF.
 
-    What comes first wins where two have a file of the same name.
+    The first wins where several have a file of the same name.
     """
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        own = str(own_configs())
-        if all(item.path.removeprefix("file://") != own for item in search_path.get_path()):
-            search_path.append("presswork", f"file://{own}")
+        shipped = str(own_configs())
+        if all(item.path.removeprefix("file://") != shipped for item in search_path.get_path()):
+            search_path.append("presswork", f"file://{shipped}")
         for name, package in package_configs():
             search_path.append(name, f"pkg://{package}")
         for folder in folder_configs():
@@ -47,9 +47,9 @@ class TeamConfigs(SearchPathPlugin):
 def package_configs() -> list[tuple[str, str]]:
     """(distribution, package) of every installed package that declares configs.
 
-    Raises UserError for a package that is declared but not there.
+    Raises UserError for a package that is declared but not installed.
     """
-    found: list[tuple[str, str]] = []
+    packages: list[tuple[str, str]] = []
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         try:
             spec = find_spec(entry.value)
@@ -61,12 +61,12 @@ def package_configs() -> list[tuple[str, str]]:
                 "which is not installed",
                 remedy="ship it in the wheel, with an __init__.py beside the YAML files",
             )
-        found.append((entry.dist.name if entry.dist else entry.name, entry.value))
-    return found
+        packages.append((entry.dist.name if entry.dist else entry.name, entry.value))
+    return packages
 
 
 def folder_configs() -> list[Path]:
-    """The folders of PRESSWORK_CONF, absolute; raises UserError for one that is not there."""
+    """The folders of PRESSWORK_CONF, absolute; raises UserError for one that does not exist."""
     folders: list[Path] = []
     for part in os.environ.get(VARIABLE, "").split(os.pathsep):
         if not part:
@@ -83,7 +83,7 @@ def folder_configs() -> list[Path]:
 
 @contextmanager
 def including(folder: Path | None) -> Iterator[None]:
-    """Look into one more folder, as --config-dir makes Hydra do for the command itself."""
+    """Add one more folder to the search path, as Hydra does for --config-dir."""
     before = os.environ.get(VARIABLE)
     if folder is not None:
         os.environ[VARIABLE] = os.pathsep.join(filter(None, (before, str(folder))))
@@ -97,6 +97,6 @@ def including(folder: Path | None) -> Iterator[None]:
 
 
 def register() -> None:
-    """Make Hydra ask TeamConfigs, and know what our configs compute, in this process."""
+    """Register TeamConfigs and the resolvers with Hydra, in this process."""
     register_resolvers()
     Plugins.instance().register(TeamConfigs)

@@ -1,4 +1,4 @@
-"""Nothing in a config is read and ignored: what the graph does not use is a mistake."""
+"""Unused config keys: overrides without effect, and keys that the graph does not reach."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _OVERRIDE = re.compile(r"^[+~]*(?P<key>[^=@:]*)")
 
 @dataclass(frozen=True, slots=True)
 class WrittenNames:
-    """Turns a path under `graph.nodes` into that of the section it came from.
+    """Translation of a path under `graph.nodes` into that of the section it refers to.
 
-    `aliases` maps paths of params that are one reference to what they refer to.
+    `aliases` maps paths of params that consist of one reference to its target.
     """
 
     aliases: Mapping[str, str]
@@ -46,12 +46,12 @@ def unreached(
     """A problem for every key of a free section that no node of the graph uses.
 
     `raw` is the unresolved config, `typed` its keys that are not free sections, and `unused` the
-    sections (or parts of them) that the graph says it does without.
+    sections (or parts of them) that the graph declares as unused.
     """
     for path, _ in leaves({name: value for name, value in raw.items() if name not in typed}):
         if trace.covers(path) or _within(".".join(path), unused):
             continue
-        depth, known = _astray(path, trace.reached, typed)
+        depth, known = _first_unused(path, trace.reached, typed)
         section = ".".join(path[:depth])
         where = f"the keys of {section} that are used are" if section else "the top-level keys are"
         listed = f"{where} {', '.join(sorted(known))}" if known else ""
@@ -61,8 +61,10 @@ def unreached(
         )
 
 
-def _astray(path: Path, reached: Collection[Path], typed: Collection[str]) -> tuple[int, set[str]]:
-    """Where `path` leaves what is used: the step, and the names that are used on its level."""
+def _first_unused(
+    path: Path, reached: Collection[Path], typed: Collection[str]
+) -> tuple[int, set[str]]:
+    """The first step of `path` that is not used, and the names that are used on its level."""
     known = set(typed)
     for depth, step in enumerate(path):
         known |= _used_beside(path[: depth + 1], reached)
@@ -73,7 +75,7 @@ def _astray(path: Path, reached: Collection[Path], typed: Collection[str]) -> tu
 
 
 def _used_beside(path: Path, reached: Collection[Path]) -> set[str]:
-    """The names on the level of `path` that are reached, or on the way to what is."""
+    """The names on the level of `path` that are reached or lead to something reached."""
     depth = len(path) - 1
     return {p[depth] for p in reached if len(p) > depth and p[:depth] == path[:depth]}
 

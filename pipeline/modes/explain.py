@@ -14,7 +14,8 @@ from rich.table import Table
 
 from pipeline.config.key_help import Place, meaning, place_of
 from pipeline.config.origins import Composition
-from pipeline.config.root import Config, RootConfig
+from pipeline.config.root import Config
+from pipeline.config.root_schema import RootConfig
 from pipeline.errors import UserError
 from pipeline.nested import leaves
 from pipeline.registry import Registry, nearest

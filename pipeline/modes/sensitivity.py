@@ -10,11 +10,12 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from pipeline.config.root import Config, SitePlan
+from pipeline.config.root import Config
 from pipeline.errors import UserError
 from pipeline.graph import Graph, Ref
 from pipeline.planning.expand import expand, upstream
 from pipeline.planning.plan import make_plan, plan_rows
+from pipeline.planning.site import SitePlan
 from pipeline.registry import Registry
 from pipeline.report.progress import progress
 from pipeline.report.section import Study

@@ -16,7 +16,7 @@ from pipeline.import_ahead import make_ready
 from pipeline.stage import Artifact, Survey
 
 if TYPE_CHECKING:
-    from pipeline.config.root import SitePlan
+    from pipeline.planning.site import SitePlan
 
 Build = Callable[[Graph, Ref], "Artifact | None"]
 """Gives the result of a node of a graph, building it where that is allowed."""

@@ -1,1 +1,1 @@
-"""What a run tells of itself: result.json, the live display, the summary and report.html."""
+"""Reports of a run: result.json, live progress, the summary and report.html."""

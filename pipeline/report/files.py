@@ -1,4 +1,4 @@
-"""The files a run leaves about itself: result.json and report.html, each whole or not there."""
+"""Report files of a run, result.json and report.html, written atomically."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def write_reports(run: RunRecord) -> dict[str, Any]:
 
 
 def rebuild(run_dir: Path) -> Path:
-    """Make report.html of a run folder again from its result.json and config.yaml.
+    """Write report.html of a run folder anew from its result.json and config.yaml.
 
-    Returns its path. Raises UserError where the folder has no result of this schema.
+    Returns its path. Raises UserError if the folder has no result of this schema.
     """
     result = read_result(run_dir)
     _write(run_dir / REPORT, render(result, read_config(run_dir)))
@@ -40,7 +40,7 @@ def rebuild(run_dir: Path) -> Path:
 
 
 def read_result(run_dir: Path) -> dict[str, Any]:
-    """result.json of a run folder. Raises UserError where it is missing, broken or newer."""
+    """result.json of a run folder. Raises UserError if it is missing, broken or newer."""
     path = run_dir / RESULT
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
@@ -62,9 +62,9 @@ def read_result(run_dir: Path) -> dict[str, Any]:
 
 
 def read_config(run_dir: Path) -> Mapping[str, Any]:
-    """config.yaml of a run folder as plain data, empty where there is none.
+    """config.yaml of a run folder as plain data, empty if there is none.
 
-    Raises UserError where it cannot be read.
+    Raises UserError if it cannot be read.
     """
     path = run_dir / CONFIG
     try:
@@ -73,13 +73,13 @@ def read_config(run_dir: Path) -> Mapping[str, Any]:
         return {}
     except (OSError, ValueError, OmegaConfBaseException) as error:
         raise UserError(f"{path} cannot be read: {error}", remedy="restore the file") from error
-    # `defaults` only says how the file is composed again; it is no part of the config.
+    # `defaults` only serves to compose the file again; it is not part of the config.
     keys = plain if isinstance(plain, dict) else {}
     return {str(name): value for name, value in keys.items() if name != "defaults"}
 
 
 def _write(path: Path, text: str) -> None:
-    # A reader, or a kill in the middle, must never meet half a file.
+    # Neither a reader nor a killed process may leave or see half a file.
     part = path.with_name(f".{path.name}.{os.getpid()}")
     part.write_text(text, encoding="utf-8")
     part.replace(path)

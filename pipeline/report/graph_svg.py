@@ -1,4 +1,4 @@
-"""A picture of the graph: its sites in rows by depth, and what became of their nodes."""
+"""Drawing of the graph: sites in rows by depth, with the numbers of nodes built and reused."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 WIDTH, HEIGHT, GAP, RISE = 150, 40, 14, 34
-"""Of a box, and the space between boxes across and down, in units of the picture."""
+"""Size of a box and the gaps between boxes, horizontal and vertical, in SVG units."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Box:
-    """A site of the graph; x and y are of its top left corner. `again`: it feeds its successor."""
+    """A site of the graph, with its top left corner at (x, y). `again`: it feeds its successor."""
 
     name: str
     facts: str
@@ -29,7 +29,7 @@ class Box:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
-    """Boxes, and arrows between them as x1, y1, x2, y2."""
+    """A drawn graph: boxes, and arrows as (x1, y1, x2, y2)."""
 
     boxes: Sequence[Box]
     arrows: Sequence[tuple[float, float, float, float]]
@@ -38,7 +38,7 @@ class Picture:
 
 
 def picture(nodes: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> Picture | None:
-    """The sites that result.json's `nodes` belong to; None where the config tells of no graph."""
+    """The sites of result.json's `nodes`; None if the config has no graph."""
     built, reused = Counter[str](), Counter[str]()
     for node in nodes:
         (built if node["status"] == "built" else reused)[node["name"].partition("[")[0]] += 1
@@ -85,10 +85,10 @@ def picture(nodes: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> Pi
 
 
 def _edges(config: Mapping[str, Any], used: set[str]) -> tuple[dict[str, set[str]], set[str]]:
-    """Site -> the sites that feed it; and the sites that are fed by a neighbour."""
+    """Site -> the sites that feed it; and the sites that a neighbouring member feeds."""
     try:
         plain = OmegaConf.to_container(OmegaConf.create(dict(config)), resolve=True)
-    except OmegaConfBaseException:  # a config of another version: no picture is better than none
+    except OmegaConfBaseException:  # a config of another version is no reason to fail
         return {}, set()
     sites = (plain.get("graph") or {}).get("nodes") or {} if isinstance(plain, dict) else {}
     edges: dict[str, set[str]] = {}
@@ -107,17 +107,17 @@ def _edges(config: Mapping[str, Any], used: set[str]) -> tuple[dict[str, set[str
 
 
 def _direct(before: set[str], edges: Mapping[str, set[str]]) -> list[str]:
-    """Those of `before` that are not before another of them: other arrows would say it again."""
+    """The direct predecessors among `before`: arrows from the others would be redundant."""
     return sorted(a for a in before if not any(a in _above(b, edges) for b in before if b != a))
 
 
 def _above(name: str, edges: Mapping[str, set[str]]) -> set[str]:
-    found, stack = set[str](), [name]
+    seen, stack = set[str](), [name]
     while stack:
-        new = edges.get(stack.pop(), set()) - found
-        found |= new
+        new = edges.get(stack.pop(), set()) - seen
+        seen |= new
         stack.extend(new)
-    return found
+    return seen
 
 
 def _facts(built: int, reused: int) -> str:

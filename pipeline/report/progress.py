@@ -1,6 +1,6 @@
-"""What a person sees while a run goes on: a live display, or plain lines where there is none.
+"""Progress of a run: a live display in a terminal, plain lines elsewhere.
 
-Both are told the same by the runner. Updates may come from several threads.
+Both receive the same calls from the runner, possibly from several threads.
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ def progress(stream: TextIO | None = None) -> Watcher:
 
 
 class Plain:
-    """One line when a group of nodes is done, and now and then one while it goes on.
+    """Progress as plain lines: one for each finished group of nodes, and regular ones meanwhile.
 
-    `calibrate 12/30` counts the nodes of a site that were built so far. `interval` is the least
-    number of seconds between two lines that tell of work going on.
+    `interval` is the least number of seconds between two lines on nodes that are still at work.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class Plain:
         self._interval = interval
         self._clock = clock
         self._lock = threading.RLock()
-        self._told = self._began = clock()
+        self._printed = self._began = clock()
         self._total = self._done = 0
         self._site = ""
         self._built: dict[str, int] = {}
@@ -49,7 +48,7 @@ class Plain:
 
     def start(self, total: int, reused: int) -> None:
         with self._lock:
-            self._began = self._told = self._clock()
+            self._began = self._printed = self._clock()
             self._total, self._done = total, 0
             if total or reused:
                 self._line(f"{total} nodes to run, {reused} reused")
@@ -59,7 +58,7 @@ class Plain:
 
     def update(self, name: str, fraction: float, text: str) -> None:
         with self._lock:
-            if self._clock() - self._told >= self._interval:
+            if self._clock() - self._printed >= self._interval:
                 self._line(f"{name}  {100 * fraction:.0f} %  {text}".rstrip())
 
     def node_finished(self, name: str, seconds: float) -> None:
@@ -68,7 +67,7 @@ class Plain:
             self._done += 1
             self._built[site] = self._built.get(site, 0) + 1
             self._seconds[site] = self._seconds.get(site, 0.0) + seconds
-            due = self._clock() - self._told >= self._interval
+            due = self._clock() - self._printed >= self._interval
             if not member or due or self._done == self._total:
                 self._line(self._state(site, member))
 
@@ -91,13 +90,13 @@ class Plain:
         )
 
     def _line(self, text: str) -> None:
-        self._told = self._clock()
+        self._printed = self._clock()
         self._out.write(text + "\n")
         self._out.flush()
 
 
 class Live:
-    """A bar over all nodes with the time that is left, and a line for each node at work."""
+    """Progress as a bar over all nodes with the time left, and a line for each node at work."""
 
     def __init__(self, console: Console) -> None:
         self._lock = threading.RLock()
@@ -149,7 +148,7 @@ class Live:
 
 
 class _Remaining(ProgressColumn):
-    """Time spent and, on the bar of all nodes, the time that seems to be left."""
+    """Time elapsed and, on the bar of all nodes, the estimated time left."""
 
     def render(self, task: Task) -> Text:
         spent = duration(task.elapsed or 0.0)
@@ -158,6 +157,6 @@ class _Remaining(ProgressColumn):
 
 
 def site_of(name: str) -> tuple[str, bool]:
-    """Site of a node and whether it is one of many: `calibrate[3]` -> ("calibrate", True)."""
+    """The site of a node, and whether it has several: `calibrate[3]` -> ("calibrate", True)."""
     site, bracket, _ = name.partition("[")
     return site, bool(bracket)

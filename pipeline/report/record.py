@@ -1,4 +1,4 @@
-"""What the reports are made from: one run and its nodes, as the runner saw them."""
+"""Records of a run and its nodes, from which reports are made."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class NodeRecord:
 
     `status` is `built` (this run did the work), `hit` (the store had the result), `waited`
     (another process built it meanwhile) or `idle` (nothing that had to be built needed it).
-    `keys` maps outputs to their keys in the store. `started` is seconds since the epoch.
-    `seconds`, `peak_rss_bytes` and `bytes` are this run's; `recorded_seconds` is what the result
-    took when it was built, and `metas` what the stage said about each stored output.
+    `keys` maps outputs to their keys in the store. `started` is in seconds since the epoch.
+    `seconds`, `peak_rss_bytes` and `bytes` are of this run; `recorded_seconds` is the time of
+    building the result, and `metas` are what the stage recorded with each stored output.
     """
 
     name: str
@@ -36,9 +36,9 @@ class NodeRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
-    """One run. `config` and `plan` are plain data; `warnings` are those known before running.
+    """One run. `config` and `plan` are plain data; `warnings` are those known before it started.
 
-    `checkpoint` is None where none was written; `resume` is the command that goes on.
+    `checkpoint` is None if none was written; `resume` is the command that continues.
     """
 
     run_dir: Path

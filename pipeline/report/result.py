@@ -1,4 +1,4 @@
-"""result.json: the stable, versioned record of a run (schema 1).
+"""Assembly of result.json, the stable, versioned record of a run (schema 1).
 
 schema, status, checkpoint, error, resume, started, seconds
     nodes       [{name, kind, key, keys, status built|hit, seconds, started, peak_rss_bytes, bytes}]
@@ -26,26 +26,26 @@ from pipeline.report.section import sections
 
 
 class Conflict(UserError):
-    """Two stages said different things in the same place of result.json."""
+    """Two stages gave different values for the same key of result.json."""
 
 
 def merge(into: dict[str, Any], fragment: Mapping[str, Any], path: str = "") -> None:
-    """Merge `fragment` into `into`: dicts by key, lists one after the other.
+    """Merge `fragment` into `into`: dicts by key, lists by concatenation.
 
-    Equal scalars may meet; raises Conflict where different ones do, or where kinds differ.
+    Scalars must be equal; raises Conflict for different ones, or for different types.
     """
     for name, value in fragment.items():
         here = f"{path}.{name}" if path else name
         if isinstance(value, Mapping):
-            own = into.setdefault(name, {})
-            if not isinstance(own, dict):
-                raise Conflict(f"{here} is {own!r} and also a mapping")
-            merge(own, value, here)
+            target = into.setdefault(name, {})
+            if not isinstance(target, dict):
+                raise Conflict(f"{here} is {target!r} and also a mapping")
+            merge(target, value, here)
         elif isinstance(value, list):
-            own = into.setdefault(name, [])
-            if not isinstance(own, list):
-                raise Conflict(f"{here} is {own!r} and also a list")
-            own.extend(value)
+            target = into.setdefault(name, [])
+            if not isinstance(target, list):
+                raise Conflict(f"{here} is {target!r} and also a list")
+            target.extend(value)
         elif into.setdefault(name, value) != value:
             raise Conflict(f"{here} is {into[name]!r} and also {value!r}")
 
@@ -67,13 +67,13 @@ DISTRIBUTIONS = (
 
 def versions() -> dict[str, str]:
     """Name -> version of presswork, Python, the machine and the libraries that are installed."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+    installed = {"python": platform.python_version(), "platform": platform.platform()}
     for name in DISTRIBUTIONS:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 SCHEMA = 1
@@ -85,7 +85,7 @@ def assemble(run: RunRecord) -> dict[str, Any]:
     """All of result.json as plain JSON data.
 
     The stages' fragments (`meta["result"]` of their artifacts) are merged in graph order: mappings
-    by key, lists one after the other. Raises pipeline.report.result.Conflict where two disagree.
+    by key, lists by concatenation. Raises Conflict where two disagree.
     """
     nodes = tuple(node for node in run.nodes if node.status != "idle" or node.metas)
     shown = sections()
@@ -146,8 +146,8 @@ def _reuse(nodes: tuple[NodeRecord, ...]) -> dict[str, float]:
 
 
 def _warnings(run: RunRecord) -> list[str]:
-    told = list(run.warnings)
+    warnings = list(run.warnings)
     for node in run.nodes:
         for meta in node.metas:
-            told += [f"{node.name}: {text}" for text in meta.get("warnings", ())]
-    return list(dict.fromkeys(told))
+            warnings += [f"{node.name}: {text}" for text in meta.get("warnings", ())]
+    return list(dict.fromkeys(warnings))

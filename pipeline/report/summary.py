@@ -1,4 +1,4 @@
-"""The end of a run in the terminal: what came out, what to look at, where it lies."""
+"""Summary of a run in the terminal: alerts, results, caveats, and the paths of the files."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def print_summary(result: Result, run_dir: Path, console: Console | None = None)
 
 
 def _alerts(result: Result, out: Console) -> None:
-    found = alerts(result)
-    for kind, text in found[:_MOST_ALERTS]:
+    listed = alerts(result)
+    for kind, text in listed[:_MOST_ALERTS]:
         colour = "yellow" if kind in ("warning", "fallback") else "red"
         out.print(f"[{colour}]{kind}[/]: {escape(text)}", soft_wrap=True)
-    if len(found) > _MOST_ALERTS:
-        out.print(f"... and {len(found) - _MOST_ALERTS} more: see the report")
+    if len(listed) > _MOST_ALERTS:
+        out.print(f"... and {len(listed) - _MOST_ALERTS} more: see the report")
 
 
 def _reuse(result: Result) -> str:

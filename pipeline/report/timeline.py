@@ -1,4 +1,4 @@
-"""When each node ran: one lane for each kind of node."""
+"""Timeline of a run: one lane for each kind of node, with a span for each node built."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.report.units import size
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Span:
-    """A node's time as shares of the whole run, its memory as a share of the largest."""
+    """A node's time as fractions of the run, its memory as a fraction of the largest."""
 
     start: float
     width: float
@@ -21,7 +21,7 @@ class Span:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lane:
-    """All nodes of a kind: those built here as spans, those reused as a number."""
+    """All nodes of a kind: those built by this run as spans, those reused as a number."""
 
     kind: str
     spans: Sequence[Span]
@@ -32,7 +32,7 @@ class Lane:
 
 
 def lanes(nodes: Sequence[Mapping[str, Any]]) -> list[Lane]:
-    """Lanes in the order in which their kinds first stand in result.json's `nodes`."""
+    """Lanes in the order in which their kinds first appear in result.json's `nodes`."""
     whole, largest = extent(nodes)
     by_kind: dict[str, list[Mapping[str, Any]]] = {}
     for node in nodes:
@@ -41,7 +41,7 @@ def lanes(nodes: Sequence[Mapping[str, Any]]) -> list[Lane]:
 
 
 def extent(nodes: Sequence[Mapping[str, Any]]) -> tuple[float, int]:
-    """Seconds until the last node ended, and the largest peak memory; 1 where there is nothing."""
+    """Seconds until the last node ended, and the largest peak memory; 1 instead of 0."""
     whole = max(((n["started"] or 0.0) + n["seconds"] for n in nodes), default=0.0)
     return whole or 1.0, max((n["peak_rss_bytes"] for n in nodes), default=0) or 1
 

@@ -1,4 +1,4 @@
-"""Numbers and paths for people."""
+"""Human-readable sizes, durations, numbers, percentages and paths."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ def duration(seconds: float | None) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A number with so many significant digits; a dash where there is none."""
+    """A number with so many significant digits; a dash for None."""
     return MISSING if value is None else f"{value:.{digits}g}"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """A share of one as per cent: 0.934 -> '93.4 %'."""
+    """A fraction as a percentage: 0.934 -> '93.4 %'."""
     return MISSING if value is None else f"{100 * value:.{digits}f} %"
 
 
 def change(before: float | None, after: float | None) -> str:
-    """How much a number grew or shrank: (25.6, 27.8) -> '+8.6 %'."""
+    """Relative change of a number: (25.6, 27.8) -> '+8.6 %'."""
     if not before or after is None:
         return MISSING
     return f"{100 * (after / before - 1):+.1f} %"
 
 
 def nearby(path: Path) -> str:
-    """A path as it is said from the current folder, if it lies below that."""
+    """A path relative to the current folder, if it is below it."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -1,1 +1,1 @@
-"""Sweeps: what each job leaves, and the one page that is made of it."""
+"""Sweeps: records of jobs, the leaderboard, and the page made from them."""

@@ -66,4 +66,5 @@ def _objective(path: str) -> Callable[[Row], Any]:
 
 
 def text(value: Any) -> str:
+    """A value as it is, or a dash for None."""
     return units.MISSING if value is None else str(value)

@@ -1,4 +1,4 @@
-"""A multirun on the command line: before, during and after Hydra's own loop."""
+"""Multirun on the command line: composition, progress of the jobs, and the final report."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ Tell = Callable[[str], None]
 
 @contextmanager
 def following(sweep: Path, tell: Tell, *, interval: float = 2.0) -> Iterator[None]:
-    """Tell of each job that ended, looking into the records every `interval` seconds."""
-    stop, told = threading.Event(), set[int]()
+    """Report each job that ended, polling the records every `interval` seconds."""
+    stop, reported = threading.Event(), set[int]()
 
-    def look() -> None:
+    def poll() -> None:
         for record in records(sweep):
-            if record.status != "running" and record.number not in told:
-                told.add(record.number)
+            if record.status != "running" and record.number not in reported:
+                reported.add(record.number)
                 tell(line(record))
 
     def watch() -> None:
         while not stop.wait(interval):
-            look()
+            poll()
 
     thread = threading.Thread(target=watch, name="follow", daemon=True)
     thread.start()
@@ -43,10 +43,11 @@ def following(sweep: Path, tell: Tell, *, interval: float = 2.0) -> Iterator[Non
     finally:
         stop.set()
         thread.join()
-        look()
+        poll()
 
 
 def line(record: JobRecord) -> str:
+    """One line on a job that ended."""
     if record.status == "ok":
         return f"job {record.number}: done in {duration(record.seconds)}"
     reason = record.error or record.status
@@ -57,7 +58,7 @@ FLAGS = ("-m", "--multirun", "hydra.mode=MULTIRUN")
 
 
 def asked(words: Sequence[str]) -> bool:
-    """Whether a command line starts a sweep (and does not only print something)."""
+    """Whether a command line starts a sweep (rather than only print something)."""
     prints = ("-c", "--cfg", "-i", "--info", "-h", "--help", "--hydra-help", "-sc")
     return any(word in FLAGS for word in words) and not any(
         word.partition("=")[0] in prints for word in words
@@ -65,7 +66,7 @@ def asked(words: Sequence[str]) -> bool:
 
 
 def composed(name: str, overrides: Sequence[str]) -> DictConfig:
-    """The config that all jobs start from, with its section `hydra`; Hydra is initialized.
+    """The config common to all jobs, with its section `hydra`. Hydra must be initialized.
 
     Overrides with several values are left to the sweeper.
     """
@@ -82,14 +83,14 @@ def composed(name: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def folder_override(plan: SweepPlan) -> str:
-    """What tells every job, on any machine, where the sweep's folder is."""
+    """The override that gives every job, on any machine, the sweep's folder."""
     escaped = str(plan.folder).replace("\\", "\\\\").replace("'", "\\'")
     return f"hydra.sweep.dir='{escaped}'"
 
 
 @contextmanager
 def launched(plan: SweepPlan, tell: Tell) -> Iterator[None]:
-    """The time in which Hydra runs the jobs."""
+    """Context in which Hydra runs the jobs: the plan is written, and silent jobs are reported."""
     plan.write()
     with ExitStack() as stack:
         if plan.silent:
@@ -98,9 +99,9 @@ def launched(plan: SweepPlan, tell: Tell) -> Iterator[None]:
 
 
 def finish(plan: SweepPlan) -> int:
-    """Leave sweep.json and sweep.html, tell the result; exit code 1 unless all jobs are done.
+    """Write sweep.json and sweep.html, print the summary; exit code 1 unless all jobs are done.
 
-    A sweep of which no job began leaves nothing.
+    A sweep of which no job started leaves no files.
     """
     if not any(records(plan.folder)):
         return 1

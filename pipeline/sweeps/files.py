@@ -1,8 +1,8 @@
-"""The files of a sweep folder, each whole or not there.
+"""Files of a sweep folder, written atomically.
 
-jobs/plan.json   what was asked for, written before the first job
-jobs/N.json      what became of job N, written by the process that ran it
-sweep.json       all of it in one table; made from those and the jobs' result.json
+jobs/plan.json   the plan of the sweep, written before the first job
+jobs/N.json      the record of job N, written by the process that ran it
+sweep.json       the leaderboard, made from these and the result.json of the jobs
 sweep.html       the same as a page
 """
 
@@ -25,7 +25,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file in one step: jobs on other machines read these while they are written."""
+    """Write a file atomically: jobs on other machines read these while they are written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     part.write_text(text, encoding="utf-8")
@@ -33,7 +33,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object, or None where there is no such file or it is no such thing."""
+    """A JSON object, or None if the file is missing or has something else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

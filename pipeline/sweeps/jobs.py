@@ -1,4 +1,4 @@
-"""Jobs of a sweep: their records, results and configs, read and written."""
+"""Jobs of a sweep: reading and writing their records, results and configs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ STATUSES = ("running", "ok", "failed", "interrupted")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobRecord:
-    """Job `number` of a sweep; `overrides` are those of this job, `folder` is its run folder.
+    """The record of job `number`: its overrides, its run folder, its status.
 
-    A record that stays `running` after the sweep is of a job whose process died. `started` is
-    seconds since the epoch.
+    If it is still `running` after the sweep, the job's process died. `started` is in seconds since
+    the epoch.
     """
 
     number: int
@@ -43,13 +43,13 @@ class JobRecord:
         write_json(sweep / JOBS / f"{self.number}.json", dataclasses.asdict(self))
 
     def ended(self, sweep: Path, status: JobStatus, error: str | None = None) -> None:
-        """Write how it ended."""
-        spent = round(time.time() - self.started, 3)
-        dataclasses.replace(self, status=status, seconds=spent, error=error).write(sweep)
+        """Write the record with its final status."""
+        elapsed = round(time.time() - self.started, 3)
+        dataclasses.replace(self, status=status, seconds=elapsed, error=error).write(sweep)
 
 
 def begin(sweep: Path, number: int, overrides: Sequence[str], folder: Path) -> JobRecord:
-    """Write that a job begins here and now; what an earlier sweep left in `folder` is not its."""
+    """Write the record of a job that starts now; results of an earlier sweep are removed."""
     for name in (RESULT, REPORT):
         (folder / name).unlink(missing_ok=True)
     record = JobRecord(
@@ -66,7 +66,7 @@ def begin(sweep: Path, number: int, overrides: Sequence[str], folder: Path) -> J
 
 
 def records(sweep: Path) -> Iterator[JobRecord]:
-    """The records of a sweep folder by number; what is no record is passed over."""
+    """The records of a sweep folder by number; other files are skipped."""
     numbered = [path for path in (sweep / JOBS).glob("*.json") if path.stem.isdigit()]
     for path in sorted(numbered, key=lambda path: int(path.stem)):
         content = read_json(path)
@@ -86,7 +86,7 @@ def records(sweep: Path) -> Iterator[JobRecord]:
 
 
 def enter(cwd: Path) -> None:
-    """Make relative paths of the config mean what they mean where the sweep was started.
+    """Change to the folder that the sweep was started in, as the base of relative paths.
 
     Raises UserError on a machine that does not have that folder.
     """
@@ -101,12 +101,12 @@ def enter(cwd: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One job. `status` is ok, failed, interrupted or missing; `started` is since the epoch."""
+    """One job. `status` is ok, failed, interrupted or missing, `started` in epoch seconds."""
 
     number: int
     status: str
     overrides: tuple[str, ...]
-    told_folder: str
+    shown_folder: str
     started: float = 0.0
     seconds: float = 0.0
     error: str | None = None
@@ -116,7 +116,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sweep:
-    """A sweep folder with its jobs by number; `seconds` from its start to its last job's end."""
+    """A sweep folder and its jobs by number; `seconds` until the last job's end."""
 
     folder: Path
     plan: SweepPlan | None
@@ -126,25 +126,25 @@ class Sweep:
 
 
 def read_sweep(folder: Path) -> Sweep:
-    """What is known of a sweep, or of all the runs below a folder that is none.
+    """Read a sweep folder, or all runs below a folder that is none, as a sweep.
 
-    Raises UserError where there is neither.
+    Raises UserError if it has neither.
     """
     folder = folder.absolute()
     plan = read_plan(folder)
-    found = {record.number: recorded(record, folder) for record in records(folder)}
+    by_number = {record.number: recorded(record, folder) for record in records(folder)}
     if plan is not None:
         for number in range(plan.count or 0):
-            found.setdefault(number, missing(number, plan))
-    elif not found:
+            by_number.setdefault(number, missing(number, plan))
+    elif not by_number:
         runs = [run.folder for run in find_runs([folder])] if folder.is_dir() else []
-        found = {number: unrecorded(number, run, folder) for number, run in enumerate(runs)}
-    if not found:
+        by_number = {number: unrecorded(number, run, folder) for number, run in enumerate(runs)}
+    if not by_number:
         raise UserError(
             f"there is no sweep and no run in {folder}",
             remedy="give the folder of a sweep: outputs/sweeps/DATE/TIME-ID",
         )
-    jobs = tuple(found[number] for number in sorted(found))
+    jobs = tuple(by_number[number] for number in sorted(by_number))
     begun = [job for job in jobs if job.started]
     started = plan.started if plan else min((job.started for job in begun), default=0.0)
     ended = max((job.started + job.seconds for job in begun), default=started)
@@ -152,40 +152,42 @@ def read_sweep(folder: Path) -> Sweep:
 
 
 def recorded(record: JobRecord, sweep: Path) -> Job:
+    """The job of a record, with its result and config."""
     run = Path(record.folder)
     dead = record.status == "running"
-    left = f"it began on {record.host} as process {record.pid} and left no result"
+    reason = f"it began on {record.host} as process {record.pid} and left no result"
     return Job(
         number=record.number,
         status="missing" if dead else record.status,
         overrides=record.overrides,
-        told_folder=told(run, sweep),
+        shown_folder=relative(run, sweep),
         started=record.started,
         seconds=record.seconds,
-        error=left if dead else record.error,
+        error=reason if dead else record.error,
         result=result_of(run),
         config=read_config(run) or None,
     )
 
 
 def missing(number: int, plan: SweepPlan) -> Job:
+    """A job that was planned and never started."""
     return Job(
         number=number,
         status="missing",
         overrides=plan.jobs[number] if number < len(plan.jobs) else (),
-        told_folder="",
+        shown_folder="",
         error="it was never begun",
     )
 
 
 def unrecorded(number: int, run: Path, folder: Path) -> Job:
-    """A run that no sweep made, or one of an earlier version."""
+    """A run without a record: of no sweep, or of an earlier version."""
     result = result_of(run)
     return Job(
         number=number,
         status=str(result["status"]) if result else "missing",
-        overrides=(f"run={told(run, folder)}",),
-        told_folder=told(run, folder),
+        overrides=(f"run={relative(run, folder)}",),
+        shown_folder=relative(run, folder),
         seconds=float(result["seconds"]) if result else 0.0,
         error=result["error"] if result else "it left no result",
         result=result,
@@ -194,9 +196,10 @@ def unrecorded(number: int, run: Path, folder: Path) -> Job:
 
 
 def result_of(run: Path) -> dict[str, Any] | None:
-    """result.json of a run folder, None where it was not written."""
+    """result.json of a run folder, None if it was not written."""
     return read_result(run) if (run / RESULT).is_file() else None
 
 
-def told(run: Path, sweep: Path) -> str:
+def relative(run: Path, sweep: Path) -> str:
+    """A run folder relative to the sweep's, if it is below it."""
     return str(run.relative_to(sweep)) if run.is_relative_to(sweep) else str(run)

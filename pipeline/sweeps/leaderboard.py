@@ -1,7 +1,7 @@
-"""sweep.json: the stable, versioned record of a sweep, and the keys its jobs differ in.
+"""Leaderboard of a sweep, sweep.json: stable, versioned, with the keys its jobs differ in.
 
 schema, status ok|failed|unfinished, command, sweeper, launcher, started, seconds
-    objective   [{path, direction}]          what the sweeper was told, if it was told anything
+    objective   [{path, direction}]          the sweeper's objectives, if it has any
     quality     {path, name, direction}      the metric that ranks the jobs; null: no job has it
     original    {<cost>, quality}            the model before the run; null where unknown
     jobs        [{number, status ok|failed|interrupted|missing, error, overrides, differs, folder,
@@ -36,20 +36,20 @@ Values = Mapping[int, Mapping[str, Any]]
 """Job -> dotted key -> value."""
 
 WIRING = ("graph.nodes", "graph.wiring")
-"""Sections that follow from a choice of `graph`, which is among the overrides."""
+"""Sections that follow from the choice of `graph`, which is among the overrides."""
 
 
 def by_override(overrides: Mapping[int, Sequence[str]]) -> Values:
-    """What the command line says of each job, as it was written: `scheme` -> `w4a16`."""
-    said = {
+    """The overrides of each job that differ, as they were written: `scheme` -> `w4a16`."""
+    values = {
         job: {key.lstrip("+~"): value for key, _, value in (word.partition("=") for word in words)}
         for job, words in overrides.items()
     }
-    return only_differing(said)
+    return only_differing(values)
 
 
 def by_config(configs: Mapping[int, Mapping[str, Any]]) -> Values:
-    """The keys of resolved configs that differ, without those that wire the graph."""
+    """The keys of the resolved configs that differ, without the wiring of the graph."""
     flat = {
         job: {".".join(path): value for path, value in leaves(config)}
         for job, config in configs.items()
@@ -61,9 +61,9 @@ def by_config(configs: Mapping[int, Mapping[str, Any]]) -> Values:
 
 
 def only_differing(values: Values) -> dict[int, dict[str, Any]]:
-    """The same without the keys that have one value in all jobs, in the order of first sight.
+    """`values` without the keys that have the same value in all jobs, in order of appearance.
 
-    A job that lacks a key which another has differs from it, and has no entry for it.
+    A job that lacks a key of another one differs in it, and has no entry for it.
     """
     if not values:
         return {}
@@ -82,20 +82,20 @@ SCHEMA = 1
 
 
 def assemble(sweep: Sweep) -> dict[str, Any]:
-    """All of sweep.json as plain JSON data, from what the jobs left."""
+    """All of sweep.json as plain JSON data, from the records and results of the jobs."""
     plan = sweep.plan
     results = {job.number: job.result for job in sweep.jobs if job.result is not None}
     objective = plan.objective if plan else ()
     directions = plan.directions if plan else ()
     by = quality(list(results.values()), objective, directions)
-    said = by_override({job.number: job.overrides for job in sweep.jobs})
+    overrides = by_override({job.number: job.overrides for job in sweep.jobs})
     configs = {job.number: job.config for job in sweep.jobs if job.config}
-    rows = [_row(job, said.get(job.number, {}), by, objective) for job in sweep.jobs]
-    good = {row["number"]: row for row in rows if row["status"] == "ok"}
+    rows = [_row(job, overrides.get(job.number, {}), by, objective) for job in sweep.jobs]
+    done = {row["number"]: row for row in rows if row["status"] == "ok"}
     across = cost_metric()
     points = {
         number: (row[across.field], row["quality"])
-        for number, row in good.items()
+        for number, row in done.items()
         if across and row[across.field] is not None and row["quality"] is not None
     }
     pareto = front(points, by) if by else []
@@ -116,10 +116,10 @@ def assemble(sweep: Sweep) -> dict[str, Any]:
         "quality": {"path": by.path, "name": by.label, "direction": by.direction} if by else None,
         "original": _original(results, across, by),
         "jobs": rows,
-        "best": _best(good, by),
+        "best": _best(done, by),
         "front": pareto,
         "differing": {
-            "by_override": list(dict.fromkeys(key for each in said.values() for key in each)),
+            "by_override": list(dict.fromkeys(key for each in overrides.values() for key in each)),
             "by_config": _by_key(by_config(configs)),
         },
         "sharing": sharing(results),
@@ -127,7 +127,7 @@ def assemble(sweep: Sweep) -> dict[str, Any]:
 
 
 def _row(
-    job: Job, said: Mapping[str, Any], by: Metric | None, objective: tuple[str, ...]
+    job: Job, differs: Mapping[str, Any], by: Metric | None, objective: tuple[str, ...]
 ) -> dict[str, Any]:
     result = job.result or {}
     nodes = result.get("nodes", ())
@@ -137,8 +137,8 @@ def _row(
         "status": job.status,
         "error": job.error,
         "overrides": list(job.overrides),
-        "differs": dict(said),
-        "folder": job.told_folder,
+        "differs": dict(differs),
+        "folder": job.shown_folder,
         "checkpoint": result.get("checkpoint"),
         "started": _moment(job.started),
         "seconds": round(job.seconds, 3) if job.seconds else None,
@@ -158,8 +158,8 @@ def _status(rows: list[dict[str, Any]]) -> str:
     return "unfinished"
 
 
-def _best(good: Mapping[int, Mapping[str, Any]], by: Metric | None) -> int | None:
-    rated = {number: row["quality"] for number, row in good.items() if row["quality"] is not None}
+def _best(done: Mapping[int, Mapping[str, Any]], by: Metric | None) -> int | None:
+    rated = {number: row["quality"] for number, row in done.items() if row["quality"] is not None}
     if by is None or not rated:
         return None
     sign = 1 if by.direction == "minimize" else -1

@@ -1,4 +1,4 @@
-"""sweep.html and sweep.json, made from a sweep's folder."""
+"""Page of a sweep, sweep.html, and sweep.json from the sweep's folder."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pipeline.sweeps.plot import plots
 
 def render(sweep: Mapping[str, Any]) -> str:
     """The page for the content of sweep.json."""
-    made = environment(Path(__file__).parent)
-    made.filters |= {"text": text, "split_first": lambda told: told.partition("\n")[::2]}
-    page: str = made.get_template("sweep.html").render(
+    env = environment(Path(__file__).parent)
+    env.filters |= {"text": text, "split_first": lambda message: message.partition("\n")[::2]}
+    page: str = env.get_template("sweep.html").render(
         sweep=sweep,
         columns=columns(sweep),
         rows=by_quality(sweep),
@@ -32,7 +32,7 @@ def render(sweep: Mapping[str, Any]) -> str:
 
 
 def by_quality(sweep: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The jobs, the best first; those without a number after them, in their own order."""
+    """The jobs, the best first; those without a value last, by number."""
     down = sweep["quality"] and sweep["quality"]["direction"] == "maximize"
 
     def place(job: Mapping[str, Any]) -> tuple[bool, float, int]:

@@ -1,4 +1,4 @@
-"""What a sweep was asked for: found before it starts, and kept beside its jobs."""
+"""Plan of a sweep: folder, jobs and objective, known before it starts and kept with its jobs."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from pipeline.sweeps.files import JOBS, PLAN, read_json, write_json
 
 BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 OWN_OUTPUT = ("basic_launcher", "joblib", "ray")
-"""Parts of the class names of launchers whose jobs write to this terminal."""
+"""Substrings of the classes of launchers whose jobs write to this terminal."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SweepPlan:
     """A sweep in `folder`, an absolute path.
 
-    `jobs` are the overrides of each, where they are known beforehand (the basic sweeper); `count`
-    is the number of jobs, None if only the sweeper knows. `objective` are the dotted paths into
-    result.json that the jobs return, `directions` say `minimize` or `maximize` for each.
+    `jobs` are the overrides of each job, if they are known beforehand (the basic sweeper); `count`
+    is the number of jobs, None if only the sweeper knows it. `objective` are the dotted paths into
+    result.json that the jobs return, `directions` are `minimize` or `maximize` for each.
     """
 
     folder: Path
@@ -43,11 +43,11 @@ class SweepPlan:
 
     @property
     def silent(self) -> bool:
-        """Whether the jobs' own messages go elsewhere, into the log files of a cluster."""
+        """Whether the jobs' messages go elsewhere, to the log files of a cluster."""
         return not any(name in self.launcher for name in OWN_OUTPUT)
 
     def write(self) -> None:
-        """Start the sweep's records anew. Raises OSError where the folder cannot be written."""
+        """Clear the sweep's records and write the plan. Raises OSError if that fails."""
         for path in (self.folder / JOBS).glob("*.json"):
             path.unlink()
         content = {**dataclasses.asdict(self), "folder": str(self.folder)}
@@ -55,9 +55,9 @@ class SweepPlan:
 
 
 def planned(cfg: DictConfig, command: str, cwd: Path) -> SweepPlan:
-    """The sweep that a composed config (with its `hydra` section) asks for.
+    """The sweep that a composed config (with its `hydra` section) defines.
 
-    Raises UserError where the sweeper needs an objective and none is said.
+    Raises UserError if the sweeper needs an objective and there is none.
     """
     sweeper = str(cfg.hydra.sweeper.get("_target_", ""))
     objective = texts(cfg.get("objective"))
@@ -99,7 +99,7 @@ def combinations(cfg: DictConfig) -> tuple[tuple[str, ...], ...]:
 
 
 def read_plan(folder: Path) -> SweepPlan | None:
-    """The plan of a sweep folder, or None where there is none."""
+    """The plan of a sweep folder, or None if it has none."""
     content = read_json(folder / PLAN)
     if content is None:
         return None
@@ -111,7 +111,7 @@ def read_plan(folder: Path) -> SweepPlan | None:
 
 
 def texts(value: object) -> tuple[str, ...]:
-    """One text or a list of them, as OmegaConf has it; none for null."""
+    """A string or a list of strings of a config as a tuple; empty for null."""
     if value is None:
         return ()
     plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value

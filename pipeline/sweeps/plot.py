@@ -13,7 +13,7 @@ from pipeline.report.section import Metric, cost_metric
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
-    """The drawing: its size and the margins around what is plotted."""
+    """The size of a drawing and its margins, in SVG units."""
 
     width: int
     height: int
@@ -29,7 +29,7 @@ NARROW = Frame(width=360, height=300)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Point:
-    """A job at (x, y)."""
+    """A job of the plot, at (x, y) in SVG units."""
 
     number: int
     x: float
@@ -41,7 +41,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mark:
-    """A place on an axis and what is written there."""
+    """A mark of an axis: its coordinate and its label."""
 
     at: float
     text: str
@@ -49,8 +49,8 @@ class Mark:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plot:
-    """A drawing of a sweep. `line` are the corners of the Pareto front, `original` the height of
-    the uncompressed model's quality, None where it lies outside."""
+    """A drawing of a sweep. `line` has the corners of the Pareto front, `original` is the y of the
+    quality before the run, None if that lies outside."""
 
     frame: Frame
     points: Sequence[Point]
@@ -61,7 +61,7 @@ class Plot:
 
 
 def plots(sweep: Mapping[str, Any]) -> list[Plot]:
-    """The drawing for a wide page and for a phone; none with fewer than two points."""
+    """The drawings for a wide page and for a phone; none with fewer than two points."""
     across = cost_metric()
     rows = [
         row
@@ -79,7 +79,7 @@ def _plot(
     original = (sweep["original"] or {}).get("quality")
     costs = [row[cost.field] for row in rows]
     values = [row["quality"] for row in rows]
-    # the original belongs in the picture unless it would squeeze all jobs into a corner
+    # the original is drawn unless it would squeeze all jobs into a corner
     if original is not None and abs(original - values[0]) <= 4 * (max(values) - min(values)):
         values.append(original)
     across = ticks(*padded(costs), count=4 if frame is NARROW else 7)
@@ -132,7 +132,7 @@ def title(row: Mapping[str, Any], cost: Metric, quality: str) -> str:
 
 
 def padded(values: Sequence[float]) -> tuple[float, float]:
-    """The range of an axis: a little more than the values take, never nothing."""
+    """The range of an axis: a little more than that of the values, never empty."""
     least, most = min(values), max(values)
     spread = most - least or abs(most) or 1.0
     return least - 0.06 * spread, most + 0.06 * spread

@@ -1,4 +1,4 @@
-"""What the jobs of a sweep had in common, and the time that it saved."""
+"""Reuse of results among the jobs of a sweep, and the time that it saved."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ COUNTS = ("needed", "built", "shared", "earlier")
 def sharing(results: Mapping[int, Result]) -> dict[str, Any]:
     """The section `sharing` of sweep.json, from result.json by job.
 
-    A node that one job built and another found is `shared`: the seconds that building took are
-    saved once for each that found it. One that no job of the sweep built was there `earlier`;
-    what that saved is told by the results themselves. `built_twice` names results that two jobs
-    built: a job that was killed, or a store without locks.
+    A node that one job built and another reused is `shared`: each reuse saves the seconds of
+    building it. One that no job of the sweep built is counted as `earlier`; the results themselves
+    report what that saved. `built_twice` names results that two jobs built: a job was killed, or
+    the store has no locks.
     """
     built = seconds_built(results)
-    kinds: dict[str, Work] = defaultdict(lambda: dict.fromkeys(COUNTS, 0) | _NO_SECONDS)
+    kinds: dict[str, Work] = defaultdict(lambda: dict.fromkeys(COUNTS, 0) | _ZERO)
     builders: dict[str, list[str]] = defaultdict(list)
     for node in nodes(results):
         row = kinds[node["kind"]]
@@ -48,7 +48,7 @@ def sharing(results: Mapping[int, Result]) -> dict[str, Any]:
     }
 
 
-_NO_SECONDS = {"seconds_built": 0.0, "seconds_saved": 0.0}
+_ZERO = {"seconds_built": 0.0, "seconds_saved": 0.0}
 
 
 def nodes(results: Mapping[int, Result]) -> Iterator[Mapping[str, Any]]:
@@ -57,7 +57,7 @@ def nodes(results: Mapping[int, Result]) -> Iterator[Mapping[str, Any]]:
 
 
 def seconds_built(results: Mapping[int, Result]) -> dict[str, float]:
-    """Key -> seconds, of what a job of this sweep built."""
+    """Key -> seconds, of the results that jobs of this sweep built."""
     return {n["key"]: n["seconds"] for n in nodes(results) if n["status"] == "built"}
 
 

@@ -1,4 +1,4 @@
-"""What a person sees at the end of a sweep: the leaderboard in short, and what is not done."""
+"""Summary of a sweep in the terminal: a short leaderboard, and the jobs that are not done."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.sweeps.page import by_quality
 
 
 def print_summary(sweep: Mapping[str, Any], folder: Path, console: Console) -> None:
-    """Print the jobs, the best first, what was shared, which failed and where the page is."""
+    """Print the jobs, the best first; what was shared, what failed, and the page's path."""
     # a terminal is narrow: the page has the other columns
     shown = [column for column in columns(sweep) if column.brief]
     table = Table("job", box=None, header_style="bold")
@@ -41,9 +41,9 @@ def print_summary(sweep: Mapping[str, Any], folder: Path, console: Console) -> N
     for job in troubled:
         reason = (job["error"] or "").partition("\n")[0]
         differs = [f"{key}={value}" for key, value in job["differs"].items()]
-        said = " ".join(differs or job["overrides"])
-        told = f"  job {job['number']} {job['status']}: {said}: {reason}"
-        console.print(told, markup=False, soft_wrap=True)
+        overrides = " ".join(differs or job["overrides"])
+        line = f"  job {job['number']} {job['status']}: {overrides}: {reason}"
+        console.print(line, markup=False, soft_wrap=True)
     if troubled:
         console.print("the same command again runs only what is missing")
     console.print(f"sweep: {folder / PAGE}", markup=False, soft_wrap=True)

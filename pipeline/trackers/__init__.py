@@ -1,1 +1,1 @@
-"""Telling an experiment tracker about a run: one small file for each tracker."""
+"""Adapters for experiment trackers: one small file for each."""

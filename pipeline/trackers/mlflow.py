@@ -1,4 +1,4 @@
-"""MLflow: params, metrics and the files of a run."""
+"""MLflow adapter: params, metrics and files of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a tracker is told about a run, all of it out of result.json and config.yaml."""
+"""Parameters, metrics and files of a run for trackers, from result.json and config.yaml."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Tracked:
     """One run. `name` and `group` come from its folder; `group` is shared by a sweep's jobs.
 
     `params` maps dotted keys of the config to values, `metrics` dotted paths of result.json to
-    numbers; `files` are those of the run folder that are worth keeping with them.
+    numbers; `files` are those of the run folder to store with them.
     """
 
     name: str
@@ -35,13 +35,13 @@ class Tracked:
 
 
 class Tracker(Protocol):
-    """An adapter. `log` raises UserError where the tracker cannot be told."""
+    """An adapter for a tracker. `log` raises UserError if the tracker cannot be reached."""
 
     def log(self, run: Tracked) -> None: ...
 
 
 def tracked(result: Mapping[str, Any], config: Mapping[str, Any], run_dir: Path) -> Tracked:
-    """The facts of a run folder. The wiring of the graph is left out of the params."""
+    """A run folder as trackers see it. The wiring of the graph is left out of the params."""
     run_dir = run_dir.absolute()
     names = [name for section in sections() for name in section.measured]
     parts = {name: result.get(name, {}) for name in (*names, *MEASURED)}
@@ -63,7 +63,7 @@ def tracked(result: Mapping[str, Any], config: Mapping[str, Any], run_dir: Path)
 
 
 def demand(module: str, extra: str) -> None:
-    """Raise UserError where a tracker's library is not installed, before a run begins."""
+    """Raise UserError if a tracker's library is not installed, before the run starts."""
     if find_spec(module) is None:
         raise UserError(
             f"tracker={extra} needs the package {module}, which is not installed",

@@ -1,4 +1,4 @@
-"""Trackio: config and metrics of a run, kept on this machine or in a Space."""
+"""Trackio adapter: config and metrics of a run, on this machine or in a Space."""
 
 from __future__ import annotations
 

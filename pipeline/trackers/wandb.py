@@ -1,4 +1,4 @@
-"""Weights & Biases: config, metrics and the files of a run."""
+"""Weights & Biases adapter: config, metrics and files of a run."""
 
 from __future__ import annotations
 

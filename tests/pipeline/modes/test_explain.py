@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from pipeline import cli
 from pipeline.config.key_help import meaning, place_of
-from pipeline.config.root import RootConfig
+from pipeline.config.root_schema import RootConfig
 from pipeline.config.searchpath import own_configs
 from pipeline.nested import leaves
 from pipeline.registry import Registry

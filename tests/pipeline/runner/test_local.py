@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.root import SitePlan
 from pipeline.errors import ManyErrors, UserError
 from pipeline.graph import Graph, Ref
 from pipeline.planning.expand import expand
+from pipeline.planning.site import SitePlan
 from pipeline.runner.local import LocalRunner
 from pipeline.stage import Stage, Task
 from pipeline.store import Store, StoreConfig

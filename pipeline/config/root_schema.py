@@ -1,0 +1,156 @@
+"""Schema of the typed parts of a config: numerics, store, runner, graph, reports, trackers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.report.section import example
+from pipeline.store import StoreConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NumericsConfig:
+    """What decides the order of floating-point sums: the device and the threads of an operation."""
+
+    device: str
+    """cpu or cuda, as `device` of the config was resolved."""
+    threads: int
+    """Threads of one operation; part of the result, since it decides the order of sums."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunnerConfig:
+    """Who runs the nodes: `workers` nodes at a time, each with `threads` threads."""
+
+    kind: str = "local"
+    """Who builds the nodes."""
+    workers: int | None = None
+    """Nodes at a time; null: as many as the stages say."""
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind != "local":
+            raise UserError(f"kind is {self.kind!r}", remedy="the only kind is local")
+        if self.workers is not None and self.workers < 1:
+            raise UserError(
+                f"workers is {self.workers}", remedy="give 1 or more, or null for what fits"
+            )
+        if self.threads is not None and self.threads < 1:
+            raise UserError(
+                f"threads is {self.threads}", remedy="give 1 or more, or null for all CPUs"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GcConfig:
+    """What `mode=gc` frees: what is older, what is too much, what no run folder refers to."""
+
+    max_age_days: float | None = None
+    """Free results that were not used for so many days."""
+    max_bytes: int | None = None
+    """Free the least recently used results beyond so many bytes."""
+    unreferenced: bool = False
+    """Free results that no run folder refers to."""
+    dry_run: bool = True
+    """Only say what would be freed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LsConfig:
+    """What `mode=ls` shows: all, or what has the text `filter` in its name."""
+
+    filter: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportConfig:
+    """What `mode=report` makes again: the page of the run or of the sweep in a folder."""
+
+    run: str | None = None
+    """The folder of the run whose page is made again."""
+    sweep: str | None = None
+    """The folder of the sweep whose page is made again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SiteConfig:
+    """One entry of `graph.nodes`.
+
+    `each` names the site whose members this one is expanded over. A `final` site is a target of
+    the run. `publish` names the folder of its result that is linked into the run folder.
+    """
+
+    kind: str
+    each: str | None = None
+    inputs: dict[str, str] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
+    final: bool = False
+    publish: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GraphConfig:
+    """The sites of a graph, names to choose wiring by, and free sections that it does not use."""
+
+    nodes: dict[str, SiteConfig]
+    wiring: dict[str, str] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RootConfig:
+    """The typed parts of a config."""
+
+    mode: str
+    """What to do with the config: run, plan, explain, ls, gc, verify, report, doctor, ..."""
+    device: str
+    """Where to compute: auto takes a GPU if there is one."""
+    numerics: NumericsConfig
+    """What decides the order of floating-point sums, and so the bytes of a result."""
+    store: StoreConfig
+    """Where results are kept, and for how long."""
+    runner: RunnerConfig
+    """Who builds the nodes of the graph."""
+    gc: GcConfig
+    """What `mode=gc` frees."""
+    report: ReportConfig
+    """What `mode=report` makes again."""
+    runs: list[str]
+    """Folders in which `mode=ls`, `mode=plan` and gc.unreferenced look for runs."""
+    graph: GraphConfig
+    """The steps of a run and how they are connected."""
+    checkpoint: str | None = None
+    """The folder that `mode=verify` checks in place of the store."""
+    recipe: str | None = None
+    """A file of another tool to translate; on the command line only."""
+    objective: Any = None
+    """Which numbers of result.json an optimizing sweeper is told."""
+    tracker: Any = field(default=None, metadata={"component": "tracker"})
+    """Who is told of each run; null: nobody."""
+    ls: LsConfig = field(default_factory=LsConfig)
+    """What `mode=ls` shows."""
+    key: str | None = None
+    """The key that `mode=explain` explains, such as scheme.weights.group_size."""
+    experiment: str | None = None
+    """Which experiment this is: the name that `+experiment=NAME` chose. Not to be set by hand."""
+
+    def __post_init__(self) -> None:
+        if self.key is not None and self.mode != "explain":
+            raise UserError(
+                f"key is {self.key!r} with mode={self.mode}",
+                remedy="only mode=explain looks at a key",
+            )
+        if self.checkpoint is not None and self.mode != "verify":
+            raise UserError(
+                f"checkpoint is {self.checkpoint!r} with mode={self.mode}",
+                remedy="only mode=verify looks at a checkpoint; a model to compress is given by "
+                "model=local model.path=DIR",
+            )
+        paths = self.objective if isinstance(self.objective, list) else [self.objective]
+        if not all(path is None or isinstance(path, str) for path in paths):
+            raise UserError(
+                f"objective is {self.objective!r}",
+                remedy=f"name a number of result.json, or several: {example()}",
+            )
