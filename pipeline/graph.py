@@ -1,4 +1,4 @@
-"""The words of a graph: nodes, their named outputs, and what a stage says before it runs."""
+"""The graph of a run: nodes, their named inputs and outputs, content keys, and who runs them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.key import digest
+from pipeline.stage import Estimate, Stage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,15 +18,6 @@ class Ref:
 
     node: str
     output: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Estimate:
-    """What a node is expected to cost: bytes in the store, peak bytes of memory, seconds."""
-
-    bytes: int = 0
-    memory: int = 0
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,14 +42,20 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Graph:
-    """All nodes of a run by name, in an order in which each follows its inputs."""
+    """All nodes of a run by name, in an order in which each follows its inputs.
+
+    `stages` maps sites to the stages that run their nodes, as their surveys settled them.
+    """
 
     nodes: Mapping[str, Node]
     keys: Mapping[Ref, str]
     targets: tuple[Ref, ...]
+    stages: Mapping[str, Stage] = field(default_factory=dict, compare=False)
 
     @staticmethod
-    def of(nodes: Iterable[Node], targets: Iterable[Ref]) -> Graph:
+    def of(
+        nodes: Iterable[Node], targets: Iterable[Ref], stages: Mapping[str, Stage] | None = None
+    ) -> Graph:
         """Order the nodes and give every output its key.
 
         Raises UserError for an input that no node makes and for a cycle, naming its path.
@@ -80,7 +78,10 @@ class Graph:
         for name in order:
             keys.update(output_keys(by_name[name], keys))
         return Graph(
-            nodes={name: by_name[name] for name in order}, keys=keys, targets=tuple(targets)
+            nodes={name: by_name[name] for name in order},
+            keys=keys,
+            targets=tuple(targets),
+            stages=dict(stages or {}),
         )
 
 

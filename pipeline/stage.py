@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from pipeline.errors import StageFailed, UserError
-from pipeline.graph import Estimate
 from pipeline.key import Json, canonical
 
 T = TypeVar("T")
@@ -74,13 +73,26 @@ class Site(Protocol):
         """An input's result. Mode run: built now if the store lacks it. Mode plan: None then."""
         ...
 
-    def own(self) -> Artifact | None:
-        """This site's own result, if the store has it (single-node sites only)."""
+    def own(self, stage: Stage | None = None) -> Artifact | None:
+        """This site's own result, if the store has it (single-node sites only).
+
+        The node's key needs a stage, and the survey is not done yet: `stage` is what the survey
+        has settled so far, where that decides the key; None: the stage being surveyed.
+        """
         ...
 
-    def result(self) -> Artifact | None:
+    def result(self, stage: Stage | None = None) -> Artifact | None:
         """This site's own result. Mode run: built now if the store lacks it. Mode plan: `own`."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """What a node is expected to cost: bytes in the store, peak bytes of memory, seconds."""
+
+    bytes: int = 0
+    memory: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +102,8 @@ class Survey:
     `members` names the subgraphs that other sites may be expanded over (`each:`); `facts` is any
     value that stages fed by this one understand; `problems` are mistakes in the config, all of
     them; `notes` are what a plan should say and a run need not; `estimates` are by member (None:
-    the site's single node).
+    the site's single node). `settled` is the stage with what was found: it is asked from then on
+    (`semantics`, `demands`, `work`, `beside`) and runs; None: the stage as it was.
     """
 
     members: tuple[str, ...] = ()
@@ -99,6 +112,7 @@ class Survey:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     estimates: Mapping[str | None, Estimate] = field(default_factory=dict)
+    settled: Stage | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,21 +136,27 @@ class Task:
     """`resource(name, make)`: a per-worker cache for what is slow to make and never in a result."""
 
 
+@dataclass(frozen=True, eq=False)
 class Stage:
     """Base of all stages. A subclass sets `kind`, `version`, `Config`, and names `work`.
 
-    A stage that is all done in a few lines writes `run` in place of naming `work`.
+    A stage that is all done in a few lines writes `run` in place of naming `work`. Stages are
+    immutable: one that learns something in its survey is a frozen dataclass with a field for it,
+    None before, and gives `Survey.settled`.
     """
+
+    config: Any
 
     kind: ClassVar[str]
     version: ClassVar[int]
     Config: ClassVar[type]
-    outputs: ClassVar[tuple[str, ...]] = ("out",)
     libraries: ClassVar[tuple[str, ...]] = ()
     """Installed distributions whose version can change the bytes of a result: part of the key."""
 
-    def __init__(self, config: Any) -> None:
-        self.config = config
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the results of a node, each stored and wanted by itself."""
+        return ("out",)
 
     @property
     def work(self) -> tuple[str, ...]:
@@ -162,7 +182,7 @@ class Stage:
 
     @property
     def beside(self) -> int:
-        """How many of its nodes it does well to build at a time, after `survey`."""
+        """How many of its nodes it does well to build at a time."""
         return 1
 
     def demands(self) -> Mapping[str, tuple[str, ...]]:

@@ -56,7 +56,8 @@ class _Run:
         self.plan = make_plan(expanded.graph, self.store.has)
         rows = json.dumps(plan_rows(self.plan), indent=1)
         (self.run_dir / "plan.json").write_text(rows + "\n", encoding="utf-8")
-        check_room(self.plan, self.runner.transient, self.store.free_bytes(), str(self.store.root))
+        transient = self.runner.transient(expanded.graph)
+        check_room(self.plan, transient, self.store.free_bytes(), str(self.store.root))
         self.runner.run(expanded.graph)
         self.publish(expanded.graph)
         if self.config.store.max_bytes is not None:
@@ -128,7 +129,6 @@ def run(config: Config, run_dir: Path) -> int:
     store = Store(config.store, warn=watcher.message)
     runner = LocalRunner(
         store,
-        {name: site.stage for name, site in config.graph.sites.items()},
         workers=config.runner.workers,
         keep_transient=config.store.keep_activations,
         watcher=watcher,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,6 @@ def sensitivity(config: Config, run_dir: Path) -> int:
     store = Store(config.store, warn=watcher.message)
     runner = LocalRunner(
         store,
-        {each: site.stage for each, site in sites.items()},
         workers=config.runner.workers,
         keep_transient=config.store.keep_activations,
         watcher=watcher,
@@ -54,7 +54,7 @@ def sensitivity(config: Config, run_dir: Path) -> int:
         plan = make_plan(graph, store.has)
         rows = json.dumps(plan_rows(plan), indent=1)
         (run_dir / "plan.json").write_text(rows + "\n", encoding="utf-8")
-        check_room(plan, runner.transient, store.free_bytes(), str(store.root))
+        check_room(plan, runner.transient(graph), store.free_bytes(), str(store.root))
         runner.run(graph)
     finally:
         watcher.stop()
@@ -90,7 +90,7 @@ def _towards(graph: Graph, site: str) -> Graph:
         if node.site == site
         for output in node.outputs
     ]
-    return Graph(nodes=graph.nodes, keys=graph.keys, targets=tuple(targets))
+    return replace(graph, targets=tuple(targets))
 
 
 def _content(store: Store, graph: Graph, ref: Ref) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import ManyErrors, UserError
 from pipeline.graph import Graph, Node, Ref
 from pipeline.import_ahead import make_ready
-from pipeline.stage import Artifact, Survey
+from pipeline.stage import Artifact, Stage, Survey
 
 if TYPE_CHECKING:
     from pipeline.planning.site import SitePlan
@@ -65,6 +65,8 @@ class _Expansion:
     mode: str
     find: Callable[[str], Artifact | None]
     build: Build
+    stages: dict[str, Stage]
+    """Site -> its stage, as its survey settled it once it is done."""
     sources: dict[str, dict[str, _Source]] = field(default_factory=dict)
     surveys: dict[str, Survey] = field(default_factory=dict)
     nodes: dict[str, tuple[Node, ...]] = field(default_factory=dict)
@@ -81,7 +83,7 @@ class _Expansion:
         if not upstream <= self.surveys.keys():
             return
         try:
-            survey = plan.stage.survey(_SiteView(self, name))
+            survey = self.stages[name].survey(_SiteView(self, name))
         except UserError as error:
             self.problems.append(error)
             return
@@ -91,46 +93,48 @@ class _Expansion:
             self.problems.extend(survey.problems)
             return
         self.surveys[name] = survey
+        self.stages[name] = survey.settled or self.stages[name]
         costs = survey.estimates
-        made = self.nodes.get(name) or self.make_nodes(name)
         self.nodes[name] = tuple(
             replace(node, estimate=costs[node.member]) if node.member in costs else node
-            for node in made
+            for node in self.make_nodes(name, self.stages[name])
         )
 
-    def make_nodes(self, name: str) -> tuple[Node, ...]:
+    def make_nodes(self, name: str, stage: Stage) -> tuple[Node, ...]:
         """The nodes of one site: one, or one for every member of its `each` site."""
         plan = self.sites[name]
         if plan.each is None:
-            return (self.make_node(plan, None, None),)
+            return (self.make_node(plan, stage, None, None),)
         members = self.surveys[plan.each].members
         if not members:
             raise UserError(
                 f"site {name!r} is expanded over {plan.each!r}, which lists no members",
                 remedy="point `each` at a site such as patch",
             )
-        return tuple(self.make_node(plan, i, member) for i, member in enumerate(members))
+        return tuple(self.make_node(plan, stage, i, member) for i, member in enumerate(members))
 
-    def make_node(self, plan: SitePlan, index: int | None, member: str | None) -> Node:
+    def make_node(
+        self, plan: SitePlan, stage: Stage, index: int | None, member: str | None
+    ) -> Node:
         return Node(
             name=plan.name if index is None else f"{plan.name}[{index}]",
             site=plan.name,
-            kind=plan.stage.kind,
-            version=plan.stage.version,
+            kind=stage.kind,
+            version=stage.version,
             params={
-                "config": plan.stage.semantics(member),
+                "config": stage.semantics(member),
                 "member": member,
-                "libraries": {name: installed(name) for name in plan.stage.libraries},
+                "libraries": {name: installed(name) for name in stage.libraries},
             },
-            inputs=self.wire(plan, index),
-            outputs=plan.stage.outputs,
+            inputs=self.wire(plan, stage, index),
+            outputs=stage.outputs,
             member=member,
             index=index,
         )
 
-    def wire(self, plan: SitePlan, index: int | None) -> dict[str, Ref]:
+    def wire(self, plan: SitePlan, stage: Stage, index: int | None) -> dict[str, Ref]:
         """The named inputs of one node, as outputs of other nodes."""
-        demands, consulted = plan.stage.demands(), plan.stage.consults()
+        demands, consulted = stage.demands(), stage.consults()
         inputs: dict[str, Ref] = {}
         for name, source in self.sources[plan.name].items():
             if name in consulted:
@@ -159,15 +163,22 @@ class _Expansion:
             if 0 <= wanted < len(self.surveys[each].members):
                 yield name, f"{source.site}[{wanted}]"
 
-    def partial(self, ref: Ref) -> Graph:
-        """The graph of what leads to one output; its sites must all be expanded."""
+    def partial(self, ref: Ref, *, own: Stage | None = None) -> Graph:
+        """The graph of what leads to one output; its sites must all be expanded.
+
+        But for its own site, where that is being surveyed: `own` is its stage.
+        """
         by_name = {node.name: node for nodes in self.nodes.values() for node in nodes}
+        stages = self.stages
+        if own is not None:
+            [by_name[ref.node]] = self.make_nodes(ref.node, own)
+            stages = {**stages, ref.node: own}
         wanted, stack = {}, [ref.node]
         while stack:
             node = by_name[stack.pop()]
             wanted[node.name] = node
             stack.extend(r.node for r in node.inputs.values() if r.node not in wanted)
-        return Graph.of(wanted.values(), (ref,))
+        return Graph.of(wanted.values(), (ref,), stages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +200,7 @@ class _SiteView:
 
     def prepare(self) -> None:
         if self.mode == "run":
-            make_ready(plan.stage for plan in self.expansion.sites.values())
+            make_ready(self.expansion.stages.values())
 
     def artifact(self, name: str) -> Artifact | None:
         source = self.expansion.sources[self.name][name]
@@ -200,20 +211,21 @@ class _SiteView:
             return found
         return self.expansion.build(graph, ref)
 
-    def own(self) -> Artifact | None:
-        expansion = self.expansion
-        if self.name not in expansion.nodes:
-            expansion.nodes[self.name] = expansion.make_nodes(self.name)
-        ref = Ref(node=self.name, output="out")
-        return expansion.find(expansion.partial(ref).keys[ref])
+    def own(self, stage: Stage | None = None) -> Artifact | None:
+        graph, ref = self._leading_here(stage)
+        return self.expansion.find(graph.keys[ref])
 
-    def result(self) -> Artifact | None:
-        expansion = self.expansion
-        found = self.own()
+    def result(self, stage: Stage | None = None) -> Artifact | None:
+        graph, ref = self._leading_here(stage)
+        found = self.expansion.find(graph.keys[ref])
         if found is not None or self.mode != "run":
             return found
+        return self.expansion.build(graph, ref)
+
+    def _leading_here(self, stage: Stage | None) -> tuple[Graph, Ref]:
         ref = Ref(node=self.name, output="out")
-        return expansion.build(expansion.partial(ref), ref)
+        own = stage or self.expansion.stages[self.name]
+        return self.expansion.partial(ref, own=own), ref
 
 
 def expand(
@@ -229,7 +241,8 @@ def expand(
     at an input to know their members; it is called in mode `run` only. Raises UserError or
     ManyErrors with every problem that the stages found.
     """
-    state = _Expansion(sites=sites, mode=mode, find=find, build=build)
+    stages = {name: plan.stage for name, plan in sites.items()}
+    state = _Expansion(sites=sites, mode=mode, find=find, build=build, stages=stages)
     state.sources = {name: _sources(plan, sites) for name, plan in sites.items()}
     for name in _order(state):
         state.add(name)
@@ -246,7 +259,7 @@ def expand(
     ]
     nodes = [node for made in state.nodes.values() for node in made]
     return Expanded(
-        graph=Graph.of(nodes, targets),
+        graph=Graph.of(nodes, targets, state.stages),
         warnings=tuple(state.warnings),
         notes=tuple(state.notes),
     )

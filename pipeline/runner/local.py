@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from pipeline.planning.plan import Plan, make_plan
 from pipeline.run_listener import Watcher
 from pipeline.runner.memory import Freed, keep_large_apart, peak_rss_bytes, reset_peak
 from pipeline.runner.schedule import Outcome, ReadyQueue, Releases
-from pipeline.stage import Artifact, Stage, Task
+from pipeline.stage import Artifact, Task
 from pipeline.store import Lease, Store
 
 log = logging.getLogger(__name__)
@@ -38,14 +39,12 @@ class LocalRunner:
     def __init__(
         self,
         store: Store,
-        stages: Mapping[str, Stage],
         *,
         workers: int | None,
         keep_transient: bool,
         watcher: Watcher,
     ) -> None:
         self.store = store
-        self.stages = stages
         self.workers = workers
         self.keep_transient = keep_transient
         self.watcher = watcher
@@ -83,7 +82,7 @@ class LocalRunner:
 
     def result(self, graph: Graph, ref: Ref) -> Artifact | None:
         """Build one output and return it: the `build` of `pipeline.planning.expand`."""
-        self.run(Graph(nodes=graph.nodes, keys=graph.keys, targets=(ref,)))
+        self.run(replace(graph, targets=(ref,)))
         return self.store.get(graph.keys[ref])
 
     def _stored(self, key: str) -> bool:
@@ -109,18 +108,18 @@ class LocalRunner:
     def _execute(self, plan: Plan, live: Lease) -> None:
         keep_large_apart()
         queue = ReadyQueue(plan)
-        releases = Releases(plan, self.transient)
+        releases = Releases(plan, self.transient(plan.graph))
 
         def after(name: str) -> None:
             queue.done(name)
             for ref in releases.finished(name):
                 self.store.drop(plan.graph.keys[ref], own=live)
 
-        stages = [self.stages[step.node.site] for step in plan.building()]
+        stages = [plan.graph.stages[step.node.site] for step in plan.building()]
         with importing(dict.fromkeys(stages)) as imported:
 
             def run_one(name: str) -> None:
-                imported(self.stages[plan.steps[name].node.site])
+                imported(plan.graph.stages[plan.steps[name].node.site])
                 self._build(plan, name)
 
             workers = self.workers or max((stage.beside for stage in stages), default=1)
@@ -154,9 +153,11 @@ class LocalRunner:
                 future.cancel()
             raise
 
-    def transient(self, site: str) -> frozenset[str]:
-        """Outputs of a site that this runner drops once they are read."""
-        return frozenset() if self.keep_transient else self.stages[site].transient()
+    def transient(self, graph: Graph) -> Callable[[str], frozenset[str]]:
+        """What gives the outputs of a site that this runner drops once they are read."""
+        if self.keep_transient:
+            return lambda site: frozenset()
+        return lambda site: graph.stages[site].transient()
 
     def _build(self, plan: Plan, name: str) -> None:
         """Build the missing outputs of one node, unless another process did while we waited."""
@@ -205,7 +206,7 @@ class LocalRunner:
                 resource=self._resource,
             )
             try:
-                self.stages[node.site].run(task)
+                graph.stages[node.site].run(task)
             except UserError as error:
                 self._check_inputs(graph, node)
                 raise StageFailed(f"{node.name}: {error.what}", remedy=error.remedy) from error

@@ -24,6 +24,7 @@ class CacheConfig:
     numerics: Numerics = field(default_factory=Numerics)
 
 
+@dataclass(frozen=True, eq=False)
 class Cache(Stage):
     """Runs the compressed layer, whose attention states are those that an engine will hold.
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
-from pipeline.graph import Estimate
 from pipeline.registry import Registry
-from pipeline.stage import Site, Stage, Survey
+from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.calibrate.config import LayerConfig
 from stages.calibrate.estimate import BASE, FLOPS
 from stages.calibrate.stage import ACTIVATIONS, GROUP
 from stages.model.blueprint import Blueprint
 
 
+@dataclass(frozen=True, eq=False)
 class CalibrateOutside(Stage):
     """Outputs: one for each statistic of registry group "statistic", as in `calibrate`.
 
@@ -25,11 +26,11 @@ class CalibrateOutside(Stage):
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     work: ClassVar[tuple[str, ...]] = ("stages.calibrate.calibrate_outside_run",)
     Config: ClassVar[type] = LayerConfig
+    config: LayerConfig
 
-    def __init__(self, config: LayerConfig) -> None:
-        super().__init__(config)
-        self.registry = Registry.load()
-        self.outputs = self.registry.kinds(GROUP)  # type: ignore[misc]
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return Registry.load().kinds(GROUP)
 
     def demands(self) -> Mapping[str, tuple[str, ...]]:
         return {ACTIVATIONS: (ACTIVATIONS,)}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.graph import Estimate
-from pipeline.stage import Site
+from pipeline.stage import Estimate, Site
 from stages.model.blueprint import Blueprint, Subgraph
 
 FLOPS = 4e10

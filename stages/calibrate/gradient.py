@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from pipeline.graph import Estimate
-from pipeline.stage import Site, Stage, Survey
+from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.calibrate.config import LayerConfig
 from stages.calibrate.estimate import estimates
 from stages.calibrate.stage import ACTIVATIONS
@@ -16,6 +15,7 @@ GRADIENT = "gradient"
 FISHER = "fisher"
 
 
+@dataclass(frozen=True, eq=False)
 class Gradient(Stage):
     """Runs a backward pass through one original layer, and passes it on to the layer before.
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from pipeline.graph import Estimate
-from pipeline.stage import Site, Stage, Survey
+from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.calibrate.config import CalibrateConfig
 from stages.calibrate.estimate import BASE, FLOPS
 from stages.calibrate.stage import ACTIVATIONS
@@ -27,6 +26,7 @@ class EndingConfig:
     seed: int = 0
 
 
+@dataclass(frozen=True, eq=False)
 class GradientOutside(Stage):
     """Derivatives of the log-likelihood of labels that are sampled from the model itself.
 

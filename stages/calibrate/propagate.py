@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 from pipeline.key import Json, canonical
@@ -13,6 +14,7 @@ from stages.calibrate.estimate import estimates
 ACTIVATIONS = "activations"
 
 
+@dataclass(frozen=True, eq=False)
 class Propagate(Stage):
     """Runs the layer with its decompressed weights, inputs and attention states fake-quantized.
 

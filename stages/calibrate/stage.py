@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 from pipeline.registry import Registry
@@ -14,6 +15,7 @@ ACTIVATIONS = "activations"
 GROUP = "statistic"
 
 
+@dataclass(frozen=True, eq=False)
 class Calibrate(Stage):
     """Runs the original layer on the boundary before it.
 
@@ -29,11 +31,11 @@ class Calibrate(Stage):
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     work: ClassVar[tuple[str, ...]] = ("stages.calibrate.run",)
     Config: ClassVar[type] = LayerConfig
+    config: LayerConfig
 
-    def __init__(self, config: LayerConfig) -> None:
-        super().__init__(config)
-        self.registry = Registry.load()
-        self.outputs = (ACTIVATIONS, *self.registry.kinds(GROUP))  # type: ignore[misc]
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return (ACTIVATIONS, *Registry.load().kinds(GROUP))
 
     def demands(self) -> Mapping[str, tuple[str, ...]]:
         return {ACTIVATIONS: (ACTIVATIONS,)}

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.graph import Estimate
 from pipeline.key import Json, canonical
-from pipeline.stage import Site, Stage, Survey
+from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.choose.chosen_scheme import chosen_scheme
 from stages.model.blueprint import Blueprint
 from stages.schemes.candidates import Units, formats_of
@@ -25,6 +24,7 @@ class ChooseConfig:
     scheme: SchemeConfig
 
 
+@dataclass(frozen=True, eq=False)
 class Choose(Stage):
     """Output `out`: choice.json, the candidate of every unit. Its facts are a `Choice`.
 

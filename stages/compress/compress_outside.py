@@ -7,47 +7,71 @@ the weight's own squared error unless the modifier is rtn, which keeps its obser
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
 from pipeline.errors import UserError
-from pipeline.graph import Estimate
 from pipeline.key import Json, canonical
-from pipeline.stage import Site, Survey
+from pipeline.stage import Estimate, Site, Stage, Survey
+from stages.compress.config import CompressConfig, needed_statistics
+from stages.compress.layer_plan import formats_key, solving_seconds, statistics_problem
 from stages.compress.modifiers.base import Modifier, Solver
 from stages.compress.modifiers.observer import needs_gram
 from stages.compress.modifiers.rtn import Rtn
-from stages.compress.stage import FLOPS, Compress, CompressConfig
 from stages.model.blueprint import EMBEDDING, Blueprint
+from stages.schemes.chosen import CHOICE, settled
 from stages.schemes.resolve import Resolved, resolve
 from stages.schemes.sizes import linear_bytes
 
 
-class CompressOutside(Compress):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ends:
+    """What is quantized outside the layers, by name, once it is surveyed."""
+
+    blueprint: Blueprint
+    formats: Mapping[str, Resolved]
+
+
+@dataclass(frozen=True, eq=False)
+class CompressOutside(Stage):
     """Output `weights`: as that of `compress`, of the quantized modules outside the layers."""
 
     kind = "compress_outside"
     version = 4
+    Config = CompressConfig
+    outputs = ("weights",)
+    libraries = ("torch", "compressed-tensors", "numba")
+    work = ("stages.compress.compress_outside_run",)
+    config: CompressConfig
+    ends: Ends | None = None
 
-    @property
-    def work(self) -> tuple[str, ...]:
-        return ("stages.compress.compress_outside_run",)
+    def consults(self) -> frozenset[str]:
+        return frozenset({CHOICE})
 
     def demands(self) -> dict[str, tuple[str, ...]]:
         """What calibration must tell, once the scheme is known to quantize the lm_head."""
-        if self._blueprint is not None and self._blueprint.head not in self._mine():
+        if self.ends is not None and self.ends.blueprint.head not in self.ends.formats:
             return {"statistics": ()}
-        kinds = super().demands()["statistics"]
+        kinds = needed_statistics(self.config)
         return {"statistics": tuple(kind for kind in kinds if kind != "absmax")}
 
     def survey(self, site: Site) -> Survey:
         """Problems of the scheme are told by `compress`."""
-        super().survey(site)
-        blueprint = self._blueprint
-        if blueprint is None or self._resolution is None or self._resolution.problems:
+        blueprint = site.facts.get("model")
+        if not isinstance(blueprint, Blueprint):
             return Survey()
-        mine = self._mine()
+        if statistics_problem(self.config, site.facts, blueprint):
+            return Survey()
+        config = settled(self.config, site)
+        found = resolve(config.scheme, blueprint)
+        if found.problems:
+            return Survey()
+        names = {end.name for end in blueprint.ends()}
+        formats = {name: resolved for name, resolved in found.modules.items() if name in names}
         blind = [
             linear.name
             for linear in blueprint.outside_linears
-            if linear.name in mine and linear.name != blueprint.head and self._measures()
+            if linear.name in formats and linear.name != blueprint.head and measures(config)
         ]
         if blind:
             problem = UserError(
@@ -56,40 +80,38 @@ class CompressOutside(Compress):
                 remedy="put them in scheme.ignore, or say modifier=rtn",
             )
             return Survey(problems=(problem,))
-        return Survey(facts=blueprint, estimates={None: self._cost(blueprint, mine)})
+        ends = Ends(blueprint=blueprint, formats=formats)
+        return Survey(
+            facts=blueprint,
+            estimates={None: ends_estimate(config, ends)},
+            settled=replace(self, config=config, ends=ends),
+        )
 
     def semantics(self, member: str | None) -> Json:
         del member
+        ends = self.ends
         return {
-            "scheme": {
-                name: canonical(resolved.scheme) | {"targets": []}
-                for name, resolved in self._mine().items()
-            },
+            "scheme": {} if ends is None else formats_key(ends.blueprint.ends(), ends.formats),
             "modifiers": [m.semantics() for m in solvers_of(self.config)],
             "numerics": canonical(self.config.numerics),
         }
 
-    def _mine(self) -> dict[str, Resolved]:
-        if self._blueprint is None:
-            return {}
-        found = resolve(self.config.scheme, self._blueprint).modules
-        ends = {end.name for end in self._blueprint.ends()}
-        return {name: resolved for name, resolved in found.items() if name in ends}
 
-    def _measures(self) -> bool:
-        return any("gram" in m.statistics() for m in solvers_of(self.config))
+def ends_estimate(config: CompressConfig, ends: Ends) -> Estimate:
+    """The cost of all that is quantized outside the layers; one weight is solved at a time."""
+    part, dtype = ends.blueprint.outside_part(set(ends.formats)), ends.blueprint.dtype
+    size, seconds = 0, 0.5
+    for linear in part.linears:
+        size += linear_bytes(linear, ends.formats[linear.name].scheme, dtype)
+        solved = measures(config) and linear.kind != EMBEDDING
+        seconds += solving_seconds(config, linear, solved=solved)
+    memory = 700_000_000 + 2 * part.bytes + 12 * part.parameters
+    return Estimate(bytes=size, memory=memory, seconds=seconds)
 
-    def _cost(self, blueprint: Blueprint, mine: dict[str, Resolved]) -> Estimate:
-        part = blueprint.outside_part(mine)
-        size, seconds = 0, 0.5
-        for linear in part.linears:
-            elements = linear.in_features * linear.out_features
-            size += linear_bytes(linear, mine[linear.name].scheme, blueprint.dtype)
-            solved = self._measures() and linear.kind != EMBEDDING
-            passes = 12 * linear.in_features if solved else 200
-            seconds += passes * elements / (FLOPS * self.config.numerics.threads)
-        memory = 700_000_000 + 2 * part.bytes + 12 * part.parameters
-        return Estimate(bytes=size, memory=memory, seconds=seconds)
+
+def measures(config: CompressConfig) -> bool:
+    """Whether codes are chosen in the metric of a module's inputs."""
+    return any("gram" in m.statistics() for m in solvers_of(config))
 
 
 def solvers_of(config: CompressConfig) -> tuple[Modifier, ...]:

@@ -19,7 +19,7 @@ from stages.schemes.resolve import Resolved, resolve
 from stages.weights import WeightSource
 
 if TYPE_CHECKING:
-    from stages.compress.stage import CompressConfig
+    from stages.compress.config import CompressConfig
 
 
 def layer_state(config: CompressConfig, task: Task) -> LayerState:

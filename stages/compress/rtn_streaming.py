@@ -38,7 +38,7 @@ from stages.weights.safetensors_source import SafetensorsSource
 from stages.weights.source import TensorSpec
 
 if TYPE_CHECKING:
-    from stages.compress.stage import CompressConfig
+    from stages.compress.config import CompressConfig
 
 Put = Callable[[int, Tensor], None]
 

@@ -30,7 +30,7 @@ from stages.formats.pack import pack
 from stages.model.blueprint import LinearSpec
 
 if TYPE_CHECKING:
-    from stages.compress.stage import CompressConfig
+    from stages.compress.config import CompressConfig
 
 Say = Callable[[str], None]
 

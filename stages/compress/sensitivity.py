@@ -6,15 +6,14 @@ of the original model's inputs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipeline.errors import UserError
-from pipeline.graph import Estimate
 from pipeline.key import Json, canonical
-from pipeline.stage import Site, Stage, Survey
+from pipeline.stage import Estimate, Site, Stage, Survey
+from stages.compress.layer_plan import FLOPS
 from stages.compress.modifiers.base import Solver
 from stages.compress.modifiers.rtn import Rtn
-from stages.compress.stage import FLOPS
 from stages.compute.numerics import Numerics
 from stages.model.blueprint import Blueprint, Subgraph
 from stages.schemes.candidates import Units, units_of
@@ -45,6 +44,7 @@ class SensitivityConfig:
             )
 
 
+@dataclass(frozen=True, eq=False)
 class Sensitivity(Stage):
     """Output `out`: sensitivity.json with the error and the bits of every module and candidate.
 
@@ -57,10 +57,8 @@ class Sensitivity(Stage):
     libraries = ("torch", "compressed-tensors", "numba")
     work = ("stages.compress.sensitivity_run",)
     config: SensitivityConfig
-
-    def __init__(self, config: SensitivityConfig) -> None:
-        super().__init__(config)
-        self._units: Units | None = None
+    units: Units | None = None
+    """What gets a format and the candidates for each, once it is surveyed."""
 
     def demands(self) -> dict[str, tuple[str, ...]]:
         return {"statistics": ("gram",), "gradients": ("fisher",)}
@@ -75,15 +73,16 @@ class Sensitivity(Stage):
             return Survey(problems=(problem,))
         if not isinstance(blueprint, Blueprint):
             return Survey()
-        units = self._units = units_of(self.config.scheme, blueprint)
+        units = units_of(self.config.scheme, blueprint)
         costs: dict[str | None, Estimate] = {
             layer.name: self._estimate(layer, units) for layer in blueprint.layers
         }
-        return Survey(facts=units, problems=units.problems, estimates=costs)
+        settled = replace(self, units=units)
+        return Survey(facts=units, problems=units.problems, estimates=costs, settled=settled)
 
     def semantics(self, member: str | None) -> Json:
         """The formats that fit this layer's own modules, and how they are tried."""
-        units = () if self._units is None else self._units.units
+        units = () if self.units is None else self.units.units
         mine = {
             linear.name: sorted(unit.candidates)
             for unit in units
@@ -91,7 +90,7 @@ class Sensitivity(Stage):
             for linear in unit.linears
         }
         tried = {name for names in mine.values() for name in names}
-        formats = {} if self._units is None else self._units.formats
+        formats = {} if self.units is None else self.units.formats
         return {
             "modules": mine,
             "formats": {name: canonical(group) for name, group in formats.items() if name in tried},

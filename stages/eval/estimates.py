@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 
-from pipeline.graph import Estimate
+from pipeline.stage import Estimate
 from stages.model.blueprint import Blueprint
 from stages.model.compute_dtype import computed
 

@@ -31,6 +31,7 @@ class GenerateConfig:
             raise UserError("a prompt is empty", remedy="give every prompt at least one character")
 
 
+@dataclass(frozen=True, eq=False)
 class Generate(Stage):
     """Makes `generate.json`, and the section `generations` of result.json."""
 

@@ -25,6 +25,7 @@ class HiddenConfig:
             raise UserError(f"batch_size is {self.batch_size}", remedy="give 1 or more")
 
 
+@dataclass(frozen=True, eq=False)
 class Hidden(Stage):
     """Makes `00000.safetensors`, ...: for each batch `hidden` [b, T, hidden] after the final norm.
 

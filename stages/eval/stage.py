@@ -19,6 +19,7 @@ class EvalConfig:
     numerics: Numerics = field(default_factory=Numerics)
 
 
+@dataclass(frozen=True, eq=False)
 class Eval(Stage):
     """Makes `eval.json`, and the section `eval` of result.json.
 

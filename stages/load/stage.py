@@ -6,9 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.errors import StageFailed, UserError
-from pipeline.graph import Estimate
 from pipeline.key import Json
-from pipeline.stage import Site, Stage, Survey, Task
+from pipeline.stage import Estimate, Site, Stage, Survey, Task
 from stages.load.model_kind import MODEL, Look, ModelKind, Work, each
 from stages.quantized.catalog import reading_key
 from stages.weights.hashes import while_hashing
@@ -24,6 +23,7 @@ class LoadConfig:
     model: Any = field(metadata={"component": "model"})
 
 
+@dataclass(frozen=True, eq=False)
 class Load(Stage):
     """Output `out`: source.json (names, places, hashes of the weight files) and `model/`.
 
@@ -34,18 +34,22 @@ class Load(Stage):
     kind = "load"
     version = 1
     Config = LoadConfig
+    config: LoadConfig
+    look: Look | None = None
+    """What is known of the model, once it is surveyed."""
 
-    def __init__(self, config: LoadConfig) -> None:
-        super().__init__(config)
-        self.model: ModelKind = config.model
-        self._look: Look | None = None
+    @property
+    def model(self) -> ModelKind:
+        model: ModelKind = self.config.model
+        return model
 
     def survey(self, site: Site) -> Survey:
         with while_hashing(site.prepare):
-            self._look = look = self.model.look(mode=site.mode)
+            look = self.model.look(mode=site.mode)
         if look.problems:
             return Survey(facts=look.facts, problems=look.problems, warnings=look.warnings)
-        stored = site.own()
+        settled = replace(self, look=look)
+        stored = site.own(settled)
         facts = look.facts
         if stored is not None:
             facts = replace(facts, config=stored.json(f"{MODEL}/config.json"))
@@ -60,13 +64,11 @@ class Load(Stage):
             except UserError as error:
                 return Survey(facts=facts, problems=each(error), warnings=look.warnings)
         cost = Estimate(bytes=look.stored_bytes, memory=MEMORY, seconds=SECONDS)
-        return Survey(facts=facts, warnings=look.warnings, estimates={None: cost})
+        return Survey(facts=facts, warnings=look.warnings, estimates={None: cost}, settled=settled)
 
     def semantics(self, member: str | None) -> Json:
         del member
-        if self._look is None:
-            self._look = self.model.look(mode="plan")
-        facts = self._look.facts
+        facts = (self.look or self.model.look(mode="plan")).facts
         key = {"identity": facts.identity, "model": self.model.semantics()}
         if facts.quantization is None:
             return key
@@ -74,7 +76,7 @@ class Load(Stage):
 
     def run(self, task: Task) -> None:
         draft = task.outputs["out"]
-        known = self._look.facts.identity if self._look is not None else None
+        known = self.look.facts.identity if self.look is not None else None
         work = Work(scratch=task.scratch, progress=task.progress, warn=task.warn)
         loaded = self.model.load(draft, known, work)
         if known is not None and loaded != known:

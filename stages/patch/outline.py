@@ -25,6 +25,7 @@ class OutlineConfig:
     """No options."""
 
 
+@dataclass(frozen=True, eq=False)
 class Outline(Stage):
     """Writes `blueprint.json`; lists the units of work; its facts are the blueprint.
 
@@ -38,7 +39,10 @@ class Outline(Stage):
     Config: ClassVar[type] = OutlineConfig
 
     def survey(self, site: Site) -> Survey:
-        return survey_of(lambda: self._find(site), memory=MEMORY, seconds=0.1)
+        try:
+            return survey_of(self._find(site), memory=MEMORY, seconds=0.1)
+        except UserError as error:
+            return Survey(problems=(error,))
 
     def run(self, task: Task) -> None:
         write(_outlined(task.inputs["source"]), task.outputs["out"])

@@ -33,6 +33,7 @@ class PatchConfig:
             )
 
 
+@dataclass(frozen=True, eq=False)
 class Patch(Stage):
     """Writes `blueprint.json`; lists the decoder layers; its facts are the blueprint."""
 
@@ -41,10 +42,9 @@ class Patch(Stage):
     libraries: ClassVar[tuple[str, ...]] = ("transformers",)
     also_imports: ClassVar[tuple[str, ...]] = ("stages.model.blueprint_from_class",)
     Config: ClassVar[type] = PatchConfig
-
-    def __init__(self, config: PatchConfig) -> None:
-        super().__init__(config)
-        self._drawn: dict[str, Blueprint] = {}
+    config: PatchConfig
+    drawn: Blueprint | None = None
+    """The blueprint, where the survey had to draw it from the weights' headers."""
 
     def semantics(self, member: str | None) -> Json:
         """The patches and families of plugins as well: they may draw another blueprint."""
@@ -54,41 +54,50 @@ class Patch(Stage):
         return canonical(self.config) | ({"plugins": plugins} if plugins else {})
 
     def survey(self, site: Site) -> Survey:
-        return survey_of(lambda: self._find(site), memory=MEMORY, seconds=SECONDS)
+        """From the store, from the weights, or (a plan without weights) from the config alone."""
+        try:
+            own = site.own()
+            source = site.artifact("source") if own is None else None
+            if own is not None:
+                blueprint: Blueprint | None = Blueprint.load(own)
+            elif source is not None:
+                blueprint = draw(self.config, source)
+            else:
+                blueprint = expected(self.config, site.facts.get("source"))
+        except UserError as error:
+            return Survey(problems=(error,))
+        found = survey_of(blueprint, memory=MEMORY, seconds=SECONDS)
+        return found if source is None else replace(found, settled=replace(self, drawn=blueprint))
 
     def run(self, task: Task) -> None:
-        source = task.inputs["source"]
-        write(self._drawn.get(source.key) or self._draw(source), task.outputs["out"])
+        write(self.drawn or draw(self.config, task.inputs["source"]), task.outputs["out"])
 
-    def _find(self, site: Site) -> Blueprint | None:
-        """From the store, from the weights, or (a plan without weights) from the config alone."""
-        own = site.own()
-        if own is not None:
-            return Blueprint.load(own)
-        source = site.artifact("source")
-        if source is not None:
-            self._drawn[source.key] = self._draw(source)
-            return self._drawn[source.key]
-        config: Mapping[str, Any] | None = getattr(site.facts.get("source"), "config", None)
-        if config is None:
-            return None
-        return self._blueprint(config, getattr(site.facts.get("source"), "tensors", None))
 
-    def _draw(self, source: Artifact) -> Blueprint:
-        from stages.quantized.open import open_source
+def draw(config: PatchConfig, source: Artifact) -> Blueprint:
+    """The blueprint of a loaded model, from its config.json and its tensors' headers."""
+    from stages.quantized.open import open_source
 
-        return self._blueprint(source.json("model/config.json"), open_source(source).specs())
+    return _blueprint(config, source.json("model/config.json"), open_source(source).specs())
 
-    def _blueprint(self, config: Mapping[str, Any], specs: Mapping[str, Spec] | None) -> Blueprint:
-        """Drawn from its class; outlined where transformers has none but tensors are known."""
-        from stages.model.blueprint_from_class import blueprint_of
-        from stages.model.meta_model import UnknownArchitecture
 
-        try:
-            return blueprint_of(config, experts=self.config.experts, specs=specs)
-        except UnknownArchitecture as error:
-            if specs is None:
-                raise
-            outline = outline_of(config, specs, why=error.what)
-            told = f"{error.what}: it is outlined from the names of its tensors ({error.remedy})"
-            return replace(outline, notes=(told, *outline.notes))
+def expected(config: PatchConfig, facts: object) -> Blueprint | None:
+    """The blueprint of a model that is not loaded; None where its config.json is not known."""
+    model: Mapping[str, Any] | None = getattr(facts, "config", None)
+    return None if model is None else _blueprint(config, model, getattr(facts, "tensors", None))
+
+
+def _blueprint(
+    config: PatchConfig, model: Mapping[str, Any], specs: Mapping[str, Spec] | None
+) -> Blueprint:
+    """Drawn from its class; outlined where transformers has none but tensors are known."""
+    from stages.model.blueprint_from_class import blueprint_of
+    from stages.model.meta_model import UnknownArchitecture
+
+    try:
+        return blueprint_of(model, experts=config.experts, specs=specs)
+    except UnknownArchitecture as error:
+        if specs is None:
+            raise
+        outline = outline_of(model, specs, why=error.what)
+        told = f"{error.what}: it is outlined from the names of its tensors ({error.remedy})"
+        return replace(outline, notes=(told, *outline.notes))

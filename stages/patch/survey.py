@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from pipeline.errors import UserError
-from pipeline.graph import Estimate
-from pipeline.stage import Draft, Survey
+from pipeline.stage import Draft, Estimate, Survey
 from stages.model.blueprint import FILE, Blueprint
 
 
-def survey_of(find: Callable[[], Blueprint | None], *, memory: int, seconds: float) -> Survey:
-    """The layers of a blueprint as members, itself as facts; a UserError of `find` as a problem.
+def survey_of(blueprint: Blueprint | None, *, memory: int, seconds: float) -> Survey:
+    """The layers of a blueprint as members, itself as facts; None: nothing is known yet.
 
     memory (bytes) and seconds are what making it takes.
     """
-    try:
-        blueprint = find()
-    except UserError as error:
-        return Survey(problems=(error,))
     if blueprint is None:
         return Survey()
     size = 300 * sum(1 for _ in blueprint.linears())

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from pipeline.errors import UserError
-from pipeline.graph import Estimate
 from pipeline.key import Json, canonical
-from pipeline.stage import Site, Stage, Survey
+from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.model.blueprint import DTYPE_BYTES, Blueprint
 from stages.schemes.chosen import CHOICE, settled
 from stages.schemes.resolve import resolve
@@ -55,6 +54,7 @@ class SaveConfig:
             )
 
 
+@dataclass(frozen=True, eq=False)
 class Save(Stage):
     """Output `out`: the folder `checkpoint/`, its layer shards hard links to those of compress."""
 
@@ -64,10 +64,8 @@ class Save(Stage):
     Config = SaveConfig
     work = ("stages.save.run",)
     config: SaveConfig
-
-    def __init__(self, config: SaveConfig) -> None:
-        super().__init__(config)
-        self._outside: bool = True
+    outside: bool = True
+    """Whether anything outside the layers is compressed; until it is surveyed, it may be."""
 
     def consults(self) -> frozenset[str]:
         return frozenset({CHOICE})
@@ -75,7 +73,7 @@ class Save(Stage):
     def demands(self) -> dict[str, tuple[str, ...]]:
         return {
             "layers": ("weights",),
-            "outside": ("weights",) if self._outside else (),
+            "outside": ("weights",) if self.outside else (),
             "caches": ("scales",) if self.config.scheme.states() else (),
         }
 
@@ -90,22 +88,23 @@ class Save(Stage):
                 remedy="say graph=calibrated, or leave them out",
             )
             return Survey(problems=(problem,))
-        self.config = settled(self.config, site)
-        found = resolve(self.config.scheme, blueprint)
-        self._outside = any(end.name in found.modules for end in blueprint.ends())
+        config = settled(self.config, site)
+        found = resolve(config.scheme, blueprint)
         if found.problems:
             return Survey()
+        outside = any(end.name in found.modules for end in blueprint.ends())
         kept = {stored: name for name, stored in blueprint.outside.items()}
         width = DTYPE_BYTES[blueprint.dtype]
         sizes = [width * prod(blueprint.outside_shapes[name]) for name in kept.values()]
         size, memory = sum(sizes), 700_000_000 + COPIED * max(sizes, default=0)
-        if not self.config.save.compressed:
+        if not config.save.compressed:
             linears = (own for layer in blueprint.layers for own in layer.linears)
             widest = max((own.in_features * own.out_features for own in linears), default=0)
             size += sum(layer.bytes for layer in blueprint.layers)
             memory += UNPACKED * width * widest
         estimate = Estimate(bytes=size, memory=memory, seconds=SECONDS)
-        return Survey(facts=blueprint, estimates={None: estimate})
+        stage = replace(self, config=config, outside=outside)
+        return Survey(facts=blueprint, estimates={None: estimate}, settled=stage)
 
     def semantics(self, member: str | None) -> Json:
         """The order of the groups counts (the first match does), and the recipe repeats it."""

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pipeline.errors import UserError
-from pipeline.graph import Estimate
-from pipeline.stage import Site, Stage, Survey
+from pipeline.stage import Estimate, Site, Stage, Survey
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,6 +20,7 @@ class ExcerptConfig:
             raise UserError(f"sequences is {self.sequences}", remedy="give 1 or more")
 
 
+@dataclass(frozen=True, eq=False)
 class Excerpt(Stage):
     """Output `out`: like that of `tokens`, with rows evenly spread over all of them."""
 

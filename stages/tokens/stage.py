@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from pipeline.errors import UserError
-from pipeline.graph import Estimate
 from pipeline.key import Json, canonical
-from pipeline.stage import Site, Stage, Survey
+from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.tokens.dataset import Dataset
 
 FILE = "tokens.safetensors"
@@ -25,6 +24,7 @@ class TokensConfig:
     dataset: Any = field(metadata={"component": "dataset"})
 
 
+@dataclass(frozen=True, eq=False)
 class Tokens(Stage):
     """Makes `tokens.safetensors` with `input_ids` int32 [N, T] and `lengths` int32 [N]."""
 

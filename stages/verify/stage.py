@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipeline.errors import UserError
-from pipeline.graph import Estimate
-from pipeline.stage import Site, Stage, Survey
+from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.model.blueprint import Blueprint
 from stages.schemes.chosen import CHOICE, settled
 from stages.schemes.resolve import resolve
@@ -52,6 +51,7 @@ class VerifyConfig:
         return data_free if unpack is None else unpack == "codes"
 
 
+@dataclass(frozen=True, eq=False)
 class Verify(Stage):
     """Output `out`: verify.json with every check. Fails the run where one of them fails."""
 
@@ -61,10 +61,8 @@ class Verify(Stage):
     Config = VerifyConfig
     work = ("stages.verify.run",)
     config: VerifyConfig
-
-    def __init__(self, config: VerifyConfig) -> None:
-        super().__init__(config)
-        self._outside: bool = True
+    outside: bool = True
+    """Whether anything outside the layers is compressed; until it is surveyed, it may be."""
 
     @property
     def also_imports(self) -> tuple[str, ...]:
@@ -77,7 +75,7 @@ class Verify(Stage):
     def demands(self) -> dict[str, tuple[str, ...]]:
         return {
             "layers": ("weights",),
-            "outside": ("weights",) if self._outside else (),
+            "outside": ("weights",) if self.outside else (),
             "caches": ("scales",) if self.config.scheme.states() else (),
         }
 
@@ -85,9 +83,9 @@ class Verify(Stage):
         blueprint = site.facts.get("model")
         if not isinstance(blueprint, Blueprint):
             return Survey()
-        self.config = settled(self.config, site)
-        found = resolve(self.config.scheme, blueprint).modules
-        self._outside = any(end.name in found for end in blueprint.ends())
+        config = settled(self.config, site)
+        found = resolve(config.scheme, blueprint).modules
+        outside = any(end.name in found for end in blueprint.ends())
         size = sum(layer.bytes for layer in blueprint.layers)
         widest = max(layer.bytes // max(1, len(layer.linears)) for layer in blueprint.layers)
         seconds = SECONDS + size / BYTES_PER_SECOND
@@ -95,4 +93,5 @@ class Verify(Stage):
         if self.config.codes(data_free=self.config.data_free):
             memory = streaming_bytes(widest)
         estimate = Estimate(bytes=4096, memory=memory, seconds=seconds)
-        return Survey(estimates={None: estimate})
+        stage = replace(self, config=config, outside=outside)
+        return Survey(estimates={None: estimate}, settled=stage)

@@ -78,7 +78,6 @@ def runner_for(
 ) -> LocalRunner:
     return LocalRunner(
         store,
-        {name: plan.stage for name, plan in sites.items()},
         workers=workers,
         keep_transient=False,
         watcher=Quiet(),

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.graph import Estimate, Graph, Ref
+from pipeline.graph import Graph, Ref
 from pipeline.planning.plan import Plan, make_plan
 from pipeline.runner.preflight import check_room, needed_bytes
+from pipeline.stage import Estimate
 from tests.pipeline.graphs import chain
 
 GB = 10**9

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.stage import Site
+from pipeline.stage import Site, Stage
 from stages.compress.modifiers.gptq import Gptq
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.stage import Compress, CompressConfig
@@ -127,16 +127,18 @@ def test_a_stage_names_the_modules_of_the_way_its_layers_will_go(
     model = tiny("llama", tmp_path / "model", dtype=getattr(torch, dtype), **WIDE)
     stage = Compress(CompressConfig(scheme=load(scheme), modifiers=modifiers))
     facts = {"model": model.blueprint(), "statistics": None}
-    stage.survey(cast(Site, SimpleNamespace(facts=facts, mode="run")))
-    assert stage.modules == (f"stages.compress.{work}",)
+    survey = stage.survey(cast(Site, SimpleNamespace(facts=facts, mode="run")))
+    assert survey.settled is not None
+    assert survey.settled.modules == (f"stages.compress.{work}",)
 
 
-def surveyed(model: Tiny, config: CompressConfig, **source: Any) -> tuple[Compress, int]:
+def surveyed(model: Tiny, config: CompressConfig, **source: Any) -> tuple[Stage, int]:
     """A stage that knows its layers, and the memory that it says it takes."""
     stage = Compress(config)
     facts = {"model": model.blueprint(), "statistics": None, "source": SimpleNamespace(**source)}
     found = stage.survey(cast(Site, SimpleNamespace(facts=facts, mode="run")))
-    return stage, max(estimate.memory for estimate in found.estimates.values())
+    assert found.settled is not None
+    return found.settled, max(estimate.memory for estimate in found.estimates.values())
 
 
 def test_two_layers_go_side_by_side_while_they_are_small_and_need_no_data(

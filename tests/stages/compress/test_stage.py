@@ -92,8 +92,8 @@ def test_the_key_of_a_layer_knows_only_its_own_modules() -> None:
     def keys(*groups: SchemeGroup) -> list[str]:
         scheme = SchemeConfig(weights=G16, groups={str(i): g for i, g in enumerate(groups)})
         stage = Compress(CompressConfig(scheme=scheme, modifiers=(Gptq(),)))
-        members = stage.survey(site).estimates
-        return [digest(stage.semantics(member)) for member in members]
+        survey = stage.survey(site)
+        return [digest(survey.settled.semantics(member)) for member in survey.estimates]
 
     second = SchemeGroup(weights=replace(G16, num_bits=8), targets=["re:.*layers.1.*down_proj"])
     assert keys()[0] == keys(second)[0]

@@ -55,7 +55,7 @@ class View:
 
     def prepare(self) -> None: ...
 
-    def own(self) -> Result | None:
+    def own(self, stage: Any = None) -> Result | None:
         return self.stored
 
     def artifact(self, name: str) -> None:

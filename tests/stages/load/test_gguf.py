@@ -17,8 +17,9 @@ from tests.stages.load.conftest import View, write_gguf_model
 
 def surveyed(path: Path, **more: str) -> Load:
     made = Load(LoadConfig(model=GgufModel(path=str(path), **more)))
-    assert not made.survey(View()).problems
-    return made
+    survey = made.survey(View())
+    assert not survey.problems
+    return survey.settled
 
 
 def as_transformers_reads(path: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:

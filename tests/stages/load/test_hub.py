@@ -58,7 +58,7 @@ def test_safetensors_and_small_files_are_fetched_and_nothing_else(hub: Hub, load
     made = stage()
     survey = made.survey(View())
     assert not survey.problems and survey.facts.config == CONFIG
-    result, _ = load(made)
+    result, _ = load(survey.settled)
     assert sorted(p.name for p in (result.path / "model").iterdir()) == [
         "config.json", "tokenizer.json",
     ]  # fmt: skip
@@ -71,15 +71,14 @@ def test_safetensors_and_small_files_are_fetched_and_nothing_else(hub: Hub, load
 
 def test_custom_code_is_fetched_only_when_trusted(hub: Hub, load) -> None:
     made = stage(trust_remote_code=True)
-    made.survey(View())
-    result, _ = load(made)
+    result, _ = load(made.survey(View()).settled)
     assert (result.path / "model" / "modeling_own.py").exists()
 
 
 def test_a_branch_and_its_commit_are_the_same_source(hub: Hub) -> None:
-    by_branch, by_commit = stage(), stage(revision=COMMIT)
-    by_branch.survey(View())
-    by_commit.survey(View())
+    by_branch, by_commit = (
+        made.survey(View()).settled for made in (stage(), stage(revision=COMMIT))
+    )
     assert by_branch.semantics(None) == by_commit.semantics(None)
 
 
@@ -125,7 +124,7 @@ def test_a_cached_model_is_used_when_the_hub_is_out_of_reach(
     made = stage()
     survey = made.survey(View())
     assert not survey.problems and "cached commit" in survey.warnings[0]
-    result, _ = load(made)
+    result, _ = load(survey.settled)
     assert open_source(result).specs()
 
 
@@ -136,17 +135,16 @@ def test_offline_a_cached_model_is_used_without_a_question(
     hub.asked.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     made = stage()
-    assert made.survey(View()).warnings == ()
-    load(made)
+    survey = made.survey(View())
+    assert survey.warnings == ()
+    load(survey.settled)
     assert not hub.asked
 
 
 def test_a_removed_cache_is_filled_again_for_a_stored_result(
     hub: Hub, load, tmp_path: Path
 ) -> None:
-    made = stage()
-    made.survey(View())
-    result, _ = load(made)
+    result, _ = load(stage().survey(View()).settled)
     shutil.rmtree(tmp_path / "hub")
     with pytest.raises(UserError, match="is gone"):
         open_source(result)
@@ -211,10 +209,11 @@ QUANTIZED = {"quant_method": "fp8", "activation_scheme": "dynamic"}
 def test_how_a_quantized_model_is_read_is_part_of_its_key(hub: Hub, load) -> None:
     hub.files["config.json"] = json.dumps(CONFIG | {"quantization_config": QUANTIZED}).encode()
     made = stage()
-    assert not made.survey(View()).problems
-    key = made.semantics(None)
+    survey = made.survey(View())
+    assert not survey.problems
+    key = survey.settled.semantics(None)
     assert isinstance(key, dict) and "fp8" in str(key["reading"])
-    result, _ = load(made)
+    result, _ = load(survey.settled)
     assert result.meta["quantized"] == "fp8"
 
 
@@ -229,6 +228,6 @@ def test_a_quantization_that_is_found_after_the_download_is_refused(
     else:
         hub.files["config.json"] = json.dumps(CONFIG | {"quantization_config": QUANTIZED}).encode()
         made = stage(revision=COMMIT, config=CONFIG)
-    made.survey(View())
+    settled = made.survey(View()).settled
     with pytest.raises(UserError, match=r"stored quantized.*model.config does not"):
-        load(made)
+        load(settled)

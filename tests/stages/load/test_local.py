@@ -23,8 +23,9 @@ def stage(path: Path, **more: bool) -> Load:
 
 def surveyed(path: Path, **more: bool) -> Load:
     made = stage(path, **more)
-    assert not made.survey(View()).problems
-    return made
+    survey = made.survey(View())
+    assert not survey.problems
+    return survey.settled
 
 
 def test_small_files_are_copied_and_weights_are_not(folder: Path, load) -> None:
@@ -140,9 +141,10 @@ def test_a_survey_imports_no_torch(folder: Path) -> None:
         "class View:\n"
         "    mode = 'run'\n"
         "    def prepare(self): return None\n"
-        "    def own(self): return None\n"
+        "    def own(self, stage): return None\n"
         "made = Load(LoadConfig(model=LocalModel(path=sys.argv[1])))\n"
-        "assert not made.survey(View()).problems and made.semantics(None)\n"
+        "survey = made.survey(View())\n"
+        "assert not survey.problems and survey.settled.semantics(None)\n"
         "print(sorted({'torch', 'transformers', 'compressed_tensors'} & set(sys.modules)))\n"
     )
     done = subprocess.run(

@@ -42,8 +42,9 @@ def stage(sha256: str, **more: Any) -> Load:
 
 def test_the_model_ends_up_in_the_store(sha256: str, load) -> None:
     made = stage(sha256)
-    assert not made.survey(View()).problems
-    result, _ = load(made)
+    survey = made.survey(View())
+    assert not survey.problems
+    result, _ = load(survey.settled)
     (entry,) = result.json("source.json")["files"]
     assert not Path(entry["path"]).is_absolute()
     moved = result.path.rename(result.path.parent / "another-store")
@@ -56,7 +57,7 @@ def test_the_key_is_known_without_the_wheel() -> None:
     made = stage("0" * 64, config={"model_type": "llama"})
     survey = made.survey(View(mode="plan"))
     assert not survey.problems and survey.facts.config == {"model_type": "llama"}
-    assert made.semantics(None) != stage("1" * 64).semantics(None)
+    assert survey.settled.semantics(None) != stage("1" * 64).semantics(None)
 
 
 def test_a_plan_without_numbers_says_what_to_do() -> None:

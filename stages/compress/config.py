@@ -1,0 +1,68 @@
+"""The schema of `compress` and `compress_outside`, and which statistics its modifiers need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.errors import UserError
+from stages.compress.modifiers.base import Modifier, Solver, Transform, check_order
+from stages.compute.numerics import Numerics
+from stages.schemes.scheme import SchemeConfig
+
+STATISTICS = ("gram", "absmax", "range", "histogram")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompressConfig:
+    """A scheme, and how its numbers are found: transforms in order, then one solver (or rtn)."""
+
+    scheme: SchemeConfig
+    """The number format of weights and activations, and the modules it is for."""
+    modifiers: tuple[Any, ...] = field(default=(), metadata={"components": "modifier"})
+    """How the numbers are found: transforms in order, then one solver."""
+    numerics: Numerics = field(default_factory=Numerics)
+
+    def __post_init__(self) -> None:
+        check_order(self.modifiers)
+        for name, group in self.scheme.ordered():
+            inputs = group.input_activations
+            static = inputs is None or inputs.observer in (None, "static_minmax")
+            if self.transforms and inputs is not None and not static:
+                raise UserError(
+                    f"{name}: input_activations.observer is {inputs.observer!r}, and "
+                    f"{self.transforms[0].kind!r} changes the inputs after they were observed",
+                    remedy="say observer: static_minmax",
+                )
+
+    @property
+    def transforms(self) -> tuple[Transform, ...]:
+        """The modifiers that rewrite a layer before it is solved."""
+        return tuple(m for m in self.modifiers if isinstance(m, Transform))
+
+    @property
+    def solver(self) -> Solver | None:
+        """The modifier that chooses codes; None: they are rounded to nearest."""
+        return next((m for m in self.modifiers if isinstance(m, Solver)), None)
+
+    @property
+    def keeper(self) -> Solver | None:
+        """The solver that takes over what the source is quantized to, if that is asked for."""
+        return self.solver if self.solver is not None and self.solver.keeps else None
+
+
+def needed_statistics(config: CompressConfig) -> tuple[str, ...]:
+    """The statistics of `calibrate` that modifiers and calibrated inputs need."""
+    if config.keeper is not None:
+        return ()
+    needed: set[str] = set()
+    groups = config.scheme.formats()
+    modifiers: tuple[Modifier, ...] = config.modifiers
+    if groups:
+        needed.update(kind for m in modifiers for kind in m.statistics())
+    observed = {g.input_activations.statistic for g in groups if g.input_activations}
+    needed |= {kind for kind in observed if kind is not None}
+    if "range" in needed and config.transforms:
+        needed.add("absmax")  # what becomes of a range is known from the channels
+    known = tuple(kind for kind in STATISTICS if kind in needed)
+    return (*known, *sorted(needed.difference(STATISTICS)))

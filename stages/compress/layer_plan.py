@@ -1,0 +1,113 @@
+"""What can be said of layers before they are compressed: problems, part of the key, cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.key import Json, canonical
+from pipeline.registry import Registry, choices
+from pipeline.stage import Estimate
+from stages.compress.config import STATISTICS, CompressConfig, needed_statistics
+from stages.compress.modifiers.base import Solver
+from stages.model.blueprint import Blueprint, LinearSpec, Subgraph
+from stages.schemes.resolve import Resolved
+from stages.schemes.sizes import linear_bytes
+from stages.weights.row_bands import streaming_bytes
+
+FLOPS = 2e10  # of float32 products on one core, for estimates only
+
+
+def statistics_problem(
+    config: CompressConfig, facts: Mapping[str, Any], blueprint: Blueprint
+) -> UserError | None:
+    """What is wrong where statistics are needed that nobody gives, or that nobody can gather."""
+    return _unknown(config) or _ungathered(config, facts, blueprint)
+
+
+def _unknown(config: CompressConfig) -> UserError | None:
+    """What is wrong with the statistics beyond the shipped ones that modifiers ask for."""
+    asked = set(needed_statistics(config)).difference(STATISTICS)
+    kinds = Registry.load().kinds("statistic") if asked else ()
+    strange = sorted(asked.difference(kinds))
+    solver = config.solver
+    if not strange and config.transforms and solver and asked.intersection(solver.statistics()):
+        return UserError(
+            f"modifier {solver.kind} asks for {', '.join(sorted(asked))}, gathered before "
+            f"{config.transforms[0].kind} changes the inputs",
+            remedy="leave one of the two modifiers out",
+        )
+    if not strange:
+        return None
+    wants = [m.kind for m in config.modifiers if strange[0] in m.statistics()]
+    return UserError(
+        f"modifier {wants[0]} asks for the statistic {strange[0]!r}, which nobody gives",
+        remedy=choices(strange[0], kinds),
+    )
+
+
+def _ungathered(
+    config: CompressConfig, facts: Mapping[str, Any], blueprint: Blueprint
+) -> UserError | None:
+    if not needed_statistics(config) or ("statistics" in facts and not blueprint.outlined):
+        return None
+    wants = [f"modifier {m.kind}" for m in config.modifiers if m.statistics()]
+    wants += [
+        f"the calibrated input_activations of {name}"
+        for name, group in config.scheme.ordered()
+        if group.input_activations is not None and group.input_activations.calibrated
+    ]
+    why = blueprint.outlined or "nothing in this graph measures them"
+    return UserError(
+        f"statistics of activations are needed for {' and '.join(wants)}, but {why}",
+        remedy="say modifier=rtn with observer minmax or mse, and a scheme without calibrated "
+        "inputs (such as fp8_dynamic, w4a16, nvfp4a16); or graph=calibrated, for a model that "
+        "transformers knows",
+    )
+
+
+def formats_key(linears: Iterable[LinearSpec], formats: Mapping[str, Resolved]) -> Json:
+    """Module -> its number format, of those that have one; which targets led to it is left out."""
+    return {
+        linear.name: canonical(formats[linear.name].scheme) | {"targets": []}
+        for linear in linears
+        if linear.name in formats
+    }
+
+
+def solving_seconds(config: CompressConfig, linear: LinearSpec, *, solved: bool) -> float:
+    """How long one weight takes: it is `solved` in the metric of its inputs, or only rounded."""
+    passes = 12 * linear.in_features if solved else 200
+    elements = linear.in_features * linear.out_features
+    return passes * elements / (FLOPS * config.numerics.threads)
+
+
+def layer_estimate(
+    config: CompressConfig,
+    layer: Subgraph,
+    formats: Mapping[str, Resolved],
+    dtype: str,
+    *,
+    streams: bool,
+) -> Estimate:
+    """The cost of a decoder layer of a model in `dtype`.
+
+    It `streams` where weights go from file to file one by one, rows of a large one at a time.
+    """
+    size, seconds, widest, largest = layer.bytes, 0.5, 0, 0
+    solved = any(isinstance(m, Solver) and m.statistics() for m in config.modifiers)
+    for linear in layer.linears:
+        if linear.name not in formats:
+            continue
+        elements = linear.in_features * linear.out_features
+        plain = layer.bytes * elements // max(1, layer.parameters)
+        size += linear_bytes(linear, formats[linear.name].scheme, dtype) - plain
+        seconds += solving_seconds(config, linear, solved=solved)
+        widest, largest = max(widest, linear.in_features), max(largest, elements)
+    if streams:
+        memory = streaming_bytes(2 * largest)
+    else:
+        grams = 24 * widest * widest if needed_statistics(config) else 0
+        memory = 700_000_000 + 2 * layer.bytes + 4 * layer.parameters + grams
+    return Estimate(bytes=size, memory=memory, seconds=seconds)
