@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import pipeline
 from pipeline.config.recipe_import import check_given
 from pipeline.config.references import References, aliases
 from pipeline.config.root_schema import (
@@ -30,12 +32,13 @@ from pipeline.config.schema import build
 from pipeline.config.unused_keys import WrittenNames, unreached, without_effect
 from pipeline.errors import ManyErrors, UserError
 from pipeline.machine import resolve_device, usable_cpus
-from pipeline.modes import MODES
 from pipeline.planning.site import GraphPlan, SitePlan
 from pipeline.registry import Registry, choices
 from pipeline.store import StoreConfig
 from pipeline.trackers.tracked import Tracker
 
+MODES = tuple(sorted(module.name for module in iter_modules([f"{pipeline.__path__[0]}/modes"])))
+"""What `mode=` may say: the modules of `pipeline.modes`, none of which is imported here."""
 GRAPH_MODES = ("run", "plan", "sensitivity")
 """The modes that use the graph; the others ignore it."""
 

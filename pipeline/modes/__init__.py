@@ -1,7 +1,1 @@
-"""What `mode=` may say: one module here for each, with a function of the same name."""
-
-from __future__ import annotations
-
-import pkgutil
-
-MODES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+"""The modes: one module for each value of `mode=`, with a function of the same name."""
