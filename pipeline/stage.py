@@ -162,8 +162,8 @@ class Stage:
     def work(self) -> tuple[str, ...]:
         """The heavy half: modules with `run(config, task)`, the first of which is imported ahead.
 
-        A `run` that cannot do the task returns False before it writes, and the next module's does
-        it. A module may have `warm_up(config)`, called once it is imported ahead.
+        A `run` that cannot do the task returns False, and the next module's does all of it. A
+        module may have `warm_up(config)`, called once it is imported ahead.
         """
         return ()
 

@@ -10,8 +10,8 @@ from pipeline.key import Json, canonical
 from pipeline.stage import Site, Stage, Survey
 from stages.calibrate.config import CalibrateConfig
 from stages.calibrate.estimate import estimates
-from stages.calibrate.stage import ACTIVATIONS
 from stages.compute.numerics import Numerics
+from stages.model.artifact_names import ACTIVATIONS
 from stages.schemes.scheme import SchemeConfig
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.errors import StageFailed
 from pipeline.stage import Artifact, Task
 from stages.calibrate.cache import CacheConfig
-from stages.calibrate.layer_replay import ACTIVATIONS, Place, filled, place_of
+from stages.calibrate.layer_replay import Place, filled, place_of
 from stages.fake_quant.activations import simulated_inputs
 from stages.fake_quant.attention_states import (
     StateRules,
@@ -22,6 +22,7 @@ from stages.fake_quant.attention_states import (
 from stages.formats.compressed_layer import CompressedLayer
 from stages.formats.compressed_tensors_bridge import to_args
 from stages.formats.layer_artifact import CACHE
+from stages.model.artifact_names import ACTIVATIONS
 from stages.model.attention_hooks import attention_modules, attention_states
 from stages.model.boundary_activations import batches, read_activations
 from stages.model.replay import replay

@@ -9,8 +9,9 @@ from typing import ClassVar
 from pipeline.registry import Registry
 from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.calibrate.config import LayerConfig
-from stages.calibrate.estimate import BASE, FLOPS
-from stages.calibrate.stage import ACTIVATIONS, GROUP
+from stages.calibrate.stage import GROUP
+from stages.compute.estimates import FORWARD_FLOPS, MODEL_PROCESS
+from stages.model.artifact_names import ACTIVATIONS
 from stages.model.blueprint import Blueprint
 
 
@@ -47,7 +48,7 @@ class CalibrateOutside(Stage):
         batch = self.config.calibrate.batch_size * tokens["sequence_length"]
         cost = Estimate(
             bytes=4 * width * width,
-            memory=BASE + 4 * width * (width + 4 * batch),
-            seconds=width * width * rows / FLOPS,
+            memory=MODEL_PROCESS + 4 * width * (width + 4 * batch),
+            seconds=width * width * rows / FORWARD_FLOPS,
         )
         return Survey(estimates={None: cost})

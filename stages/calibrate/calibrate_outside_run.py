@@ -5,8 +5,8 @@ from __future__ import annotations
 from pipeline.stage import Task
 from stages.calibrate.config import LayerConfig
 from stages.calibrate.input_hooks import Collector
-from stages.calibrate.layer_replay import ACTIVATIONS
 from stages.calibrate.run import statistics_of, write_statistics
+from stages.model.artifact_names import ACTIVATIONS
 from stages.model.blueprint import Blueprint
 from stages.model.boundary_activations import batches, read_activations
 from stages.model.compute_dtype import computed

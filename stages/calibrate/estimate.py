@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from pipeline.stage import Estimate, Site
+from stages.compute.estimates import FORWARD_FLOPS, MODEL_PROCESS
 from stages.model.blueprint import Blueprint, Subgraph
-
-FLOPS = 4e10
-"""Rough speed of matrix products on a few CPU cores, in operations per second."""
-
-BASE = 700 * 2**20
-"""Bytes of a process that has torch and transformers imported."""
 
 
 def estimates(site: Site, batch_size: int, *, grams: bool) -> dict[str | None, Estimate]:
@@ -38,8 +33,8 @@ def _estimate(
     operations += sum(n * n * rows * width for n in shared.values()) if grams else 0
     return Estimate(
         bytes=activations + gram,
-        memory=BASE + layer.bytes + gram + working,
-        seconds=operations / FLOPS,
+        memory=MODEL_PROCESS + layer.bytes + gram + working,
+        seconds=operations / FORWARD_FLOPS,
     )
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.calibrate.config import LayerConfig
 from stages.calibrate.estimate import estimates
-from stages.calibrate.stage import ACTIVATIONS
+from stages.model.artifact_names import ACTIVATIONS
 
 GRADIENT = "gradient"
 FISHER = "fisher"

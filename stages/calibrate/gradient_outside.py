@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.calibrate.config import CalibrateConfig
-from stages.calibrate.estimate import BASE, FLOPS
-from stages.calibrate.stage import ACTIVATIONS
+from stages.compute.estimates import FORWARD_FLOPS, MODEL_PROCESS
 from stages.compute.numerics import Numerics
+from stages.model.artifact_names import ACTIVATIONS
 from stages.model.blueprint import Blueprint
 
 LOGITS = 1 << 25
@@ -57,7 +57,7 @@ class GradientOutside(Stage):
         head = blueprint.hidden_size * blueprint.vocab_size
         cost = Estimate(
             bytes=4 * rows * blueprint.hidden_size,
-            memory=BASE + 4 * head + 16 * LOGITS,
-            seconds=4 * head * rows / FLOPS,
+            memory=MODEL_PROCESS + 4 * head + 16 * LOGITS,
+            seconds=4 * head * rows / FORWARD_FLOPS,
         )
         return Survey(estimates={None: cost})

@@ -8,7 +8,7 @@ from torch import Tensor
 from pipeline.stage import Task
 from stages.calibrate.gradient_outside import LOGITS, EndingConfig
 from stages.calibrate.gradient_run import explained
-from stages.calibrate.layer_replay import ACTIVATIONS
+from stages.model.artifact_names import ACTIVATIONS
 from stages.model.blueprint import Blueprint
 from stages.model.boundary_activations import batches, read_activations, write_activations
 from stages.model.compute_dtype import computed

@@ -18,7 +18,8 @@ from pipeline.errors import StageFailed
 from pipeline.stage import Task
 from stages.calibrate.config import LayerConfig
 from stages.calibrate.gradient import FISHER, GRADIENT
-from stages.calibrate.layer_replay import ACTIVATIONS, Place, filled, place_of
+from stages.calibrate.layer_replay import Place, filled, place_of
+from stages.model.artifact_names import ACTIVATIONS, FISHER_FILE
 from stages.model.boundary_activations import Batch, batches, read_activations, write_activations
 from stages.model.replay import replay
 
@@ -83,7 +84,7 @@ def run(config: LayerConfig, task: Task) -> None:
             task.progress((batch.index + 1) / batch.count, f"batch {batch.index + 1}")
     if FISHER in task.outputs:
         means = fisher(place, squares, tokens)
-        save_file(means, task.outputs[FISHER].path / f"{FISHER}.safetensors")
+        save_file(means, task.outputs[FISHER].path / FISHER_FILE)
         task.outputs[FISHER].meta["tokens"] = tokens
 
 

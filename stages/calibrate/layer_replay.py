@@ -11,6 +11,7 @@ from torch import Tensor
 from pipeline.stage import Task
 from stages.calibrate.input_hooks import Collector
 from stages.calibrate.residual_share import Shares
+from stages.model.artifact_names import ACTIVATIONS
 from stages.model.blueprint import Blueprint, Subgraph
 from stages.model.boundary_activations import batches, read_activations, write_activations
 from stages.model.compute_dtype import computed
@@ -19,8 +20,6 @@ from stages.model.replay import replay, stem_names
 from stages.model.skeleton import Skeleton, skeleton
 from stages.quantized.open import open_source
 from stages.weights import WeightSource
-
-ACTIVATIONS = "activations"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

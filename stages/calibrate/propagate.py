@@ -10,8 +10,7 @@ from pipeline.key import Json, canonical
 from pipeline.stage import Site, Stage, Survey
 from stages.calibrate.cache import CacheConfig
 from stages.calibrate.estimate import estimates
-
-ACTIVATIONS = "activations"
+from stages.model.artifact_names import ACTIVATIONS
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,10 +12,11 @@ from pipeline.registry import Registry
 from pipeline.stage import Draft, Task
 from stages.calibrate.config import LayerConfig
 from stages.calibrate.input_hooks import Collected, Collector
-from stages.calibrate.layer_replay import ACTIVATIONS, Place, filled, place_of, run_layer
+from stages.calibrate.layer_replay import Place, filled, place_of, run_layer
 from stages.calibrate.residual_share import Shares, blocks_of
 from stages.calibrate.stage import GROUP
 from stages.calibrate.statistics.base import Statistic
+from stages.model.artifact_names import ACTIVATIONS
 
 
 def run(config: LayerConfig, task: Task) -> None:

@@ -10,8 +10,8 @@ from pipeline.registry import Registry
 from pipeline.stage import Site, Stage, Survey
 from stages.calibrate.config import LayerConfig
 from stages.calibrate.estimate import estimates
+from stages.model.artifact_names import ACTIVATIONS
 
-ACTIVATIONS = "activations"
 GROUP = "statistic"
 
 

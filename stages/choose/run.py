@@ -10,11 +10,10 @@ from pipeline.stage import Task
 from stages.choose.expected_loss import damages, measure_of
 from stages.choose.knapsack import Option, choose
 from stages.choose.stage import FILE, ChooseConfig
+from stages.model.artifact_names import SENSITIVITY
 from stages.model.blueprint import Blueprint
 from stages.schemes.candidates import Unit, Units, units_of
 from stages.schemes.sizes import label
-
-SENSITIVITY = "sensitivity.json"
 
 
 def run(config: ChooseConfig, task: Task) -> None:

@@ -9,6 +9,7 @@ from pipeline.errors import UserError
 from pipeline.key import Json, canonical
 from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.choose.chosen_scheme import chosen_scheme
+from stages.compute.estimates import SCIPY_PROCESS
 from stages.model.blueprint import Blueprint
 from stages.schemes.candidates import Units, formats_of
 from stages.schemes.chosen import Choice
@@ -49,7 +50,7 @@ class Choose(Stage):
         if problem := _unmet(budget, units):
             return Survey(problems=(problem,))
         cost: dict[str | None, Estimate] = {
-            None: Estimate(bytes=100 * len(units.units), memory=300_000_000, seconds=2.0)
+            None: Estimate(bytes=100 * len(units.units), memory=SCIPY_PROCESS, seconds=2.0)
         }
         stored = site.result()
         if stored is None:

@@ -18,6 +18,7 @@ from stages.compress.layer_plan import formats_key, solving_seconds, statistics_
 from stages.compress.modifiers.base import Modifier, Solver
 from stages.compress.modifiers.observer import needs_gram
 from stages.compress.modifiers.rtn import Rtn
+from stages.compute.estimates import COMPRESS_PROCESS
 from stages.model.blueprint import EMBEDDING, Blueprint
 from stages.schemes.chosen import CHOICE, settled
 from stages.schemes.resolve import Resolved, resolve
@@ -105,7 +106,7 @@ def ends_estimate(config: CompressConfig, ends: Ends) -> Estimate:
         size += linear_bytes(linear, ends.formats[linear.name].scheme, dtype)
         solved = measures(config) and linear.kind != EMBEDDING
         seconds += solving_seconds(config, linear, solved=solved)
-    memory = 700_000_000 + 2 * part.bytes + 12 * part.parameters
+    memory = COMPRESS_PROCESS + 2 * part.bytes + 12 * part.parameters
     return Estimate(bytes=size, memory=memory, seconds=seconds)
 
 

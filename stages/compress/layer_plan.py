@@ -11,12 +11,11 @@ from pipeline.registry import Registry, choices
 from pipeline.stage import Estimate
 from stages.compress.config import STATISTICS, CompressConfig, needed_statistics
 from stages.compress.modifiers.base import Solver
+from stages.compute.estimates import COMPRESS_PROCESS, CORE_FLOPS
 from stages.model.blueprint import Blueprint, LinearSpec, Subgraph
 from stages.schemes.resolve import Resolved
 from stages.schemes.sizes import linear_bytes
 from stages.weights.row_bands import streaming_bytes
-
-FLOPS = 2e10  # of float32 products on one core, for estimates only
 
 
 def statistics_problem(
@@ -80,7 +79,7 @@ def solving_seconds(config: CompressConfig, linear: LinearSpec, *, solved: bool)
     """How long one weight takes: it is `solved` in the metric of its inputs, or only rounded."""
     passes = 12 * linear.in_features if solved else 200
     elements = linear.in_features * linear.out_features
-    return passes * elements / (FLOPS * config.numerics.threads)
+    return passes * elements / (CORE_FLOPS * config.numerics.threads)
 
 
 def layer_estimate(
@@ -109,5 +108,5 @@ def layer_estimate(
         memory = streaming_bytes(2 * largest)
     else:
         grams = 24 * widest * widest if needed_statistics(config) else 0
-        memory = 700_000_000 + 2 * layer.bytes + 4 * layer.parameters + grams
+        memory = COMPRESS_PROCESS + 2 * layer.bytes + 4 * layer.parameters + grams
     return Estimate(bytes=size, memory=memory, seconds=seconds)

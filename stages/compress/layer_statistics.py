@@ -10,7 +10,6 @@ from torch import Tensor
 
 from pipeline.stage import Artifact
 from stages.compress.transforms.smoothquant import rescale_gram
-from stages.weights.checkpoint_files import Layout
 from stages.weights.safetensors_source import SafetensorsSource
 
 
@@ -100,4 +99,4 @@ class Statistics:
 
 
 def _source(path: Path) -> SafetensorsSource:
-    return SafetensorsSource(Layout(where=str(path), files={path.name: path}, tensors=None))
+    return SafetensorsSource.of_file(path)

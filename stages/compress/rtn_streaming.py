@@ -20,18 +20,26 @@ from pipeline.stage import Task
 from stages.compress.layer_inputs import layer_state, recipe_of
 from stages.compress.layer_state import LayerState
 from stages.compress.layer_writer import Compressed
-from stages.compress.modifiers.base import Modifier, Solver
-from stages.compress.modifiers.rtn import Rtn, only_rounds
-from stages.compress.solvers.rtn_fused import Direct, Take, direct, fits, magnitudes
+from stages.compress.modifiers.base import Solver
+from stages.compress.modifiers.rtn import Rtn
+from stages.compress.modifiers.rtn_route import (
+    DTYPE,
+    STORED,
+    RoundedWeight,
+    goes_straight,
+    is_fused,
+)
+from stages.compress.solvers.rtn_fused import Direct, Take, direct, magnitudes
 from stages.compress.solvers.rtn_fused_kernels import Bits
 from stages.compute.row_tiles import shared_tile_pool
 from stages.formats.layer_artifact import SHARD
 from stages.model.blueprint import LinearSpec
-from stages.schemes.layouts import PACKED, codes_part, goes_straight, layout_of, plain_parts
+from stages.schemes.layouts import PACKED, codes_part, layout_of, plain_parts
 from stages.schemes.protocols import WeightFormat, spans
 from stages.schemes.quant_args import QArgs
 from stages.schemes.scheme import SchemeGroup
-from stages.weights.positional_writer import MisfitError, PlacedFile
+from stages.weights.dtypes import dtype_name
+from stages.weights.positional_writer import PlacedFile
 from stages.weights.row_bands import WIDE, InFile, Matrix
 from stages.weights.safetensors_file import Scratch
 from stages.weights.safetensors_source import SafetensorsSource
@@ -41,6 +49,10 @@ if TYPE_CHECKING:
     from stages.compress.config import CompressConfig
 
 Put = Callable[[int, Tensor], None]
+
+
+class NotFiniteError(Exception):
+    """A weight that is not finite: the policy of the solver, which may be another, decides."""
 
 
 def direct_in_bands(
@@ -94,21 +106,22 @@ def solve_direct(layer: LayerState, names: Iterable[str]) -> Iterator[tuple[str,
         scheme = layer.resolved[name].scheme
         args, layout = _weights(scheme), layout_of(scheme)
         weight = layer.peek(f"{name}.weight")
-        if fits(weight, args, layout, layer.dtype):
+        stored, dtype = dtype_name(weight.dtype), str(layer.dtype).removeprefix("torch.")
+        if is_fused(args, layout, tuple(weight.shape), stored, dtype):
             made = direct(weight, args, layout)
             if made is not None:
                 yield name, made
 
 
-def solve_to_file(layer: LayerState, file: PlacedFile) -> Iterator[tuple[str, Direct]]:
+def solve_to_file(
+    layer: LayerState, source: SafetensorsSource, file: PlacedFile
+) -> Iterator[tuple[str, Direct]]:
     """As :func:`solve_direct`, of all modules of a layer that was :func:`announced` for `file`.
 
     The next module's codes overwrite those before. Of a weight that is large some rows are in
-    memory at a time; its codes are in the file then.
+    memory at a time; its codes are in the file then. Raises NotFiniteError.
     """
-    source, weights, codes = layer.source, Scratch(), Scratch()
-    if not isinstance(source, SafetensorsSource):
-        raise TypeError(f"{type(source).__name__} is no source of plain files")
+    weights, codes = Scratch(), Scratch()
     prefixes = {linear.name: linear.prefix for linear in layer.subgraph.linears}
     for name, resolved in layer.resolved.items():
         args, layout = _weights(resolved.scheme), layout_of(resolved.scheme)
@@ -119,27 +132,32 @@ def solve_to_file(layer: LayerState, file: PlacedFile) -> Iterator[tuple[str, Di
             made = direct_in_bands(matrix, args, layout, put, codes.take)
         else:
             made = direct(matrix.read(0, matrix.shape[0]), args, layout, codes.take)
-        if made is not None:
-            yield name, made
+        if made is None:
+            raise NotFiniteError(name)
+        yield name, made
 
 
-def announced(layer: LayerState) -> list[TensorSpec] | None:
-    """What the layer's file will hold, from headers alone: of no layer but one that is all direct.
+def is_straight(config: CompressConfig, layer: LayerState) -> bool:
+    """Whether the layer can be rounded from the files that its source reads; looks at headers."""
+    source = layer.source
+    if not isinstance(source, SafetensorsSource):
+        return False
+    specs = {name: source.spec(layer.subgraph.tensors[f"{name}.weight"]) for name in layer.resolved}
+    weights = [
+        RoundedWeight(scheme=found.scheme, shape=specs[name].shape, stored=specs[name].dtype)
+        for name, found in layer.resolved.items()
+    ]
+    dtype = str(layer.dtype).removeprefix("torch.")
+    return goes_straight(config.modifiers, config.numerics.device, dtype, weights)
 
-    None where a module is not for :func:`solve_direct`, or has more to be stored than its weight,
-    and for a source that is not plain files.
-    """
-    source, prefixes = layer.source, {own.name: own.prefix for own in layer.subgraph.linears}
-    if not isinstance(source, SafetensorsSource) or layer.changed:
-        return None
+
+def announced(layer: LayerState, source: SafetensorsSource) -> list[TensorSpec]:
+    """What the file of a layer that :func:`is_straight` will hold, from headers alone."""
+    prefixes = {linear.name: linear.prefix for linear in layer.subgraph.linears}
     found: list[TensorSpec] = []
     left = dict(layer.subgraph.tensors)
     for name, resolved in layer.resolved.items():
         spec = source.spec(left.pop(f"{name}.weight"))
-        if spec.dtype != "BF16" or layer.dtype != torch.bfloat16:
-            return None
-        if not goes_straight(resolved.scheme, spec.shape):
-            return None
         args, layout = _weights(resolved.scheme), layout_of(resolved.scheme)
         for part, (shape, dtype) in plain_parts(spec.shape, args, layout, spec.dtype).items():
             found.append(TensorSpec(name=f"{prefixes[name]}.{part}", shape=shape, dtype=dtype))
@@ -179,21 +197,23 @@ def _weights(scheme: SchemeGroup) -> QArgs:
 def warm_up(config: CompressConfig) -> None:
     """Round a weight of one group of each format: the first use of a compiled loop is slow."""
     for group in config.scheme.formats():
-        if group.weights is not None and goes_straight(group, (1, group.weights.group_size or 32)):
-            weight = torch.ones(1, group.weights.group_size or 32, dtype=torch.bfloat16)
+        if group.weights is None:
+            continue
+        one = RoundedWeight(scheme=group, shape=(1, group.weights.group_size or 32), stored=STORED)
+        if goes_straight(config.modifiers, config.numerics.device, DTYPE, [one]):
+            weight = torch.ones(one.shape, dtype=torch.bfloat16)
             direct(weight, group.weights, layout_of(group))
 
 
 def run(config: CompressConfig, task: Task) -> bool:
     """Compress the layer `task.member` module by module; False, and nothing done, if it cannot."""
-    modifiers: tuple[Modifier, ...] = config.modifiers
-    if not only_rounds(modifiers, config.numerics.device):
-        return False
-    solver = next((m for m in modifiers if isinstance(m, Solver)), Rtn())
     config.numerics.apply()
     layer, draft = layer_state(config, task), task.outputs["weights"]
-    made = rounded(layer, solver, draft.path / SHARD, task.progress)
-    if made is None:
+    if not is_straight(config, layer):
+        return False
+    try:
+        made = rounded(layer, config.solver or Rtn(), draft.path / SHARD, task.progress)
+    except NotFiniteError:
         return False
     made.write(draft, layer.dtype)
     draft.meta["recipe"] = recipe_of(config, {})
@@ -202,25 +222,24 @@ def run(config: CompressConfig, task: Task) -> bool:
 
 def rounded(
     layer: LayerState, solver: Solver, path: Path, progress: Callable[[float, str], None]
-) -> Compressed | None:
+) -> Compressed:
     """The layer in the file `path`, each module written as soon as it is rounded.
 
-    None if one of them needs more than :func:`solve_to_file` does; the file is no whole one then.
+    Raises NotFiniteError where a weight is not finite; the file is no whole one then.
     """
-    specs = announced(layer)
-    if specs is None:
-        return None
+    source = _files(layer)
     made, linears = Compressed(), {linear.name: linear for linear in layer.subgraph.linears}
-    try:
-        with shared_tile_pool(), PlacedFile(path, specs) as file:
-            made.tensors = file
-            for name, found in solve_to_file(layer, file):
-                scheme = layer.resolved[name].scheme
-                record_direct(made, linears[name], scheme, found, solver=solver.kind)
-                progress(len(made.modules) / len(layer.resolved), f"{solver.kind} {name}")
-            if len(made.modules) < len(layer.resolved):
-                raise MisfitError("a weight is not finite")
-            made.finish(layer, {})
-    except MisfitError:
-        return None
+    with shared_tile_pool(), PlacedFile(path, announced(layer, source)) as file:
+        made.tensors = file
+        for name, found in solve_to_file(layer, source, file):
+            scheme = layer.resolved[name].scheme
+            record_direct(made, linears[name], scheme, found, solver=solver.kind)
+            progress(len(made.modules) / len(layer.resolved), f"{solver.kind} {name}")
+        made.finish(layer, {})
     return made
+
+
+def _files(layer: LayerState) -> SafetensorsSource:
+    if not isinstance(layer.source, SafetensorsSource):
+        raise TypeError(f"{type(layer.source).__name__} is no source of plain files")
+    return layer.source

@@ -17,7 +17,8 @@ from stages.compress.layer_inputs import layer_state, recipe_of, statistics_of
 from stages.compress.layer_state import LayerState
 from stages.compress.layer_writer import KEPT, Compressed, distributions
 from stages.compress.modifiers.base import Modifier, Solver, Transform
-from stages.compress.modifiers.rtn import Rtn, only_rounds
+from stages.compress.modifiers.rtn import Rtn
+from stages.compress.modifiers.rtn_route import only_rounds
 from stages.compress.rtn_streaming import record_direct, solve_direct
 from stages.compress.shared_scales import global_scales, input_params, partners
 from stages.compress.solve import Solved, solve_layer

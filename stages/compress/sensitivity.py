@@ -11,15 +11,13 @@ from dataclasses import dataclass, field, replace
 from pipeline.errors import UserError
 from pipeline.key import Json, canonical
 from pipeline.stage import Estimate, Site, Stage, Survey
-from stages.compress.layer_plan import FLOPS
 from stages.compress.modifiers.base import Solver
 from stages.compress.modifiers.rtn import Rtn
+from stages.compute.estimates import COMPRESS_PROCESS, CORE_FLOPS
 from stages.compute.numerics import Numerics
 from stages.model.blueprint import Blueprint, Subgraph
 from stages.schemes.candidates import Units, units_of
 from stages.schemes.scheme import SchemeConfig
-
-FILE = "sensitivity.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,6 +103,6 @@ class Sensitivity(Stage):
                 widest = max(widest, *(linear.in_features for linear in unit.linears))
                 passes = 200 + 4 * max(linear.in_features for linear in unit.linears)
                 work = passes * unit.elements * len(unit.candidates)
-                seconds += work / (FLOPS * self.config.numerics.threads)
-        memory = 700_000_000 + 2 * layer.bytes + 8 * widest * widest + 4 * layer.parameters
+                seconds += work / (CORE_FLOPS * self.config.numerics.threads)
+        memory = COMPRESS_PROCESS + 2 * layer.bytes + 8 * widest * widest + 4 * layer.parameters
         return Estimate(bytes=4096, memory=memory, seconds=seconds)

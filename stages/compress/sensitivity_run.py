@@ -26,12 +26,13 @@ from stages.compress.layer_inputs import statistics_of
 from stages.compress.layer_state import LayerState, LazyTensors
 from stages.compress.layer_statistics import Statistics
 from stages.compress.modifiers.base import Solver
-from stages.compress.sensitivity import FILE, SensitivityConfig
+from stages.compress.sensitivity import SensitivityConfig
 from stages.compress.shared_scales import global_scales, gram_of
 from stages.compress.solve import solve_layer
 from stages.compress.solvers.numerical_error import NumericalError
 from stages.compress.solvers.output_error import ratio
 from stages.formats.compressed_tensors_bridge import to_compressed_tensors
+from stages.model.artifact_names import FISHER_FILE, SENSITIVITY
 from stages.model.blueprint import Blueprint, LinearSpec
 from stages.quantized.open import open_source
 from stages.schemes.candidates import units_of
@@ -76,7 +77,7 @@ def run(config: SensitivityConfig, task: Task) -> None:
             row["candidates"][name] = found[linear.name] | {"bits": 8 * size / row["elements"]}
     labels = {name: label(group) for name, group in formats.formats.items()}
     content = {"layer": subgraph.name, "labels": labels, "modules": modules}
-    task.outputs["out"].write_json(FILE, content)
+    task.outputs["out"].write_json(SENSITIVITY, content)
 
 
 def _described(layer: LayerState, linear: LinearSpec, device: str) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def _described(layer: LayerState, linear: LinearSpec, device: str) -> dict[str, 
 
 def _fisher(gradients: Artifact | None) -> dict[str, Tensor] | None:
     """Module -> float32 [out], mean squared derivatives; None where there are none."""
-    return None if gradients is None else load_file(gradients.file("fisher.safetensors"))
+    return None if gradients is None else load_file(gradients.file(FISHER_FILE))
 
 
 def sampled(weight: Tensor) -> Tensor:

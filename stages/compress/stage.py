@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from pipeline.key import Json, canonical
 from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.compress.config import CompressConfig, needed_statistics
 from stages.compress.layer_plan import formats_key, layer_estimate, statistics_problem
-from stages.compress.modifiers.rtn import only_rounds
+from stages.compress.modifiers.rtn_route import (
+    STORED,
+    RoundedWeight,
+    goes_straight,
+    only_rounds,
+)
 from stages.model.blueprint import Blueprint
 from stages.schemes.chosen import CHOICE, guessed, settled
 from stages.schemes.engine_support import engine_notes, engine_warnings
-from stages.schemes.layouts import goes_straight
-from stages.schemes.resolve import Resolution, resolve
+from stages.schemes.resolve import Resolution, Resolved, resolve
+from stages.weights.source import TensorSpec
 
 LITTLE = 4_000_000_000
 """Bytes of memory up to which two layers are compressed at a time."""
@@ -76,17 +80,7 @@ class Compress(Stage):
             return Survey(problems=(problem,))
         config = settled(self.config, site)
         found = resolve(config.scheme, blueprint)
-        straight = (
-            only_rounds(config.modifiers, config.numerics.device)
-            and blueprint.dtype == "bfloat16"
-            and all(
-                goes_straight(found.modules[own.name].scheme, (own.out_features, own.in_features))
-                for layer in blueprint.layers
-                for own in layer.linears
-                if own.name in found.modules
-            )
-        )
-        streams = straight and _plain_files(site, blueprint, found)
+        streams, straight = _goes_straight(config, site, blueprint, found.modules)
         problems, keeper = found.problems, config.keeper
         if keeper is not None and not problems and keeper.on_failure == "error":
             from stages.compress.keep_check import unkeepable
@@ -128,16 +122,29 @@ class Compress(Stage):
         }
 
 
-def _plain_files(site: Site, blueprint: Blueprint, found: Resolution) -> bool:
-    """Whether the source is known to hold what will be quantized as bfloat16 in plain files."""
+def _goes_straight(
+    config: CompressConfig, site: Site, blueprint: Blueprint, formats: Mapping[str, Resolved]
+) -> tuple[bool, bool]:
+    """Whether all layers are known to go straight from file to file, and whether they may.
+
+    What is not known of the source's files is left open to the node that reads them.
+    """
     facts = site.facts.get("source")
-    tensors: Mapping[str, Any] | None = getattr(facts, "tensors", None)
-    if tensors is None or getattr(facts, "quantization", None) is not None:
-        return False
-    names = [
-        layer.tensors.get(f"{own.name}.weight", "")
-        for layer in blueprint.layers
-        for own in layer.linears
-        if own.name in found.modules
-    ]
-    return all(name in tensors and tensors[name].dtype == "BF16" for name in names)
+    tensors: Mapping[str, TensorSpec] | None = getattr(facts, "tensors", None)
+    quantized = getattr(facts, "quantization", None) is not None
+    known, possible = list[RoundedWeight](), list[RoundedWeight]()
+    for layer in blueprint.layers:
+        for own in layer.linears:
+            if own.name not in formats:
+                continue
+            stored = tensors.get(layer.tensors.get(f"{own.name}.weight", "")) if tensors else None
+            weight = RoundedWeight(
+                scheme=formats[own.name].scheme,
+                shape=(own.out_features, own.in_features),
+                stored=None if stored is None or quantized else stored.dtype,
+            )
+            known.append(weight)
+            open_yet = tensors is None and not quantized
+            possible.append(replace(weight, stored=STORED) if open_yet else weight)
+    how = (config.modifiers, config.numerics.device, blueprint.dtype)
+    return goes_straight(*how, known), goes_straight(*how, possible)

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from math import prod
 
 from pipeline.stage import Estimate
+from stages.compute.estimates import EVAL_FLOPS, EVAL_PROCESS
 from stages.model.blueprint import Blueprint
 from stages.model.compute_dtype import computed
-
-LIBRARIES = 500 * 2**20
-"""Memory of a process that has imported torch and transformers."""
 
 STARTUP = 1.0
 FLOPS = 6e10
@@ -35,8 +33,8 @@ def hidden_estimate(model: object, tokens: object, batch_size: int, device: str)
     parameters = sum(layer.parameters for layer in model.layers)
     return Estimate(
         bytes=count * model.hidden_size * width,
-        memory=LIBRARIES + width * (layer + embedding + states),
-        seconds=STARTUP + 2 * parameters * count / FLOPS,
+        memory=EVAL_PROCESS + width * (layer + embedding + states),
+        seconds=STARTUP + 2 * parameters * count / EVAL_FLOPS,
     )
 
 
@@ -47,7 +45,9 @@ def eval_estimate(model: object, tokens: object) -> Estimate:
     head = model.vocab_size * model.hidden_size
     count = tokens["samples"] * tokens["sequence_length"]
     return Estimate(
-        bytes=1024, memory=LIBRARIES + 10 * head + 2**28, seconds=STARTUP + 5 * head * count / FLOPS
+        bytes=1024,
+        memory=EVAL_PROCESS + 10 * head + 2**28,
+        seconds=STARTUP + 5 * head * count / EVAL_FLOPS,
     )
 
 
@@ -64,8 +64,8 @@ def generate_estimate(model: object, limit: int, tokens: int) -> Estimate:
         return Estimate()
     size = model_bytes(model)
     if size > limit:
-        return Estimate(bytes=1024, memory=LIBRARIES)
-    return Estimate(bytes=4096, memory=LIBRARIES + size, seconds=STARTUP + tokens * size / BYTES)
+        return Estimate(bytes=1024, memory=EVAL_PROCESS)
+    return Estimate(bytes=4096, memory=EVAL_PROCESS + size, seconds=STARTUP + tokens * size / BYTES)
 
 
 def _width(model: Blueprint) -> int:

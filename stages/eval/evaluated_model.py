@@ -15,11 +15,10 @@ from stages.fake_quant.attention_states import StateRules, state_rules
 from stages.formats.compressed_tensors_bridge import parse
 from stages.formats.decompressed_source import Decompressed
 from stages.formats.input_params import InputRule
+from stages.model.artifact_names import CHECKPOINT
 from stages.model.blueprint import Blueprint
 from stages.quantized.open import open_source
 from stages.weights import WeightSource, open_checkpoint
-
-FOLDER = "checkpoint"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,5 +67,5 @@ def compressed(folder: Path, blueprint: Blueprint) -> Candidate:
 def candidate(inputs: Mapping[str, Artifact], blueprint: Blueprint) -> Candidate:
     """The compressed model if `inputs` has a checkpoint, else the original."""
     if "checkpoint" in inputs:
-        return compressed(inputs["checkpoint"].path / FOLDER, blueprint)
+        return compressed(inputs["checkpoint"].path / CHECKPOINT, blueprint)
     return original(inputs["source"], blueprint)

@@ -13,10 +13,11 @@ from transformers import AutoTokenizer
 from pipeline.errors import UserError
 from pipeline.stage import Task
 from stages.eval.estimates import model_bytes
-from stages.eval.evaluated_model import FOLDER, Candidate, compressed, original
+from stages.eval.evaluated_model import Candidate, compressed, original
 from stages.eval.generate import GenerateConfig
 from stages.fake_quant.activations import simulated_inputs
 from stages.fake_quant.attention_states import simulated_states
+from stages.model.artifact_names import CHECKPOINT, MODEL
 from stages.model.blueprint import Blueprint
 from stages.model.compute_dtype import computed
 from stages.model.layer_tensors import all_tensors
@@ -46,14 +47,14 @@ def generated(config: GenerateConfig, task: Task, blueprint: Blueprint) -> list[
     config.numerics.apply()
     source, device = task.inputs["source"], config.numerics.device
     bones = skeleton(computed(blueprint, device), device=device)
-    tokenizer = load_tokenizer(source.path / "model")
+    tokenizer = load_tokenizer(source.path / MODEL)
     options = {
         "max_new_tokens": config.max_new_tokens,
-        **stopping(source.path / "model", blueprint.config),
+        **stopping(source.path / MODEL, blueprint.config),
     }
     before = continuations(bones, original(source, blueprint), tokenizer, config.prompts, options)
     task.progress(0.5, "compressed")
-    checkpoint = compressed(task.inputs["checkpoint"].path / FOLDER, blueprint)
+    checkpoint = compressed(task.inputs["checkpoint"].path / CHECKPOINT, blueprint)
     after = continuations(bones, checkpoint, tokenizer, config.prompts, options)
     return [
         {"prompt": prompt, "original": first, "compressed": second}

@@ -15,13 +15,12 @@ from stages.eval.hidden import HiddenConfig
 from stages.eval.samples import Samples
 from stages.fake_quant.activations import simulated_inputs
 from stages.fake_quant.attention_states import simulated_states
+from stages.model.artifact_names import HIDDEN
 from stages.model.blueprint import Blueprint, Subgraph
 from stages.model.compute_dtype import computed
 from stages.model.layer_tensors import layer_tensors, outside_tensors
 from stages.model.replay import final_hidden, replay, stem_names, tail_names
 from stages.model.skeleton import Skeleton, skeleton
-
-NAME = "hidden"
 
 
 def run(config: HiddenConfig, task: Task) -> None:
@@ -47,12 +46,12 @@ def run(config: HiddenConfig, task: Task) -> None:
 
 def write_batch(path: Path, hidden: Tensor) -> None:
     """Store the hidden states of one batch."""
-    save_file({NAME: hidden.contiguous().cpu()}, path)
+    save_file({HIDDEN: hidden.contiguous().cpu()}, path)
 
 
 def read_batch(path: Path) -> Tensor:
     """Read the hidden states that `write_batch` stored."""
-    return load_file(path)[NAME]
+    return load_file(path)[HIDDEN]
 
 
 def final_states(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.errors import StageFailed
 from pipeline.stage import Artifact, Task
-from stages.eval.evaluated_model import FOLDER, Candidate
+from stages.eval.evaluated_model import Candidate
 from stages.eval.evaluated_model import compressed as compressed_model
 from stages.eval.evaluated_model import original as original_model
 from stages.eval.hidden_run import read_batch
@@ -20,6 +20,7 @@ from stages.eval.metrics import Sums, compare, perplexity
 from stages.eval.samples import Samples
 from stages.eval.stage import EvalConfig
 from stages.fake_quant.activations import simulated_inputs
+from stages.model.artifact_names import CHECKPOINT
 from stages.model.blueprint import Blueprint
 from stages.model.layer_tensors import outside_tensors
 from stages.model.replay import logits, tail_names
@@ -34,7 +35,7 @@ def run(config: EvalConfig, task: Task) -> None:
     config.numerics.apply()
     inputs, draft = task.inputs, task.outputs["out"]
     blueprint = Blueprint.load(inputs["model"])
-    folder = inputs["checkpoint"].path / FOLDER
+    folder = inputs["checkpoint"].path / CHECKPOINT
     sums = compare_models(
         blueprint,
         (original_model(inputs["source"], blueprint), compressed_model(folder, blueprint)),

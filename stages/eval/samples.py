@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.stage import Artifact
+from stages.model.artifact_names import TOKENS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,7 +22,7 @@ class Samples:
     @staticmethod
     def load(tokens: Artifact, batch_size: int) -> Samples:
         """Read the result of a `tokens` node."""
-        tensors = load_file(tokens.file("tokens.safetensors"))
+        tensors = load_file(tokens.file(TOKENS))
         return Samples(
             ids=tensors["input_ids"].long(),
             lengths=tensors["lengths"].long(),

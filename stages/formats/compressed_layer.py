@@ -14,7 +14,6 @@ from stages.formats.decompressed_source import Decompressed
 from stages.formats.input_params import InputRule
 from stages.formats.layer_artifact import LAYER, SHARD, from_groups
 from stages.formats.quantization_config import MIXED
-from stages.weights.checkpoint_files import Layout
 from stages.weights.safetensors_source import SafetensorsSource
 
 
@@ -30,7 +29,7 @@ class CompressedLayer:
         path = artifact.file(SHARD)
         self.modules: Mapping[str, Mapping[str, Any]] = info["modules"]
         self.dtype: torch.dtype = getattr(torch, info["dtype"])
-        self.shard = SafetensorsSource(Layout(where=str(path), files={SHARD: path}, tensors=None))
+        self.shard = SafetensorsSource.of_file(path)
         self.weights = Decompressed(self.shard, _config(info["groups"]), self.dtype)
 
     def input_rules(self) -> dict[str, InputRule]:

@@ -20,7 +20,8 @@ from pipeline.stage import Draft
 from stages.load.gguf_file import DTYPES
 from stages.load.gguf_names import tensor_table
 from stages.load.model_folder import describe
-from stages.load.model_kind import MODEL, Work
+from stages.load.model_kind import Work
+from stages.model.artifact_names import MODEL
 from stages.weights.gguf_header import GgufHeader, read_gguf_header
 from stages.weights.gguf_source import GgufSource
 from stages.weights.source_manifest import SourceFile, SourceManifest

@@ -10,8 +10,9 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.key import digest
 from pipeline.stage import Draft
-from stages.load.model_kind import MODEL, each
+from stages.load.model_kind import each
 from stages.load.side_files import check_config, copy_small, read_config, small_files
+from stages.model.artifact_names import MODEL
 from stages.quantized.catalog import dense_dtype, opened, quantization_of
 from stages.quantized.source import QuantizedSource
 from stages.weights.checkpoint_files import Layout, find_weights, home_of

@@ -12,9 +12,6 @@ from pipeline.key import Json
 from pipeline.stage import Artifact, Draft
 from stages.weights.source import TensorSpec
 
-MODEL = "model"
-"""The folder of a `load` result that holds the model's small files."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceFacts:

@@ -8,11 +8,12 @@ from typing import Any
 from pipeline.errors import StageFailed, UserError
 from pipeline.key import Json
 from pipeline.stage import Estimate, Site, Stage, Survey, Task
-from stages.load.model_kind import MODEL, Look, ModelKind, Work, each
+from stages.compute.estimates import LOAD_PROCESS
+from stages.load.model_kind import Look, ModelKind, Work, each
+from stages.model.artifact_names import MODEL
 from stages.quantized.catalog import reading_key
 from stages.weights.hashes import while_hashing
 
-MEMORY = 600_000_000  # transformers and torch imported
 SECONDS = 5.0
 
 
@@ -63,7 +64,7 @@ class Load(Stage):
                 facts = replace(facts, config=self.model.plan_config())
             except UserError as error:
                 return Survey(facts=facts, problems=each(error), warnings=look.warnings)
-        cost = Estimate(bytes=look.stored_bytes, memory=MEMORY, seconds=SECONDS)
+        cost = Estimate(bytes=look.stored_bytes, memory=LOAD_PROCESS, seconds=SECONDS)
         return Survey(facts=facts, warnings=look.warnings, estimates={None: cost}, settled=settled)
 
     def semantics(self, member: str | None) -> Json:

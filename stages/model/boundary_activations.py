@@ -13,9 +13,7 @@ from torch import Tensor
 
 from pipeline.errors import StageFailed
 from pipeline.stage import Artifact
-
-NAME = "hidden"
-TOKENS = "tokens.safetensors"
+from stages.model.artifact_names import HIDDEN, TOKENS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +51,7 @@ def batches(tokens: Artifact, size: int) -> Iterator[Batch]:
 
 def write_activations(folder: Path, index: int, hidden: Tensor) -> None:
     """Write the activations [b, T, hidden] of batch `index`."""
-    save_file({NAME: hidden.cpu().contiguous()}, folder / _file(index))
+    save_file({HIDDEN: hidden.cpu().contiguous()}, folder / _file(index))
 
 
 def read_activations(artifact: Artifact, batch: Batch, *, device: str = "cpu") -> Tensor:
@@ -61,7 +59,7 @@ def read_activations(artifact: Artifact, batch: Batch, *, device: str = "cpu") -
 
     Raises StageFailed if they were made for batches of another shape.
     """
-    hidden = load_file(artifact.file(_file(batch.index)), device=device)[NAME]
+    hidden = load_file(artifact.file(_file(batch.index)), device=device)[HIDDEN]
     if hidden.shape[:2] != batch.ids.shape:
         raise StageFailed(
             f"activations of batch {batch.index} are {list(hidden.shape)}, "

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 
 from pipeline.errors import UserError
 from pipeline.stage import Artifact, Site, Stage, Survey, Task
+from stages.compute.estimates import HEADERS_PROCESS
+from stages.model.artifact_names import MODEL
 from stages.model.blueprint import Blueprint
 from stages.model.blueprint_from_names import Spec, outline_of
 from stages.patch.survey import survey_of, write
 
-MEMORY = 200 * 2**20
 WHY = "this graph outlines the model from its tensor names, without its class"
 CODE = (
     "config.json names code files of the model's own, which are not taken over: say "
@@ -40,7 +41,7 @@ class Outline(Stage):
 
     def survey(self, site: Site) -> Survey:
         try:
-            return survey_of(self._find(site), memory=MEMORY, seconds=0.1)
+            return survey_of(self._find(site), memory=HEADERS_PROCESS, seconds=0.1)
         except UserError as error:
             return Survey(problems=(error,))
 
@@ -68,9 +69,9 @@ def _outlined(source: Artifact) -> Blueprint:
 
     from stages.quantized.open import open_source
 
-    config = source.json("model/config.json")
+    config = source.json(f"{MODEL}/config.json")
     blueprint = outline_of(config, open_source(source).specs(), why=WHY)
-    code = config.get("auto_map") and not any((source.path / "model").glob("*.py"))
+    code = config.get("auto_map") and not any((source.path / MODEL).glob("*.py"))
     return replace(blueprint, notes=(*blueprint.notes, CODE)) if code else blueprint
 
 

@@ -10,12 +10,13 @@ from pipeline.errors import UserError
 from pipeline.key import Json, canonical
 from pipeline.registry import Registry
 from pipeline.stage import Artifact, Site, Stage, Survey, Task
+from stages.compute.estimates import MODEL_PROCESS
+from stages.model.artifact_names import MODEL
 from stages.model.blueprint import Blueprint
 from stages.model.blueprint_from_names import Spec, outline_of
 from stages.patch.survey import survey_of, write
 
 EXPERTS = ("all", "routed")
-MEMORY = 700 * 2**20
 SECONDS = 5.0
 """Importing torch and transformers; building a model without weights is quick."""
 
@@ -66,7 +67,7 @@ class Patch(Stage):
                 blueprint = expected(self.config, site.facts.get("source"))
         except UserError as error:
             return Survey(problems=(error,))
-        found = survey_of(blueprint, memory=MEMORY, seconds=SECONDS)
+        found = survey_of(blueprint, memory=MODEL_PROCESS, seconds=SECONDS)
         return found if source is None else replace(found, settled=replace(self, drawn=blueprint))
 
     def run(self, task: Task) -> None:
@@ -77,7 +78,7 @@ def draw(config: PatchConfig, source: Artifact) -> Blueprint:
     """The blueprint of a loaded model, from its config.json and its tensors' headers."""
     from stages.quantized.open import open_source
 
-    return _blueprint(config, source.json("model/config.json"), open_source(source).specs())
+    return _blueprint(config, source.json(f"{MODEL}/config.json"), open_source(source).specs())
 
 
 def expected(config: PatchConfig, facts: object) -> Blueprint | None:

@@ -17,6 +17,7 @@ from pipeline.key import canonical
 from pipeline.stage import Artifact, Task
 from stages.formats.layer_artifact import CACHE, LAYER
 from stages.formats.quantization_config import QuantizedStates, quantization_config, untied
+from stages.model.artifact_names import CHECKPOINT, MODEL
 from stages.model.blueprint import Blueprint
 from stages.quantized.catalog import INTERNAL
 from stages.quantized.open import open_source
@@ -26,8 +27,6 @@ from stages.save.stage import SaveConfig
 from stages.schemes.resolve import Resolved, resolve
 from stages.weights.aliased_source import Aliased
 
-FOLDER = "checkpoint"
-SMALL = "model"
 CONFIG = "config.json"
 
 
@@ -39,7 +38,7 @@ def run(config: SaveConfig, task: Task) -> None:
     form = blueprint.saved(resolved)
     source = Aliased(open_source(origin), blueprint.aliases())
     specs = source.specs()
-    folder = draft.path / FOLDER
+    folder = draft.path / CHECKPOINT
     folder.mkdir()
     quantized = {f"{end.prefix}.weight" for end in form.ends() if end.name in resolved}
     dense = [specs[name] for name in outside_names(form) if name not in quantized]
@@ -50,8 +49,8 @@ def run(config: SaveConfig, task: Task) -> None:
         *(part for cache in caches for part in file_parts(cache.file(CACHE))),
     ]
     written = write_shards(folder, parts, task.progress)
-    copy_small(origin.path / SMALL, folder)
-    settings = dict(json.loads((origin.path / SMALL / CONFIG).read_bytes()))
+    copy_small(origin.path / MODEL, folder)
+    settings = dict(json.loads((origin.path / MODEL / CONFIG).read_bytes()))
     settings.pop("quantization_config", None)
     if (resolved or caches) and config.save.compressed:
         states = QuantizedStates(

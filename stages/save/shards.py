@@ -11,7 +11,6 @@ from pathlib import Path
 
 from stages.formats.layer_artifact import SHARD
 from stages.weights import TensorSpec, WeightSource
-from stages.weights.checkpoint_files import Layout
 from stages.weights.safetensors_source import SafetensorsSource
 from stages.weights.writer import copy_tensors
 
@@ -63,7 +62,7 @@ def shard_parts(layer: Path, limit: int | None = None) -> Iterator[Part]:
 
 def file_parts(path: Path, limit: int | None = None) -> Iterator[Part]:
     """The files for the tensors of one file: that file itself, if it is within `limit`."""
-    source = SafetensorsSource(Layout(where=str(path), files={path.name: path}, tensors=None))
+    source = SafetensorsSource.of_file(path)
     specs = list(source.specs().values())
     if limit is None or len(specs) < 2 or sum(spec.bytes for spec in specs) <= limit:
         yield Part(source=source, specs=specs, file=path)

@@ -8,6 +8,7 @@ from math import prod
 from pipeline.errors import UserError
 from pipeline.key import Json, canonical
 from pipeline.stage import Estimate, Site, Stage, Survey
+from stages.compute.estimates import COMPRESS_PROCESS
 from stages.model.blueprint import DTYPE_BYTES, Blueprint
 from stages.schemes.chosen import CHOICE, settled
 from stages.schemes.resolve import resolve
@@ -96,7 +97,7 @@ class Save(Stage):
         kept = {stored: name for name, stored in blueprint.outside.items()}
         width = DTYPE_BYTES[blueprint.dtype]
         sizes = [width * prod(blueprint.outside_shapes[name]) for name in kept.values()]
-        size, memory = sum(sizes), 700_000_000 + COPIED * max(sizes, default=0)
+        size, memory = sum(sizes), COMPRESS_PROCESS + COPIED * max(sizes, default=0)
         if not config.save.compressed:
             linears = (own for layer in blueprint.layers for own in layer.linears)
             widest = max((own.in_features * own.out_features for own in linears), default=0)

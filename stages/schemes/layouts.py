@@ -51,14 +51,6 @@ def is_plain(shape: tuple[int, ...], args: WeightFormat, layout: str) -> bool:
     return plainly_scaled(args) and tiled and whole and prod(shape) > 0 and layout in LAYOUTS
 
 
-def goes_straight(scheme: SchemeGroup, shape: tuple[int, ...]) -> bool:
-    """Whether a weight of this shape needs codes and scales alone, and its inputs no qparams."""
-    weights, inputs = scheme.weights, scheme.input_activations
-    if weights is None or (inputs is not None and inputs.dynamic is not True):
-        return False
-    return is_plain(shape, weights, layout_of(scheme))
-
-
 def codes_part(layout: str) -> str:
     """The local name of the tensor with the codes."""
     return MAIN[0] if layout == PACKED else MAIN[1]

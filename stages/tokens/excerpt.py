@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from pipeline.errors import UserError
 from pipeline.stage import Estimate, Site, Stage, Survey
+from stages.compute.estimates import NUMPY_PROCESS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,5 +37,5 @@ class Excerpt(Stage):
             return Survey()
         rows = min(self.config.sequences, facts["samples"])
         size = 4 * rows * facts["sequence_length"]
-        cost = Estimate(bytes=size, memory=100_000_000 + size, seconds=0.1)
+        cost = Estimate(bytes=size, memory=NUMPY_PROCESS + size, seconds=0.1)
         return Survey(facts={**facts, "samples": rows}, estimates={None: cost})

@@ -10,8 +10,9 @@ from safetensors.numpy import save_file
 
 from pipeline.errors import UserError
 from pipeline.stage import Task
+from stages.model.artifact_names import MODEL, TOKENS
 from stages.tokens.dataset import Dataset, Document
-from stages.tokens.stage import FILE, TokensConfig
+from stages.tokens.stage import TokensConfig
 from stages.tokens.tokenizer import Tokenizer
 from stages.tokens.windows import Ids, choose, padded, window_count, windows
 
@@ -22,11 +23,11 @@ def run(config: TokensConfig, task: Task) -> None:
     draft = task.outputs["out"]
     ids, lengths = tokenise(
         dataset,
-        task.inputs["source"].path / "model",
+        task.inputs["source"].path / MODEL,
         task.scratch,
         lambda text: task.progress(0.0, text),
     )
-    save_file({"input_ids": ids, "lengths": lengths}, draft.path / FILE)
+    save_file({"input_ids": ids, "lengths": lengths}, draft.path / TOKENS)
     draft.meta.update(samples=len(ids), tokens=int(lengths.sum()), dataset=dataset.describe())
 
 

@@ -8,13 +8,11 @@ from typing import Any, ClassVar
 from pipeline.errors import UserError
 from pipeline.key import Json, canonical
 from pipeline.stage import Estimate, Site, Stage, Survey
+from stages.compute.estimates import TOKENIZER_PROCESS
 from stages.tokens.dataset import Dataset
 
-FILE = "tokens.safetensors"
 SECONDS = 5.0
 """Loading a tokenizer library and a small dataset; only for the plan."""
-
-MEMORY = 600 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +51,7 @@ class Tokens(Stage):
                 "sequence_length": dataset.sequence_length,
                 "dataset": dataset.describe(),
             },
-            estimates={None: Estimate(bytes=4 * size, memory=MEMORY, seconds=SECONDS)},
+            estimates={None: Estimate(bytes=4 * size, memory=TOKENIZER_PROCESS, seconds=SECONDS)},
         )
 
     def semantics(self, member: str | None) -> Json:

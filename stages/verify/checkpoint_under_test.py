@@ -14,15 +14,13 @@ from pipeline.errors import UserError
 from pipeline.stage import Artifact, Task
 from stages.formats.layer_artifact import CACHE, LAYER
 from stages.formats.quantization_config import groups_from_config, quantized_prefixes, scheme_of
+from stages.model.artifact_names import CHECKPOINT
 from stages.model.blueprint import Blueprint
 from stages.quantized.open import open_source
 from stages.schemes.protocols import ModuleFormat
 from stages.weights import TensorSpec, WeightSource, open_checkpoint
 from stages.weights.aliased_source import Aliased
-from stages.weights.checkpoint_files import Layout
 from stages.weights.safetensors_source import SafetensorsSource
-
-FOLDER = "checkpoint"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +91,7 @@ class Subject:
 
 def subject_of(task: Task, codes: bool) -> Subject:
     """Open everything; UserError if the checkpoint cannot be read at all."""
-    folder = task.inputs["checkpoint"].path / FOLDER
+    folder = task.inputs["checkpoint"].path / CHECKPOINT
     original = Blueprint.load(task.inputs["model"])
     layers = [task.inputs[f"layers/{index}"] for index in range(len(original.layers))]
     layers += [task.inputs[name] for name in ("outside",) if name in task.inputs]
@@ -156,8 +154,5 @@ def claims_of(config: Mapping[str, Any], codes: bool) -> Claims:
 def _caches(task: Task, layers: int) -> dict[str, TensorSpec]:
     names = [f"caches/{index}" for index in range(layers)]
     paths = [task.inputs[name].file(CACHE) for name in names if name in task.inputs]
-    sources = [
-        SafetensorsSource(Layout(where=str(path), files={path.name: path}, tensors=None))
-        for path in paths
-    ]
+    sources = [SafetensorsSource.of_file(path) for path in paths]
     return {name: spec for source in sources for name, spec in source.specs().items()}

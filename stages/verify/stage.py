@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from pipeline.errors import UserError
 from pipeline.stage import Estimate, Site, Stage, Survey
+from stages.compute.estimates import COMPRESS_PROCESS
 from stages.model.blueprint import Blueprint
 from stages.schemes.chosen import CHOICE, settled
 from stages.schemes.resolve import resolve
@@ -89,7 +90,7 @@ class Verify(Stage):
         size = sum(layer.bytes for layer in blueprint.layers)
         widest = max(layer.bytes // max(1, len(layer.linears)) for layer in blueprint.layers)
         seconds = SECONDS + size / BYTES_PER_SECOND
-        memory = 700_000_000 + 16 * widest
+        memory = COMPRESS_PROCESS + 16 * widest
         if self.config.codes(data_free=self.config.data_free):
             memory = streaming_bytes(widest)
         estimate = Estimate(bytes=4096, memory=memory, seconds=seconds)

@@ -18,7 +18,6 @@ from stages.formats.module_tensors import INPUT_PARTS, MISFITS, main_part, store
 from stages.model.blueprint import STATES
 from stages.verify.checkpoint_under_test import Stored, Subject
 from stages.weights import WeightSource
-from stages.weights.checkpoint_files import Layout
 from stages.weights.row_bands import matrix_of
 from stages.weights.safetensors_file import Scratch
 from stages.weights.safetensors_source import SafetensorsSource
@@ -56,7 +55,7 @@ def check_weights(subject: Subject) -> Iterator[str]:
     todo = []
     for layer, info in zip(subject.layers, subject.layer_info(), strict=True):
         path = layer.file(CHECKSUM)
-        sums = SafetensorsSource(Layout(where=str(path), files={CHECKSUM: path}, tensors=None))
+        sums = SafetensorsSource.of_file(path)
         for module in info["modules"].values():
             if module["prefix"] in subject.quantized:  # the check of names reports others
                 todo.append((module["prefix"], sums))
@@ -82,7 +81,7 @@ def check_plain(subject: Subject) -> Iterator[str]:
 
     for artifact in subject.layers:
         path = artifact.file(CHECKSUM)
-        sums = SafetensorsSource(Layout(where=str(path), files={CHECKSUM: path}, tensors=None))
+        sums = SafetensorsSource.of_file(path)
         for prefix, scheme in CompressedLayer(artifact).weights.schemes.items():
             name = f"{prefix}.weight"
             if name not in subject.specs:

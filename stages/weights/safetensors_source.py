@@ -43,6 +43,11 @@ class SafetensorsSource:
         self.layout = layout
         self._headers: dict[str, Header] = {}
 
+    @classmethod
+    def of_file(cls, path: Path) -> SafetensorsSource:
+        """The source of all tensors of one file."""
+        return cls(Layout(where=str(path), files={path.name: path}, tensors=None))
+
     def specs(self) -> Mapping[str, TensorSpec]:
         if len(self._headers) < len(self.layout.files):
             self._headers = read_headers(self.layout)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.key import Json
-from stages.compress.modifiers.base import Modifier, Problem, Solver, Transform, one_of
+from stages.compress.modifiers.base import Problem, Solver, one_of
 from stages.compress.modifiers.observer import (
     check_observer,
     identity_of,
@@ -50,13 +49,3 @@ class Rtn(Solver):
             dtype=problem.dtype,
         )
         return rtn(problem.weight, problem.args, qparams)
-
-
-def only_rounds(modifiers: Sequence[Modifier], device: str) -> bool:
-    """Whether weights become their nearest codes under min-max scales, on a CPU, and that is all.
-
-    Without a solver they do.
-    """
-    solver = next((m for m in modifiers if isinstance(m, Solver)), Rtn())
-    rounded = isinstance(solver, Rtn) and solver.observer == "minmax"
-    return rounded and device == "cpu" and not any(isinstance(m, Transform) for m in modifiers)

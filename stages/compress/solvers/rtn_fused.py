@@ -1,7 +1,7 @@
 """Round to nearest under min-max scales, from bfloat16 to codes in two passes over the weight.
 
 What `rtn` gives under `minmax`, packed, to the bit, for the formats without zero points and
-global scales; see :func:`fits`.
+global scales; see `stages.compress.modifiers.rtn_route.is_fused`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from stages.compress.observers.absmax_scale import scales_of
 from stages.compress.solvers import rtn_fused_kernels as kernels
 from stages.compute.row_tiles import row_tiles
-from stages.schemes.layouts import PACKED, is_plain, words_in
+from stages.schemes.layouts import PACKED, words_in
 from stages.schemes.protocols import WeightFormat, scale_shape, spans
 
 ELEMENTS = 1 << 22  # of a tile: each one has to ask for the interpreter, whoever holds it
@@ -46,12 +46,6 @@ class Direct:
         """Squared norm of the difference over that of the weight; 0 for a weight of zeros."""
         difference, norm = (float(total) for total in self.errors.sum(axis=0))
         return difference / norm if norm > 0 else 0.0
-
-
-def fits(weight: Tensor, args: WeightFormat, layout: str, dtype: torch.dtype) -> bool:
-    """Whether :func:`direct` does this format: E4M3 or integers, symmetric, scales in bfloat16."""
-    plain = weight.is_cpu and weight.dtype == torch.bfloat16 and dtype == torch.bfloat16
-    return plain and is_plain(tuple(weight.shape), args, layout)
 
 
 def direct(

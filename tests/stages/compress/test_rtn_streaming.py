@@ -40,7 +40,7 @@ def both(
     """The same nodes straight to the file, and by way of memory."""
     straight = compress(model, config, folder / "straight", **more)
     with monkeypatch.context() as patched:
-        patched.setattr("stages.compress.rtn_streaming.announced", lambda layer: None)
+        patched.setattr("stages.compress.rtn_streaming.is_straight", lambda config, layer: False)
         memory = compress(model, config, folder / "memory", **more)
     return straight, memory
 

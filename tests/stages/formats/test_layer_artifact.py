@@ -6,10 +6,11 @@ import json
 
 import pytest
 
+from stages.compress.modifiers.rtn_route import RoundedWeight, goes_straight
 from stages.formats.compressed_tensors_bridge import to_compressed_tensors
 from stages.formats.layer_artifact import from_groups, to_groups
 from stages.formats.pack import compressor
-from stages.schemes.layouts import goes_straight, layout_of, plain_parts
+from stages.schemes.layouts import layout_of, plain_parts
 from tests.stages.schemes.presets import QUANTIZED, group, load
 
 
@@ -32,7 +33,11 @@ def test_formats_read_back_with_their_modules_as_targets(name: str) -> None:
 
 
 def test_what_a_plain_format_stores_is_what_compressed_tensors_lists() -> None:
-    plain = [name for name in QUANTIZED if goes_straight(group(name), (256, 512))]
+    weights = {
+        name: RoundedWeight(scheme=group(name), shape=(256, 512), stored="BF16")
+        for name in QUANTIZED
+    }
+    plain = [name for name in QUANTIZED if goes_straight((), "cpu", "bfloat16", [weights[name]])]
     assert {"fp8_dynamic", "fp8_block", "w4a16", "w8a8"} <= set(plain)
     for name in plain:
         scheme = group(name)

@@ -11,16 +11,18 @@ from compressed_tensors.quantization.utils import calculate_qparams
 from torch import Tensor
 
 from stages.compress.layer_state import LazyTensors
+from stages.compress.modifiers.rtn_route import is_fused
 from stages.compress.observers import minmax
 from stages.compress.observers.absmax_scale import scales_of
 from stages.compress.observers.qparams import qparams_of
 from stages.compress.rtn_streaming import parts_of
 from stages.compress.solvers.output_error import relative_error
 from stages.compress.solvers.rtn import rtn
-from stages.compress.solvers.rtn_fused import INFINITE, direct, fits
+from stages.compress.solvers.rtn_fused import INFINITE, direct
 from stages.formats.checksums import checksum
 from stages.formats.input_params import InputParams
 from stages.formats.pack import pack
+from stages.weights.dtypes import dtype_name
 
 BF16 = torch.bfloat16
 SCHEMES: list[tuple[str, dict[str, Any]]] = [
@@ -75,6 +77,11 @@ def weights() -> dict[str, Tensor]:
     every = torch.arange(65536, dtype=torch.int32).to(torch.int16).view(BF16).float()
     every = torch.where(every.abs() < 1e37, every, 1.0).reshape(256, 256)
     return {"plain": plain.to(BF16), "uneven": uneven.to(BF16), "every": every.to(BF16)}
+
+
+def fits(weight: Tensor, args: Any, layout: str, dtype: torch.dtype) -> bool:
+    model = str(dtype).removeprefix("torch.")
+    return is_fused(args, layout, tuple(weight.shape), dtype_name(weight.dtype), model)
 
 
 @pytest.mark.parametrize("which", list(weights()))

@@ -1,0 +1,18 @@
+"""Names of files and folders in results, and of outputs, that more than one stage reads."""
+
+from __future__ import annotations
+
+MODEL = "model"
+"""Folder of a `load` result: config.json, tokenizer and the model's other small files."""
+TOKENS = "tokens.safetensors"
+"""File of a `tokens` or `excerpt` result: `input_ids` int32 [N, T] and `lengths` int32 [N]."""
+ACTIVATIONS = "activations"
+"""Output and input of the stages that run decoder layers: files of hidden states by batch."""
+HIDDEN = "hidden"
+"""The tensor [b, T, hidden] in every file of hidden states."""
+FISHER_FILE = "fisher.safetensors"
+"""File of a `gradient` result: diagonal Fisher information of every Linear's outputs."""
+SENSITIVITY = "sensitivity.json"
+"""File of a `sensitivity` result: error and bits of every module in every candidate format."""
+CHECKPOINT = "checkpoint"
+"""Folder of a `save` result: the compressed model as loaders read it."""
