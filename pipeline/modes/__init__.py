@@ -1,4 +1,4 @@
-"""What `mode=` may say: one module here for each, with a function of the same name."""
+"""Modes of the command line: one module for each `mode=NAME`, with a function of that name."""
 
 from __future__ import annotations
 
