@@ -1,4 +1,4 @@
-"""The words of a graph: nodes, their named outputs, and what a stage says before it runs."""
+"""The graph of a run: nodes, their named outputs, cost estimates, and content keys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Ref:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """What a node is expected to cost: bytes in the store, peak bytes of memory, seconds."""
+    """Expected cost of a node: bytes in the store, peak memory in bytes, seconds."""
 
     bytes: int = 0
     memory: int = 0
@@ -50,7 +50,7 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Graph:
-    """All nodes of a run by name, in an order in which each follows its inputs."""
+    """All nodes of a run by name, in topological order."""
 
     nodes: Mapping[str, Node]
     keys: Mapping[Ref, str]
@@ -58,9 +58,9 @@ class Graph:
 
     @staticmethod
     def of(nodes: Iterable[Node], targets: Iterable[Ref]) -> Graph:
-        """Order the nodes and give every output its key.
+        """Sort the nodes topologically and compute the key of every output.
 
-        Raises UserError for an input that no node makes and for a cycle, naming its path.
+        Raises UserError for an input that no node makes, and for a cycle, naming its path.
         """
         by_name = {node.name: node for node in nodes}
         for node in by_name.values():
@@ -87,9 +87,9 @@ class Graph:
 def output_keys(node: Node, keys: Mapping[Ref, str]) -> dict[Ref, str]:
     """Keys of a node's outputs, given those of its inputs.
 
-    The name of a node is not part of it: equal work under two names is done once.
+    A node's name is not part of its key: equal work under two names is done once.
     """
-    own = digest(
+    identity = digest(
         {
             "kind": node.kind,
             "version": node.version,
@@ -97,4 +97,6 @@ def output_keys(node: Node, keys: Mapping[Ref, str]) -> dict[Ref, str]:
             "inputs": {name: keys[ref] for name, ref in node.inputs.items()},
         }
     )
-    return {Ref(node=node.name, output=output): digest([own, output]) for output in node.outputs}
+    return {
+        Ref(node=node.name, output=output): digest([identity, output]) for output in node.outputs
+    }
