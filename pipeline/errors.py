@@ -1,18 +1,18 @@
-"""Errors that a person reads: what was given, what is allowed, what to do."""
+"""Errors for users: what was given, what is allowed, and the remedy."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 LONGEST = 2000
-"""Characters of a line of a message: a value out of a file may have any number."""
+"""Characters of a line of a message: a value from a file may be of any length."""
 
 
 class UserError(Exception):
-    """A mistake in what was asked for, or something missing on this machine.
+    """A mistake of the user, or something missing on this machine.
 
-    The command line prints it without a traceback. `what` says what was found, `remedy` what to
-    do about it; both are plain sentences. Of lines longer than LONGEST the middle is left out.
+    The command line prints it without a traceback. `what` states the problem, `remedy` what to do
+    about it; both are plain sentences. Lines longer than LONGEST are shortened in the middle.
     """
 
     def __init__(self, what: str, *, remedy: str = "") -> None:
@@ -23,7 +23,7 @@ class UserError(Exception):
 
 
 class ManyErrors(UserError):
-    """Several mistakes found at once, so that none has to be met by running again."""
+    """Several errors at once, so that they need not be found one run at a time."""
 
     def __init__(self, errors: Sequence[UserError]) -> None:
         self.errors = tuple(errors)
@@ -31,7 +31,7 @@ class ManyErrors(UserError):
 
 
 class StageFailed(UserError):
-    """A stage could not do its work on these inputs (numerics, a broken file, a full disk)."""
+    """A stage failed on these inputs (numerics, a broken file, a full disk)."""
 
 
 def _shown(line: str) -> str:

@@ -42,7 +42,7 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Graph:
-    """All nodes of a run by name, in an order in which each follows its inputs.
+    """All nodes of a run by name, in topological order.
 
     `stages` maps sites to the stages that run their nodes, as their surveys settled them.
     """
@@ -56,9 +56,9 @@ class Graph:
     def of(
         nodes: Iterable[Node], targets: Iterable[Ref], stages: Mapping[str, Stage] | None = None
     ) -> Graph:
-        """Order the nodes and give every output its key.
+        """Sort the nodes topologically and compute the key of every output.
 
-        Raises UserError for an input that no node makes and for a cycle, naming its path.
+        Raises UserError for an input that no node makes, and for a cycle, naming its path.
         """
         by_name = {node.name: node for node in nodes}
         for node in by_name.values():
@@ -88,9 +88,9 @@ class Graph:
 def output_keys(node: Node, keys: Mapping[Ref, str]) -> dict[Ref, str]:
     """Keys of a node's outputs, given those of its inputs.
 
-    The name of a node is not part of it: equal work under two names is done once.
+    A node's name is not part of its key: equal work under two names is done once.
     """
-    own = digest(
+    identity = digest(
         {
             "kind": node.kind,
             "version": node.version,
@@ -98,4 +98,6 @@ def output_keys(node: Node, keys: Mapping[Ref, str]) -> dict[Ref, str]:
             "inputs": {name: keys[ref] for name, ref in node.inputs.items()},
         }
     )
-    return {Ref(node=node.name, output=output): digest([own, output]) for output in node.outputs}
+    return {
+        Ref(node=node.name, output=output): digest([identity, output]) for output in node.outputs
+    }

@@ -1,4 +1,4 @@
-"""Content keys: what a result depends on, as the sha256 of canonical JSON."""
+"""Content keys: the sha256 of everything that a result depends on, as canonical JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def canonical(value: object) -> Json:
     """Reduce `value` to plain JSON data in which equal meanings are equal data.
 
     Dataclasses become dicts without the fields marked `metadata={"key": False}`, tuples become
-    lists, enums their values. Raises TypeError for anything that has no stable text.
+    lists, enums their values. Raises TypeError for anything without a stable representation.
     """
     if value is None or isinstance(value, bool | int | str):
         return value

@@ -1,4 +1,4 @@
-"""run.log: one JSON object a line, so that `grep` and `jq` both read it."""
+"""Log file run.log: one JSON object per line, for `grep` and `jq`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class JsonLines(logging.Formatter):
-    """A record as one line: time, level, logger, message, what `extra` gave, and a traceback."""
+    """Formatter for one line: time, level, logger, message, fields of `extra`, traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(record.created))
@@ -31,7 +31,7 @@ class JsonLines(logging.Formatter):
 
 @contextlib.contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Send all logging of this process to a file as well."""
+    """Write all log records of this process to a file as well."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(JsonLines())
     root = logging.getLogger()

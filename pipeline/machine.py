@@ -1,4 +1,4 @@
-"""What this machine offers, found without importing torch where that can be avoided."""
+"""CPUs and devices of this machine, without importing torch where that can be avoided."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _DRIVER_FILES = ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg")
 
 
 def usable_cpus() -> int:
-    """How many CPUs this process may run on."""
+    """The number of CPUs that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return os.cpu_count() or 1
 
 
 def resolve_device(device: str) -> str:
-    """`cpu` or `cuda` for what a config says; `auto` takes a CUDA device where there is one.
+    """`cpu` or `cuda` for the config's `device`; `auto` takes a CUDA device if there is one.
 
     torch is imported only where an NVIDIA driver is installed. Raises UserError for another name.
     """

@@ -1,4 +1,4 @@
-"""Where names in a config become classes: `kind` -> class, through entry points."""
+"""Plugin registry: from the `kind` in a config to a class, through entry points."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from pipeline.errors import UserError
 
 OWN = "presswork"
 PREFIX = "presswork."
-"""Entry-point groups are `presswork.stages`, `presswork.datasets`, ...: one for each group here."""
+"""Prefix of the entry-point groups `presswork.stages`, `presswork.datasets`, ..."""
 
 
 def singular(plural: str) -> str:
-    """`stages` -> `stage`, `patches` -> `patch`: a registry's group for one of entry points."""
+    """The registry's name of a group of entry points: `stages` -> `stage`, `patches` -> `patch`."""
     if plural.endswith("ies"):
         return f"{plural.removesuffix('ies')}y"
     return plural.removesuffix("es") if plural.endswith("ches") else plural.removesuffix("s")
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """`did you mean X?`, or nothing where no name is close."""
+    """`did you mean X?`, or an empty text if no name is close."""
     close = get_close_matches(name, list(names), n=1, cutoff=0.6)
     return f"did you mean {close[0]}?" if close else ""
 
 
 def choices(name: str, names: Iterable[str]) -> str:
-    """A remedy for an unknown name: the nearest one, and all there are."""
+    """A remedy for an unknown name: the nearest one, and all known ones."""
     known = sorted(names)
     listed = f"choose one of {', '.join(known)}" if known else "there is none to choose from"
     return " ".join(part for part in (nearest(name, known), listed) if part)
@@ -41,21 +41,21 @@ def choices(name: str, names: Iterable[str]) -> str:
 
 @dataclass(slots=True)
 class Registry:
-    """What configs may name, classes as a rule, by group (`stage`, `dataset`, ...) and kind.
+    """Objects that configs may name, usually classes, by group (`stage`, `dataset`, ...) and kind.
 
-    Entries are loaded when first asked for, so a plugin costs nothing where it is not named.
+    Entries are loaded when first needed, so a plugin that is not named costs nothing.
     """
 
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Group -> kind -> object, or the entry point that it is still to be loaded from."""
+    """Group -> kind -> object, or the entry point from which it is loaded on demand."""
     added: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Group -> kind -> where it comes from (`module:name`), of what this project does not ship."""
+    """Group -> kind -> `module:name`, of the entries that other distributions provide."""
 
     @staticmethod
     def load() -> Registry:
         """All entries of this project and of the installed distributions.
 
-        Raises UserError where two distributions give the same kind.
+        Raises UserError if two distributions provide the same kind.
         """
         registry = Registry()
         for entry in _own_entries():
@@ -68,7 +68,7 @@ class Registry:
         return registry
 
     def add(self, entry: EntryPoint) -> None:
-        """Take in an entry point; raises UserError if its kind is taken by another object."""
+        """Add an entry point; raises UserError if its kind is taken by another object."""
         group = singular(entry.group.removeprefix(PREFIX))
         kinds = self.entries.setdefault(group, {})
         known = kinds.setdefault(entry.name, entry)
@@ -80,7 +80,7 @@ class Registry:
             )
 
     def register(self, group: str, kind: str, cls: type) -> None:
-        """Make a class known in this process only."""
+        """Register a class in this process only."""
         self.entries.setdefault(group, {})[kind] = cls
 
     def kinds(self, group: str) -> tuple[str, ...]:
@@ -88,10 +88,10 @@ class Registry:
         return tuple(sorted(self.entries.get(group, {})))
 
     def get(self, group: str, kind: str) -> Any:
-        """What stands behind a kind, a class as a rule.
+        """The object of a kind, usually a class.
 
-        Raises UserError for a kind that nobody gives (with the nearest one), and for an entry
-        that cannot be imported.
+        Raises UserError for an unknown kind (naming the nearest one), and for an entry that cannot
+        be imported.
         """
         kinds: Mapping[str, Any] = self.entries.get(group, {})
         if kind not in kinds:
@@ -114,7 +114,7 @@ class Registry:
 def _own_entries() -> list[EntryPoint]:
     """The entries of this project's pyproject.toml, in a source checkout only.
 
-    There they are the truth: those recorded when the checkout was installed may be older.
+    They take precedence there: those recorded when the checkout was installed may be outdated.
     """
     path = Path(__file__).resolve().parent.parent / "pyproject.toml"
     if not path.is_file():
@@ -134,7 +134,7 @@ def _own_entries() -> list[EntryPoint]:
 def _installed_entries(path: tuple[str, ...], *, skip_own: bool) -> list[EntryPoint]:
     """The entries of all installed distributions, without those that only name config folders.
 
-    `path` is sys.path; while it stays the same, nothing is looked up twice.
+    Cached by `path`, which is sys.path.
     """
     del path
     groups = [name for name in entry_points().groups if name.startswith(PREFIX)]

@@ -1,4 +1,4 @@
-"""What a run would do otherwise than the last one of the same experiment."""
+"""Difference between a run and the last one of the same experiment."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from pipeline.nested import leaves
 from pipeline.report.progress import site_of
 from pipeline.run_folders import Run
 
-NO_MATTER = frozenset({"mode", "gc", "ls", "key", "runs", "report", "checkpoint", "store"})
-"""Sections that say nothing about the result."""
+IRRELEVANT = frozenset({"mode", "gc", "ls", "key", "runs", "report", "checkpoint", "store"})
+"""Sections of the config that do not affect the result."""
 
 ABSENT = "(absent)"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """`keys` -> (then, now). `sites` -> how many of its nodes are the same, other, new and gone."""
+    """`keys`: key -> (then, now). `sites`: site -> its nodes that are same, other, new, gone."""
 
     keys: Mapping[str, tuple[Any, Any]]
     sites: Mapping[str, Mapping[str, int]]
 
 
 def last_alike(runs: Iterable[Run], config: Mapping[str, Any]) -> Run | None:
-    """The newest run of the same experiment; where none is named, of the same model."""
+    """The newest run of the same experiment, or of the same model if no experiment is named."""
     newest = sorted(runs, key=lambda run: _written(run.folder), reverse=True)
     for run in newest:
-        there = config_of(run.folder)
-        if there is None or there.get("experiment") != config.get("experiment"):
+        previous = config_of(run.folder)
+        if previous is None or previous.get("experiment") != config.get("experiment"):
             continue
-        if config.get("experiment") or there.get("model") == config.get("model"):
+        if config.get("experiment") or previous.get("model") == config.get("model"):
             return run
     return None
 
 
 def config_of(folder: Path) -> dict[str, Any] | None:
-    """The config.yaml of a run folder; None where it cannot be read."""
+    """The config.yaml of a run folder; None if it cannot be read."""
     try:
         plain = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=False)
     except (OSError, ValueError, YAMLError, OmegaConfBaseException):
@@ -54,7 +54,7 @@ def config_of(folder: Path) -> dict[str, Any] | None:
 def difference(
     folder: Path, config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
 ) -> Difference:
-    """From the run in `folder` to this resolved config and the rows of its plan."""
+    """The difference from the run in `folder` to this resolved config and the rows of its plan."""
     return Difference(
         keys=_keys(config_of(folder) or {}, config), sites=_sites(_rows(folder), rows)
     )
@@ -70,7 +70,7 @@ def _keys(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[An
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {k: v for k, v in config.items() if k not in NO_MATTER and k != "defaults"}
+    kept = {k: v for k, v in config.items() if k not in IRRELEVANT and k != "defaults"}
     return {".".join(path): value for path, value in leaves(kept)}
 
 

@@ -1,4 +1,4 @@
-"""The run folders that earlier commands left: what they were and what they refer to."""
+"""Run folders of earlier commands: status, times, sizes, and the artifacts they refer to."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ SENSITIVITY = "sensitivity.json"
 class Run:
     """A run folder. `status` is that of result.json, `measured` or `unfinished`.
 
-    `measured` is what mode=sensitivity finished; `keys` are of artifacts.
-    `experiment` and `model` are what its config says, for people; `bytes` is the checkpoint's size.
+    `measured` is a finished mode=sensitivity; `keys` are those of artifacts. `experiment` and
+    `model` come from its config, for display; `bytes` is the checkpoint's size.
     """
 
     folder: Path
@@ -41,23 +41,23 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sweep:
-    """A folder with the runs of one sweep."""
+    """A sweep's folder and its runs."""
 
     folder: Path
     runs: tuple[Run, ...]
 
 
 def sweeps_of(runs: Iterable[Run]) -> list[Sweep]:
-    """The sweeps that some runs belong to: Hydra leaves a multirun.yaml in a sweep's folder."""
-    found: dict[Path, list[Run]] = {}
+    """The sweeps that some runs belong to: those in whose folder Hydra wrote a multirun.yaml."""
+    jobs: dict[Path, list[Run]] = {}
     for run in runs:
         if (run.folder.parent / "multirun.yaml").is_file():
-            found.setdefault(run.folder.parent, []).append(run)
-    return [Sweep(folder=folder, runs=tuple(jobs)) for folder, jobs in found.items()]
+            jobs.setdefault(run.folder.parent, []).append(run)
+    return [Sweep(folder=folder, runs=tuple(each)) for folder, each in jobs.items()]
 
 
 def find_runs(folders: Iterable[Path]) -> Iterator[Run]:
-    """The runs below some folders, by path: every folder in which config.yaml was written."""
+    """The runs below some folders, by path: every folder with a config.yaml."""
     for root in folders:
         for path in sorted(root.rglob("config.yaml")):
             if "checkpoint" not in path.relative_to(root).parts:
@@ -65,7 +65,7 @@ def find_runs(folders: Iterable[Path]) -> Iterator[Run]:
 
 
 def read_run(folder: Path) -> Run:
-    """What is known of one run; a record that is missing or broken counts as not there."""
+    """Read one run folder; a record that is broken counts as missing."""
     records = {name: _json(folder / name) for name in RECORDS}
     result: dict[str, Any] = records["result.json"] or {}
     nodes = result.get("nodes", [])
@@ -94,15 +94,15 @@ def _keys(record: Any) -> Iterator[str]:
 
 
 def _label(model: Any) -> str:
-    """What to call a model: the last part of where it comes from."""
+    """A short name for a model: the last part of its path or id."""
     named = model if isinstance(model, dict) else {}
-    told = next((named[key] for key in ("path", "id", "name", "package") if named.get(key)), "")
-    return Path(str(told)).name
+    origin = next((named[key] for key in ("path", "id", "name", "package") if named.get(key)), "")
+    return Path(str(origin)).name
 
 
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        # libyaml's loader where there is one: a folder of runs has many of these files
+        # libyaml's loader if available: a folder of runs has many of these files
         plain = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
     except (OSError, ValueError, yaml.YAMLError):
         return {}

@@ -1,4 +1,4 @@
-"""Who follows a run as it goes."""
+"""Callbacks of a runner: start, node started, progress, node finished, message, stop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Watcher(Protocol):
-    """The live display of a run, or plain lines: total and reused nodes, then node by node."""
+    """Listener for the progress of a run: totals at the start, then node by node."""
 
     def start(self, total: int, reused: int) -> None: ...
 

@@ -1,4 +1,4 @@
-"""sha256 of a file, in steps that leave the interpreter to other threads."""
+"""sha256 of a file in large steps, releasing the GIL for other threads."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 STEP = 8 << 20
-"""Bytes between two moments at which a thread asks for the interpreter.
+"""Bytes between two moments at which a thread needs the GIL.
 
-Reading and hashing do without it. Asked for every 256 KiB, as hashlib does, it is waited for longer
-than the work takes as soon as another thread runs Python.
+Reading and hashing do without it. With steps of 256 KiB, as in hashlib, a thread waits for the GIL
+longer than it works as soon as another one runs Python.
 """
 
 _SPARE: SimpleQueue[memoryview] = SimpleQueue()
-"""Buffers of that size: one for each file that was being hashed at the same time."""
+"""Buffers of that size for reuse: as many as files were hashed at the same time."""
 
 
 def file_sha256(path: Path) -> str:

@@ -184,7 +184,7 @@ def _sites(
             problems.append(UserError(f"{here}.kind: {error.what}", remedy=error.remedy))
             continue
         try:
-            config = build(stage.Config, site.params, params, registry, written_as=names)
+            config = build(stage.Config, site.params, params, registry, told_as=names)
         except ManyErrors as errors:
             problems += errors.errors
         except UserError as error:

@@ -27,11 +27,11 @@ def build(
     path: str = "",
     registry: Registry | None = None,
     *,
-    written_as: Callable[[str], str] = str,
+    told_as: Callable[[str], str] = str,
 ) -> T:
     """An instance of the dataclass `cls` from plain data (dicts, lists, scalars).
 
-    `path` is where the data stands in the config; `written_as` turns such a path into the one that
+    `path` is where the data stands in the config; `told_as` turns such a path into the one that
     the user wrote, for messages. A field with `metadata={"component": group}` holds a mapping with
     a `kind` and becomes an instance of the class that the registry has for it; one with
     `metadata={"components": group}` holds a mapping of such mappings and becomes a tuple, in order.
@@ -39,7 +39,7 @@ def build(
     Raises UserError for a key that `cls` does not have, a missing one, a value of another type
     and whatever `__post_init__` rejects; ManyErrors where there are several.
     """
-    builder = _Builder(registry=registry or Registry(), written_as=written_as)
+    builder = _Builder(registry=registry or Registry(), told_as=told_as)
     value = builder.mapping(cls, data, path)
     problems = list({str(problem): problem for problem in builder.problems}.values())
     if len(problems) == 1:
@@ -61,11 +61,11 @@ class _Builder:
     """Recursive construction of typed values, collecting every problem."""
 
     registry: Registry
-    written_as: Callable[[str], str]
+    told_as: Callable[[str], str]
     problems: list[UserError] = field(default_factory=list)
 
     def fail(self, path: str, what: str, remedy: str = "") -> _Invalid:
-        key = self.written_as(path)
+        key = self.told_as(path)
         self.problems.append(UserError(f"{key}: {what}" if key else what, remedy=remedy))
         return _INVALID
 
@@ -84,7 +84,7 @@ class _Builder:
             if name in data and data[name] != MISSING:
                 values[name] = self.field(item, hints[name], data[name], here)
             elif name in data or _required(item):
-                key = self.written_as(here)
+                key = self.told_as(here)
                 self.problems.append(UserError(f"{key} is missing", remedy=f"give {key}=VALUE"))
         if len(self.problems) > before:
             return _INVALID
@@ -100,7 +100,7 @@ class _Builder:
 
     def rejected(self, error: UserError, fields: Mapping[str, object], path: str) -> None:
         """Record an error of `__post_init__`, with the path of the class before the field."""
-        section = self.written_as(path)
+        section = self.told_as(path)
         parent, _, last = section.rpartition(".")
         first = re.split(r"\W", error.what, maxsplit=1)[0]
         if section and first == last and error.what[len(first) : len(first) + 1] == ".":
@@ -117,7 +117,7 @@ class _Builder:
         for key in data:
             if key in fields:
                 continue
-            where = self.written_as(path)
+            where = self.told_as(path)
             known = ", ".join(fields) or "none"
             close = nearest(str(key), fields)
             self.problems.append(
@@ -187,7 +187,7 @@ class _Builder:
             merged = OmegaConf.merge(OmegaConf.structured(holder), {"value": data})
             return typing.cast(Any, OmegaConf.to_object(merged)).value
         except OmegaConfBaseException:
-            key = self.written_as(path)
+            key = self.told_as(path)
             self.problems.append(UserError(f"{key} is {data!r}, which is not {in_words(hint)}"))
             return _INVALID
 

@@ -1,1 +1,1 @@
-"""The modes: one module for each value of `mode=`, with a function of the same name."""
+"""Modes of the command line: one module for each `mode=NAME`, with a function of that name."""

@@ -1,4 +1,4 @@
-"""`mode=doctor`: what this machine offers, and whether a run would find what it needs."""
+"""`mode=doctor`: versions, devices, memory, disk, store and hub of this machine."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ HUB_SECONDS = 3.0
 
 
 def doctor(config: Config, run_dir: Path) -> int:
-    """Print versions, devices, memory, disk, store and hub; exit code 0 whatever they are."""
+    """Print versions, devices, memory, disk, store and hub; the exit code is always 0."""
     del run_dir
     table = Table("what", "found", box=None, header_style="bold")
-    for name, found in (*_versions(), *_machine(config), *_places(config)):
-        table.add_row(name, found)
+    for name, value in (*_versions(), *_machine(config), *_places(config)):
+        table.add_row(name, value)
     Console(highlight=False).print(table)
     return 0
 

@@ -1,4 +1,4 @@
-"""`mode=explain key=KEY`: what a key means, what it may be, what it is, and who said so."""
+"""`mode=explain key=KEY`: meaning, allowed values, value and origin of a config key."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ABSENT = object()
 
 
 def explain(config: Config, run_dir: Path) -> int:
-    """Print what is known of `key`, or of every key below it; exit code 0."""
+    """Print the help on `key`, or on every key below it; exit code 0."""
     del run_dir
     if not config.key:
         raise UserError(
@@ -60,8 +60,8 @@ def _facts(place: Place | None, value: Any, registry: Registry) -> Table:
     for text in place.allowed(registry):
         table.add_row("allowed", text)
     default = place.default
-    told = "must be given" if default is dataclasses.MISSING else _shown(default)
-    table.add_row("default", f"{told} (where no file says another: {place.cls.__name__})")
+    text = "must be given" if default is dataclasses.MISSING else _shown(default)
+    table.add_row("default", f"{text} (where no file says another: {place.cls.__name__})")
     if value is ABSENT:
         table.add_row("now", "not in this config; +KEY=VALUE adds it")
     return table
@@ -96,7 +96,7 @@ def _table() -> Table:
 
 
 def _plain(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with its references resolved where they can be; the graph as it is written."""
+    """The config with references resolved where possible; the graph unresolved."""
     cfg = OmegaConf.create(dict(raw))
     plain: dict[str, Any] = {"graph": raw["graph"]}
     for name in (name for name in raw if name != "graph"):
@@ -105,7 +105,7 @@ def _plain(raw: Mapping[str, Any]) -> dict[str, Any]:
             config = OmegaConf.is_config(node)
             plain[name] = OmegaConf.to_container(node, resolve=True) if config else node
         except OmegaConfBaseException:
-            plain[name] = raw[name]  # a reference into nothing: shown as it is written
+            plain[name] = raw[name]  # a dangling reference is shown as written
     return plain
 
 
@@ -134,7 +134,7 @@ def _shown(value: Any) -> str:
 def _unknown(
     path: tuple[str, ...], plain: Mapping[str, Any], composition: Composition
 ) -> UserError:
-    """What may have been meant: a neighbour, the same last name elsewhere, another choice."""
+    """The error for an unknown key, with similar keys, the same name elsewhere, or choices."""
     depth = 0
     while depth < len(path) and _value(plain, path[: depth + 1]) is not ABSENT:
         depth += 1
@@ -146,8 +146,10 @@ def _unknown(
     if not close and elsewhere:
         close = f"did you mean {' or '.join(elsewhere[:3])}?"
     listed = f"the keys of {'.'.join(path[:depth])} are" if depth else "the top-level keys are"
-    told = [close, f"{listed} {', '.join(map(str, names))}" if names else ""]
+    hints = [close, f"{listed} {', '.join(map(str, names))}" if names else ""]
     if 0 < depth < len(path):
-        told.insert(0, composition.remedy("/".join(path[:depth]), path[depth]))
+        hints.insert(0, composition.remedy("/".join(path[:depth]), path[depth]))
     key = ".".join(path)
-    return UserError(f"{key}: there is no such key", remedy="; ".join(t for t in told if t))
+    return UserError(
+        f"{key}: there is no such key", remedy="; ".join(hint for hint in hints if hint)
+    )

@@ -1,4 +1,4 @@
-"""`mode=gc`: free what the store no longer needs; what a live run holds stays."""
+"""`mode=gc`: garbage collection of the store; artifacts of live runs are kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.store import Store, collect
 
 
 def gc(config: Config, run_dir: Path) -> int:
-    """Free by the rules of `gc`, or only say what would go (`gc.dry_run`, the default)."""
+    """Free artifacts by the rules of `gc`, or only list them (`gc.dry_run`, the default)."""
     del run_dir
     rules = config.gc
     limit = config.store.max_bytes if rules.max_bytes is None else rules.max_bytes

@@ -1,4 +1,4 @@
-"""`mode=ls`: the runs and sweeps that are here, and what the store holds."""
+"""`mode=ls`: list runs, sweeps and the artifacts of the store, with sizes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pipeline.run_folders import Run, Sweep, find_runs, sweeps_of
 from pipeline.store import Entry, Store
 
 MOST = 200
-"""Artifacts that are listed one by one, where a filter asks for some."""
+"""Artifacts that are listed one by one, at most, when a filter is given."""
 
 
 def ls(config: Config, run_dir: Path) -> int:
     """Print runs, sweeps and the store's artifacts, with sizes; exit code 0.
 
-    `ls.filter` keeps what has a text in its name: of runs the folder, the experiment, the model or
-    the status, of artifacts the kind, the node or the key. Those are then listed one by one.
+    `ls.filter` keeps the runs with that text in their folder, experiment, model or status, and the
+    artifacts with it in their kind, node or key, which are then listed one by one.
     """
     del run_dir
     console, wanted = Console(highlight=False), config.ls.filter

@@ -1,4 +1,4 @@
-"""`mode=plan`: print the expanded graph and what it would cost, without loading a weight."""
+"""`mode=plan`: print the expanded graph with cost estimates, without loading any weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STATUS = {"hit": "cached", "build": "to run", "idle": "not needed"}
 
 
 def plan(config: Config, run_dir: Path) -> int:
-    """Print every node with its status and estimates; exit code 0 when the config is sound."""
+    """Print every node with its status and estimates; exit code 0 if the config is valid."""
     del run_dir
     store = Store(config.store)
     expanded = expand(config.graph.sites, mode="plan", find=store.get, build=_never)
@@ -57,26 +57,26 @@ def plan(config: Config, run_dir: Path) -> int:
     )
     last = last_alike(find_runs(config.runs), config.resolved)
     if last is not None:
-        found = difference(last.folder, config.resolved, plan_rows(planned))
-        print_difference(found, last, console)
+        changes = difference(last.folder, config.resolved, plan_rows(planned))
+        print_difference(changes, last, console)
     return 0
 
 
-def print_difference(found: Difference, last: Run, console: Console) -> None:
-    """Say what is not as it was in the last such run."""
+def print_difference(changes: Difference, last: Run, console: Console) -> None:
+    """Print the differences to the last such run."""
     name = nearby(last.folder)
     console.print(f"\nAgainst the last such run, {name} ({last.status}):", markup=False)
-    if not found.keys:
+    if not changes.keys:
         console.print("  the config is the same")
     else:
         table = Table("key", "then", "now", box=None, header_style="bold")
-        for key, (then, now) in found.keys.items():
+        for key, (then, now) in changes.keys.items():
             table.add_row(key, str(then), str(now))
         console.print(table)
     table = Table("nodes", box=None, header_style="bold")
     for heading in ("same", "other", "new", "gone"):
         table.add_column(heading, justify="right")
-    for site, counts in found.sites.items():
+    for site, counts in changes.sites.items():
         if sum(counts.values()) != counts["same"]:
             table.add_row(site, *(str(counts[name] or "") for name in counts))
     console.print(table if table.rows else "  every node is the same", highlight=False)

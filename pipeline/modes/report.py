@@ -1,4 +1,4 @@
-"""`mode=report report.run=DIR` or `report.sweep=DIR`: make a page again from what lies there."""
+"""`mode=report report.run=DIR` or `report.sweep=DIR`: rebuild the page of a run or a sweep."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from pipeline.trackers.tracked import tracked
 def report(config: Config, run_dir: Path) -> int:
     """Rebuild the page of the folder that the config names and print its summary; exit code 0.
 
-    With `tracker`, that one is told of the run `report.run`, too.
-
-    `report.sweep` may also be a folder of runs that no sweep made.
+    With `tracker`, the run `report.run` is sent to it as well. `report.sweep` may also be a folder
+    of runs that do not belong to a sweep.
     """
     del run_dir
     console = Console(highlight=False)

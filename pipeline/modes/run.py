@@ -1,4 +1,4 @@
-"""`mode=run`: build what is missing, publish the checkpoint, and say what happened."""
+"""`mode=run`: build the missing results, publish the checkpoint, write the reports."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Run:
-    """One run as it goes; what is known so far is in the report, however it ends."""
+    """The state of one run; the report has what is known so far, however it ends."""
 
     config: Config
     run_dir: Path
@@ -64,7 +64,7 @@ class _Run:
             collect(self.store, dry_run=False)
 
     def publish(self, graph: Graph) -> None:
-        """Link the results that sites publish into the run folder, under their names."""
+        """Link the results that sites publish into the run folder."""
         for name, site in self.config.graph.sites.items():
             if site.publish is None or site.each is not None:
                 continue
@@ -119,10 +119,10 @@ class _Run:
 
 
 def run(config: Config, run_dir: Path) -> int:
-    """Run the graph of `config` and leave its result, report and checkpoint in `run_dir`.
+    """Run the graph of `config`; write its result, report and checkpoint into `run_dir`.
 
-    Raises UserError or StageFailed after writing what is known into result.json; the store keeps
-    all that was finished.
+    Raises UserError or StageFailed after writing what is known to result.json; the store keeps
+    every finished result.
     """
     sections()  # one that cannot be imported is an error now, not after hours of work
     watcher = progress()
@@ -133,19 +133,19 @@ def run(config: Config, run_dir: Path) -> int:
         keep_transient=config.store.keep_activations,
         watcher=watcher,
     )
-    going = _Run(config=config, run_dir=run_dir, store=store, watcher=watcher, runner=runner)
+    current = _Run(config=config, run_dir=run_dir, store=store, watcher=watcher, runner=runner)
     try:
-        going.execute()
+        current.execute()
     except KeyboardInterrupt:
         watcher.stop()
-        write_reports(going.record("interrupted"))
+        write_reports(current.record("interrupted"))
         raise
     except UserError as error:
         watcher.stop()
-        track(config, write_reports(going.record("failed", str(error))), run_dir)
+        track(config, write_reports(current.record("failed", str(error))), run_dir)
         raise
     watcher.stop()
-    result = write_reports(going.record("ok"))
+    result = write_reports(current.record("ok"))
     log.info("done in %.1f s", result["seconds"])
     track(config, result, run_dir)
     print_summary(result, run_dir, Console(highlight=False))
@@ -153,7 +153,7 @@ def run(config: Config, run_dir: Path) -> int:
 
 
 def track(config: Config, result: Mapping[str, Any], run_dir: Path) -> None:
-    """Tell the tracker; a run that is done does not fail because nobody listens."""
+    """Send a run to the tracker; failing to do so does not fail a run that is done."""
     if config.tracker is None:
         return
     try:
@@ -165,7 +165,7 @@ def track(config: Config, result: Mapping[str, Any], run_dir: Path) -> None:
 
 
 def command(run_dir: Path) -> str:
-    """The command that starts the run of a folder again."""
+    """The command that resumes the run of a folder."""
     words = ["python", "-m", "pipeline", "--config-dir", str(run_dir), "--config-name", "config"]
     return shlex.join(words)
 

@@ -1,4 +1,4 @@
-"""`mode=verify`: hash every file of the store, or check one checkpoint, whoever wrote it."""
+"""`mode=verify`: hash every file of the store, or check one checkpoint of any origin."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def _checkpoint(folder: Path, console: Console) -> int:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("checking", total=1.0)
 
-        def told(done: float, what: str) -> None:
+        def report_progress(done: float, what: str) -> None:
             progress.update(task, completed=done, description=what)
 
-        report = inspect(folder, told)
+        report = inspect(folder, report_progress)
     for check in report["checks"]:
         detail = f": {_printable(check['detail'])}" if check["detail"] else ""
         console.print(f"{MARKS[check['ok']]:12}{check['name']}{detail}", markup=False)
@@ -42,22 +42,22 @@ def _checkpoint(folder: Path, console: Console) -> int:
 
 
 def _printable(text: str) -> str:
-    """Names in checkpoints come from strangers: nothing in them may steer a terminal."""
+    """Text without control characters: names in untrusted checkpoints may not steer a terminal."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def _store(store: Store, console: Console) -> int:
-    """What is damaged is put aside and built again by the next run."""
+    """Check the whole store; damaged artifacts are quarantined and built again by the next run."""
     seen = 0
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("hashing")
 
-        def told(done: int, total: int) -> None:
+        def report_progress(done: int, total: int) -> None:
             nonlocal seen
             seen = total
             progress.update(task, completed=done, total=total)
 
-        findings = store.verify(progress=told)
+        findings = store.verify(progress=report_progress)
     for finding in findings:
         aside = " (put aside, the next run builds it again)" if finding.repaired else ""
         console.print(f"{finding.node} {finding.key[:12]}: {finding.problem}{aside}", markup=False)

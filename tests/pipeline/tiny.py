@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from pipeline.cli import rules
+from pipeline.config.primary import rules
 from pipeline.config.root import Config, load_config
 from pipeline.config.searchpath import register
 from pipeline.errors import UserError

@@ -1,0 +1,71 @@
+"""Primary config of a command: its folder and name, and composing it with other overrides."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+from packaging.version import Version
+
+from pipeline.config.searchpath import including, own_configs
+
+
+@dataclass(frozen=True, slots=True)
+class PrimaryConfig:
+    """The primary config that the command line names, and its overrides."""
+
+    folder: Path
+    name: str
+    overrides: tuple[str, ...]
+    extra: Path | None = None
+    """The folder of --config-dir, if it is not the primary config's."""
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The primary config composed with these overrides, for looking up its keys."""
+        with self.initialized():
+            return hydra.compose(self.name, overrides=list(overrides))
+
+    @contextmanager
+    def initialized(self) -> Iterator[None]:
+        """Initialize Hydra as it will be for the command itself."""
+        with including(self.extra), hydra.initialize_config_dir(str(self.folder), **rules()):
+            yield
+
+
+def primary_config(argv: Sequence[str]) -> PrimaryConfig:
+    """Find the folder of the primary config.
+
+    It is presswork's own, unless --config-dir and --config-name together name a file: Hydra
+    searches its main folder first, where `config` would be presswork's.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for short, name in (("-cd", "config-dir"), ("-cn", "config-name"), ("-cp", "config-path")):
+        parser.add_argument(short, f"--{name}")
+    options, rest = parser.parse_known_args(argv)
+    folder = own_configs()
+    if options.config_path:
+        folder = Path(options.config_path).resolve()
+    elif options.config_dir and options.config_name:
+        named = Path(options.config_dir).resolve()
+        if (named / f"{options.config_name.removesuffix('.yaml')}.yaml").is_file():
+            folder = named
+    return PrimaryConfig(
+        folder=folder,
+        name=options.config_name or "config",
+        extra=Path(options.config_dir).resolve() if options.config_dir else None,
+        overrides=tuple(word for word in rest if not word.startswith("-")),
+    )
+
+
+def rules() -> dict[str, Any]:
+    """Arguments that select Hydra's current behaviour.
+
+    1.4 warns about `version_base`; before, leaving it out selects the behaviour of 1.1.
+    """
+    return {} if Version(hydra.__version__) >= Version("1.4.0.dev0") else {"version_base": "1.3"}
