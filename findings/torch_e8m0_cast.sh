@@ -12,8 +12,8 @@ set -euo pipefail
 dir="$(mktemp -d)"
 trap 'rm -rf "$dir"' EXIT
 python3 -m venv "$dir/venv"
-"$dir/venv/bin/pip" install -q --disable-pip-version-check torch==2.13.0 numpy==2.4.6
-"$dir/venv/bin/pip" install -q --disable-pip-version-check ml_dtypes==0.6.0
+"$dir/venv/bin/pip" install -q --no-compile --disable-pip-version-check torch==2.13.0 numpy==2.4.6
+"$dir/venv/bin/pip" install -q --no-compile --disable-pip-version-check ml_dtypes==0.6.0
 
 cat > "$dir/check.py" <<'PY'
 import ml_dtypes
