@@ -13,7 +13,7 @@ set -euo pipefail
 dir="$(mktemp -d)"
 trap 'rm -rf "$dir"' EXIT
 python3 -m venv "$dir/venv"
-pip=("$dir/venv/bin/pip" install -q --disable-pip-version-check)
+pip=("$dir/venv/bin/pip" install -q --no-compile --disable-pip-version-check)
 "${pip[@]}" torch==2.13.0 numpy==2.4.6
 printf 'torch==2.13.0\nnumpy==2.4.6\n' > "$dir/constraints.txt"
 "${pip[@]}" -c "$dir/constraints.txt" transformers==5.17.0 compressed-tensors==0.19.0
