@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stages.compute.row_tiles import row_tiles
 from stages.schemes.layouts import MAIN
-from stages.schemes.protocols import Sharing, WeightFormat, spans
+from stages.schemes.protocols import WeightFormat, spans
 
 ELEMENTS = 1 << 19
 """About so many of a weight at once: in float32 less than the allocator keeps apart."""
@@ -29,7 +29,9 @@ def large(weight: Tensor) -> bool:
     return weight.is_cpu and weight.dim() == 2 and weight.numel() > ELEMENTS
 
 
-def by_rows(weight: Tensor, work: Callable[[int, int], None], args: Sharing | None = None) -> None:
+def by_rows(
+    weight: Tensor, work: Callable[[int, int], None], args: WeightFormat | None = None
+) -> None:
     """Call ``work(start, stop)`` for parts of a weight [out, in], side by side where it is large.
 
     With `args` no part shares a scale with another, but where one is for the whole weight.
@@ -41,7 +43,7 @@ def by_rows(weight: Tensor, work: Callable[[int, int], None], args: Sharing | No
         work(0, rows)
 
 
-def row_step(args: Sharing | None, rows: int, columns: int) -> int:
+def row_step(args: WeightFormat | None, rows: int, columns: int) -> int:
     """How many rows are done at once: whole blocks where those share a scale, and words."""
     height = WORD
     if args is not None and args.strategy == "block":
@@ -129,9 +131,9 @@ def _shared(tensor: Tensor, args: WeightFormat, rows: int) -> int:
     return -(-rows // _height(args))
 
 
-def _height(args: Sharing) -> int:
+def _height(args: WeightFormat) -> int:
     return args.block_structure[0] if args.block_structure is not None else 1
 
 
-def _is_cut(tensor: Tensor, args: Sharing) -> bool:
+def _is_cut(tensor: Tensor, args: WeightFormat) -> bool:
     return args.strategy != "tensor" and tensor.dim() >= 2

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from stages.schemes.protocols import WeightFormat, scale_shape
-from stages.schemes.quant_args import QArgs
-from stages.schemes.scheme import SchemeGroup
+from stages.schemes.protocols import InputFormat, ModuleFormat, WeightFormat, scale_shape
 
 PACKED = "pack-quantized"
 LAYOUTS = ("float-quantized", "naive-quantized", "int-quantized", PACKED)
@@ -55,7 +53,7 @@ def plain_parts(
 BYTES = "int-quantized"
 
 
-def layout_of(group: SchemeGroup) -> str:
+def layout_of(group: ModuleFormat) -> str:
     """The format's name: the one asked for, or the smallest that a loader has code for.
 
     Integers below 8 bits by channel or group are packed, whatever the inputs are: vLLM reads 2 to
@@ -68,7 +66,7 @@ def layout_of(group: SchemeGroup) -> str:
     if weights is None:
         raise ValueError("modules without a weight format have no layout")
     if group.format is not None:
-        return group.format
+        return str(group.format)
     if weights.type == "float":
         return _floats(weights, inputs)
     rows = weights.strategy in ("channel", "group")
@@ -77,7 +75,7 @@ def layout_of(group: SchemeGroup) -> str:
     return PACKED if weights.num_bits < 8 and rows and inputs.symmetric else BYTES
 
 
-def goes_straight(scheme: SchemeGroup, shape: tuple[int, ...]) -> bool:
+def goes_straight(scheme: ModuleFormat, shape: tuple[int, ...]) -> bool:
     """Whether a weight of this shape becomes codes and scales, and its inputs need no numbers."""
     weights, inputs = scheme.weights, scheme.input_activations
     if weights is None or (inputs is not None and inputs.dynamic is not True):
@@ -85,7 +83,7 @@ def goes_straight(scheme: SchemeGroup, shape: tuple[int, ...]) -> bool:
     return is_plain(shape, weights, layout_of(scheme))
 
 
-def _floats(weights: QArgs, inputs: QArgs | None) -> str:
+def _floats(weights: WeightFormat, inputs: InputFormat | None) -> str:
     microscaled = weights.scale_dtype == "uint8"
     if weights.num_bits == 4:
         return "mxfp4-pack-quantized" if microscaled else "nvfp4-pack-quantized"

@@ -6,21 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 
-class Sharing(Protocol):
-    """What of a number format says who shares a scale."""
-
-    @property
-    def strategy(self) -> Any: ...
-
-    @property
-    def group_size(self) -> int | None: ...
-
-    @property
-    def block_structure(self) -> Sequence[int] | None: ...
-
-
-class WeightFormat(Sharing, Protocol):
-    """How a weight is quantized: our `QArgs`, or compressed-tensors' QuantizationArgs."""
+class WeightFormat(Protocol):
+    """How a weight is quantized: our `QArgs` or `Grid`, or compressed-tensors' QuantizationArgs."""
 
     @property
     def num_bits(self) -> int: ...
@@ -32,10 +19,22 @@ class WeightFormat(Sharing, Protocol):
     def symmetric(self) -> bool: ...
 
     @property
+    def strategy(self) -> Any: ...
+
+    @property
+    def group_size(self) -> int | None: ...
+
+    @property
+    def block_structure(self) -> Sequence[int] | None: ...
+
+    @property
     def scale_dtype(self) -> Any: ...
 
+    @property
+    def zp_dtype(self) -> Any: ...
 
-def spans(args: Sharing, rows: int, columns: int) -> tuple[int, int]:
+
+def spans(args: WeightFormat, rows: int, columns: int) -> tuple[int, int]:
     """How many neighbouring rows and columns share a scale."""
     if args.strategy == "tensor":
         return rows, columns
@@ -44,7 +43,7 @@ def spans(args: Sharing, rows: int, columns: int) -> tuple[int, int]:
     return 1, args.group_size if args.group_size and args.group_size > 0 else columns
 
 
-def scale_shape(args: Sharing, rows: int, columns: int) -> tuple[int, ...]:
+def scale_shape(args: WeightFormat, rows: int, columns: int) -> tuple[int, ...]:
     """Shape of `weight_scale` for a weight [rows, columns]; whole groups only."""
     if args.strategy == "tensor":
         return (1,)
