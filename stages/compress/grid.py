@@ -1,4 +1,4 @@
-"""What a weight may become: the code grid, the scale grid, and who shares a scale.
+"""Number format of a weight: the codes, the scales, and which elements share a scale.
 
 Every number format here is one rule, "round to nearest, ties to even, with a step that doubles
 with every binade above the first": integers have one step everywhere, E2M1, E4M3 and bfloat16 are
@@ -8,15 +8,12 @@ small floats, E8M0 scales keep no mantissa. One rule serves torch and the compil
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from stages.schemes.protocols import scale_shape, spans
-
-if TYPE_CHECKING:
-    from compressed_tensors.quantization import QuantizationArgs
+from stages.schemes.protocols import WeightFormat, scale_shape, spans
 
 ROW_STRATEGIES = frozenset({"channel", "group", "tensor_group"})  # no scale spans two rows
 
@@ -33,7 +30,12 @@ class Rounding:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grid:
-    """Which codes and scales a weight [out, in] may use, and how scales are laid out."""
+    """Quantization grid of a weight [out, in]: which codes and scales it may use, and their layout.
+
+    :func:`grid_of` builds it from a scheme, once for each module; observers and solvers know the
+    format by nothing else. dtype: the checkpoint's, in which scales are computed and, unless the
+    format fixes `scale_dtype`, stored. codes, scales: the values that both may take.
+    """
 
     num_bits: int
     type: str  # "int" | "float"
@@ -41,9 +43,15 @@ class Grid:
     strategy: str  # "tensor" | "channel" | "group" | "block" | "tensor_group"
     group_size: int | None
     block_structure: tuple[int, int] | None
+    scale_dtype: torch.dtype | None  # float8_e4m3fn under a global scale, uint8 for E8M0 exponents
+    zp_dtype: torch.dtype | None
+    dtype: torch.dtype
     codes: Rounding
     scales: Rounding
-    scale_dtype: torch.dtype  # what ``Quantized.scale`` is held in
+
+    def spans(self, rows: int, columns: int) -> tuple[int, int]:
+        """How many neighbouring rows and columns share a scale."""
+        return spans(self, rows, columns)
 
     def scale_shape(self, rows: int, columns: int) -> tuple[int, ...]:
         """Shape of ``weight_scale`` for a weight [rows, columns]."""
@@ -51,7 +59,7 @@ class Grid:
 
     def width(self, columns: int) -> int:
         """How many neighbouring columns share a scale."""
-        return spans(self, 1, columns)[1]
+        return self.spans(1, columns)[1]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,33 +93,36 @@ class Quantized:
     losses: Tensor | None = None
 
 
-def grid_of(args: QuantizationArgs, dtype: torch.dtype = torch.bfloat16) -> Grid:
-    """The grid of a weight's QuantizationArgs; ``dtype`` is what plain scales are stored in.
+def grid_of(weights: WeightFormat, dtype: torch.dtype = torch.bfloat16) -> Grid:
+    """The grid of a weight's format: our QArgs, or compressed-tensors' QuantizationArgs.
 
-    Raises ValueError for a strategy or a float width that no weight can have.
+    dtype: what scales are computed in, and stored in where the format fixes nothing else: the
+    model's. Raises ValueError for a strategy or a float width that no weight can have.
     """
-    strategy = str(getattr(args.strategy, "value", args.strategy))
-    kind = str(getattr(args.type, "value", args.type))
+    strategy = str(getattr(weights.strategy, "value", weights.strategy))
+    kind = str(getattr(weights.type, "value", weights.type))
     if strategy not in ROW_STRATEGIES | {"tensor", "block"}:
         raise ValueError(f"weights cannot use strategy {strategy!r}")
-    block = args.block_structure
-    fp8_scales = args.scale_dtype == torch.float8_e4m3fn
+    block, scale_dtype = weights.block_structure, _torch_dtype(weights.scale_dtype)
     return Grid(
-        num_bits=args.num_bits,
+        num_bits=weights.num_bits,
         type=kind,
-        symmetric=args.symmetric,
+        symmetric=weights.symmetric,
         strategy=strategy,
-        group_size=args.group_size,
+        group_size=weights.group_size,
         block_structure=None if block is None else (block[0], block[1]),
-        codes=_codes(kind, args.num_bits),
-        scales=_scales(args, dtype),
-        scale_dtype=torch.float32 if fp8_scales else dtype,
+        scale_dtype=scale_dtype,
+        zp_dtype=_torch_dtype(weights.zp_dtype),
+        dtype=dtype,
+        codes=_codes(kind, weights.num_bits),
+        scales=_scales(kind, weights.group_size, scale_dtype, dtype),
     )
 
 
-def codes_of(args: QuantizationArgs) -> Rounding:
-    """The codes that values of `args` are rounded to; ValueError for an unknown float width."""
-    return _codes(str(getattr(args.type, "value", args.type)), args.num_bits)
+def _torch_dtype(dtype: Any) -> torch.dtype | None:
+    """A dtype given by its name, as configs have it, or as it is."""
+    found: torch.dtype | None = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    return found
 
 
 def _codes(kind: str, num_bits: int) -> Rounding:
@@ -125,10 +136,12 @@ def _codes(kind: str, num_bits: int) -> Rounding:
     raise ValueError(f"float weights have 4 or 8 bits, not {num_bits}")
 
 
-def _scales(args: QuantizationArgs, dtype: torch.dtype) -> Rounding:
-    if args.scale_dtype == torch.uint8 and (args.type, args.group_size) == ("float", 32):
+def _scales(
+    kind: str, group_size: int | None, scale_dtype: torch.dtype | None, dtype: torch.dtype
+) -> Rounding:
+    if scale_dtype == torch.uint8 and (kind, group_size) == ("float", 32):
         return Rounding(binade=2.0**-126, step=1.0, low=2.0**-126, high=2.0**127)
-    stored = args.scale_dtype or dtype
+    stored = scale_dtype or dtype
     if not stored.is_floating_point:
         raise ValueError(f"scales of dtype {stored} need groups of 32 floats of 4 or 8 bits")
     info = torch.finfo(stored)

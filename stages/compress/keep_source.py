@@ -1,22 +1,21 @@
-"""The source's own quantization in place of a solver's: the same numbers, laid out anew."""
+"""Keep the source's own codes and scales: the same quantized weight in another layout."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import torch
-from compressed_tensors.quantization import QuantizationArgs
 from torch import Tensor
 
-from stages.compress.grid import Grid, Quantized, grid_of
+from stages.compress.grid import Grid, Quantized
 from stages.compress.layer_state import LayerState
 from stages.compress.modifiers.base import Problem
 from stages.compress.solvers.numerical_error import NumericalError
 from stages.formats.input_params import InputParams
 from stages.quantized.compatibility import why_not
-from stages.quantized.compressed_tensors import numbers_of
 from stages.quantized.source import QuantizedSource
 from stages.quantized.stored_weight import Stored, plain_scale
+from stages.schemes.quant_args import QArgs
 
 ANEW = "say modifier=rtn or modifier=gptq to quantize it anew, or put it in scheme.ignore"
 
@@ -44,20 +43,20 @@ def kept(problem: Problem, *, round_scales: bool) -> Quantized:
     reciprocal in float32, which is off by at most one unit in the last place. Raises
     NumericalError where the format has no such numbers.
     """
-    stored, args = problem.stored, problem.args
+    stored, grid = problem.stored, problem.grid
     if stored is None:
         raise _unfit("the source has it dense")
     rows, columns = stored.codes.shape
-    reason = why_not(stored.grid, numbers_of(args), columns)
+    wanted = _args_of(grid)
+    reason = why_not(stored.grid, wanted, columns)
     if reason is not None:
         raise _unfit(reason)
     if stored.columns is not None:
         raise _unfit("the columns of its groups are not neighbours (desc_act)")
-    grid = grid_of(args, problem.dtype)
     scale = _spread(plain_scale(stored.scale), stored, grid, rows, columns)
-    scale = _held(scale, args, problem.dtype, round_scales=round_scales)
+    scale = _held(scale, grid, round_scales=round_scales)
     zero_point = None
-    if not args.symmetric:
+    if not grid.symmetric:
         zero = stored.zero_point
         zero = torch.zeros_like(stored.scale, dtype=torch.int8) if zero is None else zero
         zero_point = _spread(zero.to(torch.int8), stored, grid, rows, columns)
@@ -66,7 +65,7 @@ def kept(problem: Problem, *, round_scales: bool) -> Quantized:
         divisor = reciprocal(stored.factor)
     laid_out = replace(
         stored,
-        grid=numbers_of(args),
+        grid=wanted,
         scale=scale,
         zero_point=zero_point,
         factor=None,
@@ -78,6 +77,21 @@ def kept(problem: Problem, *, round_scales: bool) -> Quantized:
         zero_point=zero_point,
         global_scale=divisor,
         original=_signed(laid_out),
+    )
+
+
+def _args_of(grid: Grid) -> QArgs:
+    """What a source that has its weights on this grid says of them."""
+    block = grid.block_structure
+    scale_dtype = grid.scale_dtype
+    return QArgs(
+        num_bits=grid.num_bits,
+        type=grid.type,
+        symmetric=grid.symmetric,
+        strategy=grid.strategy,
+        group_size=grid.group_size,
+        block_structure=None if block is None else list(block),
+        scale_dtype=None if scale_dtype is None else str(scale_dtype).removeprefix("torch."),
     )
 
 
@@ -99,7 +113,7 @@ def reciprocal(factor: Tensor) -> Tensor:
     return next((value for value in around if bool(1 / value == factor)), near)
 
 
-def kept_inputs(layer: LayerState, module: str, args: QuantizationArgs | None) -> InputParams:
+def kept_inputs(layer: LayerState, module: str, args: QArgs | None) -> InputParams:
     """The source's calibrated parameters of a module's input; nothing is measured.
 
     Raises NumericalError where the format wants some that the source does not have.
@@ -132,22 +146,20 @@ def _spread(value: Tensor, stored: Stored, grid: Grid, rows: int, columns: int) 
     return wide.repeat_interleave(times, dim=1).expand(rows, -1)[:, : shape[1]].contiguous()
 
 
-def _held(
-    scale: Tensor, args: QuantizationArgs, dtype: torch.dtype, *, round_scales: bool
-) -> Tensor:
+def _held(scale: Tensor, grid: Grid, *, round_scales: bool) -> Tensor:
     """Scales in the dtype that the format stores: the model's, where none other is fixed.
 
     Scales of 8-bit floats stay float32 where the model's dtype would round them: vLLM and SGLang
     hold those in float32 whatever the model's dtype is.
     """
-    if args.scale_dtype is not None:
+    if grid.scale_dtype is not None:
         return scale
-    narrow = scale.to(dtype)
+    narrow = scale.to(grid.dtype)
     if torch.equal(narrow.float(), scale) or round_scales:
         return narrow
-    if args.type == "float":
+    if grid.type == "float":
         return scale
-    name = str(dtype).removeprefix("torch.")
+    name = str(grid.dtype).removeprefix("torch.")
     raise NumericalError(
         name="",
         reason=f"its scales are no {name} numbers, and the format stores them in the model's dtype",

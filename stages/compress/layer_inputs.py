@@ -1,4 +1,4 @@
-"""What a compress node reads: the layer, its weights where they lie, and what was measured."""
+"""Inputs of a compress node: the layer's weights, number formats and calibration statistics."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 
 from pipeline.key import canonical, digest
 from pipeline.stage import Artifact, Task
+from stages.compress.grid import Grid, grid_of
 from stages.compress.layer_state import LayerState, LazyTensors
 from stages.compress.layer_statistics import Statistics
 from stages.compress.modifiers.base import Modifier, Solver
@@ -43,6 +44,15 @@ def layer_state(config: CompressConfig, task: Task) -> LayerState:
         source=source,
         content=(stored.key, statistics["gram"].key) if "gram" in statistics else (),
     )
+
+
+def grids_of(layer: LayerState) -> dict[str, Grid]:
+    """The number format of every module that is to be quantized, decided here once."""
+    return {
+        name: grid_of(found.scheme.weights, layer.dtype)
+        for name, found in layer.resolved.items()
+        if found.scheme.weights is not None
+    }
 
 
 def recipe_of(config: CompressConfig, statistics: Mapping[str, Artifact]) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from pipeline.errors import StageFailed
 from pipeline.stage import Task
+from stages.compress.grid import Grid
 from stages.compress.keep_source import kept_inputs
-from stages.compress.layer_inputs import layer_state, recipe_of, statistics_of
+from stages.compress.layer_inputs import grids_of, layer_state, recipe_of, statistics_of
 from stages.compress.layer_state import LayerState
 from stages.compress.layer_writer import KEPT, Compressed, distributions
 from stages.compress.modifiers.base import Modifier, Solver, Transform
@@ -57,9 +58,9 @@ def compress_layer(
     work = _Work(layer=layer, solver=solver, device=device, warn=warn)
     work.find_inputs()
     work.warn_of_few_tokens()
-    scales = global_scales(layer, work.schemes)
-    total, dead = max(1, len(work.schemes)), dict[str, int]()
-    todo = {name: work.schemes[name] for name in work.schemes if name not in work.skipped}
+    scales = global_scales(layer, work.grids)
+    total, dead = max(1, len(work.grids)), dict[str, int]()
+    todo = {name: grid for name, grid in work.grids.items() if name not in work.skipped}
     straight = tuple(todo) if only_rounds((solver,), device) else ()
     for name, direct in solve_direct(layer, straight):
         work.put_direct(name, direct, solver.kind)
@@ -85,6 +86,7 @@ class _Work:
     solver: Solver
     device: str
     warn: Say
+    grids: dict[str, Grid] = field(init=False)
     schemes: dict[str, QuantizationScheme] = field(init=False)
     groups: dict[str, tuple[str, ...]] = field(init=False)
     inputs: dict[str, InputParams] = field(default_factory=dict)
@@ -97,19 +99,21 @@ class _Work:
             for resolved in self.layer.resolved.values()
         }
         self.schemes = {n: by_group[r.group] for n, r in self.layer.resolved.items()}
+        self.grids = grids_of(self.layer)
         self.groups = partners(self.layer)
 
     def find_inputs(self) -> None:
         """Calibrated parameters of every module's input, where its format has them."""
-        for name, scheme in self.schemes.items():
+        for name in self.grids:
+            inputs = self.layer.resolved[name].scheme.input_activations
             try:
                 if self.solver.keeps:
-                    self.inputs[name] = kept_inputs(self.layer, name, scheme.input_activations)
+                    self.inputs[name] = kept_inputs(self.layer, name, inputs)
                     continue
                 self.inputs[name] = input_params(
                     self.layer.statistics,
                     self.groups[name],
-                    scheme.input_activations,
+                    inputs,
                     self.layer.dtype,
                 )
             except NumericalError as error:
@@ -124,7 +128,7 @@ class _Work:
         few = [
             linear.name
             for linear in self.layer.subgraph.linears
-            if linear.name in self.schemes
+            if linear.name in self.grids
             and 0 < self.layer.statistics.tokens(linear.name) < linear.in_features
         ]
         if few:
@@ -137,9 +141,7 @@ class _Work:
             self.put(solved, self.solver.kind)
         elif self.solver.on_failure == "fallback":
             again = list(
-                solve_layer(
-                    self.layer, Rtn(), {name: self.schemes[name]}, scales, device=self.device
-                )
+                solve_layer(self.layer, Rtn(), {name: self.grids[name]}, scales, device=self.device)
             )
             if again[0].trouble is not None:
                 raise _failed(again[0].trouble, name)

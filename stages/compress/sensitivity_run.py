@@ -22,7 +22,7 @@ from torch import Tensor
 from pipeline.errors import StageFailed
 from pipeline.stage import Artifact, Task
 from stages.compress.grid import ROW_STRATEGIES
-from stages.compress.layer_inputs import statistics_of
+from stages.compress.layer_inputs import grids_of, statistics_of
 from stages.compress.layer_state import LayerState, LazyTensors
 from stages.compress.layer_statistics import Statistics
 from stages.compress.modifiers.base import Solver
@@ -31,7 +31,6 @@ from stages.compress.shared_scales import global_scales, gram_of
 from stages.compress.solve import solve_layer
 from stages.compress.solvers.numerical_error import NumericalError
 from stages.compress.solvers.output_error import ratio
-from stages.formats.compressed_tensors_bridge import to_compressed_tensors
 from stages.model.artifact_names import FISHER_FILE, SENSITIVITY
 from stages.model.blueprint import Blueprint, LinearSpec
 from stages.quantized.open import open_source
@@ -142,14 +141,14 @@ def tried(
         nothing = {"relative_error": 0.0} | ({} if fisher is None else {"damage": 0.0})
         yield from ((linear.name, dict(nothing)) for linear in linears)
         return
-    formats = {linear.name: to_compressed_tensors(group) for linear in linears}
     resolved = {linear.name: Resolved(group=name, scheme=group) for linear in linears}
     state = replace(layer, resolved=resolved)
-    scales = global_scales(state, formats)
+    grids = grids_of(state)
+    scales = global_scales(state, grids)
     if group.weights.strategy in ROW_STRATEGIES:
         weights = (f"{linear.name}.weight" for linear in linears)
         state = replace(state, tensors={name: sampled(layer.tensors[name]) for name in weights})
-    for solved in solve_layer(state, solver, formats, scales, device=device):
+    for solved in solve_layer(state, solver, grids, scales, device=device):
         if solved.trouble is not None or solved.quantized is None:
             raise _failed(solved.trouble, solved.module)
         weight = state.tensors[f"{solved.module}.weight"].to(device).float()

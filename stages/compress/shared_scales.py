@@ -1,20 +1,21 @@
-"""Scales that are shared between modules, and those of calibrated inputs."""
+"""Global scales shared by fused modules, and quantization parameters of calibrated inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
 import torch
-from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
-from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
 from torch import Tensor
 
+from stages.compress.compressed_tensors_math import global_scale_of_range, scale_and_zero_point
+from stages.compress.grid import Grid, grid_of
 from stages.compress.layer_state import LayerState
 from stages.compress.layer_statistics import Statistics
 from stages.compress.observers.activation_range import averaged, latest, searched, widest
 from stages.compress.observers.qparams import global_scale_of
 from stages.compress.solvers.numerical_error import NumericalError
 from stages.formats.input_params import InputParams
+from stages.schemes.quant_args import QArgs
 
 
 def partners(layer: LayerState) -> dict[str, tuple[str, ...]]:
@@ -26,26 +27,24 @@ def partners(layer: LayerState) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def global_scales(
-    layer: LayerState, schemes: Mapping[str, QuantizationScheme]
-) -> dict[str, Tensor]:
+def global_scales(layer: LayerState, grids: Mapping[str, Grid]) -> dict[str, Tensor]:
     """The weight's global scale, float32 [1], of every module whose format has one.
 
     Engines run fused modules as one weight, so those get the scale of the largest among them.
     """
     scales: dict[str, Tensor] = {}
     for name, group in partners(layer).items():
-        args = schemes[name].weights
-        if args is None or args.strategy != "tensor_group":
+        grid = grids[name]
+        if grid.strategy != "tensor_group":
             continue
-        alike = [other for other in group if schemes[other].weights == args]
-        own = [_global_scale(layer, other, args) for other in alike]
+        alike = [other for other in group if grids[other] == grid]
+        own = [_global_scale(layer, other, grid) for other in alike]
         scales[name] = torch.stack(own).amin(dim=0)  # the larger the weights, the smaller
     return scales
 
 
-def _global_scale(layer: LayerState, name: str, args: QuantizationArgs) -> Tensor:
-    scale = global_scale_of(layer.tensors[f"{name}.weight"], args, layer.dtype)
+def _global_scale(layer: LayerState, name: str, grid: Grid) -> Tensor:
+    scale = global_scale_of(layer.tensors[f"{name}.weight"], grid)
     if scale is None:
         raise ValueError(f"{name} has no global scale")
     return scale
@@ -54,7 +53,7 @@ def _global_scale(layer: LayerState, name: str, args: QuantizationArgs) -> Tenso
 def input_params(
     statistics: Statistics,
     group: Iterable[str],
-    args: QuantizationArgs | None,
+    args: QArgs | None,
     dtype: torch.dtype,
 ) -> InputParams:
     """Calibrated parameters for the input of modules that engines run as one.
@@ -76,19 +75,20 @@ def input_params(
             remedy="calibrate with more or other samples, or put the module in scheme.ignore",
         )
     if args.strategy == "tensor_group":
-        return InputParams(global_scale=generate_gparam(low, high).cpu())
-    scale, zero_point = calculate_qparams(low, high, args)
+        return InputParams(global_scale=global_scale_of_range(low, high).cpu())
+    scale, zero_point = scale_and_zero_point(low, high, grid_of(args, dtype))
     return InputParams(scale=scale.cpu(), zero_point=None if args.symmetric else zero_point.cpu())
 
 
 def _seen(
-    statistics: Statistics, name: str, args: QuantizationArgs, dtype: torch.dtype
+    statistics: Statistics, name: str, args: QArgs, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor] | None:
     """The range of a module's input as the observer of `args` sees it; None without tokens."""
     options = args.observer_kwargs or {}
     if args.observer == "mse":
         histogram = statistics.histogram(name)
-        return None if histogram is None else searched(histogram, args, dtype=dtype, **options)
+        grid = grid_of(args, dtype)
+        return None if histogram is None else searched(histogram, grid, **options)
     batches = statistics.range(name)
     if batches is None:
         return None

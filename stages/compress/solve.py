@@ -11,10 +11,9 @@ from functools import partial
 from typing import TypeVar
 
 import torch
-from compressed_tensors.quantization import QuantizationScheme
 from torch import Tensor
 
-from stages.compress.grid import ROW_STRATEGIES, Quantized
+from stages.compress.grid import ROW_STRATEGIES, Grid, Quantized
 from stages.compress.keep_source import stored_of
 from stages.compress.layer_state import LayerState
 from stages.compress.modifiers.base import Problem, Solver
@@ -80,19 +79,19 @@ class Solved:
 def solve_layer(
     layer: LayerState,
     solver: Solver,
-    schemes: Mapping[str, QuantizationScheme],
+    grids: Mapping[str, Grid],
     global_scales: Mapping[str, Tensor],
     *,
     device: str,
 ) -> Generator[Solved]:
-    """Solve every module of `schemes`, batch by batch; nothing is kept of a batch once it is out.
+    """Solve every module of `grids`, batch by batch; nothing is kept of a batch once it is out.
 
     The error of a module is measured in the Gram metric where the solver uses it.
     """
-    stacks = batches(layer, solver, schemes, global_scales)
+    stacks = batches(layer, solver, grids, global_scales)
 
     def solved(names: list[str]) -> list[Solved]:
-        return list(_solve(layer, solver, names, schemes, global_scales, device))
+        return list(_solve(layer, solver, names, grids, global_scales, device))
 
     work = [partial(solved, names) for names in stacks]
     at_once = fitting([_cost(layer, names) for names in stacks]) if device == "cpu" else 1
@@ -109,7 +108,7 @@ def _cost(layer: LayerState, stack: list[str]) -> int:
 def batches(
     layer: LayerState,
     solver: Solver,
-    schemes: Mapping[str, QuantizationScheme],
+    grids: Mapping[str, Grid],
     global_scales: Mapping[str, Tensor],
 ) -> list[list[str]]:
     """Modules that may be stacked: same input, format and global scale, no scale across rows.
@@ -117,14 +116,11 @@ def batches(
     A solver that keeps what is there gets every module alone.
     """
     found: dict[object, list[list[str]]] = {}
-    for name, scheme in schemes.items():
-        args = scheme.weights
-        if args is None:
-            continue
+    for name, grid in grids.items():
         weight = layer.tensors[f"{name}.weight"]
-        shared = args.strategy in ROW_STRATEGIES and not solver.keeps
+        shared = grid.strategy in ROW_STRATEGIES and not solver.keeps
         scale = float(global_scales[name]) if name in global_scales else None
-        key = (layer.statistics.leader(name), args.model_dump_json(), scale, weight.dtype)
+        key = (layer.statistics.leader(name), grid, scale, weight.dtype)
         stacks = found.setdefault(key if shared else name, [[]])
         taken = sum(layer.tensors[f"{other}.weight"].numel() for other in stacks[-1])
         if stacks[-1] and taken + weight.numel() > ELEMENTS_AT_ONCE:
@@ -137,14 +133,11 @@ def _solve(
     layer: LayerState,
     solver: Solver,
     names: list[str],
-    schemes: Mapping[str, QuantizationScheme],
+    grids: Mapping[str, Grid],
     global_scales: Mapping[str, Tensor],
     device: str,
 ) -> Generator[Solved]:
     first = names[0]
-    args = schemes[first].weights
-    if args is None:
-        raise ValueError(f"{first} has no weight format")
     stored = stored_of(layer, first) if solver.keeps else None
     if stored is None:
         weights = [layer.tensors[f"{name}.weight"].to(device) for name in names]
@@ -155,9 +148,8 @@ def _solve(
         problem = Problem(
             weight=weights[0] if len(weights) == 1 else torch.cat(weights),
             H=gram_of(layer.statistics, first).to(device) if needs_gram else None,
-            args=args,
+            grid=grids[first],
             global_scale=global_scales[first].to(device) if first in global_scales else None,
-            dtype=layer.dtype,
             stored=stored,
             statistics=_asked(layer, solver, first, device),
             identity=_identity(layer, names, device),
@@ -168,7 +160,7 @@ def _solve(
             yield Solved(module=first, trouble=error)
             return
         for name in names:  # one of them may be to blame: each alone, so that the others go on
-            yield from _solve(layer, solver, [name], schemes, global_scales, device)
+            yield from _solve(layer, solver, [name], grids, global_scales, device)
         return
     start, H = 0, problem.H
     dead = 0 if H is None else int((H.diagonal() == 0).sum())

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stages.compute.row_tiles import row_tiles
 from stages.schemes.layouts import MAIN
-from stages.schemes.protocols import Sharing, WeightFormat, spans
+from stages.schemes.protocols import WeightFormat, spans
 
 ELEMENTS = 1 << 19
 """Approximate elements of a block: in float32 small enough for the allocator to reuse."""
@@ -24,7 +24,9 @@ SHARED = ("weight_scale", "weight_zero_point")
 Parts = dict[str, Tensor]
 
 
-def by_rows(weight: Tensor, work: Callable[[int, int], None], args: Sharing | None = None) -> None:
+def by_rows(
+    weight: Tensor, work: Callable[[int, int], None], args: WeightFormat | None = None
+) -> None:
     """Call ``work(start, stop)`` for blocks of rows of a weight [out, in], concurrently if large.
 
     With `args`, no two blocks share a scale, unless one scale serves the whole weight.
@@ -87,7 +89,7 @@ def large(weight: Tensor) -> bool:
     return weight.is_cpu and weight.dim() == 2 and weight.numel() > ELEMENTS
 
 
-def row_step(args: Sharing | None, rows: int, columns: int) -> int:
+def row_step(args: WeightFormat | None, rows: int, columns: int) -> int:
     """Rows of a block: a multiple of the rows that share a scale, and of a word's zero points."""
     height = WORD
     if args is not None and args.strategy == "block":
@@ -129,9 +131,9 @@ def _shared(tensor: Tensor, args: WeightFormat, rows: int) -> int:
     return -(-rows // _height(args))
 
 
-def _height(args: Sharing) -> int:
+def _height(args: WeightFormat) -> int:
     return args.block_structure[0] if args.block_structure is not None else 1
 
 
-def _is_cut(tensor: Tensor, args: Sharing) -> bool:
+def _is_cut(tensor: Tensor, args: WeightFormat) -> bool:
     return args.strategy != "tensor" and tensor.dim() >= 2

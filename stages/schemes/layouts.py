@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from stages.schemes.protocols import WeightFormat, scale_shape
-from stages.schemes.quant_args import QArgs
-from stages.schemes.scheme import SchemeGroup
+from stages.schemes.protocols import InputFormat, ModuleFormat, WeightFormat, scale_shape
 
 PACKED = "pack-quantized"
 BYTES = "int-quantized"
@@ -16,7 +14,7 @@ MAIN = ("weight_packed", "weight")
 STRATEGIES = ("tensor", "channel", "group", "block")
 
 
-def layout_of(group: SchemeGroup) -> str:
+def layout_of(group: ModuleFormat) -> str:
     """The name of a group's layout: the requested one, or the smallest that a loader can read.
 
     Integers below 8 bits by channel or group are packed, whatever the inputs are: vLLM reads 2 to
@@ -29,7 +27,7 @@ def layout_of(group: SchemeGroup) -> str:
     if weights is None:
         raise ValueError("modules without a weight format have no layout")
     if group.format is not None:
-        return group.format
+        return str(group.format)
     if weights.type == "float":
         return _floats(weights, inputs)
     rows = weights.strategy in ("channel", "group")
@@ -75,7 +73,7 @@ def plain_parts(
     return {codes_part(layout): (words, "I32"), "weight_shape": ((2,), "I64"), **scale}
 
 
-def _floats(weights: QArgs, inputs: QArgs | None) -> str:
+def _floats(weights: WeightFormat, inputs: InputFormat | None) -> str:
     microscaled = weights.scale_dtype == "uint8"
     if weights.num_bits == 4:
         return "mxfp4-pack-quantized" if microscaled else "nvfp4-pack-quantized"

@@ -6,21 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 
-class Sharing(Protocol):
-    """Granularity of a number format: tensor, channel, group or block."""
-
-    @property
-    def strategy(self) -> Any: ...
-
-    @property
-    def group_size(self) -> int | None: ...
-
-    @property
-    def block_structure(self) -> Sequence[int] | None: ...
-
-
-class WeightFormat(Sharing, Protocol):
-    """Quantization args of a weight: our `QArgs`, or compressed-tensors' QuantizationArgs."""
+class WeightFormat(Protocol):
+    """Quantization args of a weight: our QArgs or Grid, or compressed-tensors' QuantizationArgs."""
 
     @property
     def num_bits(self) -> int: ...
@@ -32,7 +19,19 @@ class WeightFormat(Sharing, Protocol):
     def symmetric(self) -> bool: ...
 
     @property
+    def strategy(self) -> Any: ...
+
+    @property
+    def group_size(self) -> int | None: ...
+
+    @property
+    def block_structure(self) -> Sequence[int] | None: ...
+
+    @property
     def scale_dtype(self) -> Any: ...
+
+    @property
+    def zp_dtype(self) -> Any: ...
 
 
 class InputFormat(Protocol):
@@ -61,7 +60,7 @@ class ModuleFormat(Protocol):
     def targets(self) -> Sequence[str]: ...
 
 
-def spans(args: Sharing, rows: int, columns: int) -> tuple[int, int]:
+def spans(args: WeightFormat, rows: int, columns: int) -> tuple[int, int]:
     """Number of neighbouring rows and of neighbouring columns that share a scale."""
     if args.strategy == "tensor":
         return rows, columns
@@ -70,7 +69,7 @@ def spans(args: Sharing, rows: int, columns: int) -> tuple[int, int]:
     return 1, args.group_size if args.group_size and args.group_size > 0 else columns
 
 
-def scale_shape(args: Sharing, rows: int, columns: int) -> tuple[int, ...]:
+def scale_shape(args: WeightFormat, rows: int, columns: int) -> tuple[int, ...]:
     """Shape of `weight_scale` for a weight [rows, columns]; whole groups only."""
     if args.strategy == "tensor":
         return (1,)

@@ -69,6 +69,7 @@ def ours(given: Path, rounds: int, threads: int, wanted: Wanted) -> dict[str, li
     from compressed_tensors.quantization import QuantizationArgs
     from safetensors.torch import load_file
 
+    from stages.compress.grid import grid_of
     from stages.compress.observers.catalog import OBSERVERS
 
     torch.set_num_threads(threads)
@@ -80,7 +81,7 @@ def ours(given: Path, rounds: int, threads: int, wanted: Wanted) -> dict[str, li
         seconds = []
         for _ in range(rounds + 1):  # the first one warms up
             began = time.perf_counter()
-            OBSERVERS[observer](read["weight"], args, importance=importance)
+            OBSERVERS[observer](read["weight"], grid_of(args), importance=importance)
             seconds.append(time.perf_counter() - began)
         found[key] = seconds[1:]
     return found

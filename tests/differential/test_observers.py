@@ -13,6 +13,7 @@ from compressed_tensors.quantization import QuantizationArgs
 from compressed_tensors.quantization.quant_scheme import preset_name_to_scheme
 from safetensors.torch import load_file, save_file
 
+from stages.compress.grid import grid_of
 from stages.compress.observers import minmax
 from tests.benchmarks.launch import launch
 from tests.stages.compress.observers.peer_search import IMATRIX, MSE, WIDER, searched
@@ -54,7 +55,7 @@ def test_the_oracle_of_every_search_gives_the_peers_bytes(tmp_path: Path) -> Non
     for key, observer, given in wanted:
         args = QuantizationArgs.model_validate(given)
         if observer == "memoryless_minmax":
-            mine = minmax.observe(weight, args)
+            mine = minmax.observe(weight, grid_of(args))
         else:
             options, weighted = SEARCHES[observer]
             mine = searched(weight, args, squares if weighted else None, **options, last=weighted)

@@ -1,21 +1,23 @@
-"""What a modifier is; a plugin subclasses Transform or Solver. Light: no torch is imported here."""
+"""Base classes of modifiers: Transform, Solver, and the Problem that a solver is handed.
+
+A plugin subclasses one of the two. Light: no torch is imported here.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline.errors import UserError
 from pipeline.key import Json, canonical
 
 if TYPE_CHECKING:
     import torch
-    from compressed_tensors.quantization import QuantizationArgs
     from torch import Tensor
 
-    from stages.compress.grid import Quantized
+    from stages.compress.grid import Grid, Quantized
     from stages.compress.layer_state import LayerState
     from stages.quantized.stored_weight import Stored
 
@@ -70,7 +72,7 @@ class Problem:
     """A weight [out, in] to quantize; rows may come from several modules that share an input.
 
     H: float32 [in, in] Gram matrix of the inputs, None where the solver asks for none.
-    global_scale: float32 [1] for tensor_group formats. dtype: what plain scales are stored in.
+    grid: the number format. global_scale: float32 [1] for tensor_group formats.
     stored: how the source holds the weight, for a solver that keeps it; None where it is dense.
     statistics: what the solver asked for beside gram, by name, as `calibrate` stored it.
     identity: names weight and H by their content, and the device; None where they were changed
@@ -79,12 +81,25 @@ class Problem:
 
     weight: Tensor
     H: Tensor | None
-    args: QuantizationArgs
+    grid: Grid
     global_scale: Tensor | None
-    dtype: torch.dtype
     stored: Stored | None = None
     statistics: Mapping[str, Tensor] = field(default_factory=dict)
     identity: tuple[str, ...] | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that plain scales are stored in: the model's."""
+        return self.grid.dtype
+
+    @property
+    def args(self) -> Any:
+        """Deprecated: the number format as compressed-tensors' QuantizationArgs; use `grid`."""
+        from stages.compress.compressed_tensors_math import quantization_args
+        from stages.compress.deprecated_args import warn
+
+        warn("Problem.args is deprecated: use Problem.grid")
+        return quantization_args(self.grid)
 
 
 def one_of(what: str, value: str, allowed: Sequence[str]) -> None:

@@ -72,7 +72,7 @@ class Gptq(Solver):
         found = gptq(
             problem.weight,
             problem.H,
-            problem.args,
+            problem.grid,
             block_size=self.block_size,
             dampening_frac=self.dampening_frac,
             actorder=self.actorder,
@@ -80,7 +80,6 @@ class Gptq(Solver):
             refit=self.refit,
             descent=self.descent,
             global_scale=problem.global_scale,
-            dtype=problem.dtype,
             energy=None if energy is None else energy.to(problem.weight.device),
         )
         if energy is None and found.losses is not None:

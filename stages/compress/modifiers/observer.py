@@ -1,4 +1,4 @@
-"""How a solver's scales are first chosen, by name. Light: no torch is imported here."""
+"""Observers by name: how the scales of a weight are first chosen. Light: no torch is imported."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from pipeline.registry import Registry
 from stages.compress.modifiers.base import one_of
 
 if TYPE_CHECKING:
-    import torch
-    from compressed_tensors.quantization import QuantizationArgs
     from torch import Tensor
 
-    from stages.compress.grid import QParams
+    from stages.compress.grid import Grid, QParams
 
 GROUP = "observer"
 SHIPPED = (
@@ -45,16 +43,15 @@ class Observer(ABC):
     def observe(
         self,
         weight: Tensor,
-        args: QuantizationArgs,
+        grid: Grid,
         *,
         importance: Tensor | None,
         global_scale: Tensor | None,
-        dtype: torch.dtype,
     ) -> QParams:
-        """Scales for a weight [out, in], and zero points where `args` is not symmetric.
+        """Scales for a weight [out, in], and zero points where `grid` is not symmetric.
 
         importance: float32 [in] or None. global_scale: float32 [1], where tensor_group weights
-        share one. dtype: what plain scales are stored in.
+        share one.
         """
 
 
@@ -75,7 +72,9 @@ def observe_by(name: str) -> Callable[..., QParams]:
         from stages.compress.observers.catalog import OBSERVERS
 
         return OBSERVERS[name]
-    return _added(name).observe
+    from stages.compress.deprecated_args import takes_grid
+
+    return takes_grid(_added(name).observe)
 
 
 def identity_of(name: str) -> list[Json]:

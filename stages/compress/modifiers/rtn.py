@@ -43,9 +43,8 @@ class Rtn(Solver):
 
         qparams = observe_by(self.observer)(
             problem.weight,
-            problem.args,
+            problem.grid,
             importance=None if problem.H is None else problem.H.diagonal(),
             global_scale=problem.global_scale,
-            dtype=problem.dtype,
         )
-        return rtn(problem.weight, problem.args, qparams)
+        return rtn(problem.weight, problem.grid, qparams)

@@ -1,4 +1,4 @@
-"""Scales of formats that have nothing to them but the largest magnitude."""
+"""Symmetric absmax scales: the largest magnitude over the largest code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stages.schemes.protocols import WeightFormat
 
 
 def scales_of(absmax: Tensor, args: WeightFormat) -> Tensor:
-    """What compressed-tensors has for ranges of these magnitudes, in their dtype.
+    """Scales of ranges with these magnitudes, in their dtype, as compressed-tensors has them.
 
     For the formats that `stages.schemes.layouts.plainly_scaled` knows.
     """

@@ -1,12 +1,11 @@
-"""Static ranges of inputs from what calibration saw of them, and the search among ranges."""
+"""Activation observers: the static range of a module's input, from what calibration saw."""
 
 from __future__ import annotations
 
 import torch
-from compressed_tensors.quantization import QuantizationArgs
 from torch import Tensor
 
-from stages.compress.grid import codes_of, round_to
+from stages.compress.grid import Grid, round_to
 from stages.compress.observers.qparams import qparams_of
 
 Range = tuple[Tensor, Tensor]
@@ -35,11 +34,10 @@ def averaged(batches: Tensor, constant: float = 0.01) -> Range:
 
 def searched(
     histogram: Tensor,
-    args: QuantizationArgs,
+    input_grid: Grid,
     *,
-    dtype: torch.dtype,
     maxshrink: float = 0.20,
-    grid: int = 100,
+    grid: float = 100,
     norm: float = 2.4,
 ) -> Range:
     """The shrunk range under which all inputs together err least, in the L^`norm` sense.
@@ -51,12 +49,12 @@ def searched(
     steps = max(1, int(maxshrink * grid))
     factors = 1 - torch.arange(steps, device=values.device) / grid
     low, high = values.amin() * factors, values.amax() * factors
-    found = qparams_of(low, high, args, global_scale=None, dtype=dtype)
+    found = qparams_of(low, high, input_grid, global_scale=None)
     scale = found.scale.float()[:, None]
     zero = (
         torch.zeros_like(scale) if found.zero_point is None else found.zero_point.float()[:, None]
     )
-    rounded = (round_to(values / scale + zero, codes_of(args)) - zero) * scale
+    rounded = (round_to(values / scale + zero, input_grid.codes) - zero) * scale
     errors = ((rounded - values).abs().double().pow(norm) * counts).sum(dim=1)
     best = errors.argmin()
     return low[best], high[best]

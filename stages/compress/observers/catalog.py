@@ -10,8 +10,8 @@ from stages.compress.grid import QParams
 from stages.compress.observers import minmax
 from stages.compress.observers import mse as searched
 
-# Chooses the parameters of a weight [out, in]; takes importance=, global_scale=, dtype= and the
-# observer's own options by name.
+# Chooses the parameters of a weight [out, in] under a Grid; takes importance=, global_scale= and
+# the observer's own options by name.
 Observe = Callable[..., QParams]
 
 WIDER: dict[str, Any] = {"expand": 1.8, "maxshrink": 1 - 0.8 / 1.8, "grid": 200, "norm": 2.4}

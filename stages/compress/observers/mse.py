@@ -1,30 +1,28 @@
-"""The observers that search: which ranges they try, and what they call an error.
+"""Observers that search for scales: mean squared error, importance matrix, Gram diagonal.
 
-All take a weight [out, in], its QuantizationArgs, `importance` (float [in]; None where the observer
-has no use for it), a `global_scale` (float32 [1]) for tensor_group weights that share one, and the
-`dtype` that plain scales are stored in. They differ from llm-compressor's observers of these names
-in that errors are float32 sums over scales as they are stored, and no candidate is skipped: its
-search runs in the weight's dtype, ignores the rounding of FP8 scales, and stops once five steps
-brought no group of the whole weight forward.
+All take a weight [out, in], its grid, `importance` (float [in]; None where the observer has no use
+for it) and a `global_scale` (float32 [1]) for tensor_group weights that share one. They differ from
+llm-compressor's observers of these names in that errors are float32 sums over scales as they are
+stored, and no candidate is skipped: its search runs in the weight's dtype, ignores the rounding of
+FP8 scales, and stops once five steps brought no group of the whole weight forward.
 """
 
 from __future__ import annotations
 
-import torch
-from compressed_tensors.quantization import QuantizationArgs
 from torch import Tensor
 
-from stages.compress.grid import QParams, grid_of
+from stages.compress.deprecated_args import takes_args
+from stages.compress.grid import Grid, QParams
 from stages.compress.observers.scale_search import search
 
 
+@takes_args
 def mse(
     weight: Tensor,
-    args: QuantizationArgs,
+    weight_grid: Grid,
     *,
     importance: Tensor | None = None,
     global_scale: Tensor | None = None,
-    dtype: torch.dtype = torch.bfloat16,
     maxshrink: float = 0.20,
     grid: int = 100,
     norm: float = 2.4,
@@ -37,23 +35,22 @@ def mse(
     del importance
     return search(
         weight,
-        args,
+        weight_grid,
         factors=_shrinking(maxshrink, grid)[:-1],
         norm=norm,
         importance=None,
         global_scale=global_scale,
-        dtype=dtype,
         expand=expand,
     )
 
 
+@takes_args
 def imatrix(
     weight: Tensor,
-    args: QuantizationArgs,
+    weight_grid: Grid,
     *,
     importance: Tensor | None,
     global_scale: Tensor | None = None,
-    dtype: torch.dtype = torch.bfloat16,
     maxshrink: float = 0.95,
     grid: int = 20,
     norm: float = 3.0,
@@ -62,23 +59,22 @@ def imatrix(
     """As :func:`mse`, each column weighted by the mean square of its input."""
     return search(
         weight,
-        args,
+        weight_grid,
         factors=_shrinking(maxshrink, grid),
         norm=norm,
         importance=_wanted(importance, "imatrix"),
         global_scale=global_scale,
-        dtype=dtype,
         expand=expand,
     )
 
 
+@takes_args
 def gram(
     weight: Tensor,
-    args: QuantizationArgs,
+    weight_grid: Grid,
     *,
     importance: Tensor | None,
     global_scale: Tensor | None = None,
-    dtype: torch.dtype = torch.bfloat16,
     steps: int = 32,
     lowest: float = 0.5,
 ) -> QParams:
@@ -92,16 +88,15 @@ def gram(
     so a group may fit better below the top binade. Integer ranges start at 1.08, where a symmetric
     one clips nothing though it has one positive code less.
     """
-    highest = 1.6 if grid_of(args, dtype).type == "float" else 1.08
+    highest = 1.6 if weight_grid.type == "float" else 1.08
     step = (highest - lowest) / (steps - 1)
     return search(
         weight,
-        args,
+        weight_grid,
         factors=[highest - index * step for index in range(steps)],
         norm=2.0,
         importance=_wanted(importance, "gram"),
         global_scale=global_scale,
-        dtype=dtype,
     )
 
 

@@ -1,13 +1,13 @@
-"""From a weight to the ranges its scales cover, and from ranges to stored parameters."""
+"""Quantization parameters: scales, zero points and global scales from the ranges of a weight."""
 
 from __future__ import annotations
 
 import torch
-from compressed_tensors.quantization import QuantizationArgs
-from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
 from torch import Tensor
 
-from stages.compress.grid import Grid, QParams, grid_of
+from stages.compress.compressed_tensors_math import global_scale_of_range, scale_and_zero_point
+from stages.compress.deprecated_args import takes_args
+from stages.compress.grid import Grid, QParams
 from stages.compress.observers.absmax_scale import scales_of
 from stages.compress.observers.range import bounds, by_scale
 from stages.schemes.layouts import plainly_scaled
@@ -24,43 +24,35 @@ def importance_by_scale(importance: Tensor, grid: Grid, rows: int) -> Tensor:
     return importance.reshape(-1, grid.width(importance.shape[-1]))
 
 
-def global_scale_of(weight: Tensor, args: QuantizationArgs, dtype: torch.dtype) -> Tensor | None:
+@takes_args
+def global_scale_of(weight: Tensor, grid: Grid) -> Tensor | None:
     """The tensor_group global scale, float32 [1], from the largest |weight|; else None."""
-    grid = grid_of(args, dtype)
     if grid.strategy != "tensor_group":
         return None
-    return global_scale_within(*bounds(weight, grid), dtype)
+    return global_scale_within(*bounds(weight, grid), grid.dtype)
 
 
 def global_scale_within(low: Tensor, high: Tensor, dtype: torch.dtype) -> Tensor:
     """The global scale, float32 [1], of ranges [low, high] (any shape) that hold 0."""
     largest = torch.maximum(-low.amin(), high.amax()).to(dtype).reshape(1)
-    shared: Tensor = generate_gparam(-largest, largest)
-    return shared
+    return global_scale_of_range(-largest, largest)
 
 
-def qparams_of(
-    low: Tensor,
-    high: Tensor,
-    args: QuantizationArgs,
-    *,
-    global_scale: Tensor | None,
-    dtype: torch.dtype,
-) -> QParams:
+@takes_args
+def qparams_of(low: Tensor, high: Tensor, grid: Grid, *, global_scale: Tensor | None) -> QParams:
     """Parameters whose codes span [low, high] (any shape), to the bit as the reference has them.
 
-    The arithmetic runs in ``dtype``, the checkpoint's: that is where the reference's bits come
-    from.
+    The arithmetic runs in the grid's ``dtype``, that of the checkpoint, as the reference's does.
     """
-    if global_scale is None and plainly_scaled(args):
-        largest = torch.maximum(-low, high).to(dtype)
-        scale = scales_of(largest, args).reshape(largest.shape or (1,))
+    if global_scale is None and plainly_scaled(grid):
+        largest = torch.maximum(-low, high).to(grid.dtype)
+        scale = scales_of(largest, grid).reshape(largest.shape or (1,))
         return QParams(scale=scale, zero_point=None, global_scale=None)
-    scale, zero_point = calculate_qparams(
-        low.to(dtype), high.to(dtype), args, global_scale=global_scale
+    scale, zero_point = scale_and_zero_point(
+        low.to(grid.dtype), high.to(grid.dtype), grid, global_scale
     )
     return QParams(
         scale=scale,
-        zero_point=None if args.symmetric else zero_point,
+        zero_point=None if grid.symmetric else zero_point,
         global_scale=global_scale,
     )

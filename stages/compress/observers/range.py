@@ -1,11 +1,11 @@
-"""The smallest and the largest value under every scale, of a weight of any format."""
+"""Weight ranges: the smallest and the largest value that share a scale, for any granularity."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from compressed_tensors.quantization.utils import maybe_pad_tensor_for_block_quant
 from torch import Tensor
+from torch.nn.functional import pad
 
 from stages.compress.grid import Grid
 from stages.compute.row_tiles import row_tiles
@@ -21,7 +21,8 @@ def by_scale(weight: Tensor, grid: Grid) -> Tensor:
         return weight.reshape(1, -1)
     if grid.block_structure is not None:
         height, width = grid.block_structure
-        padded: Tensor = maybe_pad_tensor_for_block_quant(weight, grid.block_structure)
+        rows, columns = weight.shape
+        padded = pad(weight, (0, -columns % width, 0, -rows % height))
         rows, columns = padded.shape
         blocks = padded.reshape(rows // height, height, columns // width, width)
         return blocks.transpose(1, 2).flatten(-2)

@@ -1,4 +1,4 @@
-"""Grid search of every scale of a weight: shrink the range, keep what errs least."""
+"""Grid search of scales: try shrunken ranges, keep the one with the least error."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from compressed_tensors.quantization import QuantizationArgs
 from torch import Tensor
 
-from stages.compress.grid import Grid, QParams, Rounding, grid_of, round_to
+from stages.compress.grid import Grid, QParams, Rounding, round_to
 from stages.compress.observers.qparams import (
     global_scale_within,
     importance_by_scale,
@@ -25,13 +24,12 @@ _TILE = 256
 
 def search(
     weight: Tensor,
-    args: QuantizationArgs,
+    grid: Grid,
     *,
     factors: Sequence[float],
     norm: float,
     importance: Tensor | None,
     global_scale: Tensor | None,
-    dtype: torch.dtype,
     expand: float = 1.0,
 ) -> QParams:
     """For every scale the factor p that minimises sum importance * |q_p(w) - w|^norm.
@@ -40,14 +38,13 @@ def search(
     that span ``p`` times ``expand`` times the group's range, each rounded as the checkpoint stores
     it, so the minimum is over what is really written. Ties go to the earlier factor.
     """
-    grid = grid_of(args, dtype)
     values, (low, high) = by_scale(weight, grid), bounds(weight, grid)
     if global_scale is None and grid.strategy == "tensor_group":
-        global_scale = global_scale_within(low, high, dtype)
+        global_scale = global_scale_within(low, high, grid.dtype)
     # rounded twice, as the reference does: the candidates are then the same ones
-    low, high = ((end.float() * expand).to(dtype).float()[..., None] for end in (low, high))
+    low, high = ((end.float() * expand).to(grid.dtype).float()[..., None] for end in (low, high))
     tried = torch.tensor(factors, dtype=torch.float32, device=weight.device)
-    found = qparams_of(low * tried, high * tried, args, global_scale=global_scale, dtype=dtype)
+    found = qparams_of(low * tried, high * tried, grid, global_scale=global_scale)
     scale, zero_point = found.scale, found.zero_point
 
     effective = scale.float() if global_scale is None else scale.float() / global_scale

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from compressed_tensors.quantization import QuantizationArgs
 from torch import Tensor
 
+from stages.compress.deprecated_args import takes_args
 from stages.compress.grid import (
     ROW_STRATEGIES,
     Grid,
@@ -25,7 +25,6 @@ from stages.compress.grid import (
     Quantized,
     column_scale,
     expand,
-    grid_of,
     round_to,
 )
 from stages.compress.observers.catalog import OBSERVERS, Observe
@@ -39,10 +38,11 @@ _TILE = 192  # rows that one thread solves at a time
 _PANEL = 256
 
 
+@takes_args
 def gptq(
     weight: Tensor,
     H: Tensor,
-    args: QuantizationArgs,
+    grid: Grid,
     *,
     block_size: int = 128,
     dampening_frac: float = 0.01,
@@ -52,7 +52,6 @@ def gptq(
     refit: int = 1,
     descent: int = 1,
     global_scale: Tensor | None = None,
-    dtype: torch.dtype = torch.bfloat16,
     energy: Tensor | None = None,
 ) -> Quantized:
     """Codes (and scales) for ``weight`` [out, in] that minimise tr((W-Q) H (W-Q)^T).
@@ -62,16 +61,14 @@ def gptq(
     observer: how scales are first chosen, by a name of the catalog or a function like those in it.
     refit, descent: sweeps of scale refits and of coordinate descent over the result; see
     :mod:`stages.compress.solvers.coordinate_descent`. global_scale: float32 [1], where
-    tensor_group weights share one. dtype: what plain scales are stored in. energy: float32
-    [out], the second column of `losses` of an earlier solution for this weight, H, damping and
-    order.
+    tensor_group weights share one. energy: float32 [out], the second column of `losses` of an
+    earlier solution for this weight, H, damping and order.
     Rows are independent: stacked weights give what separate calls give (strategies channel, group
     and tensor_group). Raises NumericalError when the damped H is not positive definite or anything
     is not finite, ValueError for an unknown name.
     """
     if actorder not in ("static", "none"):
         raise ValueError(f"actorder is {actorder!r}: choose static or none")
-    grid = grid_of(args, dtype)
     metric = damped(H, dampening_frac)
     order = (
         torch.argsort(metric.diagonal, descending=True, stable=True)
@@ -82,10 +79,9 @@ def gptq(
     observe = OBSERVERS[observer] if isinstance(observer, str) else observer
     qparams = observe(
         weight,
-        args,
+        grid,
         importance=_importance(observer, H, factor, order),
         global_scale=global_scale,
-        dtype=dtype,
         **(observer_options or {}),
     )
     scale, zero = expand(qparams, grid, weight.shape[0])

@@ -1,18 +1,19 @@
-"""Round to nearest: every weight for itself."""
+"""Round to nearest (RTN): the nearest code of every entry under given scales."""
 
 from __future__ import annotations
 
 import torch
-from compressed_tensors.quantization import QuantizationArgs
-from compressed_tensors.quantization.lifecycle.forward import quantize
 from torch import Tensor
 
-from stages.compress.grid import Grid, QParams, Quantized, column_scale, expand, grid_of
+from stages.compress.compressed_tensors_math import nearest_codes
+from stages.compress.deprecated_args import takes_args
+from stages.compress.grid import Grid, QParams, Quantized, column_scale, expand
 from stages.formats.fp4_packing import fits_fp4, fp4_of, fp4_values
 from stages.formats.row_blocks import by_rows, share
 
 
-def rtn(weight: Tensor, args: QuantizationArgs, qparams: QParams) -> Quantized:
+@takes_args
+def rtn(weight: Tensor, grid: Grid, qparams: QParams) -> Quantized:
     """The nearest code of every entry of ``weight`` [out, in] under fixed parameters.
 
     The division runs in the weight's own dtype, as it does when a checkpoint is compressed
@@ -21,10 +22,10 @@ def rtn(weight: Tensor, args: QuantizationArgs, qparams: QParams) -> Quantized:
     chosen = torch.empty(weight.shape, dtype=torch.float32, device=weight.device)
 
     def tile(start: int, stop: int) -> None:
-        part = _share(qparams, args, start, stop)
-        chosen[start:stop] = _nearest(weight[start:stop], args, part)
+        part = _share(qparams, grid, start, stop)
+        chosen[start:stop] = _nearest(weight[start:stop], grid, part)
 
-    by_rows(weight, tile, args)
+    by_rows(weight, tile, grid)
     return Quantized(
         weight=chosen,
         scale=qparams.scale,
@@ -34,28 +35,21 @@ def rtn(weight: Tensor, args: QuantizationArgs, qparams: QParams) -> Quantized:
     )
 
 
-def _share(qparams: QParams, args: QuantizationArgs, start: int, stop: int) -> QParams:
+def _share(qparams: QParams, grid: Grid, start: int, stop: int) -> QParams:
     zero_point = qparams.zero_point
     return QParams(
-        scale=share(qparams.scale, args, start, stop),
-        zero_point=None if zero_point is None else share(zero_point, args, start, stop),
+        scale=share(qparams.scale, grid, start, stop),
+        zero_point=None if zero_point is None else share(zero_point, grid, start, stop),
         global_scale=qparams.global_scale,
     )
 
 
-def _nearest(weight: Tensor, args: QuantizationArgs, qparams: QParams) -> Tensor:
-    zero_point = qparams.zero_point
-    if fits_fp4(weight, args):
+def _nearest(weight: Tensor, grid: Grid, qparams: QParams) -> Tensor:
+    if fits_fp4(weight, grid):
         codes = fp4_values(fp4_of(weight, qparams.scale, qparams.global_scale))
     else:
-        codes = quantize(
-            x=weight,
-            scale=qparams.scale,
-            zero_point=torch.zeros_like(qparams.scale) if zero_point is None else zero_point,
-            args=args,
-            global_scale=qparams.global_scale,
-        ).float()
-    return dequantized(codes, qparams, grid_of(args, qparams.scale.dtype)).weight
+        codes = nearest_codes(weight, qparams, grid)
+    return dequantized(codes, qparams, grid).weight
 
 
 def dequantized(codes: Tensor, qparams: QParams, grid: Grid) -> Quantized:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from stages.calibrate.cache import CacheConfig
 from stages.calibrate.config import CalibrateConfig
 from stages.calibrate.propagate import Propagate
+from stages.compress.grid import grid_of
 from stages.compress.observers import minmax
 from stages.compress.solvers.rtn import rtn
 from stages.formats.compressed_layer import CompressedLayer
@@ -41,7 +42,7 @@ def stored_layer(scene: Scene, index: int, scheme: SchemeConfig) -> FakeArtifact
         args = to_compressed_tensors(resolved[linear.name].scheme)
         assert args.weights is not None
         weight = tensors.pop(f"{linear.prefix}.weight")
-        result = rtn(weight, args.weights, minmax.observe(weight, args.weights))
+        result = rtn(weight, grid_of(args.weights), minmax.observe(weight, grid_of(args.weights)))
         packed = pack(
             result.weight,
             scale=result.scale,

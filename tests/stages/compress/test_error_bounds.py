@@ -33,9 +33,9 @@ def weights(draw: st.DrawFn) -> Tensor:
 
 def scaled(weight: Tensor, args: QuantizationArgs) -> tuple[Tensor, Tensor, Tensor]:
     """In units of the scale: the weight, what it was rounded to, and the zero points."""
-    qparams = minmax.observe(weight, args, dtype=torch.float32)
     grid = grid_of(args, torch.float32)
-    done = rtn(weight, args, qparams).weight
+    qparams = minmax.observe(weight, grid)
+    done = rtn(weight, grid, qparams).weight
     scale, zero = expand(qparams, grid, weight.shape[0])
     columns = column_scale(grid, weight.shape[1]).clamp(max=scale.shape[1] - 1)
     step = scale[:, columns].double()

@@ -81,10 +81,9 @@ def test_rounding_errs_by_at_most_half_a_scale_inside_the_range(
     seed: int, bits: int, symmetric: bool, group_size: int | None
 ) -> None:
     weight, _ = problem(rows=5, columns=64, seed=seed, tokens=1)
-    args = int4(group_size, symmetric=symmetric, bits=bits)
-    qparams = minmax.observe(weight, args)
-    quantized = rtn(weight.float(), args, qparams)
-    grid = grid_of(args)
+    grid = grid_of(int4(group_size, symmetric=symmetric, bits=bits))
+    qparams = minmax.observe(weight, grid)
+    quantized = rtn(weight.float(), grid, qparams)
     scale, zero = (t[:, column_scale(grid, 64)] for t in expand(qparams, grid, 5))
     low, high = (grid.codes.low - zero) * scale, (grid.codes.high - zero) * scale
     w = weight.float()

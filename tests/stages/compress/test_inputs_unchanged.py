@@ -108,8 +108,9 @@ def given(rows: int) -> tuple[Tensor, Tensor]:
 
 def stored_as(weight: Tensor, args: QuantizationArgs) -> Stored:
     """The weight as a quantized source holds it."""
-    qparams, grid = OBSERVERS["minmax"](weight, args), grid_of(args)
-    rounded = rtn(weight, args, qparams)
+    grid = grid_of(args)
+    qparams = OBSERVERS["minmax"](weight, grid)
+    rounded = rtn(weight, grid, qparams)
     scale, zero = expand(qparams, grid, len(weight))
     column = column_scale(grid, weight.shape[1])
     codes = (rounded.weight / scale[:, column] + zero[:, column]).round()
@@ -138,9 +139,8 @@ def test_no_solver_writes_into_what_it_is_given(kind: str, name: str) -> None:
         problem = Problem(
             weight=weight,
             H=H,
-            args=args,
+            grid=grid_of(args),
             global_scale=shared,
-            dtype=torch.bfloat16,
             stored=stored,
         )
         held = (
@@ -154,16 +154,16 @@ def test_no_solver_writes_into_what_it_is_given(kind: str, name: str) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("observer", OBSERVERS)
 def test_no_observer_writes_into_what_it_is_given(observer: str, name: str) -> None:
-    args = FORMATS[name]
+    grid = grid_of(FORMATS[name])
     for what, weight, H in every_weight():
         importance = H.diagonal()
-        shared = global_scale_of(weight, args, torch.bfloat16)
+        shared = global_scale_of(weight, grid)
         with unchanged(weight, importance, shared, what=what):
-            qparams = OBSERVERS[observer](weight, args, importance=importance, global_scale=shared)
+            qparams = OBSERVERS[observer](weight, grid, importance=importance, global_scale=shared)
         held = (qparams.scale, qparams.zero_point, qparams.global_scale)
         with unchanged(weight, *held, what=what):
-            rtn(weight, args, qparams)
-            dequantized(weight.float(), qparams, grid_of(args))
+            rtn(weight, grid, qparams)
+            dequantized(weight.float(), qparams, grid)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -172,10 +172,10 @@ def test_arithmetic_of_scales_and_errors_leaves_its_operands(name: str) -> None:
     args = FORMATS[name]
     grid = grid_of(args)
     low, high = bounds(weight, grid)
-    shared = global_scale_of(weight, args, torch.bfloat16)
+    shared = global_scale_of(weight, grid)
     order = torch.arange(COLUMNS).flip(0)
     with unchanged(weight, H, low, high, shared, order):
-        qparams = qparams_of(low, high, args, global_scale=shared, dtype=torch.bfloat16)
+        qparams = qparams_of(low, high, grid, global_scale=shared)
         round_to(weight, grid.codes)
         round_to(low, grid.scales)
         upper_factor(damped(H, 0.01), order)
@@ -202,7 +202,7 @@ def test_observers_of_inputs_leave_what_calibration_saw(name: str) -> None:
         histogram = torch.rand(count + 1, 2, generator=random).double()
         with unchanged(batches, histogram):
             widest(batches), latest(batches), averaged(batches, 0.1)
-            searched(histogram, args, dtype=torch.bfloat16)
+            searched(histogram, grid_of(args))
 
 
 class Held(Statistics):

@@ -45,7 +45,7 @@ def test_rtn_survives_the_checkpoint(preset: str) -> None:
     weight, _ = problem(rows=40, columns=256)
     args = preset_name_to_scheme(preset, ["Linear"]).weights
     assert args is not None
-    _check(rtn(weight, args, minmax.observe(weight, args)), preset)
+    _check(rtn(weight, grid_of(args), minmax.observe(weight, grid_of(args))), preset)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -53,7 +53,7 @@ def test_gptq_survives_the_checkpoint(preset: str) -> None:
     weight, H = problem(rows=40, columns=256)
     args = preset_name_to_scheme(preset, ["Linear"]).weights
     assert args is not None
-    _check(gptq(weight, H, args), preset)
+    _check(gptq(weight, H, grid_of(args)), preset)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -61,7 +61,9 @@ def test_rtn_stores_the_codes_of_compressing_the_plain_weight(preset: str) -> No
     weight, _ = problem(rows=40, columns=256, seed=1)
     scheme = preset_name_to_scheme(preset, ["Linear"])
     assert scheme.weights is not None
-    quantized = rtn(weight, scheme.weights, minmax.observe(weight, scheme.weights))
+    quantized = rtn(
+        weight, grid_of(scheme.weights), minmax.observe(weight, grid_of(scheme.weights))
+    )
     plain = Quantized(
         weight=weight,
         scale=quantized.scale,
@@ -82,6 +84,6 @@ def test_weights_with_empty_groups_stay_finite() -> None:
     for preset in ("W4A16", "W4A16_ASYM", "FP8_BLOCK", "NVFP4", "MXFP4"):
         args = preset_name_to_scheme(preset, ["Linear"]).weights
         assert args is not None
-        quantized = gptq(weight, H, args)
+        quantized = gptq(weight, H, grid_of(args))
         assert torch.isfinite(quantized.weight).all(), preset
         _check(quantized, preset)

@@ -31,7 +31,7 @@ def solve(seed: int) -> torch.Tensor:
     random = torch.Generator().manual_seed(seed)
     weight = torch.randn(400, 96, generator=random)
     inputs = torch.randn(500, 96, generator=random)
-    return gptq(weight, inputs.T @ inputs, W4).weight
+    return gptq(weight, inputs.T @ inputs, grid_of(W4)).weight
 
 
 @pytest.mark.usefixtures("two_threads")

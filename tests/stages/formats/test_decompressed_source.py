@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
+from stages.compress.grid import grid_of
 from stages.compress.observers import minmax
 from stages.compress.solvers.rtn import rtn
 from stages.fake_quant.activations import simulated_inputs
@@ -37,7 +38,9 @@ def write(folder: Path, name: str) -> tuple[Decompressed, dict[str, Tensor]]:
         scheme = to_compressed_tensors(resolved[linear.name].scheme)
         assert scheme.weights is not None
         weight = torch.randn(linear.out_features, linear.in_features, generator=generator)
-        result = rtn(weight, scheme.weights, minmax.observe(weight, scheme.weights))
+        result = rtn(
+            weight, grid_of(scheme.weights), minmax.observe(weight, grid_of(scheme.weights))
+        )
         packed = pack(
             result.weight,
             scale=result.scale,

@@ -11,6 +11,7 @@ from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from compressed_tensors.quantization.lifecycle.forward import dequantize, quantize
 from torch import Tensor
 
+from stages.compress.grid import grid_of
 from stages.compress.observers import minmax
 from stages.compress.solvers.output_error import relative_error
 from stages.compress.solvers.rtn import rtn
@@ -59,7 +60,7 @@ def weight_of(dtype: torch.dtype) -> Tensor:
 
 def given(weight: Tensor, scheme: QuantizationScheme) -> dict[str, Tensor]:
     assert scheme.weights is not None
-    found = minmax.observe(weight, scheme.weights, dtype=torch.bfloat16)
+    found = minmax.observe(weight, grid_of(scheme.weights))
     parts = {
         "weight": weight,
         "weight_scale": found.scale,
@@ -128,7 +129,7 @@ def test_rounding_is_that_of_the_whole(name: str, dtype: torch.dtype) -> None:
     scheme, weight = SCHEMES[name], weight_of(dtype)
     args = scheme.weights
     assert args is not None
-    found = minmax.observe(weight, args, dtype=torch.bfloat16)
+    found = minmax.observe(weight, grid_of(args))
     zero = torch.zeros_like(found.scale) if found.zero_point is None else found.zero_point
     codes = quantize(
         x=weight, scale=found.scale, zero_point=zero, args=args, global_scale=found.global_scale
@@ -136,7 +137,7 @@ def test_rounding_is_that_of_the_whole(name: str, dtype: torch.dtype) -> None:
     wanted = dequantize(
         codes.float(), found.scale.float(), zero.float(), args, global_scale=found.global_scale
     )
-    assert torch.equal(rtn(weight, args, found).weight, wanted)
+    assert torch.equal(rtn(weight, grid_of(args), found).weight, wanted)
 
 
 def test_the_error_is_that_of_the_whole() -> None:

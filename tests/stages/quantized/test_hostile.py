@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pipeline.errors import UserError
+from stages.compress.grid import grid_of
 from stages.compress.observers import minmax
 from stages.compress.solvers.rtn import rtn
 from stages.formats.compressed_tensors_bridge import parse, schemes_in
@@ -79,7 +80,8 @@ def sound(kind: str) -> Sound:
         if scheme.weights.group_size == 128:
             scheme.weights.group_size = 32
         parts, _ = through_checkpoint(
-            rtn(weight, scheme.weights, minmax.observe(weight, scheme.weights)), scheme
+            rtn(weight, grid_of(scheme.weights), minmax.observe(weight, grid_of(scheme.weights))),
+            scheme,
         )
         group = scheme.model_dump(mode="json") | {"format": OTHERS[kind]}
         config = {

@@ -17,9 +17,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from pipeline.errors import StageFailed, UserError
+from stages.compress.grid import grid_of
 from stages.compress.keep_source import kept, reciprocal
 from stages.compress.modifiers.base import Problem
-from stages.formats.compressed_tensors_bridge import to_args, to_compressed_tensors
+from stages.formats.compressed_tensors_bridge import to_compressed_tensors
 from stages.formats.input_params import InputParams
 from stages.formats.pack import pack
 from stages.schemes.scheme import SchemeGroup
@@ -90,9 +91,8 @@ def test_a_grid_is_kept_to_the_bit(tmp_path: Path, tiny_llama: Path, case: str) 
     problem = Problem(
         weight=stored.weight(),
         H=None,
-        args=to_args(weights),
+        grid=grid_of(weights, getattr(torch, kind.dtype)),
         global_scale=None,
-        dtype=getattr(torch, kind.dtype),
         stored=stored,
     )
     found = kept(problem, round_scales=False)

@@ -8,6 +8,7 @@ from compressed_tensors.quantization import preset_name_to_scheme
 from compressed_tensors.quantization.quant_scheme import PRESET_SCHEMES
 from compressed_tensors.quantization.utils import calculate_qparams
 
+from stages.compress.grid import grid_of
 from stages.compress.observers import minmax
 from stages.compress.solvers.rtn import rtn
 from stages.formats.checksums import bit_sums, checksum, unpacked_dtype
@@ -49,8 +50,8 @@ def test_unpacking_gives_the_weight_that_was_packed(name: str, dtype: torch.dtyp
     assert scheme.weights is not None
     generator = torch.Generator().manual_seed(1)
     weight = (torch.randn(40, 256, generator=generator) * 0.05).to(dtype)
-    qparams = minmax.observe(weight, scheme.weights, dtype=dtype)
-    chosen = rtn(weight.float(), scheme.weights, qparams)
+    qparams = minmax.observe(weight, grid_of(scheme.weights, dtype))
+    chosen = rtn(weight.float(), grid_of(scheme.weights, dtype), qparams)
     inputs = _inputs(name, dtype)
     tensors = pack(
         chosen.weight,
@@ -74,7 +75,7 @@ def test_sizes_from_shapes_are_those_of_the_tensors(name: str) -> None:
     scheme = to_compressed_tensors(group(name))
     assert scheme.weights is not None
     weight = torch.randn(44, 256, dtype=torch.bfloat16)
-    chosen = rtn(weight, scheme.weights, minmax.observe(weight, scheme.weights))
+    chosen = rtn(weight, grid_of(scheme.weights), minmax.observe(weight, grid_of(scheme.weights)))
     tensors = pack(
         chosen.weight,
         scale=chosen.scale,

@@ -19,6 +19,7 @@ from pipeline.config.root import load_config
 from pipeline.config.searchpath import own_configs
 from pipeline.modes.verify import verify
 from pipeline.registry import Registry
+from stages.compress.grid import grid_of
 from stages.compress.observers import minmax
 from stages.compress.solvers.rtn import rtn
 from stages.verify.standalone import inspect
@@ -55,7 +56,9 @@ def sound() -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors: dict[str, Tensor] = {}
     for name, shape in LINEARS.items():
         weight = torch.randn(shape, generator=make)
-        parts, _ = through_checkpoint(rtn(weight, args, minmax.observe(weight, args)), scheme)
+        parts, _ = through_checkpoint(
+            rtn(weight, grid_of(args), minmax.observe(weight, grid_of(args))), scheme
+        )
         tensors |= {f"{LAYER}.{name}.{part}": tensor for part, tensor in parts.items()}
     for norm in (f"{LAYER}.input_layernorm", f"{LAYER}.post_attention_layernorm", "model.norm"):
         tensors[f"{norm}.weight"] = torch.ones(WIDTH, dtype=torch.bfloat16)

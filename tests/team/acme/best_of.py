@@ -35,10 +35,9 @@ class BestOf(Solver):
         from stages.compress.modifiers.observer import observe_by
         from stages.compress.solvers.rtn import rtn
 
-        weight, args = problem.weight, problem.args
-        options = {"global_scale": problem.global_scale, "dtype": problem.dtype}
+        weight, grid, shared = problem.weight, problem.grid, problem.global_scale
         tried = [
-            rtn(weight, args, observe_by(name)(weight, args, importance=None, **options))
+            rtn(weight, grid, observe_by(name)(weight, grid, importance=None, global_scale=shared))
             for name in self.observers
         ]
         exact = weight.float()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stages.calibrate.statistics.histogram import Histogram
 from stages.calibrate.statistics.range import Range
+from stages.compress.grid import grid_of
 from stages.compress.observers.activation_range import averaged, latest, searched, widest
 
 INT8 = QuantizationArgs(num_bits=8, type="int", symmetric=False, strategy="tensor")
@@ -65,7 +66,7 @@ def test_the_searched_range_errs_least_of_all_that_are_tried(
     x = torch.cat(batches).bfloat16().float()
     x[0, 0] = 30.0  # an outlier, so that shrinking pays
     state = Histogram.update(Histogram.init(16, "cpu"), x)
-    found = searched(Histogram.finish(state), args, dtype=torch.float32, norm=norm)
+    found = searched(Histogram.finish(state), grid_of(args, torch.float32), norm=norm)
     low, high = x.aminmax()
 
     def error(least: Tensor, most: Tensor) -> float:

@@ -10,7 +10,7 @@ from compressed_tensors.quantization import QuantizationArgs
 from compressed_tensors.quantization.quant_scheme import preset_name_to_scheme
 from torch import Tensor
 
-from stages.compress.grid import QParams
+from stages.compress.grid import QParams, grid_of
 from stages.compress.observers.catalog import OBSERVERS
 from stages.compress.solvers.rtn import rtn
 from tests.stages.compress.observers.peer_search import IMATRIX, MSE, WIDER, searched
@@ -35,7 +35,7 @@ def errors(
     weight: Tensor, args: QuantizationArgs, found: QParams, norm: float, importance: Tensor
 ) -> float:
     """The objective in float64, of the weight as it will be read back."""
-    apart = rtn(weight.float(), args, found).weight.double() - weight.double()
+    apart = rtn(weight.float(), grid_of(args), found).weight.double() - weight.double()
     return float((apart.abs().pow(norm) * importance.double()).sum())
 
 
@@ -54,7 +54,7 @@ def test_no_search_errs_more_than_the_one_it_is_named_after(preset: str, observe
     if weighted and args.strategy in ("tensor", "block"):
         return  # theirs ignores the importance there
     importance = squares if weighted else None
-    ours = OBSERVERS[observer](weight, args, importance=importance)
+    ours = OBSERVERS[observer](weight, grid_of(args), importance=importance)
     theirs = searched(weight, args, importance, **options, last=weighted)
     judged = squares if weighted else torch.ones_like(squares)
     norm = options["norm"]
@@ -71,7 +71,7 @@ def test_in_float32_and_with_patience_both_find_the_same_scales(
     weight, squares = case(seed=5)
     weight = weight.float()
     importance = squares if weighted else None
-    ours = OBSERVERS[observer](weight, args, importance=importance, dtype=torch.float32)
+    ours = OBSERVERS[observer](weight, grid_of(args, torch.float32), importance=importance)
     patient = {**options, "patience": 1000}
     theirs = searched(weight, args, importance, **patient, last=weighted)
     assert torch.equal(ours.scale, theirs.scale)
@@ -97,13 +97,13 @@ def test_the_compiled_power_is_one(norm: float) -> None:
 def test_a_search_over_few_long_scales_is_that_of_its_definition(strategy: str) -> None:
     args = QuantizationArgs(num_bits=4, strategy=strategy)
     weight, _ = case(seed=9, columns=1000)
-    found = OBSERVERS["mse"](weight, args, dtype=torch.bfloat16)
+    found = OBSERVERS["mse"](weight, grid_of(args))
     ones = torch.ones(1000)
     low, high = weight.float().amin(), weight.float().amax()
     tried = []
     for step in range(20):
         clipped = weight.clamp(low * (1 - step / 100), high * (1 - step / 100))
-        tried.append(errors(weight, args, OBSERVERS["minmax"](clipped, args), 2.4, ones))
+        tried.append(errors(weight, args, OBSERVERS["minmax"](clipped, grid_of(args)), 2.4, ones))
     if strategy == "tensor":
         assert errors(weight, args, found, 2.4, ones) == pytest.approx(min(tried), rel=1e-5)
     else:
@@ -114,4 +114,4 @@ def test_a_search_over_few_long_scales_is_that_of_its_definition(strategy: str) 
 def test_observers_of_inputs_refuse_to_go_without(observer: str) -> None:
     weight, _ = case(seed=1)
     with pytest.raises(ValueError, match="every input channel"):
-        OBSERVERS[observer](weight, int4(32), importance=None)
+        OBSERVERS[observer](weight, grid_of(int4(32)), importance=None)

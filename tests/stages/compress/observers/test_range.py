@@ -98,7 +98,7 @@ def test_minmax_is_the_reference_arithmetic_to_the_bit(
         largest = weight.abs().amax().bfloat16().reshape(1)
         shared = generate_gparam(-largest, largest)
     scale, zero_point = calculate_qparams(low, high, args, global_scale=shared)
-    found = minmax.observe(weight, args)
+    found = minmax.observe(weight, grid_of(args))
     assert same(found.scale, scale)
     assert (found.zero_point is None) == args.symmetric
     if found.zero_point is not None:

@@ -24,11 +24,11 @@ def _state(
     rows: int, columns: int, group_size: int | None, symmetric: bool, seed: int
 ) -> tuple[Tensor, Tensor, Grid, Tensor, Tensor, Tensor, Tensor, Tensor]:
     weight, H = problem(rows=rows, columns=columns, seed=seed)
-    args = int4(group_size, symmetric=symmetric)
-    grid, qparams = grid_of(args), minmax.observe(weight, args)
+    grid = grid_of(int4(group_size, symmetric=symmetric))
+    qparams = minmax.observe(weight, grid)
     scale, zero = (t.T.contiguous() for t in expand(qparams, grid, rows))
     column = column_scale(grid, columns)
-    start = rtn(weight.float(), args, qparams).weight
+    start = rtn(weight.float(), grid, qparams).weight
     code = (start.T / scale[column]).round().contiguous()
     gradient = ((weight.float() - start) @ H).T.contiguous()
     return weight.float(), H, grid, column, scale, zero, code, gradient

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages.compress.grid import Quantized
+from stages.compress.grid import Quantized, grid_of
 from stages.compress.modifiers.base import Problem
 from stages.compress.modifiers.gptq import Gptq
 from stages.compress.modifiers.smoothquant import SmoothQuant
@@ -45,9 +45,8 @@ def _solved(group_size: int, *identity: str, solver: Gptq | None = None) -> Quan
     given = Problem(
         weight=weight,
         H=H,
-        args=int4(group_size),
+        grid=grid_of(int4(group_size)),
         global_scale=None,
-        dtype=torch.bfloat16,
         identity=identity or None,
     )
     return (solver or Gptq()).solve(given)

@@ -30,12 +30,11 @@ NVFP4 = QuantizationArgs(
 @pytest.mark.parametrize("group_size", [32, None])
 def test_equals_the_paper_in_float64(actorder: str, group_size: int | None) -> None:
     weight, H = problem(rows=64, columns=192)
-    args = int4(group_size)
+    grid = grid_of(int4(group_size))
     ours = gptq(
-        weight, H, args, actorder=actorder, observer="minmax", refit=0, descent=0, block_size=64
+        weight, H, grid, actorder=actorder, observer="minmax", refit=0, descent=0, block_size=64
     )
-    grid = grid_of(args)
-    scale, _ = expand(minmax.observe(weight, args), grid, 64)
+    scale, _ = expand(minmax.observe(weight, grid), grid, 64)
     order = (
         torch.argsort(H.diagonal(), descending=True, stable=True)
         if actorder == "static"
@@ -53,8 +52,8 @@ def test_equals_the_paper_in_float64(actorder: str, group_size: int | None) -> N
 def test_stacking_weights_changes_nothing() -> None:
     weight, H = problem(rows=300, columns=128)
     other, _ = problem(rows=75, columns=128, seed=5)
-    whole = gptq(torch.cat([weight, other]), H, int4())
-    parts = [gptq(weight, H, int4()), gptq(other, H, int4())]
+    whole = gptq(torch.cat([weight, other]), H, grid_of(int4()))
+    parts = [gptq(weight, H, grid_of(int4())), gptq(other, H, grid_of(int4()))]
     assert torch.allclose(whole.weight, torch.cat([p.weight for p in parts]), atol=1e-7)
     assert torch.equal(whole.scale, torch.cat([p.scale for p in parts]))
 
@@ -67,7 +66,7 @@ def test_same_bytes_for_any_number_of_threads(args: QuantizationArgs) -> None:
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            results.append(gptq(weight, H, args))
+            results.append(gptq(weight, H, grid_of(args)))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -89,8 +88,8 @@ def test_beats_rounding_with_the_same_scales(
 ) -> None:
     weight, H = problem(rows=rows, columns=64, seed=seed)
     args = int4(group_size, symmetric=symmetric, bits=bits)
-    rounded = rtn(weight.float(), args, minmax.observe(weight, args))
-    solved = gptq(weight, H, args, observer="minmax", refit=0, descent=0)
+    rounded = rtn(weight.float(), grid_of(args), minmax.observe(weight, grid_of(args)))
+    solved = gptq(weight, H, grid_of(args), observer="minmax", refit=0, descent=0)
     assert torch.equal(solved.scale, rounded.scale)
     metric = damped(H)
     assert objective(weight, solved.weight, metric) < objective(weight, rounded.weight, metric)
@@ -104,8 +103,8 @@ def test_beats_rounding_with_the_same_scales(
 )
 def test_defaults_beat_plain_gptq(args: QuantizationArgs, share: float) -> None:
     weight, H = problem(rows=96, columns=256)
-    plain = gptq(weight, H, args, observer="minmax", refit=0, descent=0)
-    ours = gptq(weight, H, args)
+    plain = gptq(weight, H, grid_of(args), observer="minmax", refit=0, descent=0)
+    ours = gptq(weight, H, grid_of(args))
     error = relative_error(weight, ours.weight, H)
     assert error < share * relative_error(weight, plain.weight, H)
 
@@ -116,7 +115,7 @@ def test_reported_losses_are_those_of_the_result(
     args: QuantizationArgs, refit: int, descent: int
 ) -> None:
     weight, H = problem(rows=250, columns=320)
-    found = gptq(weight, H, args, refit=refit, descent=descent)
+    found = gptq(weight, H, grid_of(args), refit=refit, descent=descent)
     assert found.losses is not None
     w, metric = weight.double(), H.double()
     e = w - found.weight.double()
@@ -128,7 +127,7 @@ def test_conditional_scales_cost_less_in_the_metric_than_minmax_scales() -> None
     weight, H = problem(rows=96, columns=256)
     errors = [
         relative_error(
-            weight, gptq(weight, H, int4(64), observer=name, refit=0, descent=0).weight, H
+            weight, gptq(weight, H, grid_of(int4(64)), observer=name, refit=0, descent=0).weight, H
         )
         for name in ("minmax", "gram", "conditional")
     ]
@@ -138,7 +137,9 @@ def test_conditional_scales_cost_less_in_the_metric_than_minmax_scales() -> None
 
 def test_scale_of_the_gram_matrix_does_not_matter() -> None:
     weight, H = problem()
-    assert torch.equal(gptq(weight, H, int4()).weight, gptq(weight, H / 1024, int4()).weight)
+    assert torch.equal(
+        gptq(weight, H, grid_of(int4())).weight, gptq(weight, H / 1024, grid_of(int4())).weight
+    )
 
 
 def test_dead_columns_are_rounded_and_cost_nothing_elsewhere() -> None:
@@ -146,16 +147,16 @@ def test_dead_columns_are_rounded_and_cost_nothing_elsewhere() -> None:
     dead = torch.tensor([3, 64, 127])
     H[dead, :] = 0
     H[:, dead] = 0
-    quantized = gptq(weight, H, int4(), observer="minmax", refit=0, descent=0)
-    rounded = rtn(weight.float(), int4(), minmax.observe(weight, int4()))
+    quantized = gptq(weight, H, grid_of(int4()), observer="minmax", refit=0, descent=0)
+    rounded = rtn(weight.float(), grid_of(int4()), minmax.observe(weight, grid_of(int4())))
     assert torch.equal(quantized.weight[:, dead], rounded.weight[:, dead])
-    assert torch.isfinite(gptq(weight, H, int4()).weight).all()
+    assert torch.isfinite(gptq(weight, H, grid_of(int4())).weight).all()
 
 
 def test_global_scale_given_by_the_caller_is_kept() -> None:
     weight, H = problem()
     shared = torch.tensor([3000.0])
-    quantized = gptq(weight, H, NVFP4, global_scale=shared)
+    quantized = gptq(weight, H, grid_of(NVFP4), global_scale=shared)
     assert quantized.global_scale is not None
     assert torch.equal(quantized.global_scale, shared)
 
@@ -165,14 +166,14 @@ def test_trouble_is_an_error_never_a_rounded_weight() -> None:
     hole = H.clone()
     hole[2, 3] = float("nan")
     with pytest.raises(NumericalError, match="non-finite"):
-        gptq(weight, hole, int4())
+        gptq(weight, hole, grid_of(int4()))
     with pytest.raises(NumericalError, match="no input channel"):
-        gptq(weight, torch.zeros_like(H), int4())
+        gptq(weight, torch.zeros_like(H), grid_of(int4()))
     with pytest.raises(NumericalError, match="dampening_frac"):
-        gptq(weight, torch.diag(H.diagonal()) + 4 * (H - torch.diag(H.diagonal())), int4())
+        gptq(weight, torch.diag(H.diagonal()) + 4 * (H - torch.diag(H.diagonal())), grid_of(int4()))
     broken = weight.clone()
     broken[0, 0] = float("inf")
     with pytest.raises(NumericalError, match="weight"):
-        gptq(broken, H, int4())
+        gptq(broken, H, grid_of(int4()))
     with pytest.raises(ValueError, match="static or none"):
-        gptq(weight, H, int4(), actorder="group")
+        gptq(weight, H, grid_of(int4()), actorder="group")

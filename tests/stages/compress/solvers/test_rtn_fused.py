@@ -10,6 +10,7 @@ from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from compressed_tensors.quantization.utils import calculate_qparams
 from torch import Tensor
 
+from stages.compress.grid import grid_of
 from stages.compress.layer_state import LazyTensors
 from stages.compress.modifiers.rtn_route import is_fused
 from stages.compress.observers import minmax
@@ -54,8 +55,8 @@ def weights_of(layout: str, args: dict[str, Any]) -> tuple[QuantizationArgs, str
 
 def general(weight: Tensor, scheme: QuantizationScheme) -> tuple[dict[str, Tensor], Tensor]:
     assert scheme.weights is not None
-    qparams = minmax.observe(weight, scheme.weights, dtype=BF16)
-    chosen = rtn(weight, scheme.weights, qparams)
+    qparams = minmax.observe(weight, grid_of(scheme.weights, BF16))
+    chosen = rtn(weight, grid_of(scheme.weights, BF16), qparams)
     stored = pack(
         weight if chosen.original is not None else chosen.weight,
         scale=chosen.scale,
@@ -130,7 +131,7 @@ def test_symmetric_ranges_have_the_scales_of_compressed_tensors_in_every_dtype(
     low[0], high[0] = 0.0, 0.0
     given = QuantizationArgs(num_bits=bits, strategy="channel")
     theirs, _ = calculate_qparams(low.to(dtype), high.to(dtype), given)
-    found = qparams_of(low, high, given, global_scale=None, dtype=dtype)
+    found = qparams_of(low, high, grid_of(given, dtype), global_scale=None)
     assert found.scale.dtype == dtype and torch.equal(found.scale, theirs)
 
 
