@@ -1,4 +1,4 @@
-"""The stage `compress_outside`: the lm_head, the embedding, and what else a scheme names outside.
+"""The stage `compress_outside`: lm_head, embedding and other modules outside the decoder layers.
 
 They are compressed like a layer whose inputs are those of the lm_head. An embedding looks rows up,
 so there is no Gram matrix to solve in: its codes are the nearest ones, under scales that minimise

@@ -1,4 +1,4 @@
-"""Moving a factor per channel from where it arises to where it is read."""
+"""Fold a factor per channel out of a norm or Linear and into the Linears that read it."""
 
 from __future__ import annotations
 

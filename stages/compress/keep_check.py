@@ -1,4 +1,4 @@
-"""What modifier `keep` cannot keep, told before anything runs."""
+"""Plan-time checks of `modifier=keep`: modules whose stored numbers another format cannot hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be said of layers before they are compressed: problems, part of the key, cost."""
+"""Planning a layer: missing statistics, its part of the key, estimated size, memory and time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What calibration measured at the inputs of a layer's modules, kept true under transforms."""
+"""Calibration statistics of a layer: Gram matrices, abs-max and ranges, rescaled by transforms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stage `compress`: one decoder layer's weights in the format that the scheme asks for."""
+"""The stage `compress`: quantize one decoder layer's weights as the scheme says."""
 
 from __future__ import annotations
 

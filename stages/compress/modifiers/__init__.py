@@ -1,4 +1,4 @@
-"""What a config may say under `modifier`: transforms first, then one solver."""
+"""Modifiers, the values of `modifier=`: transforms first, then one solver."""
 
 from stages.compress.modifiers.gptq import Gptq
 from stages.compress.modifiers.keep import Keep

@@ -1,4 +1,4 @@
-"""GPTQ."""
+"""The modifier `gptq`: its options, and the solver it calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keep what the source already is."""
+"""The modifier `keep`: take over codes and scales of a source that is quantized already."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Round to nearest."""
+"""The modifier `rtn`: round to nearest (RTN) under the scales of an observer."""
 
 from __future__ import annotations
 

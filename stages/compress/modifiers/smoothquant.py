@@ -1,4 +1,4 @@
-"""SmoothQuant."""
+"""The modifier `smoothquant`: its options, and the transform it applies."""
 
 from __future__ import annotations
 

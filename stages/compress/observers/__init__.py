@@ -1,1 +1,1 @@
-"""How the scale and zero point of a weight are chosen."""
+"""Observers: scales, zero points and global scales of weights and of calibrated inputs."""

@@ -1,4 +1,4 @@
-"""The loop over a weight that finds its ranges, compiled for a CPU.
+"""Weight ranges on a CPU: one compiled pass over the weight.
 
 Floats are taken by their bits. As signed integers, those without the sign bit are in the order of
 their values and above the others; as unsigned ones, those with it are in the order of their

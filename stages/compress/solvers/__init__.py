@@ -1,1 +1,1 @@
-"""How the codes of a weight are chosen."""
+"""Solvers: the quantized weight, by rounding (RTN) or in the metric of its inputs (GPTQ)."""

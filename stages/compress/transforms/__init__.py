@@ -1,1 +1,1 @@
-"""Changes of a model that leave its function alone and make it easier to quantize."""
+"""Transforms: equivalent rewrites of a model that make it easier to quantize."""
