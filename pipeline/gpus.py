@@ -68,18 +68,22 @@ def driver_version() -> str:
     return f"{found[0]}, {cuda}" if found else cuda
 
 
-@cache
 def torch_cuda() -> str | None:
     """The CUDA version that the installed torch is built for, None: for none. Read from a file."""
+    found = re.search(r"^cuda\b[^=]*=\s*['\"]([^'\"]+)", _torch_version(), re.MULTILINE)
+    return found[1] if found else None
+
+
+@cache
+def _torch_version() -> str:
+    """The text of torch/version.py; empty where torch is not installed."""
     spec = find_spec("torch")
     for folder in (spec and spec.submodule_search_locations) or ():
         try:
-            text = Path(folder, "version.py").read_text(encoding="utf-8")
+            return Path(folder, "version.py").read_text(encoding="utf-8")
         except OSError:
             continue
-        if found := re.search(r"^cuda\b[^=]*=\s*['\"]([^'\"]+)", text, re.MULTILINE):
-            return found[1]
-    return None
+    return ""
 
 
 @cache

@@ -115,6 +115,7 @@ class _Run:
             bytes=outcome.bytes if outcome else sum(a.bytes for a in stored),
             recorded_seconds=max((_seconds(a) for a in stored), default=0.0),
             metas=tuple(artifact.meta for artifact in stored),
+            peak_device_bytes=outcome.peak_device_bytes if outcome else None,
         )
 
 

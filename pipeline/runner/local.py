@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from pipeline.device_memory import peak_device_bytes, reset_device_peak
 from pipeline.errors import StageFailed, UserError
 from pipeline.graph import Graph, Node, Ref
 from pipeline.import_ahead import importing
@@ -166,6 +167,7 @@ class LocalRunner:
         self.watcher.node_started(name)
         self._freed.give_back()
         reset_peak()
+        reset_device_peak()
         started, clock = time.time(), time.perf_counter()
         lock_key = graph.keys[Ref(node=name, output=node.outputs[0])]
 
@@ -184,6 +186,7 @@ class LocalRunner:
             seconds=seconds,
             peak_rss_bytes=peak_rss_bytes(),
             bytes=sum(self._bytes(graph, node, output) for output in step.missing),
+            peak_device_bytes=peak_device_bytes(),
         )
         done = "built" if missing else "waited for"
         log.info("%s %s in %.2f s", done, name, seconds, extra={"node": name, "seconds": seconds})
@@ -214,6 +217,8 @@ class LocalRunner:
                 if warnings:
                     draft.meta["warnings"] = list(warnings)
                 draft.record["peak_rss_bytes"] = peak_rss_bytes()
+                if (on_device := peak_device_bytes()) is not None:
+                    draft.record["peak_device_bytes"] = on_device
         for text in warnings:
             self.watcher.message(f"warning: {node.name}: {text}")
 

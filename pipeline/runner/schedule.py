@@ -15,6 +15,7 @@ from pipeline.planning.plan import Plan
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
     """The outcome of one node. `started` and `seconds` are wall time, `bytes` the size it stored.
+    `peak_device_bytes` is None where no GPU was used.
 
     `status` is `built` if this run did the work, `hit` if the store had the result, and `waited`
     if another process built it meanwhile.
@@ -26,6 +27,7 @@ class Outcome:
     seconds: float
     peak_rss_bytes: int
     bytes: int
+    peak_device_bytes: int | None = None
 
 
 class ReadyQueue:

@@ -51,8 +51,10 @@ def fake_gpus(
     driver = FakeDriver(models) if models else None
     gpus.gpus.cache_clear()
     try:
-        with patch("pipeline.gpus._driver", lambda: driver):
-            with patch("pipeline.machine.torch_cuda", lambda: cuda):
-                yield
+        with (
+            patch("pipeline.gpus._driver", lambda: driver),
+            patch("pipeline.gpus._torch_version", lambda: f"cuda: Optional[str] = {cuda!r}"),
+        ):
+            yield
     finally:
         gpus.gpus.cache_clear()

@@ -46,4 +46,6 @@ def test_the_cuda_of_torch_is_read_from_its_file(
     monkeypatch.syspath_prepend(str(tmp_path))
     for name in [n for n in sys.modules if n.split(".")[0] == "torch"]:
         monkeypatch.delitem(sys.modules, name)
-    assert torch_cuda.__wrapped__() == version
+    gpus._torch_version.cache_clear()
+    assert torch_cuda() == version
+    gpus._torch_version.cache_clear()
