@@ -11,7 +11,7 @@ set -euo pipefail
 dir="$(mktemp -d)"
 trap 'rm -rf "$dir"' EXIT
 python3 -m venv "$dir/venv"
-pip=("$dir/venv/bin/pip" install -q --disable-pip-version-check)
+pip=("$dir/venv/bin/pip" install -q --no-compile --disable-pip-version-check)
 "${pip[@]}" torch==2.13.0 numpy==2.4.6
 "${pip[@]}" --no-deps bitsandbytes==0.50.2
 "${pip[@]}" packaging

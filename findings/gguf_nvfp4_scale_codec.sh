@@ -12,7 +12,7 @@ set -euo pipefail
 dir="$(mktemp -d)"
 trap 'rm -rf "$dir"' EXIT
 python3 -m venv "$dir/venv"
-pip=("$dir/venv/bin/pip" install -q --disable-pip-version-check)
+pip=("$dir/venv/bin/pip" install -q --no-compile --disable-pip-version-check)
 "${pip[@]}" numpy==2.4.6 ml_dtypes==0.6.0 gguf==0.19.0
 
 cat > "$dir/check.py" <<'PY'

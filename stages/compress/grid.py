@@ -8,7 +8,7 @@ small floats, E8M0 scales keep no mantissa. One rule serves torch and the compil
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +18,7 @@ from stages.schemes.protocols import WeightFormat, scale_shape, spans
 ROW_STRATEGIES = frozenset({"channel", "group", "tensor_group"})  # no scale spans two rows
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rounding:
+class Rounding(NamedTuple):
     """Values ``k * step * max(binade, 2**floor(log2|x|))``, clamped to [low, high]."""
 
     binade: float

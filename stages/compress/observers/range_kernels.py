@@ -11,7 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from stages.compress.solvers.gptq_kernels import compiled
+from stages.compress.grid_kernels import compiled
 
 
 @compiled

@@ -98,8 +98,8 @@ def _argmin(
 def _argmin_compiled(
     values: Tensor, scale: Tensor, zero: Tensor, patterns: Tensor, norm: float, codes: Rounding
 ) -> Tensor:
+    from stages.compress.grid_kernels import as_float32
     from stages.compress.observers import search_kernels as kernels
-    from stages.compress.solvers.gptq_kernels import as_float32
 
     best = torch.empty(values.shape[0], dtype=torch.int64)
     x, s, z, w = (t.contiguous().numpy() for t in (values, scale, zero, patterns))
@@ -108,7 +108,7 @@ def _argmin_compiled(
     best_scale = kernels.best_scale_of_short if short else kernels.best_scale
 
     def tile(start: int, stop: int) -> None:
-        best_scale(x, s, z, w, start, stop, out, np.float32(norm), *rounding)
+        best_scale(x, s, z, w, start, stop, out, np.float32(norm), rounding)
 
     row_tiles(values.shape[0], _TILE, tile)
     return best
@@ -118,8 +118,8 @@ def _argmin_of_one(
     values: Tensor, scale: Tensor, zero: Tensor, patterns: Tensor, norm: float, codes: Rounding
 ) -> Tensor:
     """As :func:`_argmin_compiled` for a single scale, whose values are summed chunk by chunk."""
+    from stages.compress.grid_kernels import as_float32
     from stages.compress.observers.search_kernels import chunk_errors
-    from stages.compress.solvers.gptq_kernels import as_float32
 
     count = values.shape[1]
     chunks = -(-count // _CHUNK)
@@ -131,7 +131,7 @@ def _argmin_of_one(
     out, rounding = errors.numpy(), as_float32(codes)
 
     def tile(start: int, stop: int) -> None:
-        chunk_errors(given[0], s, z, given[1], start, stop, out, np.float32(norm), *rounding)
+        chunk_errors(given[0], s, z, given[1], start, stop, out, np.float32(norm), rounding)
 
     row_tiles(chunks, 16, tile)
     return errors.double().sum(dim=0).argmin(dim=0, keepdim=True)

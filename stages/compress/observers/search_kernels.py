@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stages.compress.solvers.gptq_kernels import LANES, Floats, Ints, compiled, rounded
+from stages.compress.grid_kernels import LANES, Floats, Ints, Rounding32, compiled, rounded
 
 SHORT = 128
 """Values of a scale up to which LANES of them stay in the caches of one core."""
@@ -53,11 +53,10 @@ def _off_integers(
     s: np.float32,
     inverse: np.float32,
     z: np.float32,
-    low: np.float32,
-    high: np.float32,
+    codes: Rounding32,
 ) -> np.float32:
     """(round(x / s + z) - z) * s - x for integer codes; `inverse` is 1 / s."""
-    return np.float32((np.rint(min(max(x * inverse + z, low), high)) - z) * s - x)
+    return np.float32((np.rint(min(max(x * inverse + z, codes.low), codes.high)) - z) * s - x)
 
 
 @compiled
@@ -66,13 +65,10 @@ def _off_floats(
     s: np.float32,
     inverse: np.float32,
     z: np.float32,
-    binade: np.float32,
-    step: np.float32,
-    low: np.float32,
-    high: np.float32,
+    codes: Rounding32,
 ) -> np.float32:
     """:func:`_off_integers` for codes of any kind."""
-    return (rounded(x * inverse + z, binade, step, low, high) - z) * s - x
+    return (rounded(x * inverse + z, codes) - z) * s - x
 
 
 @compiled
@@ -82,31 +78,28 @@ def _error(
     s: np.float32,
     z: np.float32,
     norm: np.float32,
-    binade: np.float32,
-    step: np.float32,
-    low: np.float32,
-    high: np.float32,
+    codes: Rounding32,
 ) -> np.float32:
     """sum_i weight[i] * |(round(x[i] / s + z) - z) * s - x[i]|^norm."""
     inverse = np.float32(1.0) / s
     total = np.float32(0.0)
-    integers = binade * step == np.float32(1.0)
+    integers = codes.binade * codes.step == np.float32(1.0)
     if norm == np.float32(2.0):
         if integers:
             for i in range(len(x)):
-                e = _off_integers(x[i], s, inverse, z, low, high)
+                e = _off_integers(x[i], s, inverse, z, codes)
                 total += weight[i] * e * e
         else:
             for i in range(len(x)):
-                e = _off_floats(x[i], s, inverse, z, binade, step, low, high)
+                e = _off_floats(x[i], s, inverse, z, codes)
                 total += weight[i] * e * e
     elif integers:
         for i in range(len(x)):
-            e = _off_integers(x[i], s, inverse, z, low, high)
+            e = _off_integers(x[i], s, inverse, z, codes)
             total += weight[i] * _power(abs(e), norm)
     else:
         for i in range(len(x)):
-            e = _off_floats(x[i], s, inverse, z, binade, step, low, high)
+            e = _off_floats(x[i], s, inverse, z, codes)
             total += weight[i] * _power(abs(e), norm)
     return total
 
@@ -121,10 +114,7 @@ def best_scale(
     stop: int,
     best: Ints,
     norm: np.float32,
-    binade: np.float32,
-    step: np.float32,
-    low: np.float32,
-    high: np.float32,
+    codes: Rounding32,
 ) -> None:
     """best[p] = argmin_k of the error of candidate k for start <= p < stop; ties go to the first.
 
@@ -136,7 +126,7 @@ def best_scale(
         best[p] = 0
         for k in range(scale.shape[1]):
             s, z = scale[p, k], zero[p, k]
-            error = _error(values, weights, s, z, norm, binade, step, low, high)
+            error = _error(values, weights, s, z, norm, codes)
             if error < least:
                 least = error
                 best[p] = k
@@ -152,10 +142,7 @@ def best_scale_of_short(
     stop: int,
     best: Ints,
     norm: np.float32,
-    binade: np.float32,
-    step: np.float32,
-    low: np.float32,
-    high: np.float32,
+    codes: Rounding32,
 ) -> None:
     """:func:`best_scale` where scales have few values: LANES scales at a time, side by side."""
     n = x.shape[1]
@@ -175,7 +162,7 @@ def best_scale_of_short(
             for t in range(LANES):
                 p = min(first + t, stop - 1)
                 s[t], z[t] = scale[p, k], zero[p, k]
-            _errors(xs, ws, s, z, total, norm, binade, step, low, high)
+            _errors(xs, ws, s, z, total, norm, codes)
             for t in range(LANES):
                 if total[t] < least[t]:
                     least[t], found[t] = total[t], k
@@ -191,31 +178,28 @@ def _errors(
     z: Floats,
     total: Floats,
     norm: np.float32,
-    binade: np.float32,
-    step: np.float32,
-    low: np.float32,
-    high: np.float32,
+    codes: Rounding32,
 ) -> None:
     """:func:`_error` for LANES scales: x, weight [n, LANES]; s, z, total [LANES]."""
-    integers = binade * step == np.float32(1.0)
+    integers = codes.binade * codes.step == np.float32(1.0)
     inverse = np.float32(1.0) / s
     total[:] = np.float32(0.0)
     for i in range(len(x)):
         if integers and norm == np.float32(2.0):
             for t in range(LANES):
-                e = _off_integers(x[i, t], s[t], inverse[t], z[t], low, high)
+                e = _off_integers(x[i, t], s[t], inverse[t], z[t], codes)
                 total[t] += weight[i, t] * e * e
         elif norm == np.float32(2.0):
             for t in range(LANES):
-                e = _off_floats(x[i, t], s[t], inverse[t], z[t], binade, step, low, high)
+                e = _off_floats(x[i, t], s[t], inverse[t], z[t], codes)
                 total[t] += weight[i, t] * e * e
         elif integers:
             for t in range(LANES):
-                e = _off_integers(x[i, t], s[t], inverse[t], z[t], low, high)
+                e = _off_integers(x[i, t], s[t], inverse[t], z[t], codes)
                 total[t] += weight[i, t] * _power(abs(e), norm)
         else:
             for t in range(LANES):
-                e = _off_floats(x[i, t], s[t], inverse[t], z[t], binade, step, low, high)
+                e = _off_floats(x[i, t], s[t], inverse[t], z[t], codes)
                 total[t] += weight[i, t] * _power(abs(e), norm)
 
 
@@ -229,10 +213,7 @@ def chunk_errors(
     stop: int,
     errors: Floats,
     norm: np.float32,
-    binade: np.float32,
-    step: np.float32,
-    low: np.float32,
-    high: np.float32,
+    codes: Rounding32,
 ) -> None:
     """errors[c, k] of candidate k on chunk c, start <= c < stop, where all share one scale.
 
@@ -240,4 +221,4 @@ def chunk_errors(
     """
     for c in range(start, stop):
         for k in range(len(scale)):
-            errors[c, k] = _error(x[c], weight[c], scale[k], zero[k], norm, binade, step, low, high)
+            errors[c, k] = _error(x[c], weight[c], scale[k], zero[k], norm, codes)

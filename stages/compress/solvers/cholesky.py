@@ -1,4 +1,4 @@
-"""The triangular factor that GPTQ walks along."""
+"""Blocked Cholesky of the damped Hessian: the triangular factor that GPTQ walks along."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SMALL = 1024  # up to here one thread is done before several have shared the wo
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Damped:
-    """A Gram matrix with a larger diagonal, of which there is no second copy.
+    """The damped Hessian, H + lambda I, without a copy of H.
 
     H: float32 [n, n] as it was measured; diagonal: float32 [n], what stands in for its own;
     amount: the mean of what was added.

@@ -1,4 +1,4 @@
-"""Descent on tr(E H E^T) from a solution, E = W - Q: one scale or one code at a time.
+"""Coordinate descent on the GPTQ objective tr(E H E^T), E = W - Q: one scale or code at a time.
 
 With the gradient R = E H at hand, both steps have closed forms. Scale of a group with codes v
 (zero elsewhere): s <- s + (R . v) / (v H v), rounded as it is stored, taken only if that lowers
@@ -13,17 +13,16 @@ import torch
 from torch import Tensor
 
 from stages.compress.grid import Grid, round_to
-from stages.compress.solvers import gptq_blocks as blocks
 from stages.compress.solvers.cholesky import Damped
+from stages.compress.solvers.gptq_arrays import Descent, Params, Sweep
+from stages.compress.solvers.gptq_blocks import descend_block
 
 
 def descend(
     code: Tensor,
     gradient: Tensor,
+    params: Params[Tensor],
     metric: Damped,
-    column: Tensor,
-    scale: Tensor,
-    zero: Tensor,
     grid: Grid,
     *,
     refit: int,
@@ -33,13 +32,13 @@ def descend(
 ) -> Tensor:
     """``refit`` sweeps with scale steps, ``descent`` sweeps with code steps, in place.
 
-    code (minus zero point), gradient [in, rows]; metric [in, in]; column int64 [in] (each column's
-    scale), scale and zero [scales, rows] (effective), multiplier the global scale or 1; all
-    contiguous float32. Gives by how much every row's e H e^T has changed, float32 [rows]. The
-    gradient is spent: its columns before the last block are not those of the result.
+    code (minus zero point), gradient [in, rows]; params of all columns, whose scale is changed;
+    metric [in, in]; multiplier the global scale or 1; all contiguous float32. Gives by how much
+    every row's E H E^T has changed, float32 [rows]. The gradient is spent: its columns before the
+    last block are not those of the result.
     """
     H = metric.H
-    width = grid.width(H.shape[0])
+    width = params.width
     step = width * max(1, block_size // width) if width <= 4 * block_size else block_size
     whole = width <= step
     starts = range(0, H.shape[0], step)
@@ -50,27 +49,19 @@ def descend(
     for sweep in range(sweeps):
         refits, last = sweep < refit, sweep == sweeps - 1
         if refits and not whole:
-            gained += _refit_rows(code, gradient, metric, scale, grid, multiplier)
+            gained += _refit_rows(code, gradient, params, metric, grid, multiplier)
         if not (refits and whole) and sweep >= descent:
             continue
         for index, start in enumerate(starts):
             part = slice(start, start + step)
             moved = change[: H.shape[0] - start]
-            blocks.descend_block(
-                code[part],
-                gradient[part],
+            descend_block(
+                Descent(code[part], gradient[part], moved, gained),
                 diagonal[index],
-                column[part],
-                scale,
-                zero,
-                moved,
-                gained,
-                refit=refits and whole,
-                descend=sweep < descent,
-                onward=last,
-                multiplier=multiplier,
-                codes=grid.codes,
-                scales=grid.scales,
+                params.of(params.group[part]),
+                Sweep(refits and whole, sweep < descent, last, multiplier),
+                grid.codes,
+                grid.scales,
             )
             # in the last sweep nothing looks at columns that are done
             for rest in (slice(0, 0 if last else start), slice(start + step, None)):
@@ -81,13 +72,13 @@ def descend(
 def _refit_rows(
     code: Tensor,
     gradient: Tensor,
+    params: Params[Tensor],
     metric: Damped,
-    scale: Tensor,
     grid: Grid,
     multiplier: float,
 ) -> Tensor:
     """The scale step for groups too wide for a block, one group at a time; gives what it gained."""
-    gained, width = torch.zeros_like(code[0]), grid.width(len(code))
+    gained, width, scale = torch.zeros_like(code[0]), params.width, params.scale
     for g in range(scale.shape[0]):
         part = slice(g * width, (g + 1) * width)
         v = code[part]

@@ -1,4 +1,4 @@
-"""Energies w H w^T of weights, remembered by what they are of.
+"""Cache of weight energies w H w^T, which several number formats of one run share.
 
 They take a quarter of a GPTQ solution's matrix products and say nothing of the format, so jobs of
 one process that differ in their format compute them once. What is remembered has the bytes that

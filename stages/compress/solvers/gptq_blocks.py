@@ -1,94 +1,58 @@
-"""The column loops on whichever device the tensors are: compiled on a CPU, torch elsewhere."""
+"""Column loops of GPTQ and of coordinate descent, for whichever device the arrays are on.
+
+A CPU runs compiled loops, every other device the plain torch ones, which are the reference too.
+All take the arrays of :mod:`stages.compress.solvers.gptq_arrays` and work in place.
+"""
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
 from torch import Tensor
 
 from stages.compress.grid import Rounding
 from stages.compress.solvers import gptq_blocks_torch as blocks_torch
+from stages.compress.solvers.gptq_arrays import Columns, Descent, Params, Sweep
 
 
 def nearest_plane_block(
-    w: Tensor,
-    carried: Tensor,
-    factor: Tensor,
-    group: Tensor,
-    scale: Tensor,
-    zero: Tensor,
-    code: Tensor,
-    error: Tensor,
-    codes: Rounding,
+    columns: Columns[Tensor], M: Tensor, params: Params[Tensor], codes: Rounding
 ) -> None:
-    """One block of GPTQ in place; shapes as in the kernels, all contiguous float32."""
-    if w.device.type != "cpu":
-        blocks_torch.nearest_plane_block(w, carried, factor, group, scale, zero, code, error, codes)
+    """Quantize a block of columns one after the other; M [columns, columns], upper triangular."""
+    if columns.W.device.type != "cpu":
+        blocks_torch.nearest_plane_block(columns, M, params, codes)
         return
+    from stages.compress.grid_kernels import as_float32
     from stages.compress.solvers import gptq_kernels as kernels
 
-    kernels.nearest_plane_block(
-        w.numpy(),
-        carried.numpy(),
-        factor.numpy(),
-        group.numpy(),
-        scale.numpy(),
-        zero.numpy(),
-        code.numpy(),
-        error.numpy(),
-        *kernels.as_float32(codes),
-    )
+    kernels.nearest_plane_block(_arrays(columns), M.numpy(), _arrays(params), as_float32(codes))
 
 
 def descend_block(
-    code: Tensor,
-    gradient: Tensor,
-    gram: Tensor,
-    group: Tensor,
-    scale: Tensor,
-    zero: Tensor,
-    change: Tensor,
-    gained: Tensor,
-    *,
-    refit: bool,
-    descend: bool,
-    onward: bool,
-    multiplier: float,
+    block: Descent[Tensor],
+    H: Tensor,
+    params: Params[Tensor],
+    sweep: Sweep,
     codes: Rounding,
     scales: Rounding,
 ) -> None:
-    """One block of descent in place; shapes as in the kernels, all contiguous float32."""
-    if code.device.type != "cpu":
-        blocks_torch.descend_block(
-            code,
-            gradient,
-            gram,
-            group,
-            scale,
-            zero,
-            change,
-            gained,
-            refit,
-            descend,
-            multiplier,
-            codes,
-            scales,
-        )
+    """Refit the scales and the codes of a block of columns; H [columns, columns]."""
+    if block.code.device.type != "cpu":
+        blocks_torch.descend_block(block, H, params, sweep, codes, scales)
         return
+    from stages.compress.grid_kernels import as_float32
     from stages.compress.solvers import gptq_kernels as kernels
 
     kernels.descend_block(
-        code.numpy(),
-        gradient.numpy(),
-        gram.numpy(),
-        group.numpy(),
-        scale.numpy(),
-        zero.numpy(),
-        change.numpy(),
-        gained.numpy(),
-        refit,
-        descend,
-        onward,
-        np.float32(multiplier),
-        *kernels.as_float32(codes),
-        *kernels.as_float32(scales),
+        _arrays(block),
+        H.numpy(),
+        _arrays(params),
+        sweep,
+        as_float32(codes),
+        as_float32(scales),
     )
+
+
+def _arrays(tensors: Any) -> Any:
+    """A named tuple with the memory of its tensors as NumPy arrays."""
+    return tensors._make(t.numpy() if isinstance(t, Tensor) else t for t in tensors)

@@ -1,4 +1,4 @@
-"""GPTQ's column loops in plain torch, for devices that the compiled loops do not serve."""
+"""Column loops of GPTQ and of coordinate descent in plain torch: reference and fallback."""
 
 from __future__ import annotations
 
@@ -6,52 +6,44 @@ import torch
 from torch import Tensor
 
 from stages.compress.grid import Rounding, round_to
+from stages.compress.solvers.gptq_arrays import Columns, Descent, Params, Sweep
 
 
 def nearest_plane_block(
-    w: Tensor,
-    carried: Tensor,
-    factor: Tensor,
-    group: Tensor,
-    scale: Tensor,
-    zero: Tensor,
-    code: Tensor,
-    error: Tensor,
-    codes: Rounding,
+    columns: Columns[Tensor], M: Tensor, params: Params[Tensor], codes: Rounding
 ) -> None:
-    """Same shapes, same effect as the compiled kernel."""
-    scale, zero = scale[group], zero[group]
-    for k in range(w.shape[0]):
-        target = (w[k] + carried[k] / factor[k, k]) / scale[k] + zero[k]
-        code[k] = round_to(target, codes) - zero[k]
-        error[k] = w[k] - code[k] * scale[k]
-        carried[k:] += factor[k, k:, None] * error[k]
+    """Quantize a block of columns one after the other, in place; M [columns, columns]."""
+    W, EM, code, E = columns
+    scale, zero_point = params.scale[params.group], params.zero_point[params.group]
+    for k in range(W.shape[0]):
+        target = (W[k] + EM[k] / M[k, k]) / scale[k] + zero_point[k]
+        code[k] = round_to(target, codes) - zero_point[k]
+        E[k] = W[k] - code[k] * scale[k]
+        EM[k:] += M[k, k:, None] * E[k]
 
 
 def descend_block(
-    code: Tensor,
-    gradient: Tensor,
-    gram: Tensor,
-    group: Tensor,
-    scale: Tensor,
-    zero: Tensor,
-    change: Tensor,
-    gained: Tensor,
-    refit: bool,
-    descend: bool,
-    multiplier: float,
+    block: Descent[Tensor],
+    H: Tensor,
+    params: Params[Tensor],
+    sweep: Sweep,
     codes: Rounding,
     scales: Rounding,
 ) -> None:
-    """Same shapes, same effect as the compiled kernel; the whole block's gradient is kept right."""
+    """Refit the scales and the codes of a block of columns, in place; H [columns, columns].
+
+    The gradient of the whole block is kept right, whatever `sweep.onward` says.
+    """
+    code, gradient, change, gained = block
+    scale, zero_point, group = params.scale, params.zero_point, params.group
     before, gradient_before = code * scale[group], gradient.clone()
     for g in torch.unique_consecutive(group).tolist():
         members = torch.nonzero(group == g).flatten()
-        if refit:
-            _refit(code, gradient, gram, members, scale[g], multiplier, scales)
-        if descend:
+        if sweep.refit:
+            _refit(code, gradient, H, members, scale[g], sweep.multiplier, scales)
+        if sweep.descend:
             for k in members.tolist():
-                _descend(code, gradient, gram, k, scale[g], zero[g], codes)
+                _descend(code, gradient, H, k, scale[g], zero_point[g], codes)
     change.copy_(code * scale[group] - before)
     # f(e - d) - f(e) = -2 R d + d H d, and d H d = d (R before - R after)
     gained -= (change * (gradient_before + gradient)).sum(dim=0)
@@ -60,14 +52,14 @@ def descend_block(
 def _refit(
     code: Tensor,
     gradient: Tensor,
-    gram: Tensor,
+    H: Tensor,
     members: Tensor,
     scale: Tensor,
     multiplier: float,
     scales: Rounding,
 ) -> None:
     v = code[members]
-    product = gram[:, members] @ v
+    product = H[:, members] @ v
     upper = (v * gradient[members]).sum(dim=0)
     lower = (v * product[members]).sum(dim=0)
     wanted = scale + torch.where(lower > 0, upper / lower, 0.0)
@@ -81,14 +73,14 @@ def _refit(
 def _descend(
     code: Tensor,
     gradient: Tensor,
-    gram: Tensor,
+    H: Tensor,
     k: int,
     scale: Tensor,
-    zero: Tensor,
+    zero_point: Tensor,
     codes: Rounding,
 ) -> None:
-    target = code[k] + gradient[k] / gram[k, k].clamp(min=torch.finfo(gram.dtype).tiny) / scale
-    new = round_to(target + zero, codes) - zero
-    new = torch.where(gram[k, k] > 0, new, code[k])
-    gradient -= gram[:, k, None] * ((new - code[k]) * scale)
+    target = code[k] + gradient[k] / H[k, k].clamp(min=torch.finfo(H.dtype).tiny) / scale
+    new = round_to(target + zero_point, codes) - zero_point
+    new = torch.where(H[k, k] > 0, new, code[k])
+    gradient -= H[:, k, None] * ((new - code[k]) * scale)
     code[k] = new

@@ -1,52 +1,17 @@
-"""The loops over single columns, compiled for a CPU.
+"""Column loops of GPTQ and of coordinate descent, compiled for a CPU.
 
-Tiles are transposed, [columns, rows of the tile]: rows are independent, so every inner loop runs
-along a row of memory and becomes vector instructions. No kernel is parallel: the caller runs one
-tile per thread (the interpreter lock is released).
+Every inner loop runs along a row of memory and becomes vector instructions. No kernel is parallel:
+the caller runs one tile per thread (the interpreter lock is released).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from stages.compress.grid import Rounding
-from stages.compute.compiled import compiled as machine_code
-
-LANES = 64  # rows of a sub-tile: a block of 128 columns of it stays in the caches of one core
-
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def compiled(function: F) -> F:
-    """`function` as machine code that releases the interpreter lock."""
-    return machine_code(fastmath={"contract", "reassoc", "nsz"})(function)
-
-
-def as_float32(rounding: Rounding) -> tuple[np.float32, np.float32, np.float32, np.float32]:
-    """(binade, step, low, high) as the kernels take them."""
-    return (
-        np.float32(rounding.binade),
-        np.float32(rounding.step),
-        np.float32(rounding.low),
-        np.float32(rounding.high),
-    )
-
-
-@compiled
-def rounded(
-    x: np.float32, binade: np.float32, step: np.float32, low: np.float32, high: np.float32
-) -> np.float32:
-    """:func:`stages.compress.grid.round_to` for one float32."""
-    x = min(max(x, low), high)
-    bits = np.int32(np.float32(x).view(np.int32) & np.int32(0x7F800000))
-    unit = max(bits.view(np.float32), binade) * step
-    return np.float32(np.rint(x / unit) * unit)
+from stages.compress.grid_kernels import LANES, Floats, Ints, Rounding32, compiled, rounded
+from stages.compress.solvers.gptq_arrays import Columns, Descent, Params, Sweep
 
 
 @compiled
@@ -61,31 +26,20 @@ def lower_in_order(H: Floats, diagonal: Floats, order: Ints, out: Floats) -> Non
 
 @compiled
 def nearest_plane_block(
-    w: Floats,
-    carried: Floats,
-    factor: Floats,
-    group: Ints,
-    scale: Floats,
-    zero: Floats,
-    code: Floats,
-    error: Floats,
-    binade: np.float32,
-    step: np.float32,
-    low: np.float32,
-    high: np.float32,
+    block: Columns[Floats], M: Floats, params: Params[Any], codes: Rounding32
 ) -> None:
-    """One block of columns of GPTQ; see :mod:`stages.compress.solvers.gptq` for the notation.
+    """Quantize a block of columns one after the other, in place.
 
-    w, carried, code, error [block, rows]; factor [block, block] upper triangular; group [block];
-    scale, zero [groups, rows]. Writes ``code`` minus zero point, ``error`` = w - q, and leaves
-    e M in ``carried``.
+    M: [columns, columns], upper triangular; see :mod:`stages.compress.solvers.gptq`.
     """
+    w, carried, code, error = block
+    scale, zero, group, _ = params
     columns, rows = w.shape
     for first in range(0, rows, LANES):
         # every loop counts from 0: numba wraps negative indices, which keeps others from vectors
         width = min(LANES, rows - first)
         for k in range(columns):
-            diagonal = factor[k, k]
+            diagonal = M[k, k]
             inverse = np.float32(1.0) / diagonal
             wk, ck = w[k, first : first + width], carried[k, first : first + width]
             vk, ek = code[k, first : first + width], error[k, first : first + width]
@@ -93,47 +47,34 @@ def nearest_plane_block(
             zk = zero[group[k], first : first + width]
             for t in range(width):
                 target = (wk[t] + ck[t] * inverse) / sk[t] + zk[t]
-                vk[t] = rounded(target, binade, step, low, high) - zk[t]
+                vk[t] = rounded(target, codes) - zk[t]
             for t in range(width):
                 ek[t] = wk[t] - vk[t] * sk[t]
                 ck[t] += ek[t] * diagonal
             for j in range(k + 1, columns):
-                m, cj = factor[k, j], carried[j, first : first + width]
+                m, cj = M[k, j], carried[j, first : first + width]
                 for t in range(width):
                     cj[t] += m * ek[t]
 
 
 @compiled
 def descend_block(
-    code: Floats,
-    gradient: Floats,
-    gram: Floats,
-    group: Ints,
-    scale: Floats,
-    zero: Floats,
-    change: Floats,
-    gained: Floats,
-    refit: bool,
-    descend: bool,
-    onward: bool,
-    multiplier: np.float32,
-    binade: np.float32,
-    step: np.float32,
-    low: np.float32,
-    high: np.float32,
-    scale_binade: np.float32,
-    scale_step: np.float32,
-    scale_low: np.float32,
-    scale_high: np.float32,
+    block: Descent[Floats],
+    H: Floats,
+    params: Params[Any],
+    sweep: Sweep,
+    codes: Rounding32,
+    scales: Rounding32,
 ) -> None:
-    """One block of columns of :func:`stages.compress.solvers.coordinate_descent.descend`.
+    """Refit the scales and the codes of a block of columns, in place; H [columns, columns].
 
-    code (minus zero point), gradient = e H [block, rows]; gram [block, block]; group [block],
-    ascending; scale, zero [groups, rows]. Changes code, gradient and scale in place, writes to
-    ``change`` [block, rows] by how much the quantized values changed, and adds to ``gained`` [rows]
-    by how much e H e^T did. With ``refit`` every group of the block lies within it whole; with
-    ``onward`` the gradient of columns that are done is left as it was.
+    `params.group` ascends; with `sweep.refit` every group of the block lies within it whole. See
+    :mod:`stages.compress.solvers.coordinate_descent`.
     """
+    code, gradient, change, gained = block
+    scale, zero, group, _ = params
+    refit, descend, onward = sweep.refit, sweep.descend, sweep.onward
+    multiplier = np.float32(sweep.multiplier)
     columns, rows = code.shape
     product = np.empty((columns, LANES), np.float32)
     delta = np.empty(LANES, np.float32)
@@ -161,7 +102,7 @@ def descend_block(
                 for k in range(begin, end):
                     vk = code[k, first : first + width]
                     for j in range(since, columns):
-                        h, pj = gram[k, j], product[j]
+                        h, pj = H[k, j], product[j]
                         for t in range(width):
                             pj[t] += h * vk[t]
                 upper[:] = np.float32(0.0)
@@ -176,7 +117,7 @@ def descend_block(
                     d = np.float32(0.0)
                     if lower[t] > np.float32(0.0):
                         wanted = (sg[t] + upper[t] / lower[t]) * multiplier
-                        new = rounded(wanted, scale_binade, scale_step, scale_low, scale_high)
+                        new = rounded(wanted, scales)
                         d = new / multiplier - sg[t]
                         gain = d * (d * lower[t] - np.float32(2.0) * upper[t])
                         if gain >= np.float32(0.0):
@@ -191,18 +132,18 @@ def descend_block(
                         rj[t] -= delta[t] * pj[t]
             if descend:
                 for k in range(begin, end):
-                    if gram[k, k] <= np.float32(0.0):
+                    if H[k, k] <= np.float32(0.0):
                         continue
-                    inverse = np.float32(1.0) / gram[k, k]
+                    inverse = np.float32(1.0) / H[k, k]
                     vk, rk = code[k, first : first + width], gradient[k, first : first + width]
                     for t in range(width):
                         target = vk[t] + rk[t] * inverse / sg[t] + zg[t]
-                        new = rounded(target, binade, step, low, high) - zg[t]
+                        new = rounded(target, codes) - zg[t]
                         delta[t] = (new - vk[t]) * sg[t]
-                        total[t] += delta[t] * (delta[t] * gram[k, k] - np.float32(2.0) * rk[t])
+                        total[t] += delta[t] * (delta[t] * H[k, k] - np.float32(2.0) * rk[t])
                         vk[t] = new
                     for j in range(k + 1 if onward else 0, columns):
-                        h, rj = gram[k, j], gradient[j, first : first + width]
+                        h, rj = H[k, j], gradient[j, first : first + width]
                         for t in range(width):
                             rj[t] -= h * delta[t]
             for k in range(begin, end):

@@ -1,4 +1,4 @@
-"""NumericalError, and the check that a tensor is finite."""
+"""NumericalError: numerical trouble in one weight, and the check that a tensor is finite."""
 
 from __future__ import annotations
 
@@ -22,3 +22,18 @@ def all_finite(tensor: Tensor) -> bool:
         return bool(torch.isfinite(tensor).all())
     least, most = torch.aminmax(tensor)  # NaN if one entry is
     return bool(torch.isfinite(least) & torch.isfinite(most))
+
+
+def not_finite(weight: Tensor) -> NumericalError:
+    """The error for a solution with non-finite entries: the weight has them, or they arose."""
+    if not all_finite(weight):
+        return NumericalError(
+            name="weight",
+            reason="the weight has non-finite entries",
+            remedy="the checkpoint is damaged: fetch it again, or leave the module out",
+        )
+    return NumericalError(
+        name="weight",
+        reason="the solution has non-finite entries",
+        remedy="raise dampening_frac, or look at the scales of this weight",
+    )

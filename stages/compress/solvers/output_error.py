@@ -1,10 +1,12 @@
-"""How far a quantized weight is from the original, as its inputs see it."""
+"""Output error of a quantized weight: E H E^T and W H W^T, and their ratio."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from stages.formats.row_blocks import by_rows
+
+_PANEL = 256  # columns of a product
 
 
 def relative_error(weight: Tensor, quantized: Tensor, H: Tensor | None = None) -> float:
@@ -36,3 +38,16 @@ def _norms(weight: Tensor, quantized: Tensor) -> tuple[float, float]:
 def ratio(error: float, whole: float) -> float:
     """error / whole, and 0 when there is nothing that could be lost."""
     return error / whole if whole > 0 else 0.0
+
+
+def weight_energies(W: Tensor, M: Tensor, damping: float) -> Tensor:
+    """w H w^T without the damping, float32 [rows], for the weight W [in, rows] and H = M M^T.
+
+    M: float32 [in, in], upper triangular, of the H with `damping` on its diagonal.
+    """
+    total = W.square().sum(dim=0).mul_(-damping)
+    for start in range(0, W.shape[0], _PANEL):
+        stop = min(start + _PANEL, W.shape[0])
+        product = M[:stop, start:stop].T @ W[:stop]
+        total += product.square_().sum(dim=0)
+    return total

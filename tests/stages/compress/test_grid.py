@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.compress.grid import column_scale, expand, grid_of, round_to
+from stages.compress.grid_kernels import as_float32
 from stages.compress.observers import minmax
 from stages.compress.solvers import gptq_kernels as kernels
+from stages.compress.solvers.gptq_arrays import Columns, Params
 from stages.compress.solvers.rtn import rtn
 from tests.stages.compress.solvers.reference import int4, problem
 
@@ -57,15 +59,10 @@ def test_compiled_rounding_equals_torch_rounding() -> None:
         w, zero, one = x[None], torch.zeros(1, x.numel()), torch.ones(1, x.numel())
         code, error, carried = (torch.zeros_like(w) for _ in range(3))
         kernels.nearest_plane_block(
-            w.numpy(),
-            carried.numpy(),
+            Columns(w.numpy(), carried.numpy(), code.numpy(), error.numpy()),
             torch.ones(1, 1).numpy(),
-            torch.zeros(1, dtype=torch.int64).numpy(),
-            one.numpy(),
-            zero.numpy(),
-            code.numpy(),
-            error.numpy(),
-            *kernels.as_float32(grid.codes),
+            Params(one.numpy(), zero.numpy(), torch.zeros(1, dtype=torch.int64).numpy(), 1),
+            as_float32(grid.codes),
         )
         assert torch.equal(code[0], round_to(x, grid.codes))
 

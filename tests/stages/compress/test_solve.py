@@ -11,10 +11,10 @@ import torch
 from compressed_tensors.quantization import QuantizationArgs
 
 from stages.compress.grid import grid_of
+from stages.compress.grid_kernels import as_float32
 from stages.compress.observers.search_kernels import best_scale, best_scale_of_short
 from stages.compress.solve import SMALL, fitting, side_by_side
 from stages.compress.solvers.gptq import gptq
-from stages.compress.solvers.gptq_kernels import as_float32
 
 W4 = QuantizationArgs(num_bits=4, type="int", symmetric=True, strategy="group", group_size=32)
 
@@ -86,8 +86,6 @@ def test_scales_side_by_side_are_those_found_one_by_one(norm: float, kind: str, 
     found = []
     for kernel in (best_scale, best_scale_of_short):
         best = torch.full((count,), -1)
-        kernel(
-            *given, 0, count, best.numpy(), norm, *as_float32(grid_of(args, torch.float32).codes)
-        )
+        kernel(*given, 0, count, best.numpy(), norm, as_float32(grid_of(args, torch.float32).codes))
         found.append(best)
     assert (found[0] == found[1]).float().mean() > 0.98  # sums in another order may tie otherwise

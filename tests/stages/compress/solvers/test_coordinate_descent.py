@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stages.compress.grid import Grid, Rounding, column_scale, expand, grid_of
+from stages.compress.grid import Grid, column_scale, expand, grid_of
 from stages.compress.observers import minmax
 from stages.compress.solvers import gptq_blocks as blocks
 from stages.compress.solvers import gptq_blocks_torch as blocks_torch
 from stages.compress.solvers.cholesky import Damped
 from stages.compress.solvers.coordinate_descent import descend
+from stages.compress.solvers.gptq_arrays import Columns, Descent, Params, Sweep
 from stages.compress.solvers.rtn import rtn
 from tests.stages.compress.solvers.reference import int4, objective, problem
 
@@ -55,10 +56,8 @@ def test_no_sweep_raises_the_error(
         gained = descend(
             code,
             gradient,
+            Params(scale, zero, column, grid.width(128)),
             Damped(H=H, diagonal=H.diagonal(), amount=0.0),
-            column,
-            scale,
-            zero,
             grid,
             refit=int(refits),
             descent=int(descends),
@@ -77,43 +76,22 @@ def test_no_sweep_raises_the_error(
         assert after <= before * (1 + 1e-5)
 
 
-def _descend_block_in_torch(
-    *tensors: Tensor,
-    refit: bool,
-    descend: bool,
-    onward: bool,
-    multiplier: float,
-    codes: Rounding,
-    scales: Rounding,
-) -> None:
-    del onward
-    blocks_torch.descend_block(*tensors, refit, descend, multiplier, codes, scales)
-
-
 @pytest.mark.parametrize("onward", [True, False])
 @pytest.mark.parametrize("refit", [True, False])
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_torch_and_compiled_descent_agree(refit: bool, symmetric: bool, onward: bool) -> None:
     _, H, grid, column, scale, zero, code, gradient = _state(40, 64, 16, symmetric, 3)
     results = []
-    for solve in (blocks.descend_block, _descend_block_in_torch):
+    for solve in (blocks.descend_block, blocks_torch.descend_block):
         mine = [t.clone() for t in (code, gradient, scale)]
         change, gained = torch.empty_like(code), torch.zeros_like(code[0])
         solve(
-            mine[0],
-            mine[1],
+            Descent(mine[0], mine[1], change, gained),
             H,
-            column,
-            mine[2],
-            zero,
-            change,
-            gained,
-            refit=refit,
-            descend=True,
-            onward=onward,
-            multiplier=1.0,
-            codes=grid.codes,
-            scales=grid.scales,
+            Params(mine[2], zero, column, 16),
+            Sweep(refit=refit, descend=True, onward=onward, multiplier=1.0),
+            grid.codes,
+            grid.scales,
         )
         results.append([*mine, change, gained])
     (code, gradient, scale, change, gained), other = results
@@ -133,7 +111,8 @@ def test_torch_and_compiled_gptq_agree() -> None:
     results = []
     for solve in (blocks.nearest_plane_block, blocks_torch.nearest_plane_block):
         carried, code, error = torch.zeros_like(w), torch.empty_like(w), torch.empty_like(w)
-        solve(w, carried, factor, column, scale, zero, code, error, grid.codes)
+        columns, params = Columns(w, carried, code, error), Params(scale, zero, column, 16)
+        solve(columns, factor, params, grid.codes)
         results.append((carried, code))
     same = (results[0][1] == results[1][1]).all(dim=0)
     assert same.float().mean() > 0.9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,13 +30,13 @@ G16 = SchemeConfig(weights=QArgs(num_bits=4, strategy="group", group_size=16))
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The rows of every tile whose energy is computed, with nothing known at the start."""
     rows: list[int] = []
-    own = gptq._Problem._energy
+    own = gptq.weight_energies
 
-    def counted(self: gptq._Problem, w: Tensor) -> Tensor:
+    def counted(w: Tensor, *given: Any) -> Tensor:
         rows.append(w.shape[1])
-        return own(self, w)
+        return own(w, *given)
 
-    monkeypatch.setattr(gptq._Problem, "_energy", counted)
+    monkeypatch.setattr(gptq, "weight_energies", counted)
     monkeypatch.setattr(energies, "KNOWN", Energies())
     return rows
 
