@@ -17,7 +17,10 @@ from typing import Any
 _LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _KERNEL_MODULE = Path("/proc/driver/nvidia/version")
 
-# cudaDeviceAttr in <cuda.h>
+BESIDE_TENSORS = 1_000_000_000
+"""Bytes of a GPU that tensors cannot have: the CUDA context and the workspaces of its libraries."""
+
+# CUdevice_attribute in <cuda.h>
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 
 

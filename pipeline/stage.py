@@ -88,11 +88,17 @@ class Site(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """What a node is expected to cost: bytes in the store, peak bytes of memory, seconds."""
+    """What a node is expected to cost: bytes in the store, peak bytes of memory, seconds.
+
+    `device_memory` is the peak of what tensors take on a GPU, 0 for a node that uses none; `remedy`
+    is the setting with which it would fit, where it does not.
+    """
 
     bytes: int = 0
     memory: int = 0
     seconds: float = 0.0
+    device_memory: int = 0
+    remedy: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,7 +26,7 @@ from pipeline.report.section import sections
 from pipeline.report.summary import print_summary
 from pipeline.run_listener import Watcher
 from pipeline.runner.local import LocalRunner
-from pipeline.runner.preflight import check_room
+from pipeline.runner.preflight import check_device, check_room
 from pipeline.store import Store, StoredArtifact, collect, link_tree
 from pipeline.trackers.tracked import tracked
 
@@ -56,6 +56,7 @@ class _Run:
         self.plan = make_plan(expanded.graph, self.store.has)
         rows = json.dumps(plan_rows(self.plan), indent=1)
         (self.run_dir / "plan.json").write_text(rows + "\n", encoding="utf-8")
+        check_device(self.plan, self.config.device)
         transient = self.runner.transient(expanded.graph)
         check_room(self.plan, transient, self.store.free_bytes(), str(self.store.root))
         self.runner.run(expanded.graph)

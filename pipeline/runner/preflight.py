@@ -7,6 +7,7 @@ from collections.abc import Callable
 import psutil
 
 from pipeline.errors import UserError
+from pipeline.gpus import BESIDE_TENSORS, gpu_of
 from pipeline.planning.plan import Plan
 
 Transient = Callable[[str], frozenset[str]]
@@ -33,6 +34,21 @@ def needed_bytes(plan: Plan, transient: Transient) -> int:
 def peak_memory(plan: Plan) -> int:
     """Estimated peak memory of the hungriest node to be built, in bytes."""
     return max((step.node.estimate.memory for step in plan.building()), default=0)
+
+
+def check_device(plan: Plan, device: str) -> None:
+    """Raise UserError when the GPU of `device`, if it is here, cannot hold what a node needs."""
+    gpu = gpu_of(device)
+    if gpu is None or not plan.building():
+        return
+    step = max(plan.building(), key=lambda step: step.node.estimate.device_memory)
+    cost = step.node.estimate
+    if cost.device_memory + BESIDE_TENSORS > gpu.total_bytes:
+        raise UserError(
+            f"{step.node.name} needs about {(cost.device_memory + BESIDE_TENSORS) / 1e9:.2f} GB of "
+            f"the GPU; {gpu.name} has {gpu.total_bytes / 1e9:.2f} GB",
+            remedy=cost.remedy or "say device=cpu, or use a GPU with more memory",
+        )
 
 
 def check_room(plan: Plan, transient: Transient, free_bytes: int, store_dir: str) -> None:

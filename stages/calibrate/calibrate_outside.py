@@ -11,6 +11,7 @@ from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.calibrate.config import LayerConfig
 from stages.calibrate.stage import GROUP
 from stages.compute.estimates import FORWARD_FLOPS, MODEL_PROCESS
+from stages.compute.gpu_estimates import head_on_gpu
 from stages.model.artifact_names import ACTIVATIONS
 from stages.model.blueprint import Blueprint
 
@@ -51,4 +52,6 @@ class CalibrateOutside(Stage):
             memory=MODEL_PROCESS + 4 * width * (width + 4 * batch),
             seconds=width * width * rows / FORWARD_FLOPS,
         )
+        if self.config.numerics.device != "cpu":
+            cost = head_on_gpu(cost)
         return Survey(estimates={None: cost})

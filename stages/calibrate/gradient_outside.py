@@ -9,6 +9,7 @@ from typing import ClassVar
 from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.calibrate.config import CalibrateConfig
 from stages.compute.estimates import FORWARD_FLOPS, MODEL_PROCESS
+from stages.compute.gpu_estimates import head_on_gpu
 from stages.compute.numerics import Numerics
 from stages.model.artifact_names import ACTIVATIONS
 from stages.model.blueprint import Blueprint
@@ -60,4 +61,6 @@ class GradientOutside(Stage):
             memory=MODEL_PROCESS + 4 * head + 16 * LOGITS,
             seconds=4 * head * rows / FORWARD_FLOPS,
         )
+        if self.config.numerics.device != "cpu":
+            cost = head_on_gpu(cost)
         return Survey(estimates={None: cost})

@@ -38,7 +38,8 @@ class Propagate(Stage):
         return frozenset({ACTIVATIONS})
 
     def survey(self, site: Site) -> Survey:
-        return Survey(estimates=estimates(site, self.config.calibrate.batch_size, grams=False))
+        batch, device = self.config.calibrate.batch_size, self.config.numerics.device
+        return Survey(estimates=estimates(site, batch, grams=False, device=device))
 
     def semantics(self, member: str | None) -> Json:
         """What the scheme says is in the inputs."""

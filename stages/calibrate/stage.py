@@ -46,4 +46,5 @@ class Calibrate(Stage):
         return frozenset(self.outputs if compressed else {ACTIVATIONS})
 
     def survey(self, site: Site) -> Survey:
-        return Survey(estimates=estimates(site, self.config.calibrate.batch_size, grams=True))
+        batch, device = self.config.calibrate.batch_size, self.config.numerics.device
+        return Survey(estimates=estimates(site, batch, grams=True, device=device))
