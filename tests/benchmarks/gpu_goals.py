@@ -44,7 +44,8 @@ def goals(found: Comparison) -> Iterator[Goal]:
 
 
 def ratio(mine: float | None, peer: float | None) -> float | None:
-    return mine / peer if mine is not None and peer else None
+    """None as well where noise made one of two differences nothing or less."""
+    return mine / peer if mine is not None and peer is not None and min(mine, peer) > 0 else None
 
 
 def table(found: Sequence[Goal]) -> str:

@@ -93,6 +93,11 @@ def test_what_was_not_measured_is_not_met() -> None:
     assert gpu_goals.table(found).count("not measured") == 4
 
 
+def test_a_difference_that_is_only_noise_is_no_measurement() -> None:
+    assert gpu_goals.ratio(3.0, -0.7) is None
+    assert gpu_goals.ratio(0.0, 2.0) is None
+
+
 def test_without_a_driver_nothing_is_seen_of_the_device() -> None:
     with driver_peak() as seen:
         pass
