@@ -7,10 +7,10 @@ import torch
 from pipeline.stage import Task
 from stages.compress.compress_outside import lookup_solver, solvers_of
 from stages.compress.config import CompressConfig
+from stages.compress.layer.state import LayerState, LazyTensors
+from stages.compress.layer.statistics import Statistics
+from stages.compress.layer.writer import Compressed
 from stages.compress.layer_inputs import recipe_of, statistics_of
-from stages.compress.layer_state import LayerState, LazyTensors
-from stages.compress.layer_statistics import Statistics
-from stages.compress.layer_writer import Compressed
 from stages.compress.run import compress_layer
 from stages.model.blueprint import EMBEDDING, Blueprint
 from stages.quantized.open import open_source

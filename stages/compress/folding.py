@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stages.compress.layer_state import LayerState
+from stages.compress.layer.state import LayerState
 from stages.compress.transforms.smoothquant import smoothing_scales
 from stages.model.blueprint import Pair
 

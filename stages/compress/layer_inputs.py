@@ -10,8 +10,8 @@ import torch
 from pipeline.key import canonical, digest
 from pipeline.stage import Artifact, Task
 from stages.compress.grid import Grid, grid_of
-from stages.compress.layer_state import LayerState, LazyTensors
-from stages.compress.layer_statistics import Statistics
+from stages.compress.layer.state import LayerState, LazyTensors
+from stages.compress.layer.statistics import Statistics
 from stages.compress.modifiers.base import Modifier, Solver
 from stages.compress.modifiers.rtn import Rtn
 from stages.model.blueprint import Blueprint

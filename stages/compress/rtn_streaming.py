@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from pipeline.stage import Task
+from stages.compress.layer.state import LayerState
+from stages.compress.layer.writer import Compressed
 from stages.compress.layer_inputs import layer_state, recipe_of
-from stages.compress.layer_state import LayerState
-from stages.compress.layer_writer import Compressed
 from stages.compress.modifiers.base import Solver
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.modifiers.rtn_route import (

@@ -13,11 +13,11 @@ from torch import Tensor
 from pipeline.errors import StageFailed
 from pipeline.stage import Task
 from stages.compress.grid import Grid
-from stages.compress.keep_source import kept_inputs
+from stages.compress.layer.state import LayerState
+from stages.compress.layer.writer import KEPT, Compressed, distributions
 from stages.compress.layer_inputs import grids_of, layer_state, recipe_of, statistics_of
-from stages.compress.layer_state import LayerState
-from stages.compress.layer_writer import KEPT, Compressed, distributions
 from stages.compress.modifiers.base import Modifier, Solver, Transform
+from stages.compress.modifiers.keep_source import kept_inputs
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.modifiers.rtn_route import only_rounds
 from stages.compress.rtn_streaming import record_direct, solve_direct

@@ -22,9 +22,9 @@ from torch import Tensor
 from pipeline.errors import StageFailed
 from pipeline.stage import Artifact, Task
 from stages.compress.grid import ROW_STRATEGIES
+from stages.compress.layer.state import LayerState, LazyTensors
+from stages.compress.layer.statistics import Statistics
 from stages.compress.layer_inputs import grids_of, statistics_of
-from stages.compress.layer_state import LayerState, LazyTensors
-from stages.compress.layer_statistics import Statistics
 from stages.compress.modifiers.base import Solver
 from stages.compress.sensitivity import SensitivityConfig
 from stages.compress.shared_scales import global_scales, gram_of

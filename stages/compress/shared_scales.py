@@ -9,8 +9,8 @@ from torch import Tensor
 
 from stages.compress.compressed_tensors_math import global_scale_of_range, scale_and_zero_point
 from stages.compress.grid import Grid, grid_of
-from stages.compress.layer_state import LayerState
-from stages.compress.layer_statistics import Statistics
+from stages.compress.layer.state import LayerState
+from stages.compress.layer.statistics import Statistics
 from stages.compress.observers.activation_range import averaged, latest, searched, widest
 from stages.compress.observers.qparams import global_scale_of
 from stages.compress.solvers.numerical_error import NumericalError

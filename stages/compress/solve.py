@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from stages.compress.grid import ROW_STRATEGIES, Grid, Quantized
-from stages.compress.keep_source import stored_of
-from stages.compress.layer_state import LayerState
+from stages.compress.layer.state import LayerState
 from stages.compress.modifiers.base import Problem, Solver
+from stages.compress.modifiers.keep_source import stored_of
 from stages.compress.shared_scales import gram_of
 from stages.compress.solvers.numerical_error import NumericalError, all_finite
 from stages.compress.solvers.output_error import ratio, relative_error

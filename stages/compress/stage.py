@@ -83,7 +83,7 @@ class Compress(Stage):
         streams, straight = _goes_straight(config, site, blueprint, found.modules)
         problems, keeper = found.problems, config.keeper
         if keeper is not None and not problems and keeper.on_failure == "error":
-            from stages.compress.keep_check import unkeepable
+            from stages.compress.modifiers.keep_check import unkeepable
 
             problems = tuple(unkeepable(site, blueprint, found))
         estimates: dict[str | None, Estimate] = {

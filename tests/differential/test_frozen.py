@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pipeline.config.schema import build
 from pipeline.config.searchpath import own_configs
-from stages.compress.layer_state import LayerState, LazyTensors
-from stages.compress.layer_statistics import Statistics
+from stages.compress.layer.state import LayerState, LazyTensors
+from stages.compress.layer.statistics import Statistics
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.run import compress_layer
 from stages.model.blueprint import Blueprint

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stages.compress.grid import Grid, Quantized
-    from stages.compress.layer_state import LayerState
+    from stages.compress.layer.state import LayerState
     from stages.quantized.stored_weight import Stored
 
 POLICIES = ("error", "fallback", "skip")

@@ -30,6 +30,6 @@ class Keep(Solver):
         one_of("on_failure", self.on_failure, POLICIES)
 
     def solve(self, problem: Problem) -> Quantized:
-        from stages.compress.keep_source import kept
+        from stages.compress.modifiers.keep_source import kept
 
         return kept(problem.stored, problem.grid, round_scales=self.round_scales)

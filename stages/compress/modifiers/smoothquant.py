@@ -9,7 +9,7 @@ from pipeline.errors import UserError
 from stages.compress.modifiers.base import Transform
 
 if TYPE_CHECKING:
-    from stages.compress.layer_state import LayerState
+    from stages.compress.layer.state import LayerState
 
 PAIRS = ("norm", "linear")
 

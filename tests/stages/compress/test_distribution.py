@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from stages.compress.layer_writer import BINS, counted, distributions, worst
+from stages.compress.layer.writer import BINS, counted, distributions, worst
 
 
 def test_counts_are_of_equal_bins_about_zero() -> None:

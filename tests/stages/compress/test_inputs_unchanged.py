@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pipeline.registry import Registry
 from stages.compress.grid import column_scale, expand, grid_of, round_to
-from stages.compress.layer_statistics import Statistics
+from stages.compress.layer.statistics import Statistics
 from stages.compress.modifiers.base import Problem, Solver, Transform
 from stages.compress.observers.activation_range import averaged, latest, searched, widest
 from stages.compress.observers.catalog import OBSERVERS

@@ -63,7 +63,7 @@ def test_every_byte_is_the_same(
 ) -> None:
     written: list[Path] = []
     monkeypatch.setattr(
-        "stages.compress.layer_writer.write_tensors", lambda path, tensors: written.append(path)
+        "stages.compress.layer.writer.write_tensors", lambda path, tensors: written.append(path)
     )
     compress(llama, CompressConfig(scheme=load(scheme)), tmp_path / "how")
     assert written == []

@@ -13,7 +13,7 @@ from tests.stages.docs.pages import DOCS
 
 FORMER = {
     "pipeline.config.recipe_import": "pipeline.recipe",
-    "stages.compress.layer_state": "stages.compress.state",
+    "stages.compress.layer.state": "stages.compress.state",
     "stages.compress.observers.mse": "stages.compress.observers.searched",
     "stages.compress.observers.qparams": "stages.compress.observers.ranges",
     "stages.load.model_kind": "stages.load.source",

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from pipeline.errors import StageFailed, UserError
 from stages.compress.grid import grid_of
-from stages.compress.keep_source import kept, reciprocal
+from stages.compress.modifiers.keep_source import kept, reciprocal
 from stages.formats.compressed_tensors_bridge import to_compressed_tensors
 from stages.formats.input_params import InputParams
 from stages.formats.pack import pack

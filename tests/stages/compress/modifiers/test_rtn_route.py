@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from stages.compress.layer_state import LayerState
-from stages.compress.layer_statistics import Statistics
+from stages.compress.layer.state import LayerState
+from stages.compress.layer.statistics import Statistics
 from stages.compress.modifiers.base import Modifier
 from stages.compress.modifiers.gptq import Gptq
 from stages.compress.modifiers.rtn import Rtn

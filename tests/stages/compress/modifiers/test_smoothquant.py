@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pipeline.errors import UserError
-from stages.compress.layer_state import LayerState, LazyTensors
-from stages.compress.layer_statistics import Statistics
+from stages.compress.layer.state import LayerState, LazyTensors
+from stages.compress.layer.statistics import Statistics
 from stages.compress.modifiers.smoothquant import SmoothQuant
 from stages.schemes.quant_args import QArgs
 from stages.schemes.resolve import resolve

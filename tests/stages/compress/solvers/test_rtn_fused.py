@@ -11,7 +11,7 @@ from compressed_tensors.quantization.utils import calculate_qparams
 from torch import Tensor
 
 from stages.compress.grid import grid_of
-from stages.compress.layer_state import LazyTensors
+from stages.compress.layer.state import LazyTensors
 from stages.compress.modifiers.rtn_route import is_fused
 from stages.compress.observers import minmax
 from stages.compress.observers.absmax_scale import scales_of

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stages.compress.grid import Grid, Quantized
-from stages.compress.layer_state import LayerState
+from stages.compress.layer.state import LayerState
 from stages.compress.solvers.numerical_error import NumericalError
 from stages.formats.input_params import InputParams
 from stages.quantized.compatibility import why_not

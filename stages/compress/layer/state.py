@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from stages.compress.layer_statistics import Statistics
+from stages.compress.layer.statistics import Statistics
 from stages.model.blueprint import Subgraph
 from stages.model.layer_tensors import Reader
 from stages.schemes.resolve import Resolved

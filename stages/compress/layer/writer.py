@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.stage import Draft
-from stages.compress.layer_state import LayerState
+from stages.compress.layer.state import LayerState
 from stages.formats.layer_artifact import CHECKSUM, LAYER, SHARD, to_groups
 from stages.model.blueprint import LinearSpec
 from stages.schemes.layouts import layout_of

@@ -1,0 +1,1 @@
+"""One decoder layer being compressed: its state, its statistics, and what is written of it."""
