@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import psutil
 
 from pipeline.errors import UserError
 from pipeline.planning.plan import Plan
-
-Transient = Callable[[str], frozenset[str]]
-"""Site name -> its outputs that are dropped once they are read."""
+from pipeline.runner.schedule import Transient
 
 AT_A_TIME = 4
 """Nodes with transient results whose files may exist at the same time."""

@@ -40,6 +40,11 @@ class CalibrateOutside(Stage):
         compressed = self.config.calibrate.propagate == "compressed"
         return frozenset(self.outputs if compressed else ())
 
+    @property
+    def held_memory(self) -> int | None:
+        memory: int | None = self.config.calibrate.memory
+        return memory
+
     def survey(self, site: Site) -> Survey:
         blueprint, tokens = site.facts.get("model"), site.facts.get("tokens")
         if not isinstance(blueprint, Blueprint) or not isinstance(tokens, dict):

@@ -42,6 +42,11 @@ class Gradient(Stage):
     def transient(self) -> frozenset[str]:
         return frozenset({GRADIENT})
 
+    @property
+    def held_memory(self) -> int | None:
+        memory: int | None = self.config.calibrate.memory
+        return memory
+
     def survey(self, site: Site) -> Survey:
         forward = estimates(site, 1, grams=False)
         return Survey(estimates={name: _longer(cost) for name, cost in forward.items()})

@@ -49,6 +49,11 @@ class GradientOutside(Stage):
     def transient(self) -> frozenset[str]:
         return frozenset(self.outputs)
 
+    @property
+    def held_memory(self) -> int | None:
+        memory: int | None = self.config.calibrate.memory
+        return memory
+
     def survey(self, site: Site) -> Survey:
         blueprint, tokens = site.facts.get("model"), site.facts.get("tokens")
         if not isinstance(blueprint, Blueprint) or not isinstance(tokens, dict):
