@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -64,7 +64,15 @@ class Copies:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="copies")
         self._writing: Future[None] | None = None
         self._stopped = threading.Event()
-        self._touched: set[str] = set()
+        self._copied: set[str] = set()
+        self._expected: set[str] = set()
+
+    def expect(self, keys: Iterable[str]) -> None:
+        """Note results that are not stored now, and need not be when the run is done.
+
+        Another run may store one for us, or be in need of it when we would drop it.
+        """
+        self._expected |= frozenset(keys)
 
     def made(self, name: str, key: str) -> None:
         """Note the next result of the chain `name`; copy it in the background if it is time to."""
@@ -105,7 +113,7 @@ class Copies:
         `name_of` gives the chain of a key, None if it is part of none.
         """
         with self._telling:
-            wanted = self._live.hold(self._holdings.keys() - self._touched)
+            wanted = self._live.hold(self._holdings.keys() - self._copied)
         for key in wanted:
             self._write(name_of(key), key, lambda: False)
 
@@ -136,7 +144,10 @@ class Copies:
         self._end_writing()
         with self._lock:
             gone = {key for c in self._chains.values() for key in c.stored if key in c.released}
-        for key in gone | self._touched:
+        gone = {key for key in gone | self._expected if self._store.has(key)}
+        if gone:
+            self._live.forgo(frozenset(gone))  # of two runs, the second one to say so drops them
+        for key in gone:
             self._drop(key)
 
     def close(self) -> None:
@@ -172,7 +183,7 @@ class Copies:
             )
         with self._lock:
             self.bytes += held.bytes
-            self._touched.add(key)
+            self._copied.add(key)
             if name is not None:
                 self._chain(name).add(key)
         if name is not None:
@@ -186,6 +197,8 @@ class Copies:
 
     def _drop(self, key: str) -> None:
         self._store.drop(key, own=self._live)
+        with self._lock:
+            self._copied.discard(key)
 
     def _end_writing(self) -> None:
         self._stopped.set()

@@ -20,7 +20,7 @@ from pipeline.planning.plan import Plan, make_plan
 from pipeline.run_listener import Watcher
 from pipeline.runner.held import HeldResult, Holdings
 from pipeline.runner.memory import Freed, keep_large_apart, peak_rss_bytes, reset_peak
-from pipeline.runner.schedule import Outcome, ReadyQueue
+from pipeline.runner.schedule import Outcome, ReadyQueue, Transient, transient_outputs
 from pipeline.runner.transients import Transients
 from pipeline.stage import Artifact, Task
 from pipeline.store import Lease, Store, StoredArtifact, StoredDraft
@@ -180,11 +180,9 @@ class LocalRunner:
                 future.cancel()
             raise
 
-    def transient(self, graph: Graph) -> Callable[[str], frozenset[str]]:
+    def transient(self, graph: Graph) -> Transient:
         """What gives the outputs of a site that this runner drops once they are read."""
-        if self.keep_transient:
-            return lambda site: frozenset()
-        return lambda site: graph.stages[site].transient()
+        return transient_outputs(graph, keep=self.keep_transient)
 
     def _build(self, plan: Plan, name: str, passing: Transients) -> None:
         """Build the missing outputs of one node, unless another process did while we waited."""

@@ -6,6 +6,7 @@ import psutil
 
 from pipeline.errors import UserError
 from pipeline.planning.plan import Plan
+from pipeline.runner.forecast import forecast
 from pipeline.runner.schedule import Transient
 
 AT_A_TIME = 4
@@ -26,11 +27,6 @@ def needed_bytes(plan: Plan, transient: Transient) -> int:
     return kept + sum(sorted(transient_only.values())[-AT_A_TIME:])
 
 
-def peak_memory(plan: Plan) -> int:
-    """Estimated peak memory of the hungriest node to be built, in bytes."""
-    return max((step.node.estimate.memory for step in plan.building()), default=0)
-
-
 def check_room(plan: Plan, transient: Transient, free_bytes: int, store_dir: str) -> None:
     """Raise UserError when the disk or the memory cannot hold what the plan needs."""
     needed = needed_bytes(plan, transient)
@@ -40,11 +36,13 @@ def check_room(plan: Plan, transient: Transient, free_bytes: int, store_dir: str
             f"where {free_bytes / 1e9:.2f} GB are free",
             remedy="free some with mode=gc, or point store.dir at a larger disk",
         )
-    memory = peak_memory(plan)
+    expected = forecast(plan, transient, copy_every=1)
+    memory = expected.memory
     total = psutil.virtual_memory().total
     if memory > total:
         raise UserError(
-            f"one step of this run needs about {memory / 1e9:.2f} GB of memory; "
+            f"one step of this run needs about {memory / 1e9:.2f} GB of memory"
+            f"{', what is held for later ones included' * bool(expected.held)}; "
             f"this machine has {total / 1e9:.2f} GB",
-            remedy="lower calibrate.batch_size or dataset.sequence_length, or use a larger machine",
+            remedy=f"lower {'calibrate.memory, ' * bool(expected.held)}calibrate.batch_size or dataset.sequence_length, or use a larger machine",
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Literal
 
-from pipeline.graph import Ref
+from pipeline.graph import Graph, Ref
 from pipeline.planning.plan import Plan
 
 Transient = Callable[[str], frozenset[str]]
@@ -69,6 +69,13 @@ class ReadyQueue:
             index = self._nodes[name].index
             member = float("inf") if index is None else float(index)
             heapq.heappush(self._heap, (member, -self._position[name], name))
+
+
+def transient_outputs(graph: Graph, *, keep: bool) -> Transient:
+    """What gives the transient outputs of a site; with `keep` there are none."""
+    if keep:
+        return lambda site: frozenset()
+    return lambda site: graph.stages[site].transient()
 
 
 class Releases:

@@ -48,6 +48,7 @@ class Transients:
     def follow(self, plan: Plan) -> None:
         """Count the readers in a plan that is about to be executed."""
         self._chains = handed_on(plan, self._transient)
+        self.copies.expect(self._missing(plan))
         self._releases = Releases(plan, self._transient)
         for key in self.holdings.keys() - self._releases.read():
             self._let_go(key)
@@ -93,11 +94,8 @@ class Transients:
 
     def await_others(self, plan: Plan, message: Callable[[str], None]) -> bool:
         """Wait until other runs have stored what they hold and this plan needs; False: nothing."""
-        nodes = {
-            self._graph.keys[Ref(node=step.node.name, output=output)]: step.node.name
-            for step in plan.building()
-            for output in step.missing
-        }
+        nodes = self._missing(plan)
+        self.copies.expect(nodes)
         asked = self._live.held_elsewhere(frozenset(nodes))
         if asked:
             message(f"another run has {nodes[min(asked)]} in memory: waiting until it is stored")
@@ -108,6 +106,15 @@ class Transients:
             left = frozenset(key for key in left if not self._store.has(key))
             left = self._live.held_elsewhere(left)
         return bool(asked)
+
+    def _missing(self, plan: Plan) -> dict[str, str]:
+        """Key -> node of the transient results that a plan is to build."""
+        return {
+            self._graph.keys[Ref(node=step.node.name, output=output)]: step.node.name
+            for step in plan.building()
+            for output in frozenset(step.missing) & self._transient(step.node.site)
+            if self._graph.keys[Ref(node=step.node.name, output=output)] not in self._targets
+        }
 
     def report(self) -> None:
         """Say in the log what was held."""

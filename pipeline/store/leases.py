@@ -96,6 +96,12 @@ class Lease:
         with explained(Place(root=self._layout.root)), registry(self._layout, self._kind):
             self._write(keys)
 
+    def forgo(self, keys: frozenset[str]) -> None:
+        """Need these keys no more: of several runs that do, the last one may free them."""
+        with explained(Place(root=self._layout.root)), registry(self._layout, self._kind):
+            self.keys -= keys
+            self._write(())
+
     def hold(self, keys: frozenset[str]) -> frozenset[str]:
         """Tell other runs which results are held here and not stored; those that they want.
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 from pipeline.registry import Registry
 from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.calibrate.config import LayerConfig
+from stages.calibrate.estimate import GRAM
 from stages.calibrate.stage import GROUP
 from stages.compute.estimates import FORWARD_FLOPS, MODEL_PROCESS
 from stages.model.artifact_names import ACTIVATIONS
@@ -53,6 +54,7 @@ class CalibrateOutside(Stage):
         batch = self.config.calibrate.batch_size * tokens["sequence_length"]
         cost = Estimate(
             bytes=4 * width * width,
+            outputs={GRAM: 4 * width * width},
             memory=MODEL_PROCESS + 4 * width * (width + 4 * batch),
             seconds=width * width * rows / FORWARD_FLOPS,
         )

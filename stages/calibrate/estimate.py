@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pipeline.stage import Estimate, Site
 from stages.compute.estimates import FORWARD_FLOPS, MODEL_PROCESS
+from stages.model.artifact_names import ACTIVATIONS
 from stages.model.blueprint import Blueprint, Subgraph
+
+GRAM = "gram"
+"""The only statistic that takes space."""
 
 
 def estimates(site: Site, batch_size: int, *, grams: bool) -> dict[str | None, Estimate]:
@@ -35,6 +39,7 @@ def _estimate(
         bytes=activations + gram,
         memory=MODEL_PROCESS + layer.bytes + gram + working,
         seconds=operations / FORWARD_FLOPS,
+        outputs={ACTIVATIONS: activations} | ({GRAM: gram} if grams else {}),
     )
 
 

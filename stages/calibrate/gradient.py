@@ -54,4 +54,5 @@ class Gradient(Stage):
 
 def _longer(cost: Estimate) -> Estimate:
     """A forward and a backward pass are about three forward passes, and keep what lies between."""
-    return replace(cost, seconds=3 * cost.seconds, memory=2 * cost.memory)
+    passed = {GRADIENT: cost.outputs[ACTIVATIONS]}
+    return replace(cost, seconds=3 * cost.seconds, memory=2 * cost.memory, outputs=passed)

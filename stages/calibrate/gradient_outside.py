@@ -60,8 +60,10 @@ class GradientOutside(Stage):
             return Survey()
         rows = tokens["samples"] * tokens["sequence_length"]
         head = blueprint.hidden_size * blueprint.vocab_size
+        passed = 4 * rows * blueprint.hidden_size
         cost = Estimate(
-            bytes=4 * rows * blueprint.hidden_size,
+            bytes=passed,
+            outputs={self.outputs[0]: passed},
             memory=MODEL_PROCESS + 4 * head + 16 * LOGITS,
             seconds=4 * head * rows / FORWARD_FLOPS,
         )
