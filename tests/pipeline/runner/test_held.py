@@ -105,7 +105,7 @@ def test_a_stage_that_fails_leaves_nothing(holdings: Holdings, tmp_path: Path) -
 
 def test_a_meta_that_is_no_json_is_refused(holdings: Holdings) -> None:
     with (
-        pytest.raises(StageFailed, match="maker.out says about itself is not JSON"),
+        pytest.raises(StageFailed, match=r"maker\.out says about itself is not JSON"),
         holdings.drafts({"out": (KEY, {"node": "maker"})}, None) as drafts,
     ):
         drafts["out"].meta["bad"] = float("nan")
