@@ -15,7 +15,9 @@ from pipeline.planning.plan import Plan, make_plan, plan_rows, totals, totals_by
 from pipeline.report.units import nearby, size
 from pipeline.run_diff import Difference, difference, last_alike
 from pipeline.run_folders import Run, find_runs
+from pipeline.runner.forecast import Forecast, forecast
 from pipeline.runner.preflight import check_device
+from pipeline.runner.schedule import transient_outputs
 from pipeline.stage import Artifact
 from pipeline.store import Store
 
@@ -28,6 +30,8 @@ def plan(config: Config, run_dir: Path) -> int:
     store = Store(config.store)
     expanded = expand(config.graph.sites, mode="plan", find=store.get, build=_never)
     planned = make_plan(expanded.graph, lambda key: store.get(key) is not None)
+    transient = transient_outputs(expanded.graph, keep=config.store.keep_activations)
+    expected = forecast(planned, transient, copy_every=config.store.copy_every)
     console = Console()
     table = Table("node", "kind", "status", "key", box=None, header_style="bold")
     table.columns[0].no_wrap = True
@@ -41,7 +45,7 @@ def plan(config: Config, run_dir: Path) -> int:
             row["kind"],
             _STATUS[row["status"]],
             next(iter(row["keys"].values()))[:12],
-            _cost(cost["bytes"]),
+            _cost(expected.written[row["name"]]),
             _cost(cost["memory"]),
             f"{cost['seconds']:.1f} s" if cost["seconds"] else "",
         )
@@ -58,15 +62,18 @@ def plan(config: Config, run_dir: Path) -> int:
             markup=False,
         )
     total = totals(planned)
+    written = sum(expected.written[step.node.name] for step in planned.building())
     on_device = f"{size(total['device_memory'])} of the GPU, " if total["device_memory"] else ""
     if on_device:
         console.print(by_kind(planned))
     console.print(
         f"{total['build']:.0f} nodes to run, {total['reused']:.0f} cached. Estimates: "
-        f"{size(total['bytes'])} written, {size(total['memory'])} peak memory, {on_device}"
-        f"{total['seconds']:.0f} s on {'such a' if away else 'this'} machine.",
+        f"{size(written + expected.copied)} written, {size(expected.memory)} peak memory, "
+        f"{on_device}{total['seconds']:.0f} s on {'such a' if away else 'this'} machine.",
         highlight=False,
     )
+    if expected.held:
+        console.print(between(expected), highlight=False)
     check_device(planned, config.device)
     last = last_alike(find_runs(config.runs), config.resolved)
     if last is not None:
@@ -90,6 +97,16 @@ def by_kind(planned: Plan) -> Table:
             f"{total['seconds']:.1f} s",
         )
     return table
+
+
+def between(expected: Forecast) -> str:
+    """One sentence on the results that pass from node to node and are not stored."""
+    beyond = f"{size(expected.spilled)} on the disk" if expected.spilled else "none on the disk"
+    copies = f"{size(expected.copied)} of copies to resume from" if expected.copied else "no copies"
+    return (
+        f"Between nodes: at most {size(min(expected.held, expected.limit))} stay in memory, of "
+        f"{size(expected.limit)} that calibrate.memory allows; {beyond}; {copies}."
+    )
 
 
 def print_difference(changes: Difference, last: Run, console: Console) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import psutil
 
 from pipeline.errors import UserError
 from pipeline.gpus import BESIDE_TENSORS, gpu_of
 from pipeline.planning.plan import Plan
-
-Transient = Callable[[str], frozenset[str]]
-"""Site name -> its outputs that are dropped once they are read."""
+from pipeline.runner.forecast import forecast
+from pipeline.runner.schedule import Transient
 
 AT_A_TIME = 4
 """Nodes with transient results whose files may exist at the same time."""
@@ -29,11 +26,6 @@ def needed_bytes(plan: Plan, transient: Transient) -> int:
     }
     kept = sum(s.node.estimate.bytes for s in plan.building() if s.node.name not in transient_only)
     return kept + sum(sorted(transient_only.values())[-AT_A_TIME:])
-
-
-def peak_memory(plan: Plan) -> int:
-    """Estimated peak memory of the hungriest node to be built, in bytes."""
-    return max((step.node.estimate.memory for step in plan.building()), default=0)
 
 
 def check_device(plan: Plan, device: str) -> None:
@@ -60,11 +52,15 @@ def check_room(plan: Plan, transient: Transient, free_bytes: int, store_dir: str
             f"where {free_bytes / 1e9:.2f} GB are free",
             remedy="free some with mode=gc, or point store.dir at a larger disk",
         )
-    memory = peak_memory(plan)
+    expected = forecast(plan, transient, copy_every=1)
     total = psutil.virtual_memory().total
-    if memory > total:
-        raise UserError(
-            f"one step of this run needs about {memory / 1e9:.2f} GB of memory; "
-            f"this machine has {total / 1e9:.2f} GB",
-            remedy="lower calibrate.batch_size or dataset.sequence_length, or use a larger machine",
-        )
+    if expected.memory <= total:
+        return
+    held, lower = "", "calibrate.batch_size or dataset.sequence_length"
+    if expected.held:
+        held, lower = ", what is held for later ones included", f"calibrate.memory, {lower}"
+    raise UserError(
+        f"one step of this run needs about {expected.memory / 1e9:.2f} GB of memory{held}; "
+        f"this machine has {total / 1e9:.2f} GB",
+        remedy=f"lower {lower}, or use a larger machine",
+    )

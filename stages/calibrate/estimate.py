@@ -7,7 +7,11 @@ from dataclasses import replace
 from pipeline.stage import Estimate, Site
 from stages.compute import gpu_estimates as gpu
 from stages.compute.estimates import FORWARD_FLOPS, MODEL_PROCESS
+from stages.model.artifact_names import ACTIVATIONS
 from stages.model.blueprint import Blueprint, Subgraph
+
+GRAM = "gram"
+"""The only statistic that takes space."""
 
 
 def estimates(
@@ -49,6 +53,7 @@ def _estimate(
         bytes=activations + gram,
         memory=MODEL_PROCESS + layer.bytes + gram + working,
         seconds=operations / FORWARD_FLOPS,
+        outputs={ACTIVATIONS: activations} | ({GRAM: gram} if grams else {}),
     )
 
 

@@ -37,6 +37,11 @@ class Propagate(Stage):
     def transient(self) -> frozenset[str]:
         return frozenset({ACTIVATIONS})
 
+    @property
+    def held_memory(self) -> int | None:
+        memory: int | None = self.config.calibrate.memory
+        return memory
+
     def survey(self, site: Site) -> Survey:
         batch, device = self.config.calibrate.batch_size, self.config.numerics.device
         return Survey(estimates=estimates(site, batch, grams=False, device=device))

@@ -45,6 +45,11 @@ class Calibrate(Stage):
         compressed = self.config.calibrate.propagate == "compressed"
         return frozenset(self.outputs if compressed else {ACTIVATIONS})
 
+    @property
+    def held_memory(self) -> int | None:
+        memory: int | None = self.config.calibrate.memory
+        return memory
+
     def survey(self, site: Site) -> Survey:
         batch, device = self.config.calibrate.batch_size, self.config.numerics.device
         return Survey(estimates=estimates(site, batch, grams=True, device=device))
