@@ -9,15 +9,15 @@ from rich.table import Table
 
 from pipeline.config.root import Config
 from pipeline.graph import Graph, Ref
-from pipeline.machine import unusable
+from pipeline.machine.devices import unusable
 from pipeline.planning.expand import expand
 from pipeline.planning.plan import Plan, make_plan, plan_rows, totals, totals_by_kind
 from pipeline.report.units import nearby, size
-from pipeline.run_diff import Difference, difference, last_alike
-from pipeline.run_folders import Run, find_runs
 from pipeline.runner.forecast import Forecast, forecast
 from pipeline.runner.preflight import check_device
 from pipeline.runner.schedule import transient_outputs
+from pipeline.runs.diff import Difference, difference, last_alike
+from pipeline.runs.folders import Run, find_runs
 from pipeline.stage import Artifact
 from pipeline.store import Store
 

@@ -24,7 +24,7 @@ from pipeline.report.progress import progress
 from pipeline.report.record import NodeRecord, RunRecord, RunStatus
 from pipeline.report.section import sections
 from pipeline.report.summary import print_summary
-from pipeline.run_listener import Watcher
+from pipeline.runner.listener import Watcher
 from pipeline.runner.local import LocalRunner
 from pipeline.runner.preflight import check_device, check_room
 from pipeline.store import Store, StoredArtifact, collect, link_tree

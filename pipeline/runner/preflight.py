@@ -5,7 +5,7 @@ from __future__ import annotations
 import psutil
 
 from pipeline.errors import UserError
-from pipeline.gpus import BESIDE_TENSORS, gpu_of
+from pipeline.machine.gpus import BESIDE_TENSORS, gpu_of
 from pipeline.planning.plan import Plan
 from pipeline.runner.forecast import forecast
 from pipeline.runner.schedule import Transient

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.modes.doctor import doctor
-from tests.pipeline.fake_driver import MODELS, fake_gpus
+from tests.pipeline.machine.fake_driver import MODELS, fake_gpus
 from tests.pipeline.tiny import FILES, loaded, write_files
 
 Told = Callable[[], list[str]]

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import cli
 from tests.frozen.models import write_model, write_text
-from tests.pipeline.fake_driver import MODELS, fake_gpus
+from tests.pipeline.machine.fake_driver import MODELS, fake_gpus
 
 Plan = Callable[..., tuple[int, list[str], str]]
 KINDS = {"calibrate", "compress", "propagate", "hidden", "eval", "generate"}

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.report.record import RunRecord
 from pipeline.report.result import Conflict, assemble, merge
-from tests.pipeline.fake_driver import MODELS, fake_gpus
+from tests.pipeline.machine.fake_driver import MODELS, fake_gpus
 from tests.pipeline.report.sample import node, sample_run
 
 

@@ -11,8 +11,8 @@ from pipeline.graph import Graph, Ref
 from pipeline.planning.plan import Plan, make_plan
 from pipeline.runner.preflight import check_device, check_room, needed_bytes
 from pipeline.stage import Estimate
-from tests.pipeline.fake_driver import MODELS, fake_gpus
 from tests.pipeline.graphs import chain
+from tests.pipeline.machine.fake_driver import MODELS, fake_gpus
 
 GB = 10**9
 

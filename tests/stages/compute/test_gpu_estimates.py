@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stages.compute.gpu_estimates import gram_seconds, smaller_batch, solve_seconds
-from tests.pipeline.fake_driver import fake_gpus
+from tests.pipeline.machine.fake_driver import fake_gpus
 
 GB = 10**9
 SMALL = ("NVIDIA T4", (7, 5), 16 * GB)

@@ -5,7 +5,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.key import canonical, digest
 from stages.compute.numerics import Numerics
-from tests.pipeline.fake_driver import MODELS, fake_gpus
+from tests.pipeline.machine.fake_driver import MODELS, fake_gpus
 
 H200, A100 = MODELS
 

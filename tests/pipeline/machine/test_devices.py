@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.machine import resolve_device
-from tests.pipeline.fake_driver import MODELS, fake_gpus
+from pipeline.machine.devices import resolve_device
+from tests.pipeline.machine.fake_driver import MODELS, fake_gpus
 
 
 def test_auto_takes_a_gpu_that_torch_can_use() -> None:

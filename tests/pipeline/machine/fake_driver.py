@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from pipeline import gpus
+from pipeline.machine.devices import gpus
 
 MODELS = (("NVIDIA H200", (9, 0), 150 * 10**9), ("NVIDIA A100", (8, 0), 85 * 10**9))
 
@@ -51,9 +51,12 @@ def fake_gpus(
     driver = FakeDriver(models) if models else None
     gpus.gpus.cache_clear()
     try:
+        version = f"cuda: Optional[str] = {cuda!r}"
         with (
-            patch("pipeline.gpus._driver", lambda: driver),
-            patch("pipeline.gpus._torch_version", lambda: f"cuda: Optional[str] = {cuda!r}"),
+            patch("pipeline.machine.gpus._driver", lambda: driver),
+            patch(
+                "pipeline.machine.gpus._torch_version", lambda: f"cuda: Optional[str] = {cuda!r}"
+            ),
         ):
             yield
     finally:
