@@ -61,6 +61,8 @@ def plan(config: Config, run_dir: Path) -> int:
             "be others where the model of the GPU is known",
             markup=False,
         )
+    if expected.held:
+        console.print(between(expected), highlight=False)
     total = totals(planned)
     written = sum(expected.written[step.node.name] for step in planned.building())
     on_device = f"{size(total['device_memory'])} of the GPU, " if total["device_memory"] else ""
@@ -72,8 +74,6 @@ def plan(config: Config, run_dir: Path) -> int:
         f"{on_device}{total['seconds']:.0f} s on {'such a' if away else 'this'} machine.",
         highlight=False,
     )
-    if expected.held:
-        console.print(between(expected), highlight=False)
     check_device(planned, config.device)
     last = last_alike(find_runs(config.runs), config.resolved)
     if last is not None:

@@ -1,4 +1,4 @@
-"""What a plan will hold in memory between nodes, spill to the disk and write to the store."""
+"""Forecast of a plan: bytes held in memory between nodes, spilled to disk, and stored."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from pipeline.machine.devices import gpus
+from pipeline.machine import gpus
 
 MODELS = (("NVIDIA H200", (9, 0), 150 * 10**9), ("NVIDIA A100", (8, 0), 85 * 10**9))
 
@@ -54,9 +54,7 @@ def fake_gpus(
         version = f"cuda: Optional[str] = {cuda!r}"
         with (
             patch("pipeline.machine.gpus._driver", lambda: driver),
-            patch(
-                "pipeline.machine.gpus._torch_version", lambda: f"cuda: Optional[str] = {cuda!r}"
-            ),
+            patch("pipeline.machine.gpus._torch_version", lambda: version),
         ):
             yield
     finally:

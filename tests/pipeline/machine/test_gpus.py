@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.machine.devices import gpus
+from pipeline.machine import gpus
 from pipeline.machine.gpus import Gpu, driver_version, gpu_of, torch_cuda
 from tests.pipeline.machine.fake_driver import MODELS, fake_gpus
 
