@@ -4,6 +4,7 @@ schema, status, checkpoint, error, resume, started, seconds
     nodes       [{name, kind, key, keys, status built|hit, seconds, started, peak_rss_bytes, bytes}]
     timings     {kind: {seconds, built, reused}}
     reuse       {hits, seconds_saved}
+    passing     {held_bytes, copied_bytes}: transient results in memory at most, copied to the store
     versions {..}, fallbacks [..], warnings [..], estimates [..], not_checked [..]
 
 and the lists and mappings that the registered report sections declare (pipeline.report.section).
@@ -103,6 +104,7 @@ def assemble(run: RunRecord) -> dict[str, Any]:
         **{name: {} for section in shown for name in section.mappings},
         "timings": _timings(nodes),
         "reuse": _reuse(nodes),
+        "passing": dict(run.passing),
         "versions": versions(),
     }
     for node in run.nodes:
