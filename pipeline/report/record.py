@@ -18,8 +18,9 @@ class NodeRecord:
     `status` is `built` (this run did the work), `hit` (the store had the result), `waited`
     (another process built it meanwhile) or `idle` (nothing that had to be built needed it).
     `keys` maps outputs to their keys in the store. `started` is in seconds since the epoch.
-    `seconds`, `peak_rss_bytes` and `bytes` are of this run; `recorded_seconds` is the time of
-    building the result, and `metas` are what the stage recorded with each stored output.
+    `seconds`, `peak_rss_bytes`, `peak_device_bytes` (None where no GPU was used) and `bytes` are of
+    this run; `recorded_seconds` is the time of building the result, and `metas` are what the stage
+    recorded with each stored output.
     """
 
     name: str
@@ -32,6 +33,7 @@ class NodeRecord:
     bytes: int
     recorded_seconds: float = 0.0
     metas: tuple[Mapping[str, Any], ...] = ()
+    peak_device_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -45,5 +45,11 @@ class Calibrate(Stage):
         compressed = self.config.calibrate.propagate == "compressed"
         return frozenset(self.outputs if compressed else {ACTIVATIONS})
 
+    @property
+    def held_memory(self) -> int | None:
+        memory: int | None = self.config.calibrate.memory
+        return memory
+
     def survey(self, site: Site) -> Survey:
-        return Survey(estimates=estimates(site, self.config.calibrate.batch_size, grams=True))
+        batch, device = self.config.calibrate.batch_size, self.config.numerics.device
+        return Survey(estimates=estimates(site, batch, grams=True, device=device))

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from stages.compress.grid import Grid, Quantized
 from stages.compress.layer.state import LayerState
-from stages.compress.modifiers.base import Problem
 from stages.compress.solvers.numerical_error import NumericalError
 from stages.formats.codes import encode
 from stages.formats.input_params import InputParams
@@ -36,15 +35,14 @@ def _place(layer: LayerState, module: str) -> tuple[QuantizedSource, str] | None
     return source, prefix
 
 
-def kept(problem: Problem, *, round_scales: bool) -> Quantized:
-    """The stored weight of `problem` with the scales that its format wants.
+def kept(stored: Stored | None, grid: Grid, *, round_scales: bool) -> Quantized:
+    """The weight as the source stores it, with the scales that `grid` wants.
 
     The result dequantizes to the same float32 numbers, with two exceptions: scales may be rounded
     if `round_scales` says so; and a factor (ModelOpt's weight_scale_2) becomes a divisor, its
     reciprocal in float32, which is off by at most one unit in the last place. Raises
-    NumericalError where the format has no such numbers.
+    NumericalError where the grid has no such numbers, and for a dense source (None).
     """
-    stored, grid = problem.stored, problem.grid
     if stored is None:
         raise _unfit("the source has it dense")
     rows, columns = stored.codes.shape
