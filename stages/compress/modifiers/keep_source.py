@@ -10,6 +10,7 @@ from torch import Tensor
 from stages.compress.grid import Grid, Quantized
 from stages.compress.layer.state import LayerState
 from stages.compress.solvers.numerical_error import NumericalError
+from stages.formats.codes import encode
 from stages.formats.input_params import InputParams
 from stages.quantized.compatibility import why_not
 from stages.quantized.source import QuantizedSource
@@ -71,10 +72,10 @@ def kept(stored: Stored | None, grid: Grid, *, round_scales: bool) -> Quantized:
     )
     return Quantized(
         weight=laid_out.weight(),
+        codes=encode(stored.codes, grid, signed_zero=True),
         scale=scale,
         zero_point=zero_point,
         global_scale=divisor,
-        original=_signed(laid_out),
     )
 
 
@@ -91,14 +92,6 @@ def _args_of(grid: Grid) -> QArgs:
         block_structure=None if block is None else list(block),
         scale_dtype=None if scale_dtype is None else str(scale_dtype).removeprefix("torch."),
     )
-
-
-def _signed(stored: Stored) -> Tensor | None:
-    """What FP4 packs to the very codes: its packer knows the code of -0 by what rounds to it."""
-    if stored.grid.type != "float" or stored.grid.num_bits != 4:
-        return None
-    below = (stored.codes == 0) & torch.signbit(stored.codes)
-    return replace(stored, codes=torch.where(below, -0.125, stored.codes)).weight()
 
 
 def reciprocal(factor: Tensor) -> Tensor:

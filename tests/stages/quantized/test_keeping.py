@@ -89,8 +89,9 @@ def test_a_grid_is_kept_to_the_bit(tmp_path: Path, tiny_llama: Path, case: str) 
     scheme = to_compressed_tensors(SchemeGroup(weights=weights, format=group.format))
     grid = grid_of(weights, getattr(torch, kind.dtype))
     found = kept(stored, grid, round_scales=False)
+    assert found.codes is not None
     parts = pack(
-        found.weight,
+        found.codes,
         scale=found.scale,
         zero_point=found.zero_point,
         global_scale=None,
