@@ -31,7 +31,7 @@ from pipeline.config.root_schema import (
 from pipeline.config.schema import build
 from pipeline.config.unused_keys import WrittenNames, unreached, without_effect
 from pipeline.errors import ManyErrors, UserError
-from pipeline.machine import resolve_device, usable_cpus
+from pipeline.machine.devices import resolve_device, usable_cpus
 from pipeline.planning.site import GraphPlan, SitePlan
 from pipeline.registry import Registry, choices
 from pipeline.store import StoreConfig

@@ -16,8 +16,8 @@ from rich.table import Table
 
 from pipeline.config.root import Config
 from pipeline.errors import UserError
-from pipeline.gpus import driver_version, gpus, torch_cuda
-from pipeline.machine import usable, usable_cpus
+from pipeline.machine.devices import usable, usable_cpus
+from pipeline.machine.gpus import driver_version, gpus, torch_cuda
 from pipeline.report.units import size
 from pipeline.store import Store
 

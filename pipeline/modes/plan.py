@@ -9,7 +9,7 @@ from rich.table import Table
 
 from pipeline.config.root import Config
 from pipeline.graph import Graph, Ref
-from pipeline.machine import unusable
+from pipeline.machine.devices import unusable
 from pipeline.planning.expand import expand
 from pipeline.planning.plan import Plan, make_plan, plan_rows, totals, totals_by_kind
 from pipeline.report.units import nearby, size

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from pipeline.device_memory import device_bytes
+from pipeline.machine.device_memory import device_bytes
 from pipeline.report.units import duration, size
 from pipeline.run_listener import Watcher
 

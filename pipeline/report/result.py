@@ -22,7 +22,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.gpus import driver_version, gpu_of
+from pipeline.machine.gpus import driver_version, gpu_of
 from pipeline.report.record import NodeRecord, RunRecord
 from pipeline.report.section import sections
 

@@ -11,11 +11,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from pipeline.device_memory import peak_device_bytes, reset_device_peak
 from pipeline.errors import StageFailed, UserError
 from pipeline.graph import Graph, Node, Ref
 from pipeline.import_ahead import importing
 from pipeline.key import canonical
+from pipeline.machine.device_memory import peak_device_bytes, reset_device_peak
 from pipeline.planning.plan import Plan, make_plan
 from pipeline.run_listener import Watcher
 from pipeline.runner.memory import Freed, keep_large_apart, peak_rss_bytes, reset_peak

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import psutil
 
 from pipeline.errors import UserError
-from pipeline.gpus import BESIDE_TENSORS, gpu_of
+from pipeline.machine.gpus import BESIDE_TENSORS, gpu_of
 from pipeline.planning.plan import Plan
 
 Transient = Callable[[str], frozenset[str]]

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeline.gpus import BESIDE_TENSORS, gpu_of
+from pipeline.machine.gpus import BESIDE_TENSORS, gpu_of
 from pipeline.stage import Estimate
 from stages.compute.estimates import FORWARD_FLOPS as CPU_FLOPS
 from stages.compute.estimates import MODEL_PROCESS

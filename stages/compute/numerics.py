@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, field
 
 from pipeline.errors import UserError
-from pipeline.gpus import gpu_of
-from pipeline.machine import unusable
+from pipeline.machine.devices import unusable
+from pipeline.machine.gpus import gpu_of
 
 
 def device_in_key(device: str) -> str:

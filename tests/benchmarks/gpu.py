@@ -23,7 +23,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.gpus import driver_version, gpu_of
+from pipeline.machine.gpus import driver_version, gpu_of
 from pipeline.report.result import versions
 from tests.benchmarks import gpu_goals, gpu_peer, gpu_schemes
 from tests.benchmarks.random_llama import TINY

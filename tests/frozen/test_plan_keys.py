@@ -38,7 +38,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model of a GPU is part of a key, and the stored ones were made without any."""
-    monkeypatch.setattr("pipeline.gpus.gpus", tuple)
+    monkeypatch.setattr("pipeline.machine.gpus.gpus", tuple)
 
 
 def digest(keys: Keys) -> str:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from pipeline import gpus
+from pipeline.machine import gpus
 
 MODELS = (("NVIDIA H200", (9, 0), 150 * 10**9), ("NVIDIA A100", (8, 0), 85 * 10**9))
 
@@ -48,12 +48,12 @@ def fake_gpus(
     *models: tuple[str, tuple[int, int], int], cuda: str | None = "13.0"
 ) -> Iterator[None]:
     """As if the driver found these GPUs and torch were built for `cuda`."""
-    driver = FakeDriver(models) if models else None
+    driver, version = FakeDriver(models) if models else None, f"cuda: Optional[str] = {cuda!r}"
     gpus.gpus.cache_clear()
     try:
         with (
-            patch("pipeline.gpus._driver", lambda: driver),
-            patch("pipeline.gpus._torch_version", lambda: f"cuda: Optional[str] = {cuda!r}"),
+            patch("pipeline.machine.gpus._driver", lambda: driver),
+            patch("pipeline.machine.gpus._torch_version", lambda: version),
         ):
             yield
     finally:

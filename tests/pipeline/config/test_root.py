@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from pipeline.cli import write_config
 from pipeline.config.root import load_config
 from pipeline.errors import ManyErrors, UserError
-from pipeline.machine import resolve_device
+from pipeline.machine.devices import resolve_device
 from tests.pipeline.fake_driver import MODELS, fake_gpus
 from tests.pipeline.tiny import (
     FILES,
@@ -56,7 +56,7 @@ def test_what_depends_on_the_machine_is_filled_in(folder: Path, tmp_path: Path) 
 
 
 def test_auto_is_the_cpu_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.machine.gpus", tuple)
+    monkeypatch.setattr("pipeline.machine.devices.gpus", tuple)
     assert resolve_device("auto") == "cpu"
     assert resolve_device("cuda") == "cuda"
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.machine import resolve_device
+from pipeline.machine.devices import resolve_device
 from tests.pipeline.fake_driver import MODELS, fake_gpus
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.device_memory import device_bytes, peak_device_bytes, reset_device_peak
+from pipeline.machine.device_memory import device_bytes, peak_device_bytes, reset_device_peak
 
 
 class FakeCuda:

@@ -6,7 +6,7 @@ import os
 import re
 
 from pipeline.errors import UserError
-from pipeline.gpus import gpu_of, gpus, torch_cuda
+from pipeline.machine.gpus import gpu_of, gpus, torch_cuda
 from pipeline.registry import choices
 
 DEVICES = ("auto", "cpu", "cuda", "cuda:0")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import gpus
-from pipeline.gpus import Gpu, driver_version, gpu_of, torch_cuda
+from pipeline.machine import gpus
+from pipeline.machine.gpus import Gpu, driver_version, gpu_of, torch_cuda
 from tests.pipeline.fake_driver import MODELS, fake_gpus
 
 
@@ -28,7 +28,7 @@ def test_there_are_none_without_a_driver() -> None:
 
 
 def test_a_library_that_is_not_there_is_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.gpus._LIBRARY", "libnothing.so.9")
+    monkeypatch.setattr("pipeline.machine.gpus._LIBRARY", "libnothing.so.9")
     assert gpus._driver.__wrapped__() is None
 
 
