@@ -99,7 +99,8 @@ def sampled(weight: Tensor) -> Tensor:
     """At most `ROWS` rows of a weight [out, ...], evenly spaced."""
     if len(weight) <= ROWS:
         return weight
-    return weight[torch.linspace(0, len(weight) - 1, ROWS, dtype=torch.float64).long()]
+    rows = torch.linspace(0, len(weight) - 1, ROWS, dtype=torch.float64).long()
+    return weight[rows.to(weight.device)]
 
 
 def energy_of(weight: Tensor, H: Tensor) -> float:

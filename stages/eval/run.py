@@ -156,9 +156,9 @@ def _heads(bones: Skeleton, candidates: tuple[Candidate, Candidate]) -> tuple[_H
     first, second = (
         outside_tensors(candidate.blueprint, names, candidate.source) for candidate in candidates
     )
-    shared = {name: _wide(tensor) for name, tensor in first.items()}
+    shared = {name: _wide(tensor, bones.device) for name, tensor in first.items()}
     others = {
-        name: shared[name] if torch.equal(tensor, first[name]) else _wide(tensor)
+        name: shared[name] if torch.equal(tensor, first[name]) else _wide(tensor, bones.device)
         for name, tensor in second.items()
     }
     heads = {linear.name for linear in bones.blueprint.outside_linears}
@@ -169,5 +169,6 @@ def _heads(bones: Skeleton, candidates: tuple[Candidate, Candidate]) -> tuple[_H
     return _Head(shared, before), _Head(others, after)
 
 
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
+def _wide(tensor: Tensor, device: torch.device) -> Tensor:
+    """In float32 on `device`, where it stays: logits are made some tokens at a time."""
+    return tensor.to(device, torch.float32 if tensor.is_floating_point() else tensor.dtype)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
+import torch
 from compressed_tensors.quantization.lifecycle.forward import fake_quantize
 from compressed_tensors.quantization.utils import compute_dynamic_scales_and_zp
 from torch import Tensor, nn
@@ -20,7 +22,7 @@ def quantize_input(value: Tensor, rule: InputRule, module: nn.Module) -> Tensor:
     """
     if value.numel() == 0:
         return value
-    params, dynamic = rule.params, rule.args.dynamic
+    params, dynamic = rule.params.on(value.device), rule.args.dynamic
     scale, zero_point = params.scale, params.zero_point
     if dynamic is not True and params.scale is None and params.global_scale is None:
         raise ValueError("a calibrated input needs its scale")
@@ -45,7 +47,12 @@ def simulated_inputs(model: nn.Module, rules: Mapping[str, InputRule]) -> Iterat
 
 
 def _hook(rule: InputRule) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    moved: dict[torch.device, InputRule] = {}  # once for each device, not in every forward
+
     def quantized(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (quantize_input(args[0], rule, module), *args[1:])
+        device = args[0].device
+        if device not in moved:
+            moved[device] = replace(rule, params=rule.params.on(device))
+        return (quantize_input(args[0], moved[device], module), *args[1:])
 
     return quantized

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import torch
     from compressed_tensors.quantization import QuantizationArgs
     from torch import Tensor
 
@@ -20,6 +21,14 @@ class InputParams:
     scale: Tensor | None = None
     zero_point: Tensor | None = None
     global_scale: Tensor | None = None
+
+    def on(self, device: torch.device) -> InputParams:
+        """The same on another device; they are read from files to the CPU."""
+        scale, zero_point, global_scale = (
+            None if value is None else value.to(device)
+            for value in (self.scale, self.zero_point, self.global_scale)
+        )
+        return InputParams(scale=scale, zero_point=zero_point, global_scale=global_scale)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

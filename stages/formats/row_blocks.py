@@ -17,6 +17,8 @@ from stages.schemes.protocols import WeightFormat, spans
 
 ELEMENTS = 1 << 19
 """Approximate elements of a block: in float32 small enough for the allocator to reuse."""
+ELSEWHERE = 1 << 25
+"""Approximate elements of a block on another device than a CPU: 128 MiB in float32."""
 WORD = 32
 """Bits of a word that holds codes; zero points of this many rows fill whole words."""
 SHARED = ("weight_scale", "weight_zero_point")
@@ -29,11 +31,16 @@ def by_rows(
 ) -> None:
     """Call ``work(start, stop)`` for blocks of rows of a weight [out, in], concurrently if large.
 
-    With `args`, no two blocks share a scale, unless one scale serves the whole weight.
+    With `args`, no two blocks share a scale, unless one scale serves the whole weight. Elsewhere
+    than on a CPU, blocks are larger and come one after the other: they bound the memory.
     """
     rows = weight.shape[0]
     if large(weight):
         row_tiles(rows, row_step(args, *weight.shape), work)
+    elif not weight.is_cpu and weight.numel() > ELSEWHERE:
+        step = row_step(args, *weight.shape, elements=ELSEWHERE)
+        for start in range(0, rows, step):
+            work(start, min(start + step, rows))
     else:
         work(0, rows)
 
@@ -68,12 +75,15 @@ def large(weight: Tensor) -> bool:
     return weight.is_cpu and weight.dim() == 2 and weight.numel() > ELEMENTS
 
 
-def row_step(args: WeightFormat | None, rows: int, columns: int) -> int:
+def row_step(
+    args: WeightFormat | None, rows: int, columns: int, elements: int | None = None
+) -> int:
     """Rows of a block: a multiple of the rows that share a scale, and of a word's zero points."""
+    most = ELEMENTS if elements is None else elements
     height = WORD
     if args is not None and args.strategy == "block":
         height = spans(args, rows, columns)[0]
-    return max(1, ELEMENTS // (height * max(1, columns))) * height
+    return max(1, most // (height * max(1, columns))) * height
 
 
 def parts_of_rows(parts: Mapping[str, Tensor], args: WeightFormat, start: int, stop: int) -> Parts:
