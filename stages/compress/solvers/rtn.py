@@ -5,11 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stages.compress.compressed_tensors_math import nearest_codes
 from stages.compress.deprecated_args import takes_args
 from stages.compress.grid import Grid, QParams, Quantized, column_scale, expand
+from stages.compress.solvers.nearest_codes import nearest_codes
+from stages.compute.row_tiles import even_tiles
 from stages.formats.fp4_packing import fits_fp4, fp4_of, fp4_values
 from stages.formats.row_blocks import by_rows, share
+
+DEVICE_ELEMENTS = 1 << 27
+"""Of a tile on a GPU: its copies in float32 are memory that no other tile has at the time."""
 
 
 @takes_args
@@ -25,7 +29,12 @@ def rtn(weight: Tensor, grid: Grid, qparams: QParams) -> Quantized:
         part = _share(qparams, grid, start, stop)
         chosen[start:stop] = _nearest(weight[start:stop], grid, part)
 
-    by_rows(weight, tile, grid)
+    if weight.is_cpu:
+        by_rows(weight, tile, grid)
+    else:
+        height = 1 if grid.block_structure is None else grid.block_structure[0]
+        most = DEVICE_ELEMENTS // max(1, weight.shape[1])
+        even_tiles(weight.shape[0], most, tile, multiple=height)
     return Quantized(
         weight=chosen,
         scale=qparams.scale,

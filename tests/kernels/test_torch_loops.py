@@ -1,0 +1,150 @@
+"""Plain torch, the reference of all kernels, against the compiled loops: the same codes and scales.
+
+It is what runs on other devices than a CPU, so everything here holds for the code around it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from stages.compress.compressed_tensors_math import nearest_codes
+from stages.compress.observers.catalog import OBSERVERS
+from stages.compress.observers.minmax import observe
+from stages.compress.observers.range import bounds
+from stages.compress.solvers import gptq as gptq_module
+from stages.compress.solvers.gptq import gptq
+from stages.compress.solvers.nearest_codes import nearest_codes_torch
+from stages.compute import loops
+from stages.compute.row_tiles import even_tiles
+from tests.kernels.cases import FORMATS, assert_same, by, grid, running, same_bits
+from tests.stages.compress.solvers.reference import problem
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("actorder", ["static", "none"])
+def test_gptq_chooses_the_same_codes(name: str, actorder: str) -> None:
+    weight, H = problem(rows=49, columns=192)
+
+    def solve() -> object:
+        return gptq(weight, H, grid(name), actorder=actorder, block_size=64)
+
+    assert_same(by("torch", solve), by("compiled", solve))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("observer", ["minmax", "gram", "mse", "imatrix", "nvfp4_expanded_mse"])
+def test_observers_choose_the_same_scales(name: str, observer: str) -> None:
+    weight, H = problem(rows=49, columns=192)
+
+    def observed() -> object:
+        return OBSERVERS[observer](weight, grid(name), importance=H.diagonal())
+
+    one, other = by("torch", observed), by("compiled", observed)
+    assert torch.equal(one.scale.float(), other.scale.float())
+
+
+def test_the_search_in_tiles_of_rows_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    from stages.compress.observers import scale_search
+
+    for name in FORMATS:
+        weight, H = problem(rows=49, columns=192)
+        importance = H.diagonal()
+        with running("torch"):
+            whole = OBSERVERS["gram"](weight, grid(name), importance=importance)
+            monkeypatch.setattr(scale_search, "_DEVICE_BYTES", 1 << 17)
+            tiled = OBSERVERS["gram"](weight, grid(name), importance=importance)
+            monkeypatch.undo()
+        assert torch.equal(whole.scale.float(), tiled.scale.float())
+        if whole.zero_point is not None and tiled.zero_point is not None:
+            assert torch.equal(whole.zero_point, tiled.zero_point)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_gptq_in_tiles_of_rows_finds_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, H = problem(rows=49, columns=192)
+    with running("torch"):
+        whole = gptq(weight, H, grid(name))
+        monkeypatch.setattr(gptq_module, "DEVICE_BYTES", 10 * 4 * gptq_module.COPIES * 192)
+        tiled = gptq(weight, H, grid(name))
+    assert_same(whole, tiled)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_nearest_codes_are_those_of_the_library(name: str, dtype: torch.dtype) -> None:
+    weight = hard_to_round(name, dtype)
+    qparams = observe(weight, grid(name, dtype))
+    scale = qparams.scale
+    if qparams.global_scale is not None:
+        scale = scale / qparams.global_scale
+    ours = nearest_codes_torch(weight, scale, qparams.zero_point, grid(name, dtype))
+    assert same_bits(ours, nearest_codes(weight, qparams, grid(name, dtype)))
+
+
+def hard_to_round(name: str, dtype: torch.dtype) -> torch.Tensor:
+    """A weight [49, 192] with zeros of both signs, tiny values, and ties between codes."""
+    weight, _ = problem(rows=49, columns=192, seed=3)
+    scale = observe(weight, grid(name)).scale.float().flatten()[0]
+    weight = weight.to(dtype)
+    weight[0, :96] = (torch.arange(-48, 48) / 8 * scale).to(dtype).clamp(-0.1, 0.1)
+    weight[1, :8] = torch.tensor([0.0, -0.0, 1e-7, -1e-7, 1e-30, -1e-30, 1e-4, -1e-4])
+    return weight
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_ranges_are_the_same(name: str) -> None:
+    weight, _ = problem(rows=49, columns=192)
+    for one, other in zip(
+        by("torch", lambda: bounds(weight, grid(name))),
+        by("compiled", lambda: bounds(weight, grid(name))),
+        strict=True,
+    ):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("rows", "most", "multiple", "tiles"),
+    [
+        (10, 4, 1, [(0, 4), (4, 8), (8, 10)]),
+        (9, 5, 1, [(0, 5), (5, 9)]),
+        (10, 0, 1, [(n, n + 1) for n in range(10)]),
+        (10, 100, 1, [(0, 10)]),
+        (40, 20, 16, [(0, 16), (16, 32), (32, 40)]),
+        (40, 3, 16, [(0, 16), (16, 32), (32, 40)]),
+        (0, 5, 1, []),
+    ],
+)
+def test_even_tiles(rows: int, most: int, multiple: int, tiles: list[tuple[int, int]]) -> None:
+    found: list[tuple[int, int]] = []
+    even_tiles(rows, most, lambda start, stop: found.append((start, stop)), multiple)
+    assert found == tiles
+
+
+@pytest.fixture
+def unsaid(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(loops, "_said", loops.Lock())
+    loops.missing.cache_clear()
+    yield
+    loops.missing.cache_clear()
+
+
+@pytest.mark.usefixtures("unsaid")
+def test_a_gpu_without_triton_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loops, "find_spec", lambda name: None)
+    said: list[str] = []
+    loops.warn_of_slow_loops("cpu", said.append)
+    assert said == []
+    for device in ("cuda", "cuda:1"):
+        loops.warn_of_slow_loops(device, said.append)
+    assert len(said) == 1 and said[0].startswith("triton is not installed: ")
+
+
+@pytest.mark.usefixtures("unsaid")
+def test_triton_without_a_compiler_is_no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loops, "find_spec", lambda name: object())
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", "")
+    assert loops.missing() == "triton finds no C compiler"
