@@ -15,6 +15,17 @@ BLOCK = 1024
 
 
 @triton.jit
+def _rounded_to(x, DTYPE: tl.constexpr):
+    """float32 `x` in the precision of DTYPE; bfloat16 by hand, as the interpreter cuts bits off."""
+    if DTYPE == tl.bfloat16:
+        bits = x.to(tl.int32, bitcast=True)
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & -65536
+        return tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
+    else:
+        return x.to(DTYPE).to(tl.float32)
+
+
+@triton.jit
 def nearest_codes_kernel(
     x_ptr, scale_ptr, zero_ptr, code_ptr, columns, groups, height, width,
     binade, step, low, high, DTYPE: tl.constexpr, ZERO: tl.constexpr, BLOCK: tl.constexpr,
@@ -25,12 +36,11 @@ def nearest_codes_kernel(
     which = (row // height) * groups + column // width
     x = tl.load(x_ptr + row * columns + column, mask=mask, other=0.0).to(tl.float32)
     s = tl.load(scale_ptr + which, mask=mask, other=1.0)
-    target = tl.div_rn(x, s.to(tl.float32)).to(DTYPE).to(tl.float32)
+    target = _rounded_to(tl.div_rn(x, s), DTYPE)
     z = 0.0  # not left out: the sum has no negative zero
     if ZERO:
         z = tl.load(zero_ptr + which, mask=mask, other=0.0)
-    target = (target + z).to(DTYPE).to(tl.float32)
-    code = rounded_code(target, binade, step, low, high)
+    code = rounded_code(_rounded_to(target + z, DTYPE), binade, step, low, high)
     tl.store(code_ptr + row * columns + column, code, mask=mask)
 
 
