@@ -18,8 +18,9 @@ Json = Any
 def canonical(value: object) -> Json:
     """Reduce `value` to plain JSON data in which equal meanings are equal data.
 
-    Dataclasses become dicts without the fields marked `metadata={"key": False}`, tuples become
-    lists, enums their values. Raises TypeError for anything without a stable representation.
+    Dataclasses become dicts without the fields marked `metadata={"key": False}`; a function given
+    there says what of the field's value counts. Tuples become lists, enums their values. Raises
+    TypeError for anything without a stable representation.
     """
     if value is None or isinstance(value, bool | int | str):
         return value
@@ -31,7 +32,7 @@ def canonical(value: object) -> Json:
         return canonical(value.value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kept = (f for f in dataclasses.fields(value) if f.metadata.get("key", True))
-        return {field.name: canonical(getattr(value, field.name)) for field in kept}
+        return {field.name: canonical(_counted(field, value)) for field in kept}
     if isinstance(value, Mapping):
         return {str(name): canonical(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -39,6 +40,12 @@ def canonical(value: object) -> Json:
     if isinstance(value, PurePath):
         return str(value)
     raise TypeError(f"{type(value).__name__} cannot be part of a key")
+
+
+def _counted(field: dataclasses.Field[Any], value: object) -> Any:
+    """What of a field's value is part of a key."""
+    whole, part = getattr(value, field.name), field.metadata.get("key", True)
+    return part(whole) if callable(part) else whole
 
 
 def digest(value: object) -> str:

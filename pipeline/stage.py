@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
+from pipeline.content import Content
 from pipeline.errors import StageFailed, UserError
 from pipeline.key import Json, canonical
 
@@ -15,7 +16,7 @@ T = TypeVar("T")
 
 
 class Artifact(Protocol):
-    """An immutable result in the store: a folder of files with a manifest."""
+    """An immutable result: a folder of files in the store, or held in memory during a run."""
 
     @property
     def key(self) -> str: ...
@@ -28,8 +29,20 @@ class Artifact(Protocol):
         """What the stage said about the result: plain JSON, kept in the manifest."""
         ...
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its files, sorted."""
+        ...
+
+    def content(self, name: str) -> Content | None:
+        """What was put under this name, if it is in memory; None: read `file`."""
+        ...
+
     def file(self, name: str) -> Path:
-        """The path of one of its files; raises UserError if it has no such file."""
+        """The path of one of its files; raises UserError if it has no such file.
+
+        One that is only in memory is written for it: ask for `content` first where it is large.
+        """
         ...
 
     def json(self, name: str) -> Any:
@@ -47,6 +60,13 @@ class Draft(Protocol):
     def meta(self) -> dict[str, Any]: ...
 
     def write_json(self, name: str, value: Json) -> None: ...
+
+    def put(self, name: str, content: Content) -> None:
+        """Add a file by its content, which must not change afterwards.
+
+        Of a transient result it stays in memory while the budget allows (`Stage.held_memory`).
+        """
+        ...
 
 
 class Site(Protocol):
@@ -88,11 +108,20 @@ class Site(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """What a node is expected to cost: bytes in the store, peak bytes of memory, seconds."""
+    """What a node is expected to cost: bytes of its results, peak bytes of memory, seconds.
+
+    `outputs` splits the bytes by output, for those that may be transient. `memory` has no inputs
+    in it that are held in memory, nor what is put into drafts bit by bit. `device_memory` is the
+    peak of what tensors take on a GPU, 0 for a node that uses none; `remedy` is the setting with
+    which it would fit, where it does not.
+    """
 
     bytes: int = 0
     memory: int = 0
     seconds: float = 0.0
+    outputs: Mapping[str, int] = field(default_factory=dict)
+    device_memory: int = 0
+    remedy: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -194,8 +223,20 @@ class Stage:
         return frozenset()
 
     def transient(self) -> frozenset[str]:
-        """Outputs that are dropped from the store once every node that reads them is done."""
+        """Outputs that are dropped once every node that reads them is done.
+
+        They are held in memory, or on disk for the duration of the run, and reach the store as a
+        durable copy now and then: `pipeline.runner.copies`.
+        """
         return frozenset()
+
+    @property
+    def held_memory(self) -> int | None:
+        """Bytes of transient results in each memory beyond which its own go to the disk.
+
+        None: a quarter of that memory. Never part of a key: where a result lies changes no bytes.
+        """
+        return None
 
     def survey(self, site: Site) -> Survey:
         """Say what is known before running: members, facts, problems, estimates."""

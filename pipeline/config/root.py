@@ -31,7 +31,7 @@ from pipeline.config.root_schema import (
 from pipeline.config.schema import build
 from pipeline.config.unused_keys import WrittenNames, unreached, without_effect
 from pipeline.errors import ManyErrors, UserError
-from pipeline.machine import resolve_device, usable_cpus
+from pipeline.machine.devices import resolve_device, usable_cpus
 from pipeline.planning.site import GraphPlan, SitePlan
 from pipeline.registry import Registry, choices
 from pipeline.store import StoreConfig
@@ -41,6 +41,8 @@ MODES = tuple(sorted(module.name for module in iter_modules([f"{pipeline.__path_
 """What `mode=` may say: the modules of `pipeline.modes`, none of which is imported here."""
 GRAPH_MODES = ("run", "plan", "sensitivity")
 """The modes that use the graph; the others ignore it."""
+COMPUTING_MODES = ("run", "sensitivity")
+"""Those that need the device of the config here; a plan may be made for another machine."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,7 +145,7 @@ def _with_defaults(cfg: DictConfig, cwd: Path) -> DictConfig:
     if mode not in MODES:
         raise UserError(f"mode is {mode!r}", remedy=choices(str(mode), MODES))
     filled = cast(DictConfig, OmegaConf.create(OmegaConf.to_container(cfg, resolve=False)))
-    filled.device = resolve_device(str(cfg.device))
+    filled.device = resolve_device(str(cfg.device), must_exist=mode in COMPUTING_MODES)
     if OmegaConf.is_dict(cfg.runner) and cfg.runner.get("threads") is None:
         filled.runner.threads = usable_cpus()
     if OmegaConf.is_dict(cfg.store) and isinstance(cfg.store.get("dir"), str):

@@ -15,7 +15,7 @@ class NumericsConfig:
     """What decides the order of floating-point sums: the device and the threads of an operation."""
 
     device: str
-    """cpu or cuda, as `device` of the config was resolved."""
+    """cpu, cuda or cuda:1, as `device` of the config was resolved."""
     threads: int
     """Threads of one operation; part of the result, since it decides the order of sums."""
 

@@ -16,7 +16,8 @@ from rich.table import Table
 
 from pipeline.config.root import Config
 from pipeline.errors import UserError
-from pipeline.machine import usable_cpus
+from pipeline.machine.devices import usable, usable_cpus
+from pipeline.machine.gpus import driver_version, gpus, torch_cuda
 from pipeline.report.units import size
 from pipeline.store import Store
 
@@ -55,18 +56,31 @@ def _versions() -> Iterator[tuple[str, str]]:
             yield name, "not installed"
 
 
-def _machine(config: Config) -> Iterator[tuple[str, str]]:
-    import torch
+def _gpus() -> Iterator[tuple[str, str]]:
+    for gpu in gpus():
+        yield f"cuda:{gpu.index}", f"{gpu.name}, {gpu.architecture}, {size(gpu.total_bytes)}"
+    if gpus():
+        yield "NVIDIA driver", driver_version()
+        built = torch_cuda()
+        yield "torch's CUDA", built or "none: this torch was built for CPUs and uses no GPU"
+        yield "triton", _triton()
+    if not usable():
+        yield "cuda", "none that torch can use"
 
+
+def _triton() -> str:
+    try:
+        return version("triton")
+    except PackageNotFoundError:
+        return "not installed: the kernels of GPUs are replaced by slower operations of torch"
+
+
+def _machine(config: Config) -> Iterator[tuple[str, str]]:
     yield "system", platform.platform()
     yield "CPUs", f"{usable_cpus()} usable of {os.cpu_count()}"
     memory = psutil.virtual_memory()
     yield "memory", f"{size(memory.available)} available of {size(memory.total)}"
-    for index in range(torch.cuda.device_count()):
-        device = torch.cuda.get_device_properties(index)
-        yield f"cuda:{index}", f"{device.name}, {size(device.total_memory)}"
-    if not torch.cuda.is_available():
-        yield "cuda", "none that torch can use"
+    yield from _gpus()
     yield "device", f"{config.device}, {config.numerics.threads} threads an operation"
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from pipeline.config.root import Config
 from pipeline.errors import UserError
 from pipeline.report.units import size
-from pipeline.run_folders import find_runs
+from pipeline.runs.folders import find_runs
 from pipeline.store import Store, collect
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from pipeline.config.root import Config
 from pipeline.report.units import nearby, size
-from pipeline.run_folders import Run, Sweep, find_runs, sweeps_of
+from pipeline.runs.folders import Run, Sweep, find_runs, sweeps_of
 from pipeline.store import Entry, Store
 
 MOST = 200

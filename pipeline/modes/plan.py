@@ -9,11 +9,15 @@ from rich.table import Table
 
 from pipeline.config.root import Config
 from pipeline.graph import Graph, Ref
+from pipeline.machine.devices import unusable
 from pipeline.planning.expand import expand
-from pipeline.planning.plan import make_plan, plan_rows, totals
+from pipeline.planning.plan import Plan, make_plan, plan_rows, totals, totals_by_kind
 from pipeline.report.units import nearby, size
-from pipeline.run_diff import Difference, difference, last_alike
-from pipeline.run_folders import Run, find_runs
+from pipeline.runner.forecast import Forecast, forecast
+from pipeline.runner.preflight import check_device
+from pipeline.runner.schedule import transient_outputs
+from pipeline.runs.diff import Difference, difference, last_alike
+from pipeline.runs.folders import Run, find_runs
 from pipeline.stage import Artifact
 from pipeline.store import Store
 
@@ -26,6 +30,8 @@ def plan(config: Config, run_dir: Path) -> int:
     store = Store(config.store)
     expanded = expand(config.graph.sites, mode="plan", find=store.get, build=_never)
     planned = make_plan(expanded.graph, lambda key: store.get(key) is not None)
+    transient = transient_outputs(expanded.graph, keep=config.store.keep_activations)
+    expected = forecast(planned, transient, copy_every=config.store.copy_every)
     console = Console()
     table = Table("node", "kind", "status", "key", box=None, header_style="bold")
     table.columns[0].no_wrap = True
@@ -39,7 +45,7 @@ def plan(config: Config, run_dir: Path) -> int:
             row["kind"],
             _STATUS[row["status"]],
             next(iter(row["keys"].values()))[:12],
-            _cost(cost["bytes"]),
+            _cost(expected.written[row["name"]]),
             _cost(cost["memory"]),
             f"{cost['seconds']:.1f} s" if cost["seconds"] else "",
         )
@@ -48,18 +54,59 @@ def plan(config: Config, run_dir: Path) -> int:
         console.print(f"warning: {text}", markup=False)
     for text in expanded.notes:
         console.print(f"note: {text}", markup=False)
+    away = config.device != "cpu" and unusable(config.device)
+    if away:
+        console.print(
+            f"note: device={config.device}, but {away}: times are those of an H200, and keys will "
+            "be others where the model of the GPU is known",
+            markup=False,
+        )
+    if expected.held:
+        console.print(between(expected), highlight=False)
     total = totals(planned)
+    written = sum(expected.written[step.node.name] for step in planned.building())
+    on_device = f"{size(total['device_memory'])} of the GPU, " if total["device_memory"] else ""
+    if on_device:
+        console.print(by_kind(planned))
     console.print(
         f"{total['build']:.0f} nodes to run, {total['reused']:.0f} cached. Estimates: "
-        f"{size(total['bytes'])} written, {size(total['memory'])} peak memory, "
-        f"{total['seconds']:.0f} s on this machine.",
+        f"{size(written + expected.copied)} written, {size(expected.memory)} peak memory, "
+        f"{on_device}{total['seconds']:.0f} s on {'such a' if away else 'this'} machine.",
         highlight=False,
     )
+    check_device(planned, config.device)
     last = last_alike(find_runs(config.runs), config.resolved)
     if last is not None:
         changes = difference(last.folder, config.resolved, plan_rows(planned))
         print_difference(changes, last, console)
     return 0
+
+
+def by_kind(planned: Plan) -> Table:
+    """What every kind of step needs: the most memory of one node, disk and time of all."""
+    table = Table("kind", box=None, header_style="bold")
+    for heading in ("to run", "device memory", "host memory", "disk", "time"):
+        table.add_column(heading, justify="right")
+    for kind, total in totals_by_kind(planned).items():
+        table.add_row(
+            kind,
+            f"{total['build']:.0f}",
+            _cost(total["device_memory"]),
+            _cost(total["memory"]),
+            _cost(total["bytes"]),
+            f"{total['seconds']:.1f} s",
+        )
+    return table
+
+
+def between(expected: Forecast) -> str:
+    """One sentence on the results that pass from node to node and are not stored."""
+    beyond = f"{size(expected.spilled)} on the disk" if expected.spilled else "none on the disk"
+    copies = f"{size(expected.copied)} of copies to resume from" if expected.copied else "no copies"
+    return (
+        f"Between nodes: at most {size(min(expected.held, expected.limit))} stay in memory, of "
+        f"{size(expected.limit)} that calibrate.memory allows; {beyond}; {copies}."
+    )
 
 
 def print_difference(changes: Difference, last: Run, console: Console) -> None:
@@ -82,7 +129,7 @@ def print_difference(changes: Difference, last: Run, console: Console) -> None:
     console.print(table if table.rows else "  every node is the same", highlight=False)
 
 
-def _cost(count: int) -> str:
+def _cost(count: float) -> str:
     return size(count) if count else ""
 
 

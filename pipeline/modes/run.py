@@ -24,9 +24,9 @@ from pipeline.report.progress import progress
 from pipeline.report.record import NodeRecord, RunRecord, RunStatus
 from pipeline.report.section import sections
 from pipeline.report.summary import print_summary
-from pipeline.run_listener import Watcher
+from pipeline.runner.listener import Watcher
 from pipeline.runner.local import LocalRunner
-from pipeline.runner.preflight import check_room
+from pipeline.runner.preflight import check_device, check_room
 from pipeline.store import Store, StoredArtifact, collect, link_tree
 from pipeline.trackers.tracked import tracked
 
@@ -56,6 +56,7 @@ class _Run:
         self.plan = make_plan(expanded.graph, self.store.has)
         rows = json.dumps(plan_rows(self.plan), indent=1)
         (self.run_dir / "plan.json").write_text(rows + "\n", encoding="utf-8")
+        check_device(self.plan, self.config.device)
         transient = self.runner.transient(expanded.graph)
         check_room(self.plan, transient, self.store.free_bytes(), str(self.store.root))
         self.runner.run(expanded.graph)
@@ -91,6 +92,7 @@ class _Run:
             warnings=self.warnings,
             error=error,
             resume="" if status == "ok" else command(self.run_dir),
+            passing=self.runner.passing,
         )
 
     def nodes(self) -> tuple[NodeRecord, ...]:
@@ -115,6 +117,7 @@ class _Run:
             bytes=outcome.bytes if outcome else sum(a.bytes for a in stored),
             recorded_seconds=max((_seconds(a) for a in stored), default=0.0),
             metas=tuple(artifact.meta for artifact in stored),
+            peak_device_bytes=outcome.peak_device_bytes if outcome else None,
         )
 
 

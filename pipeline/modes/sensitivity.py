@@ -20,9 +20,9 @@ from pipeline.planning.site import SitePlan
 from pipeline.registry import Registry
 from pipeline.report.progress import progress
 from pipeline.report.section import Study
-from pipeline.run_folders import SENSITIVITY as FILE
 from pipeline.runner.local import LocalRunner
 from pipeline.runner.preflight import check_room
+from pipeline.runs.folders import SENSITIVITY as FILE
 from pipeline.store import Store
 
 KIND = "sensitivity"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -94,6 +94,7 @@ def _row(plan: Plan, step: Step) -> dict[str, Any]:
         "estimate": {
             "bytes": node.estimate.bytes,
             "memory": node.estimate.memory,
+            "device_memory": node.estimate.device_memory,
             "seconds": node.estimate.seconds,
         },
     }
@@ -101,11 +102,24 @@ def _row(plan: Plan, step: Step) -> dict[str, Any]:
 
 def totals(plan: Plan) -> dict[str, float]:
     """Sums over the nodes to be built: count, bytes written, seconds; peak memory; reused count."""
-    building = [step.node.estimate for step in plan.building()]
+    reused = sum(step.status == "hit" for step in plan.steps.values())
+    return {**_totals(plan.building()), "reused": reused}
+
+
+def totals_by_kind(plan: Plan) -> dict[str, dict[str, float]]:
+    """The same for every kind of step, without the reused ones."""
+    by_kind: dict[str, list[Step]] = {}
+    for step in plan.building():
+        by_kind.setdefault(step.node.kind, []).append(step)
+    return {kind: _totals(steps) for kind, steps in by_kind.items()}
+
+
+def _totals(steps: Sequence[Step]) -> dict[str, float]:
+    costs = [step.node.estimate for step in steps]
     return {
-        "build": len(building),
-        "reused": sum(step.status == "hit" for step in plan.steps.values()),
-        "bytes": sum(e.bytes for e in building),
-        "memory": max((e.memory for e in building), default=0),
-        "seconds": sum(e.seconds for e in building),
+        "build": len(costs),
+        "bytes": sum(cost.bytes for cost in costs),
+        "memory": max((cost.memory for cost in costs), default=0),
+        "device_memory": max((cost.device_memory for cost in costs), default=0),
+        "seconds": sum(cost.seconds for cost in costs),
     }

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from pipeline.report import tables, units
 from pipeline.report.graph_svg import picture
 from pipeline.report.section import MIDDLE, Result, Section, sections
-from pipeline.report.timeline import extent, lanes
+from pipeline.report.timeline import device_extent, extent, lanes
 
 
 def environment(*folders: Path) -> Environment:
@@ -58,6 +58,7 @@ def render(result: Result, config: Mapping[str, Any]) -> str:
         lanes=lanes(result["nodes"]),
         whole=whole,
         memory=memory,
+        device_memory=device_extent(result["nodes"]),
         picture=picture(result["nodes"], config),
         config=OmegaConf.to_yaml(OmegaConf.create(dict(config))),
     )

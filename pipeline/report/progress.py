@@ -16,8 +16,9 @@ from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from pipeline.report.units import duration
-from pipeline.run_listener import Watcher
+from pipeline.machine.device_memory import device_bytes
+from pipeline.report.units import duration, size
+from pipeline.runner.listener import Watcher
 
 
 def progress(stream: TextIO | None = None) -> Watcher:
@@ -59,7 +60,8 @@ class Plain:
     def update(self, name: str, fraction: float, text: str) -> None:
         with self._lock:
             if self._clock() - self._printed >= self._interval:
-                self._line(f"{name}  {100 * fraction:.0f} %  {text}".rstrip())
+                done = f"{name}  {100 * fraction:.0f} %  {text}".rstrip()
+                self._line(f"{done}{on_device(', ')}")
 
     def node_finished(self, name: str, seconds: float) -> None:
         with self._lock:
@@ -86,7 +88,7 @@ class Plain:
         elapsed = self._clock() - self._began
         return (
             f"{self._done}/{self._total} nodes, {duration(elapsed)}; "
-            f"{site}: {self._built[site]} built in {spent}"
+            f"{site}: {self._built[site]} built in {spent}{on_device(', ')}"
         )
 
     def _line(self, text: str) -> None:
@@ -129,7 +131,8 @@ class Live:
     def update(self, name: str, fraction: float, text: str) -> None:
         with self._lock:
             if name in self._nodes:
-                self._bars.update(self._nodes[name], completed=fraction, note=text)
+                note = f"{text}{on_device(', ' if text else '')}"
+                self._bars.update(self._nodes[name], completed=fraction, note=note)
 
     def node_finished(self, name: str, seconds: float) -> None:
         del seconds
@@ -154,6 +157,12 @@ class _Remaining(ProgressColumn):
         spent = duration(task.elapsed or 0.0)
         left = task.time_remaining
         return Text(f"{spent}, {duration(left)} left" if left and task.total != 1.0 else spent)
+
+
+def on_device(before: str) -> str:
+    """`before` and the memory that is in use on GPUs; empty where none is used."""
+    used = device_bytes()
+    return "" if used is None else f"{before}{size(used)} on the GPU"
 
 
 def site_of(name: str) -> tuple[str, bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +18,9 @@ class NodeRecord:
     `status` is `built` (this run did the work), `hit` (the store had the result), `waited`
     (another process built it meanwhile) or `idle` (nothing that had to be built needed it).
     `keys` maps outputs to their keys in the store. `started` is in seconds since the epoch.
-    `seconds`, `peak_rss_bytes` and `bytes` are of this run; `recorded_seconds` is the time of
-    building the result, and `metas` are what the stage recorded with each stored output.
+    `seconds`, `peak_rss_bytes`, `peak_device_bytes` (None where no GPU was used) and `bytes` are of
+    this run; `recorded_seconds` is the time of building the result, and `metas` are what the stage
+    recorded with each stored output.
     """
 
     name: str
@@ -32,13 +33,15 @@ class NodeRecord:
     bytes: int
     recorded_seconds: float = 0.0
     metas: tuple[Mapping[str, Any], ...] = ()
+    peak_device_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
     """One run. `config` and `plan` are plain data; `warnings` are those known before it started.
 
-    `checkpoint` is None if none was written; `resume` is the command that continues.
+    `checkpoint` is None if none was written; `resume` is the command that continues. `passing` has
+    the bytes of transient results: `held_bytes` at most in memory, `copied_bytes` to the store.
     """
 
     run_dir: Path
@@ -52,3 +55,4 @@ class RunRecord:
     warnings: tuple[str, ...] = ()
     error: str | None = None
     resume: str = ""
+    passing: Mapping[str, int] = field(default_factory=dict)

@@ -1,9 +1,11 @@
 """Assembly of result.json, the stable, versioned record of a run (schema 1).
 
 schema, status, checkpoint, error, resume, started, seconds
-    nodes       [{name, kind, key, keys, status built|hit, seconds, started, peak_rss_bytes, bytes}]
+    nodes       [{name, kind, key, keys, status built|hit, seconds, started, peak_rss_bytes,
+                  peak_device_bytes (null where no GPU was used), bytes}]
     timings     {kind: {seconds, built, reused}}
     reuse       {hits, seconds_saved}
+    passing     {held_bytes, copied_bytes}: transient results in memory at most, copied to the store
     versions {..}, fallbacks [..], warnings [..], estimates [..], not_checked [..]
 
 and the lists and mappings that the registered report sections declare (pipeline.report.section).
@@ -21,6 +23,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.machine.gpus import driver_version, gpu_of
 from pipeline.report.record import NodeRecord, RunRecord
 from pipeline.report.section import sections
 
@@ -76,6 +79,14 @@ def versions() -> dict[str, str]:
     return installed
 
 
+def _gpu(device: str) -> dict[str, str]:
+    """Model of the GPU that `device` stands for, and its driver; empty for a CPU."""
+    gpu = gpu_of(device)
+    if gpu is None:
+        return {}
+    return {"gpu": f"{gpu.name}, {gpu.architecture}", "driver": driver_version()}
+
+
 SCHEMA = 1
 
 _LISTS = ("fallbacks", "warnings", "estimates", "not_checked")
@@ -103,7 +114,8 @@ def assemble(run: RunRecord) -> dict[str, Any]:
         **{name: {} for section in shown for name in section.mappings},
         "timings": _timings(nodes),
         "reuse": _reuse(nodes),
-        "versions": versions(),
+        "passing": dict(run.passing),
+        "versions": {**versions(), **_gpu(str(run.config.get("device", "")))},
     }
     for node in run.nodes:
         for meta in node.metas:
@@ -126,6 +138,7 @@ def _node(node: NodeRecord, run_started: float) -> dict[str, Any]:
         "seconds": round(node.seconds, 4),
         "started": round(max(0.0, node.started - run_started), 4) if built else None,
         "peak_rss_bytes": node.peak_rss_bytes,
+        "peak_device_bytes": node.peak_device_bytes,
         "bytes": node.bytes,
     }
 

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from pipeline.report.section import Result, sections
-from pipeline.report.tables import alerts, comparison, limits, plain_table
-from pipeline.report.units import duration
+from pipeline.report.tables import alerts, comparison, device_peak, limits, plain_table
+from pipeline.report.units import duration, size
 
 _HEADLINES = {
     "ok": "[bold green]done[/]",
@@ -32,6 +32,8 @@ def print_summary(result: Result, run_dir: Path, console: Console | None = None)
     for section in sections():
         for part in section.summary(result) if section.summary else ():
             out.print(part)
+    if peak := device_peak(result):
+        out.print(f"device memory  {size(peak[1])} at most, in {escape(peak[0])}")
     for text in limits(result):
         out.print(f"[dim]note: {escape(text)}[/]", soft_wrap=True)
     if result["checkpoint"]:

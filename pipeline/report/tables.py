@@ -34,7 +34,19 @@ def limits(result: Result) -> list[str]:
         notes.append("seconds saved by reuse are those the results took when they were built")
     if any(node["peak_rss_bytes"] for node in result["nodes"]):
         notes.append("peak memory is that of the whole process while the node ran")
+    if device_peak(result) is not None:
+        notes.append("device memory is what tensors took: a GPU needs about 1 GB beside them")
     return notes + [f"not checked: {words(item)}" for item in result["not_checked"]]
+
+
+def device_peak(result: Result) -> tuple[str, int] | None:
+    """The node that took the most memory of GPUs, and how much; None where none was used."""
+    found = [
+        (node["name"], peak)
+        for node in result["nodes"]
+        if (peak := node.get("peak_device_bytes")) is not None  # an old result does not tell
+    ]
+    return max(found, key=lambda each: each[1], default=None)
 
 
 def words(item: Any) -> str:

@@ -11,12 +11,13 @@ from pipeline.report.units import size
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Span:
-    """A node's time as fractions of the run, its memory as a fraction of the largest."""
+    """A node's time as fractions of the run, its memory and device memory of the largest."""
 
     start: float
     width: float
     title: str
     memory: float = 0.0
+    device: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,15 +30,17 @@ class Lane:
     seconds: float
     peak_rss_bytes: int
     bytes: int
+    peak_device_bytes: int | None
 
 
 def lanes(nodes: Sequence[Mapping[str, Any]]) -> list[Lane]:
     """Lanes in the order in which their kinds first appear in result.json's `nodes`."""
     whole, largest = extent(nodes)
+    device = device_extent(nodes) or 1
     by_kind: dict[str, list[Mapping[str, Any]]] = {}
     for node in nodes:
         by_kind.setdefault(node["kind"], []).append(node)
-    return [_lane(kind, rows, whole, largest) for kind, rows in by_kind.items()]
+    return [_lane(kind, rows, whole, largest, device) for kind, rows in by_kind.items()]
 
 
 def extent(nodes: Sequence[Mapping[str, Any]]) -> tuple[float, int]:
@@ -46,14 +49,23 @@ def extent(nodes: Sequence[Mapping[str, Any]]) -> tuple[float, int]:
     return whole or 1.0, max((n["peak_rss_bytes"] for n in nodes), default=0) or 1
 
 
-def _lane(kind: str, rows: Sequence[Mapping[str, Any]], whole: float, largest: int) -> Lane:
+def device_extent(nodes: Sequence[Mapping[str, Any]]) -> int | None:
+    """The largest peak memory of GPUs; None where no node used one, or the run is an old one."""
+    found = [peak for node in nodes if (peak := node.get("peak_device_bytes")) is not None]
+    return max(found, default=None)
+
+
+def _lane(
+    kind: str, rows: Sequence[Mapping[str, Any]], whole: float, largest: int, device: int
+) -> Lane:
     built = [row for row in rows if row["status"] == "built"]
     spans = [
         Span(
             start=row["started"] / whole,
             width=row["seconds"] / whole,
-            title=f"{row['name']}, {row['seconds']:.2f} s, {size(row['peak_rss_bytes'])} peak",
+            title=_title(row),
             memory=row["peak_rss_bytes"] / largest,
+            device=(row.get("peak_device_bytes") or 0) / device,
         )
         for row in built
     ]
@@ -64,4 +76,11 @@ def _lane(kind: str, rows: Sequence[Mapping[str, Any]], whole: float, largest: i
         seconds=sum(row["seconds"] for row in built),
         peak_rss_bytes=max((row["peak_rss_bytes"] for row in built), default=0),
         bytes=sum(row["bytes"] for row in built),
+        peak_device_bytes=device_extent(built),
     )
+
+
+def _title(row: Mapping[str, Any]) -> str:
+    told = f"{row['name']}, {row['seconds']:.2f} s, {size(row['peak_rss_bytes'])} peak"
+    device = row.get("peak_device_bytes")
+    return told if device is None else f"{told}, {size(device)} on the GPU"

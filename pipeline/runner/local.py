@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,12 +16,15 @@ from pipeline.errors import StageFailed, UserError
 from pipeline.graph import Graph, Node, Ref
 from pipeline.import_ahead import importing
 from pipeline.key import canonical
+from pipeline.machine.device_memory import peak_device_bytes, reset_device_peak
 from pipeline.planning.plan import Plan, make_plan
-from pipeline.run_listener import Watcher
+from pipeline.runner.held import HeldResult, Holdings
+from pipeline.runner.listener import Watcher
 from pipeline.runner.memory import Freed, keep_large_apart, peak_rss_bytes, reset_peak
-from pipeline.runner.schedule import Outcome, ReadyQueue, Releases
+from pipeline.runner.schedule import Outcome, ReadyQueue, Transient, transient_outputs
+from pipeline.runner.transients import Transients
 from pipeline.stage import Artifact, Task
-from pipeline.store import Lease, Store
+from pipeline.store import Lease, Store, StoredArtifact, StoredDraft
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +53,10 @@ class LocalRunner:
         self.keep_transient = keep_transient
         self.watcher = watcher
         self.outcomes: dict[str, Outcome] = {}
+        self.passing = {"held_bytes": 0, "copied_bytes": 0}
         self._local = threading.local()
         self._freed = Freed()
+        self._transients: Transients | None = None
 
     def run(self, graph: Graph) -> Plan:
         """Build every missing target of `graph`; returns the plan as it stood at the start.
@@ -64,10 +70,13 @@ class LocalRunner:
             len(plan.building()), sum(s.status == "hit" for s in plan.steps.values())
         )
         lost: set[str] = set()
-        with self.store.live(plan.keys()) as live:
+        with self.store.live(plan.keys()) as live, self._passing(graph, live) as passing:
+            if passing.await_others(plan, self.watcher.message):
+                plan = make_plan(graph, self._stored)
+                live.extend(plan.keys())
             while plan.building():
                 try:
-                    self._execute(plan, live)
+                    self._execute(plan, passing)
                 except Vanished as error:
                     if str(error) in lost:
                         raise StageFailed(
@@ -85,8 +94,36 @@ class LocalRunner:
         self.run(replace(graph, targets=(ref,)))
         return self.store.get(graph.keys[ref])
 
+    @contextmanager
+    def _passing(self, graph: Graph, live: Lease) -> Iterator[Transients]:
+        """Context of the transient results of a run; stopped by an error, the newest are stored."""
+        with self.store.scratch() as scratch:
+            passing = Transients(graph, self.transient(graph), self.store, live, Holdings(scratch))
+            self._transients = passing
+            try:
+                yield passing
+                passing.copies.finish()
+            except BaseException:
+                passing.copies.save()
+                raise
+            finally:
+                passing.copies.close()
+                self._note(passing)
+                self._transients = None
+
+    def _note(self, passing: Transients) -> None:
+        held, copied = passing.holdings.budget.peak, passing.copies.bytes
+        self.passing["held_bytes"] = max(self.passing["held_bytes"], held)
+        self.passing["copied_bytes"] += copied
+        if held or copied:
+            log.info("held at most %d bytes in memory, copied %d to the store", held, copied)
+
+    def _found(self, key: str) -> HeldResult | StoredArtifact | None:
+        held = self._transients.get(key) if self._transients is not None else None
+        return held or self.store.get(key)
+
     def _stored(self, key: str) -> bool:
-        return self.store.get(key) is not None
+        return self._found(key) is not None
 
     def _note_hits(self, plan: Plan) -> None:
         now = time.time()
@@ -102,25 +139,24 @@ class LocalRunner:
                 )
 
     def _bytes(self, graph: Graph, node: Node, output: str) -> int:
-        artifact = self.store.get(graph.keys[Ref(node=node.name, output=output)])
+        artifact = self._found(_key(graph, node, output))
         return artifact.bytes if artifact is not None else 0
 
-    def _execute(self, plan: Plan, live: Lease) -> None:
+    def _execute(self, plan: Plan, passing: Transients) -> None:
         keep_large_apart()
         queue = ReadyQueue(plan)
-        releases = Releases(plan, self.transient(plan.graph))
+        passing.follow(plan)
 
         def after(name: str) -> None:
             queue.done(name)
-            for ref in releases.finished(name):
-                self.store.drop(plan.graph.keys[ref], own=live)
+            passing.finished(name)
 
         stages = [plan.graph.stages[step.node.site] for step in plan.building()]
         with importing(dict.fromkeys(stages)) as imported:
 
             def run_one(name: str) -> None:
                 imported(plan.graph.stages[plan.steps[name].node.site])
-                self._build(plan, name)
+                self._build(plan, name, passing)
 
             workers = self.workers or max((stage.beside for stage in stages), default=1)
             if workers == 1:
@@ -153,19 +189,18 @@ class LocalRunner:
                 future.cancel()
             raise
 
-    def transient(self, graph: Graph) -> Callable[[str], frozenset[str]]:
+    def transient(self, graph: Graph) -> Transient:
         """What gives the outputs of a site that this runner drops once they are read."""
-        if self.keep_transient:
-            return lambda site: frozenset()
-        return lambda site: graph.stages[site].transient()
+        return transient_outputs(graph, keep=self.keep_transient)
 
-    def _build(self, plan: Plan, name: str) -> None:
+    def _build(self, plan: Plan, name: str, passing: Transients) -> None:
         """Build the missing outputs of one node, unless another process did while we waited."""
         step, graph = plan.steps[name], plan.graph
         node = step.node
         self.watcher.node_started(name)
         self._freed.give_back()
         reset_peak()
+        reset_device_peak()
         started, clock = time.time(), time.perf_counter()
         lock_key = graph.keys[Ref(node=name, output=node.outputs[0])]
 
@@ -175,7 +210,7 @@ class LocalRunner:
         with self.store.lock(lock_key, waiting):
             missing = [o for o in step.missing if not self._stored(_key(graph, node, o))]
             if missing:
-                self._run_stage(graph, node, missing)
+                self._run_stage(graph, node, missing, passing)
         seconds = time.perf_counter() - clock
         self.outcomes[name] = Outcome(
             name=name,
@@ -184,22 +219,30 @@ class LocalRunner:
             seconds=seconds,
             peak_rss_bytes=peak_rss_bytes(),
             bytes=sum(self._bytes(graph, node, output) for output in step.missing),
+            peak_device_bytes=peak_device_bytes(),
         )
         done = "built" if missing else "waited for"
         log.info("%s %s in %.2f s", done, name, seconds, extra={"node": name, "seconds": seconds})
         self.watcher.node_finished(name, seconds)
 
-    def _run_stage(self, graph: Graph, node: Node, missing: list[str]) -> None:
+    def _run_stage(self, graph: Graph, node: Node, missing: list[str], passing: Transients) -> None:
         inputs = {name: self._input(graph, ref) for name, ref in node.inputs.items()}
         warnings: list[str] = []
         wanted = {o: (_key(graph, node, o), _identity(graph, node, o)) for o in missing}
-        with self.store.scratch() as scratch, self.store.drafts(wanted) as drafts:
+        stored, held = passing.split(node, wanted)
+        began = time.monotonic()
+        with (
+            self.store.scratch() as scratch,
+            passing.drafts(node, held) as held_drafts,
+            self.store.drafts(stored) as stored_drafts,
+        ):
+            drafts: dict[str, StoredDraft] = {**stored_drafts, **held_drafts}
             task = Task(
                 node_name=node.name,
                 member=node.member,
                 index=node.index,
                 inputs=inputs,
-                outputs=drafts,
+                outputs={output: drafts[output] for output in missing},
                 scratch=scratch,
                 progress=partial(self.watcher.update, node.name),
                 warn=warnings.append,
@@ -214,17 +257,24 @@ class LocalRunner:
                 if warnings:
                     draft.meta["warnings"] = list(warnings)
                 draft.record["peak_rss_bytes"] = peak_rss_bytes()
+                if (on_device := peak_device_bytes()) is not None:
+                    draft.record["peak_device_bytes"] = on_device
+                draft.record["seconds"] = round(time.monotonic() - began, 3)
+        passing.built(node, held)
         for text in warnings:
             self.watcher.message(f"warning: {node.name}: {text}")
 
     def _check_inputs(self, graph: Graph, node: Node) -> None:
         """Look whether a failure came from a damaged input; it is put aside and built again."""
         for ref in node.inputs.values():
-            if not self.store.check(graph.keys[ref]):
+            key = graph.keys[ref]
+            if isinstance(self._found(key), HeldResult):
+                continue
+            if not self.store.check(key):
                 raise Vanished(f"{ref.node}.{ref.output}")
 
     def _input(self, graph: Graph, ref: Ref) -> Artifact:
-        artifact = self.store.get(graph.keys[ref])
+        artifact = self._found(graph.keys[ref])
         if artifact is None:
             raise Vanished(f"{ref.node}.{ref.output}")
         return artifact

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import psutil
 
 from pipeline.errors import UserError
+from pipeline.machine.gpus import BESIDE_TENSORS, gpu_of
 from pipeline.planning.plan import Plan
-
-Transient = Callable[[str], frozenset[str]]
-"""Site name -> its outputs that are dropped once they are read."""
+from pipeline.runner.forecast import forecast
+from pipeline.runner.schedule import Transient
 
 AT_A_TIME = 4
 """Nodes with transient results whose files may exist at the same time."""
@@ -30,9 +28,19 @@ def needed_bytes(plan: Plan, transient: Transient) -> int:
     return kept + sum(sorted(transient_only.values())[-AT_A_TIME:])
 
 
-def peak_memory(plan: Plan) -> int:
-    """Estimated peak memory of the hungriest node to be built, in bytes."""
-    return max((step.node.estimate.memory for step in plan.building()), default=0)
+def check_device(plan: Plan, device: str) -> None:
+    """Raise UserError when the GPU of `device`, if it is here, cannot hold what a node needs."""
+    gpu = gpu_of(device)
+    if gpu is None or not plan.building():
+        return
+    step = max(plan.building(), key=lambda step: step.node.estimate.device_memory)
+    cost = step.node.estimate
+    if cost.device_memory + BESIDE_TENSORS > gpu.total_bytes:
+        raise UserError(
+            f"{step.node.name} needs about {(cost.device_memory + BESIDE_TENSORS) / 1e9:.2f} GB of "
+            f"the GPU; {gpu.name} has {gpu.total_bytes / 1e9:.2f} GB",
+            remedy=cost.remedy or "say device=cpu, or use a GPU with more memory",
+        )
 
 
 def check_room(plan: Plan, transient: Transient, free_bytes: int, store_dir: str) -> None:
@@ -44,11 +52,15 @@ def check_room(plan: Plan, transient: Transient, free_bytes: int, store_dir: str
             f"where {free_bytes / 1e9:.2f} GB are free",
             remedy="free some with mode=gc, or point store.dir at a larger disk",
         )
-    memory = peak_memory(plan)
+    expected = forecast(plan, transient, copy_every=1)
     total = psutil.virtual_memory().total
-    if memory > total:
-        raise UserError(
-            f"one step of this run needs about {memory / 1e9:.2f} GB of memory; "
-            f"this machine has {total / 1e9:.2f} GB",
-            remedy="lower calibrate.batch_size or dataset.sequence_length, or use a larger machine",
-        )
+    if expected.memory <= total:
+        return
+    held, lower = "", "calibrate.batch_size or dataset.sequence_length"
+    if expected.held:
+        held, lower = ", what is held for later ones included", f"calibrate.memory, {lower}"
+    raise UserError(
+        f"one step of this run needs about {expected.memory / 1e9:.2f} GB of memory{held}; "
+        f"this machine has {total / 1e9:.2f} GB",
+        remedy=f"lower {lower}, or use a larger machine",
+    )

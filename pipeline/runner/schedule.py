@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Literal
 
-from pipeline.graph import Ref
+from pipeline.graph import Graph, Ref
 from pipeline.planning.plan import Plan
+
+Transient = Callable[[str], frozenset[str]]
+"""Site name -> its outputs that are dropped once they are read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
     """The outcome of one node. `started` and `seconds` are wall time, `bytes` the size it stored.
+    `peak_device_bytes` is None where no GPU was used.
 
     `status` is `built` if this run did the work, `hit` if the store had the result, and `waited`
     if another process built it meanwhile.
@@ -26,6 +30,7 @@ class Outcome:
     seconds: float
     peak_rss_bytes: int
     bytes: int
+    peak_device_bytes: int | None = None
 
 
 class ReadyQueue:
@@ -68,33 +73,54 @@ class ReadyQueue:
             heapq.heappush(self._heap, (member, -self._position[name], name))
 
 
+def transient_outputs(graph: Graph, *, keep: bool) -> Transient:
+    """What gives the transient outputs of a site; with `keep` there are none."""
+    if keep:
+        return lambda site: frozenset()
+    return lambda site: graph.stages[site].transient()
+
+
 class Releases:
-    """Reference counts of the transient outputs of a plan.
+    """Reference counts of the transient outputs of a plan; outputs with one key count as one.
 
     `transient` gives, by site, the outputs that are not worth keeping. A result that has not been
-    read yet is always kept: a killed run resumes from it.
+    read yet is always kept: what reads it needs it.
     """
 
-    def __init__(self, plan: Plan, transient: Callable[[str], frozenset[str]]) -> None:
-        self._readers: dict[Ref, set[str]] = {}
+    def __init__(self, plan: Plan, transient: Transient) -> None:
+        self._readers: dict[str, set[str]] = {}
+        self._keys = plan.graph.keys
         nodes = plan.graph.nodes
+        self._inputs: dict[str, dict[str, Ref]] = {}
         for step in plan.building():
+            mine = self._inputs[step.node.name] = {}
             for ref in step.node.inputs.values():
                 if ref.output in transient(nodes[ref.node].site):
-                    self._readers.setdefault(ref, set()).add(step.node.name)
-        self._inputs: Mapping[str, tuple[Ref, ...]] = {
-            step.node.name: tuple(step.node.inputs.values()) for step in plan.building()
-        }
+                    mine[self._keys[ref]] = ref
+                    self._readers.setdefault(self._keys[ref], set()).add(step.node.name)
+
+    def read(self) -> frozenset[str]:
+        """Keys of all that some node has yet to read."""
+        return frozenset(key for key, readers in self._readers.items() if readers)
 
     def finished(self, name: str) -> list[Ref]:
         """Record that a node is done; returns the outputs that no node will read any more."""
         free = []
-        for ref in self._inputs[name]:
-            readers = self._readers.get(ref)
-            if readers is None:
-                continue
+        for key, ref in self._inputs[name].items():
+            readers = self._readers[key]
             readers.discard(name)
             if not readers:
-                del self._readers[ref]
                 free.append(ref)
         return free
+
+
+def handed_on(plan: Plan, transient: Transient) -> dict[str, str]:
+    """Key -> site of the transient outputs that a node of another member reads: links of chains."""
+    nodes, keys = plan.graph.nodes, plan.graph.keys
+    return {
+        keys[ref]: nodes[ref.node].site
+        for step in plan.building()
+        for ref in step.node.inputs.values()
+        if ref.output in transient(nodes[ref.node].site)
+        and nodes[ref.node].index != step.node.index
+    }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pipeline.content import Content
 from pipeline.errors import UserError
 from pipeline.key import digest
 from pipeline.store.layout import MANIFEST
@@ -107,6 +108,15 @@ class StoredArtifact:
     @property
     def bytes(self) -> int:
         return self.manifest.bytes
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted(self.manifest.files))
+
+    def content(self, name: str) -> Content | None:
+        """None: what is stored is read from its files."""
+        del name
+        return None
 
     def file(self, name: str) -> Path:
         """The path of one of its files. Raises UserError, listing the names it has, if missing."""

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipeline.content import Content
 from pipeline.errors import StageFailed
 from pipeline.key import Json
 from pipeline.sha256 import file_sha256
@@ -44,17 +45,26 @@ class StoredDraft:
 
     def write_json(self, name: str, value: Json) -> None:
         """Write one JSON file. Raises StageFailed for values that JSON lacks, such as NaN."""
-        if not inside(name):
-            raise ValueError(f"{name!r} is not a name for a file of a result")
+        target = self.place(name)
         try:
             text = json.dumps(value, indent=1, allow_nan=False)
         except (ValueError, TypeError) as error:
             raise StageFailed(
                 f"{name} of {self.label} cannot be written as JSON: {error}"
             ) from error
+        target.write_text(text + "\n", encoding="utf-8")
+
+    def put(self, name: str, content: Content) -> None:
+        """Write one file from its content in memory."""
+        content.write(self.place(name))
+
+    def place(self, name: str) -> Path:
+        """The path of a file to be written; its folder is there. Raises ValueError for "../x"."""
+        if not inside(name):
+            raise ValueError(f"{name!r} is not a name for a file of a result")
         target = self.path / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text + "\n", encoding="utf-8")
+        return target
 
     @property
     def label(self) -> str:
@@ -140,10 +150,10 @@ def commit(
     """
     stamps = [seal_draft(draft, pool, known) for draft in drafts]
     for draft, marks in zip(drafts, stamps, strict=True):
-        place(layout, draft, marks, warn)
+        settle(layout, draft, marks, warn)
 
 
-def place(layout: Layout, draft: StoredDraft, marks: Mapping[str, Stamp], warn: Warn) -> None:
+def settle(layout: Layout, draft: StoredDraft, marks: Mapping[str, Stamp], warn: Warn) -> None:
     target = layout.entry(draft.key)
     if not target.parent.is_dir():
         target.parent.mkdir(exist_ok=True)

@@ -9,6 +9,7 @@ import socket
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
@@ -82,9 +83,11 @@ class Lease:
     its files in `live/` are removed.)
     """
 
-    def __init__(self, layout: Layout, kind: str, token: str) -> None:
+    def __init__(self, layout: Layout, kind: str, token: str, *, run: bool) -> None:
         self.token = token
         self.keys: frozenset[str] = frozenset()
+        self._held: frozenset[str] = frozenset()
+        self._run = run
         self._layout = layout
         self._kind = kind
 
@@ -93,20 +96,52 @@ class Lease:
         with explained(Place(root=self._layout.root)), registry(self._layout, self._kind):
             self._write(keys)
 
+    def forgo(self, keys: frozenset[str]) -> None:
+        """Need these keys no more: of several runs that do, the last one may free them."""
+        with explained(Place(root=self._layout.root)), registry(self._layout, self._kind):
+            self.keys -= keys
+            self._write(())
+
+    def hold(self, keys: frozenset[str]) -> frozenset[str]:
+        """Tell other runs which results are held here and not stored; those that they want.
+
+        Either they were there before, and what they want is returned, or they will see these keys.
+        """
+        with explained(Place(root=self._layout.root)), registry(self._layout, self._kind):
+            if keys != self._held:
+                self._held = keys
+                self._write(())
+            return keys & frozenset().union(*(run.keys for run in self._other_runs()))
+
+    def held_elsewhere(self, keys: frozenset[str]) -> frozenset[str]:
+        """Which of `keys` other live runs hold."""
+        with explained(Place(root=self._layout.root)), registry(self._layout, self._kind):
+            return keys & frozenset().union(*(run.held for run in self._other_runs()))
+
+    def _other_runs(self) -> list[Listing]:
+        found = listings(self._layout)
+        return [other for token, other in found.items() if other.run and token != self.token]
+
     def _write(self, keys: Iterable[str]) -> None:
         self.keys |= frozenset(keys)
-        content = {"host": socket.gethostname(), "pid": os.getpid(), "keys": sorted(self.keys)}
+        content = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "keys": sorted(self.keys),
+            "held": sorted(self._held),
+            "run": self._run,
+        }
         listing = self._layout.live / f"{self.token}.json"
         replace_text(listing, json.dumps(content), tmp=self._layout.tmp)
 
 
 @contextmanager
-def lease(layout: Layout, kind: str, keys: Iterable[str]) -> Iterator[Lease]:
-    """A lease on `keys` for the duration of the block."""
+def lease(layout: Layout, kind: str, keys: Iterable[str], *, run: bool = False) -> Iterator[Lease]:
+    """A lease on `keys` for the duration of the block; `run`: of one that reads and builds them."""
     token = uuid.uuid4().hex
     path = lock_path(layout.live, token, kind)
     lock = file_lock(path)
-    held = Lease(layout, kind, token)
+    held = Lease(layout, kind, token, run=run)
     try:
         # With the registry held: a lock file that exists and is not locked yet looks abandoned.
         with registry(layout, kind):
@@ -119,12 +154,26 @@ def lease(layout: Layout, kind: str, keys: Iterable[str]) -> Iterator[Lease]:
             lock.release()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listing:
+    """What a lease says: the keys, which of them are held in memory, whether it is a run's."""
+
+    keys: frozenset[str] = frozenset()
+    held: frozenset[str] = frozenset()
+    run: bool = False
+
+
 def leases(layout: Layout) -> dict[str, frozenset[str]]:
     """Token -> keys of all leases that are held; those of dead processes are removed.
 
     The caller holds the registry.
     """
-    held: dict[str, frozenset[str]] = {}
+    return {token: listing.keys for token, listing in listings(layout).items()}
+
+
+def listings(layout: Layout) -> dict[str, Listing]:
+    """Token -> what the lease says; the rest is as in `leases`."""
+    held: dict[str, Listing] = {}
     for path in lock_paths(layout.live):
         token = path.stem
         lock = file_lock(path)
@@ -136,12 +185,16 @@ def leases(layout: Layout) -> dict[str, frozenset[str]]:
     return held
 
 
-def listed(layout: Layout, token: str) -> frozenset[str]:
+def listed(layout: Layout, token: str) -> Listing:
     try:
         content = json.loads((layout.live / f"{token}.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return frozenset()
-    return frozenset(content["keys"])
+        return Listing()
+    return Listing(
+        keys=frozenset(content["keys"]),
+        held=frozenset(content.get("held", ())),  # presswork before 2026-12 lists keys only
+        run=content.get("run", False),
+    )
 
 
 def forget(layout: Layout, path: Path) -> None:

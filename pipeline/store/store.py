@@ -140,7 +140,7 @@ class Store:
             # Not around the block: errors in there may have nothing to do with the store.
             with explained(self.place):
                 sweep_tmp(self.layout, self.config.lock)
-                held = stack.enter_context(lease(self.layout, self.config.lock, wanted))
+                held = stack.enter_context(lease(self.layout, self.config.lock, wanted, run=True))
                 for key in wanted:
                     self.touch(key)
             yield held

@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 
 from pipeline.errors import UserError
 from pipeline.report.files import REPORT, RESULT, read_config, read_result
-from pipeline.run_folders import find_runs
+from pipeline.runs.folders import find_runs
 from pipeline.sweeps.files import JOBS, read_json, write_json
 from pipeline.sweeps.plan import SweepPlan, read_plan
 

@@ -44,7 +44,8 @@ class Cache(Stage):
         return {ACTIVATIONS: (ACTIVATIONS,), "weights": ("weights",)}
 
     def survey(self, site: Site) -> Survey:
-        return Survey(estimates=estimates(site, self.config.calibrate.batch_size, grams=False))
+        batch, device = self.config.calibrate.batch_size, self.config.numerics.device
+        return Survey(estimates=estimates(site, batch, grams=False, device=device))
 
     def semantics(self, member: str | None) -> Json:
         del member

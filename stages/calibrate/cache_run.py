@@ -52,7 +52,9 @@ def run(config: CacheConfig, task: Task) -> None:
         for batch in batches(task.inputs["tokens"], config.calibrate.batch_size):
             valid = None if batch.valid is None else batch.valid.to(place.device)
             before = task.inputs.get(ACTIVATIONS)
-            hidden = None if before is None else read_activations(before, batch)
+            hidden = None
+            if before is not None:
+                hidden = read_activations(before, batch, device=place.device)
             replay(place.skeleton, place.subgraph.index, batch.ids, hidden)
             task.progress((batch.index + 1) / batch.count, f"batch {batch.index + 1}")
     if not limits:

@@ -10,8 +10,10 @@ from pipeline.key import Json
 from pipeline.registry import Registry
 from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.calibrate.config import LayerConfig
+from stages.calibrate.estimate import GRAM
 from stages.calibrate.stage import GROUP
 from stages.compute.estimates import FORWARD_FLOPS, MODEL_PROCESS
+from stages.compute.gpu_estimates import head_on_gpu
 from stages.model.artifact_names import ACTIVATIONS
 from stages.model.blueprint import Blueprint
 
@@ -45,6 +47,11 @@ class CalibrateOutside(Stage):
         del member
         return self.config.with_gram()
 
+    @property
+    def held_memory(self) -> int | None:
+        memory: int | None = self.config.calibrate.memory
+        return memory
+
     def survey(self, site: Site) -> Survey:
         blueprint, tokens = site.facts.get("model"), site.facts.get("tokens")
         if not isinstance(blueprint, Blueprint) or not isinstance(tokens, dict):
@@ -53,7 +60,10 @@ class CalibrateOutside(Stage):
         batch = self.config.calibrate.batch_size * tokens["sequence_length"]
         cost = Estimate(
             bytes=4 * width * width,
+            outputs={GRAM: 4 * width * width},
             memory=MODEL_PROCESS + 4 * width * (width + 4 * batch),
             seconds=width * width * rows / FORWARD_FLOPS,
         )
+        if self.config.numerics.device != "cpu":
+            cost = head_on_gpu(cost)
         return Survey(estimates={None: cost})

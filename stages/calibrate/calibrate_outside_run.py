@@ -29,7 +29,7 @@ def run(config: LayerConfig, task: Task) -> None:
     before = task.inputs[ACTIVATIONS]
     with bones.materialized(tail):
         for batch in batches(task.inputs["tokens"], config.calibrate.batch_size):
-            hidden = read_activations(before, batch)
+            hidden = read_activations(before, batch, device=device)
             final = final_hidden(bones, batch.ids, hidden)
             valid = None if batch.valid is None else batch.valid.to(device)
             with collector.forward(valid):

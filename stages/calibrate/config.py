@@ -17,11 +17,15 @@ class CalibrateConfig:
     """Options of the pass of calibration data through the model.
 
     `propagate` only decides how the graph is wired, so no key contains it; `experts` is in the key
-    of `patch`, whose result contains it.
+    of `patch`, whose result contains it. `memory` decides where activations and passing statistics
+    lie during a run, which changes no result.
     """
 
     propagate: str = field(default="compressed", metadata={"key": False})
     experts: str = field(default="all", metadata={"key": False})
+    memory: int | None = field(default=None, metadata={"key": False})
+    """Bytes of activations and passing statistics that stay in memory, on the GPU and in that of
+    the host each; what is beyond goes to the disk. null: a quarter of the memory there is."""
     batch_size: int = 4
     """Sequences that run at once; part of the key, because it decides the order of sums."""
 
@@ -32,6 +36,11 @@ class CalibrateConfig:
                 raise UserError(
                     f"calibrate.{name} is {value!r}", remedy=f"choose one of {', '.join(allowed)}"
                 )
+        if self.memory is not None and self.memory < 0:
+            raise UserError(
+                f"calibrate.memory is {self.memory}",
+                remedy="give a number of bytes, 0 for the disk only, or null for a quarter of all",
+            )
         if self.batch_size < 1:
             raise UserError(
                 f"calibrate.batch_size is {self.batch_size}", remedy="give 1 or more sequences"

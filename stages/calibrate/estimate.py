@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pipeline.stage import Estimate, Site
+from stages.compute import gpu_estimates as gpu
 from stages.compute.estimates import FORWARD_FLOPS, MODEL_PROCESS
+from stages.model.artifact_names import ACTIVATIONS
 from stages.model.blueprint import Blueprint, Subgraph
 
+GRAM = "gram"
+"""The only statistic that takes space."""
 
-def estimates(site: Site, batch_size: int, *, grams: bool) -> dict[str | None, Estimate]:
+
+def estimates(
+    site: Site, batch_size: int, *, grams: bool, device: str = "cpu"
+) -> dict[str | None, Estimate]:
     """Bytes, memory and seconds by layer; empty while model or tokens are unknown."""
     blueprint, tokens = site.facts.get("model"), site.facts.get("tokens")
     if not isinstance(blueprint, Blueprint) or not isinstance(tokens, dict):
         return {}
     rows, width = tokens["samples"], tokens["sequence_length"]
+    batch = min(batch_size, rows)
+    found: dict[str | None, Estimate] = {
+        layer.name: _estimate(blueprint, layer, rows, width, batch, grams)
+        for layer in blueprint.layers
+    }
+    if device == "cpu":
+        return found
     return {
-        layer.name: _estimate(blueprint, layer, rows, width, min(batch_size, rows), grams)
+        layer.name: _on_gpu(
+            found[layer.name], blueprint, layer, (rows, width, batch), grams, device
+        )
         for layer in blueprint.layers
     }
 
@@ -35,6 +53,34 @@ def _estimate(
         bytes=activations + gram,
         memory=MODEL_PROCESS + layer.bytes + gram + working,
         seconds=operations / FORWARD_FLOPS,
+        outputs={ACTIVATIONS: activations} | ({GRAM: gram} if grams else {}),
+    )
+
+
+def _on_gpu(
+    cost: Estimate,
+    blueprint: Blueprint,
+    layer: Subgraph,
+    tokens: tuple[int, int, int],
+    grams: bool,
+    device: str,
+) -> Estimate:
+    """The same on a GPU; activations between layers are not counted, for they may lie elsewhere."""
+    rows, width, batch = tokens
+    size = layer.bytes // max(1, layer.parameters)
+    shared = _shared(layer).values() if grams else ()
+    widest = max((linear.in_features for linear in layer.linears), default=0)
+    fixed = layer.bytes + sum(4 * n * n for n in shared)
+    each = width * size * (6 * blueprint.hidden_size + 3 * widest)
+    forward = 2 * layer.parameters * rows * width / gpu.FORWARD_FLOPS
+    return replace(
+        cost,
+        memory=MODEL_PROCESS + gpu.CUDA_PROCESS + layer.bytes,
+        seconds=gpu.LAYER_SECONDS
+        + forward
+        + sum(gpu.gram_seconds(rows * width, n) for n in shared),
+        device_memory=fixed + batch * each,
+        remedy=gpu.smaller_batch(device, "calibrate.batch_size", batch, fixed, each),
     )
 
 

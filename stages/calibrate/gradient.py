@@ -42,11 +42,23 @@ class Gradient(Stage):
     def transient(self) -> frozenset[str]:
         return frozenset({GRADIENT})
 
+    @property
+    def held_memory(self) -> int | None:
+        memory: int | None = self.config.calibrate.memory
+        return memory
+
     def survey(self, site: Site) -> Survey:
-        forward = estimates(site, 1, grams=False)
+        forward = estimates(site, 1, grams=False, device=self.config.numerics.device)
         return Survey(estimates={name: _longer(cost) for name, cost in forward.items()})
 
 
 def _longer(cost: Estimate) -> Estimate:
     """A forward and a backward pass are about three forward passes, and keep what lies between."""
-    return replace(cost, seconds=3 * cost.seconds, memory=2 * cost.memory)
+    return replace(
+        cost,
+        seconds=3 * cost.seconds,
+        memory=2 * cost.memory,
+        outputs={GRADIENT: cost.outputs[ACTIVATIONS]},
+        device_memory=2 * cost.device_memory,
+        remedy="",
+    )

@@ -9,6 +9,7 @@ from typing import ClassVar
 from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.calibrate.config import CalibrateConfig
 from stages.compute.estimates import FORWARD_FLOPS, MODEL_PROCESS
+from stages.compute.gpu_estimates import head_on_gpu
 from stages.compute.numerics import Numerics
 from stages.model.artifact_names import ACTIVATIONS
 from stages.model.blueprint import Blueprint
@@ -49,15 +50,24 @@ class GradientOutside(Stage):
     def transient(self) -> frozenset[str]:
         return frozenset(self.outputs)
 
+    @property
+    def held_memory(self) -> int | None:
+        memory: int | None = self.config.calibrate.memory
+        return memory
+
     def survey(self, site: Site) -> Survey:
         blueprint, tokens = site.facts.get("model"), site.facts.get("tokens")
         if not isinstance(blueprint, Blueprint) or not isinstance(tokens, dict):
             return Survey()
         rows = tokens["samples"] * tokens["sequence_length"]
         head = blueprint.hidden_size * blueprint.vocab_size
+        passed = 4 * rows * blueprint.hidden_size
         cost = Estimate(
-            bytes=4 * rows * blueprint.hidden_size,
+            bytes=passed,
+            outputs={self.outputs[0]: passed},
             memory=MODEL_PROCESS + 4 * head + 16 * LOGITS,
             seconds=4 * head * rows / FORWARD_FLOPS,
         )
+        if self.config.numerics.device != "cpu":
+            cost = head_on_gpu(cost)
         return Survey(estimates={None: cost})

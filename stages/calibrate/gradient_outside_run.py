@@ -30,12 +30,12 @@ def run(config: EndingConfig, task: Task) -> None:
     draft, before = task.outputs["out"], task.inputs[ACTIVATIONS]
     with bones.materialized(tail):
         for batch in batches(task.inputs["tokens"], config.calibrate.batch_size):
-            hidden = read_activations(before, batch)
+            hidden = read_activations(before, batch, device=device)
             found = torch.zeros_like(hidden)
             for row, length in enumerate(batch.lengths.tolist()):
                 with explained(blueprint.head):
                     found[row] = _row(bones, batch.ids[row], hidden[row], length, draw)
-            write_activations(draft.path, batch.index, found)
+            write_activations(draft, batch.index, found)
             task.progress((batch.index + 1) / batch.count, f"batch {batch.index + 1}")
 
 
@@ -53,7 +53,7 @@ def _row(
         scores = logits(bones, given, gradients=True)
         [above[:, part]] = torch.autograd.grad(scores, given, surprise(scores, draw))
     [found] = torch.autograd.grad(final, x, above)
-    return found[0].cpu()
+    return found[0]
 
 
 def surprise(scores: Tensor, draw: torch.Generator) -> Tensor:

@@ -74,12 +74,14 @@ def run(config: LayerConfig, task: Task) -> None:
     tokens = 0
     with filled(place, place.source), squares.watching(layer, prefix=prefix):
         for batch in batches(task.inputs["tokens"], config.calibrate.batch_size):
-            above = read_activations(after, batch)
-            hidden = None if before is None else read_activations(before, batch)
+            above = read_activations(after, batch, device=place.device)
+            hidden = None
+            if before is not None:
+                hidden = read_activations(before, batch, device=place.device)
             with explained(place.subgraph.name):
                 below = through(place, batch, hidden, above)
             if passed_on is not None and below is not None:
-                write_activations(passed_on.path, batch.index, below)
+                write_activations(passed_on, batch.index, below)
             tokens += int(batch.lengths.sum())
             task.progress((batch.index + 1) / batch.count, f"batch {batch.index + 1}")
     if FISHER in task.outputs:
@@ -101,7 +103,7 @@ def through(place: Place, batch: Batch, hidden: Tensor | None, above: Tensor) ->
         output = replay(place.skeleton, place.subgraph.index, ids, given, gradients=True)
         output.backward(above[row : row + 1].to(output))
         if given is not None and given.grad is not None:
-            gradients.append(given.grad.cpu())
+            gradients.append(given.grad)
     return torch.cat(gradients) if gradients else None
 
 

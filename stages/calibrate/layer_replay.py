@@ -77,12 +77,14 @@ def run_layer(
     for batch in batches(task.inputs["tokens"], batch_size):
         valid = batch.valid if collector is not None else None
         with collector.forward(_on(valid, place)) if collector is not None else nullcontext():
-            hidden = None if before is None else read_activations(before, batch)
+            hidden = None
+            if before is not None:
+                hidden = read_activations(before, batch, device=place.device)
             output = replay(place.skeleton, place.subgraph.index, batch.ids, hidden)
         if shares is not None:
             shares.take(output, _on(valid, place))
         if draft is not None:
-            write_activations(draft.path, batch.index, output)
+            write_activations(draft, batch.index, output)
         count = batch.index + 1
         task.progress(count / batch.count, f"batch {count} of {batch.count}")
     if draft is not None:

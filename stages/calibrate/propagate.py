@@ -37,8 +37,14 @@ class Propagate(Stage):
     def transient(self) -> frozenset[str]:
         return frozenset({ACTIVATIONS})
 
+    @property
+    def held_memory(self) -> int | None:
+        memory: int | None = self.config.calibrate.memory
+        return memory
+
     def survey(self, site: Site) -> Survey:
-        return Survey(estimates=estimates(site, self.config.calibrate.batch_size, grams=False))
+        batch, device = self.config.calibrate.batch_size, self.config.numerics.device
+        return Survey(estimates=estimates(site, batch, grams=False, device=device))
 
     def semantics(self, member: str | None) -> Json:
         """What the scheme says is in the inputs."""

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from safetensors.torch import save_file
-
 from pipeline.registry import Registry
 from pipeline.stage import Draft, Task
 from stages.calibrate.config import LayerConfig
@@ -17,6 +15,7 @@ from stages.calibrate.residual_share import Shares, blocks_of
 from stages.calibrate.stage import GROUP
 from stages.calibrate.statistics.base import Statistic
 from stages.model.artifact_names import ACTIVATIONS
+from stages.weights.tensor_content import TensorContent
 
 
 def run(config: LayerConfig, task: Task) -> None:
@@ -74,13 +73,12 @@ def write_statistics(
     calibration: Mapping[str, Any],
     shares: Mapping[str, float],
 ) -> None:
-    """Write every statistic to the draft of its name; `calibration` says what the data was.
+    """Put every statistic into the draft of its name; `calibration` says what the data was.
 
     The shares of the layer's blocks (`stages.calibrate.residual_share`) are in the meta of each.
     """
     for name, draft in drafts.items():
-        values = {leader: value.cpu() for leader, value in collected.values[name].items()}
-        save_file(values, draft.path / f"{name}.safetensors")
+        draft.put(f"{name}.safetensors", TensorContent.of(collected.values[name]))
         draft.meta.update(
             groups=collected.groups,
             tokens=collected.tokens,

@@ -50,5 +50,11 @@ class Calibrate(Stage):
         del member
         return self.config.with_gram()
 
+    @property
+    def held_memory(self) -> int | None:
+        memory: int | None = self.config.calibrate.memory
+        return memory
+
     def survey(self, site: Site) -> Survey:
-        return Survey(estimates=estimates(site, self.config.calibrate.batch_size, grams=True))
+        batch, device = self.config.calibrate.batch_size, self.config.numerics.device
+        return Survey(estimates=estimates(site, batch, grams=True, device=device))

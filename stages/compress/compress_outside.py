@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.key import Json, canonical
 from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.compress.config import CompressConfig, needed_statistics
-from stages.compress.layer_plan import formats_key, solving_seconds, statistics_problem
+from stages.compress.layer_plan import formats_key, on_gpu, solving_seconds, statistics_problem
 from stages.compress.modifiers.base import Modifier, Solver
 from stages.compress.modifiers.observer import needs_gram
 from stages.compress.modifiers.rtn import Rtn
@@ -107,7 +107,10 @@ def ends_estimate(config: CompressConfig, ends: Ends) -> Estimate:
         solved = measures(config) and linear.kind != EMBEDDING
         seconds += solving_seconds(config, linear, solved=solved)
     memory = COMPRESS_PROCESS + 2 * part.bytes + 12 * part.parameters
-    return Estimate(bytes=size, memory=memory, seconds=seconds)
+    cost = Estimate(bytes=size, memory=memory, seconds=seconds)
+    if config.numerics.device == "cpu":
+        return cost
+    return on_gpu(cost, part, ends.formats, solved=measures(config))
 
 
 def measures(config: CompressConfig) -> bool:

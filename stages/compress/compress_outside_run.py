@@ -7,13 +7,12 @@ import torch
 from pipeline.stage import Task
 from stages.compress.compress_outside import lookup_solver, solvers_of
 from stages.compress.config import CompressConfig
-from stages.compress.layer.state import LayerState
+from stages.compress.layer.state import LayerState, LazyTensors
 from stages.compress.layer.statistics import Statistics
 from stages.compress.layer.writer import Compressed
 from stages.compress.layer_inputs import recipe_of, statistics_of
 from stages.compress.run import compress_layer
 from stages.model.blueprint import EMBEDDING, Blueprint
-from stages.model.layer_tensors import layer_tensors
 from stages.quantized.open import open_source
 from stages.schemes.resolve import resolve
 
@@ -32,7 +31,7 @@ def run(config: CompressConfig, task: Task) -> None:
         part = blueprint.outside_part({end.name})
         layer = LayerState(
             subgraph=part,
-            tensors=layer_tensors(part, source),
+            tensors=LazyTensors(part.tensors, source),
             statistics=Statistics(found, config.numerics.device),
             resolved={end.name: resolved[end.name]},
             dtype=dtype,

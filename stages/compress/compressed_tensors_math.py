@@ -1,4 +1,4 @@
-"""Arithmetic of compressed-tensors: scales, zero points, global scales and rounding, to the bit.
+"""Arithmetic of compressed-tensors: scales, zero points and global scales, to the bit.
 
 The one file of `stages.compress` that calls the library for numbers. Solvers and observers hand
 over a :class:`~stages.compress.grid.Grid` and know nothing of its types.
@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import torch
 from compressed_tensors.quantization import QuantizationArgs
-from compressed_tensors.quantization.lifecycle.forward import quantize
 from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
 from torch import Tensor
 
-from stages.compress.grid import Grid, QParams
+from stages.compress.grid import Grid
 
 
 def scale_and_zero_point(
@@ -32,19 +30,6 @@ def global_scale_of_range(low: Tensor, high: Tensor) -> Tensor:
     """The global scale, float32 [1], under which the scales of NVFP4 groups fit E4M3."""
     scale: Tensor = generate_gparam(low, high)
     return scale
-
-
-def nearest_codes(weight: Tensor, qparams: QParams, grid: Grid) -> Tensor:
-    """The nearest code of every entry of `weight` [out, in], float32; computed in its own dtype."""
-    zero_point = qparams.zero_point
-    codes: Tensor = quantize(
-        x=weight,
-        scale=qparams.scale,
-        zero_point=torch.zeros_like(qparams.scale) if zero_point is None else zero_point,
-        args=_args_of(grid),
-        global_scale=qparams.global_scale,
-    )
-    return codes.float()
 
 
 def quantization_args(grid: Grid) -> QuantizationArgs:

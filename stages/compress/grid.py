@@ -7,6 +7,7 @@ small floats, E8M0 scales keep no mantissa. One rule serves torch and the compil
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -78,7 +79,10 @@ class Quantized:
     scale: [out, groups] | [out, 1] | [1] | [row blocks, column blocks]; the checkpoint's dtype, or
     float32 holding E4M3 values under a global scale.
     zero_point: int8, the scale's shape, None when symmetric. global_scale: float32 [1] or None.
-    original: what rounds to ``weight`` where it is packed instead, because it says more than
+    codes: [out, in], what is stored: int8, float8_e4m3fn or uint8 (E2M1), see
+    :mod:`stages.formats.codes`. None from a solver that gives a weight alone: it gets the nearest
+    ones, once, from `stages.compress.solvers.rtn.with_codes`.
+    original: what is rounded to those codes in place of ``weight``, because it says more than
     ``weight`` does: FP4 has a code for -0, whose sign a zero of ``weight`` no longer tells.
     losses: float32 [out, 2], e H e^T of each row's error and w H w^T of the row itself, from a
     solver that has them at hand.
@@ -88,6 +92,7 @@ class Quantized:
     scale: Tensor
     zero_point: Tensor | None
     global_scale: Tensor | None
+    codes: Tensor | None = None
     original: Tensor | None = None
     losses: Tensor | None = None
 
@@ -167,15 +172,27 @@ def expand(qparams: QParams, grid: Grid, rows: int) -> tuple[Tensor, Tensor]:
     if qparams.global_scale is not None:
         scale = scale / qparams.global_scale
     zero = torch.zeros_like(scale) if qparams.zero_point is None else qparams.zero_point.float()
-    return _spread(scale, grid, rows), _spread(zero, grid, rows)
+    return expand_rows(scale, grid, rows), expand_rows(zero, grid, rows)
 
 
-def _spread(value: Tensor, grid: Grid, rows: int) -> Tensor:
+def expand_rows(value: Tensor, grid: Grid, rows: int) -> Tensor:
+    """Scales or zero points of every row, [rows, scales per row], from one for each scale."""
     if grid.strategy == "tensor":
         return value.reshape(1, 1).expand(rows, 1)
     if grid.block_structure is not None:
         return value.repeat_interleave(grid.block_structure[0], dim=0)[:rows]
     return value
+
+
+def by_scale_of_row(
+    operation: Callable[[Tensor, Tensor], Tensor], values: Tensor, per_row: Tensor, grid: Grid
+) -> Tensor:
+    """operation(values, p) with the p of every entry: values [rows, in], per_row [rows, groups]."""
+    columns, groups = values.shape[1], per_row.shape[1]
+    if values.numel() and columns == groups * grid.width(columns):
+        return operation(values.unflatten(1, (groups, -1)), per_row.unsqueeze(2)).flatten(1)
+    # blocks at the edge are smaller
+    return operation(values, per_row[:, column_scale(grid, columns, values.device)])
 
 
 def column_scale(grid: Grid, columns: int, device: torch.device | str = "cpu") -> Tensor:

@@ -79,6 +79,6 @@ def statistics_of(inputs: Mapping[str, Artifact]) -> dict[str, Artifact]:
     }
     if "statistics" in inputs:
         only = inputs["statistics"]
-        [file] = only.path.glob("*.safetensors")
-        found[file.stem] = only
+        [file] = only.names
+        found[file.removesuffix(".safetensors")] = only
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pipeline.errors import UserError
@@ -11,6 +12,7 @@ from pipeline.registry import Registry, choices
 from pipeline.stage import Estimate
 from stages.compress.config import STATISTICS, CompressConfig, needed_statistics
 from stages.compress.modifiers.base import Solver
+from stages.compute import gpu_estimates as gpu
 from stages.compute.estimates import COMPRESS_PROCESS, CORE_FLOPS
 from stages.model.blueprint import Blueprint, LinearSpec, Subgraph
 from stages.schemes.resolve import Resolved
@@ -77,8 +79,11 @@ def formats_key(linears: Iterable[LinearSpec], formats: Mapping[str, Resolved]) 
 
 def solving_seconds(config: CompressConfig, linear: LinearSpec, *, solved: bool) -> float:
     """How long one weight takes: it is `solved` in the metric of its inputs, or only rounded."""
-    passes = 12 * linear.in_features if solved else 200
     elements = linear.in_features * linear.out_features
+    if config.numerics.device != "cpu":
+        seconds = gpu.solve_seconds(linear.out_features, linear.in_features) if solved else 0.0
+        return seconds + gpu.ROUND_SECONDS * elements
+    passes = 12 * linear.in_features if solved else 200
     return passes * elements / (CORE_FLOPS * config.numerics.threads)
 
 
@@ -94,7 +99,8 @@ def layer_estimate(
 
     It `streams` where weights go from file to file one by one, rows of a large one at a time.
     """
-    size, seconds, widest, largest = layer.bytes, 0.5, 0, 0
+    size, widest, largest = layer.bytes, 0, 0
+    seconds = 0.5 if config.numerics.device == "cpu" else 0.0
     solved = any(isinstance(m, Solver) and m.statistics() for m in config.modifiers)
     for linear in layer.linears:
         if linear.name not in formats:
@@ -109,4 +115,28 @@ def layer_estimate(
     else:
         grams = 24 * widest * widest if needed_statistics(config) else 0
         memory = COMPRESS_PROCESS + 2 * layer.bytes + 4 * layer.parameters + grams
-    return Estimate(bytes=size, memory=memory, seconds=seconds)
+    cost = Estimate(bytes=size, memory=memory, seconds=seconds)
+    return cost if config.numerics.device == "cpu" else on_gpu(cost, layer, formats, solved=solved)
+
+
+def on_gpu(
+    cost: Estimate, part: Subgraph, formats: Mapping[str, Resolved], *, solved: bool
+) -> Estimate:
+    """The cost of compressing `part` with the weights on a GPU that are solved together."""
+    stacks: dict[str, tuple[int, int]] = {}
+    first = {name: group[0] for group in part.fused for name in group}
+    for linear in part.linears:
+        if linear.name in formats:
+            name = first.get(linear.name, linear.name)
+            rows, _ = stacks.get(name, (0, 0))
+            stacks[name] = (rows + linear.out_features, linear.in_features)
+    needs = [
+        gpu.solve_memory(rows, columns) if solved else gpu.ROUND_BYTES * rows * columns
+        for rows, columns in stacks.values()
+    ]
+    return replace(
+        cost,
+        memory=COMPRESS_PROCESS + gpu.CUDA_PROCESS + 2 * part.bytes,
+        seconds=cost.seconds + gpu.LAYER_SECONDS,
+        device_memory=max(needs, default=0),
+    )

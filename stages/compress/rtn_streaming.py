@@ -228,9 +228,9 @@ def rounded(
     Raises NotFiniteError where a weight is not finite; the file is no whole one then.
     """
     source = _files(layer)
-    made, linears = Compressed(), {linear.name: linear for linear in layer.subgraph.linears}
+    linears = {linear.name: linear for linear in layer.subgraph.linears}
     with shared_tile_pool(), PlacedFile(path, announced(layer, source)) as file:
-        made.tensors = file
+        made = Compressed(file=file)
         for name, found in solve_to_file(layer, source, file):
             scheme = layer.resolved[name].scheme
             record_direct(made, linears[name], scheme, found, solver=solver.kind)

@@ -26,7 +26,7 @@ from stages.compress.solve import Solved, solve_layer
 from stages.compress.solvers.numerical_error import NumericalError
 from stages.compress.solvers.rtn_fused import Direct
 from stages.compute.loops import warn_of_slow_loops
-from stages.formats.checksums import checksum
+from stages.formats.code_checksum import code_checksum
 from stages.formats.compressed_tensors_bridge import to_compressed_tensors
 from stages.formats.input_params import InputParams
 from stages.formats.pack import pack
@@ -171,28 +171,34 @@ class _Work:
     def put(self, solved: Solved, solver: str, fallback: str | None = None) -> None:
         """Pack one module into the result; its dense weight is kept until the layer is done."""
         name, quantized = solved.module, solved.quantized
-        if name in self.skipped or quantized is None:
+        if name in self.skipped or quantized is None or quantized.codes is None:
             return
         scheme = self.schemes[name]
-        weight = quantized.weight.cpu()
         packed = pack(
-            weight if quantized.original is None else quantized.original.cpu(),
-            scale=quantized.scale.cpu(),
-            zero_point=None if quantized.zero_point is None else quantized.zero_point.cpu(),
-            global_scale=None if quantized.global_scale is None else quantized.global_scale.cpu(),
+            quantized.codes,
+            scale=quantized.scale,
+            zero_point=quantized.zero_point,
+            global_scale=quantized.global_scale,
             inputs=self.inputs[name],
             scheme=scheme,
         )
-        sums = checksum(weight, scheme, self.layer.dtype)
+        sums = code_checksum(
+            quantized.codes,
+            scale=quantized.scale,
+            zero_point=quantized.zero_point,
+            global_scale=quantized.global_scale,
+            scheme=scheme,
+            dtype=self.layer.dtype,
+        )
         worse = [info["relative_error"] or 0.0 for info in self.result.modules.values()]
         worse = [error for error in worse if error > (solved.relative_error or 0.0)]
         if not self.solver.keeps and len(worse) < KEPT:  # more are never shown
             original = self.layer.peek(f"{name}.weight")
-            self.result.distributions[name] = distributions(original, weight)
+            self.result.distributions[name] = distributions(original, quantized.weight)
         self.result.record(
             self.spec(name),
             self.layer.resolved[name].scheme,
-            packed,
+            {part: tensor.cpu() for part, tensor in packed.items()},
             sums,
             solver=solver,
             relative_error=solved.relative_error,

@@ -13,6 +13,7 @@ from pipeline.key import Json, canonical
 from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.compress.modifiers.base import Solver
 from stages.compress.modifiers.rtn import Rtn
+from stages.compute import gpu_estimates as gpu
 from stages.compute.estimates import COMPRESS_PROCESS, CORE_FLOPS
 from stages.compute.numerics import Numerics
 from stages.model.blueprint import Blueprint, Subgraph
@@ -97,12 +98,21 @@ class Sensitivity(Stage):
         }
 
     def _estimate(self, layer: Subgraph, units: Units) -> Estimate:
-        seconds, widest = 0.5, 0
+        seconds, widest, tried = 0.5, 0, 0
         for unit in units.units:
             if unit.layer == layer.name:
                 widest = max(widest, *(linear.in_features for linear in unit.linears))
                 passes = 200 + 4 * max(linear.in_features for linear in unit.linears)
                 work = passes * unit.elements * len(unit.candidates)
                 seconds += work / (CORE_FLOPS * self.config.numerics.threads)
+                tried += unit.elements * len(unit.candidates)
         memory = COMPRESS_PROCESS + 2 * layer.bytes + 8 * widest * widest + 4 * layer.parameters
-        return Estimate(bytes=4096, memory=memory, seconds=seconds)
+        cost = Estimate(bytes=4096, memory=memory, seconds=seconds)
+        if self.config.numerics.device == "cpu":
+            return cost
+        return replace(
+            cost,
+            memory=COMPRESS_PROCESS + gpu.CUDA_PROCESS + 2 * layer.bytes,
+            seconds=gpu.LAYER_SECONDS + gpu.ROUND_SECONDS * tried,
+            device_memory=layer.bytes + 8 * widest * widest + 4 * layer.parameters,
+        )

@@ -147,7 +147,8 @@ def tried(
     scales = global_scales(state, grids)
     if group.weights.strategy in ROW_STRATEGIES:
         weights = (f"{linear.name}.weight" for linear in linears)
-        state = replace(state, tensors={name: sampled(layer.tensors[name]) for name in weights})
+        state = replace(state, tensors=LazyTensors({}))
+        state.tensors.update((name, sampled(layer.tensors[name])) for name in weights)
     for solved in solve_layer(state, solver, grids, scales, device=device):
         if solved.trouble is not None or solved.quantized is None:
             raise _failed(solved.trouble, solved.module)

@@ -20,6 +20,7 @@ from stages.compress.modifiers.keep_source import stored_of
 from stages.compress.shared_scales import gram_of
 from stages.compress.solvers.numerical_error import NumericalError, all_finite
 from stages.compress.solvers.output_error import ratio, relative_error
+from stages.compress.solvers.rtn import with_codes
 from stages.compute.row_tiles import one_threaded, shared_tile_pool
 
 SMALL = 1 << 23
@@ -154,7 +155,7 @@ def _solve(
             statistics=_asked(layer, solver, first, device),
             identity=_identity(layer, names, device),
         )
-        whole = _checked(solver.solve(problem), first)
+        whole = with_codes(_checked(solver.solve(problem), first), problem.grid)
     except NumericalError as error:
         if len(names) == 1:
             yield Solved(module=first, trouble=error)
@@ -231,7 +232,8 @@ def _rows(whole: Quantized, rows: slice, *, alone: bool) -> Quantized:
         whole,
         weight=whole.weight[rows],
         scale=whole.scale[rows],
-        original=None if whole.original is None else whole.original[rows],
+        codes=None if whole.codes is None else whole.codes[rows],
+        original=None,
         losses=None if whole.losses is None else whole.losses[rows],
         zero_point=None if zero_point is None else zero_point[rows],
         # its own copy: a safetensors file takes no tensor twice

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 
 from pipeline.stage import Estimate
+from stages.compute import gpu_estimates as gpu
 from stages.compute.estimates import EVAL_FLOPS, EVAL_PROCESS
 from stages.model.blueprint import Blueprint
 from stages.model.compute_dtype import computed
@@ -31,23 +33,44 @@ def hidden_estimate(model: object, tokens: object, batch_size: int, device: str)
     embedding = model.vocab_size * model.hidden_size
     states = 16 * min(batch_size * length, count) * model.hidden_size
     parameters = sum(layer.parameters for layer in model.layers)
-    return Estimate(
+    cost = Estimate(
         bytes=count * model.hidden_size * width,
         memory=EVAL_PROCESS + width * (layer + embedding + states),
         seconds=STARTUP + 2 * parameters * count / EVAL_FLOPS,
     )
+    if device == "cpu":
+        return cost
+    batch = min(batch_size, tokens["samples"])
+    fixed, each = width * (layer + embedding), width * 16 * length * model.hidden_size
+    return replace(
+        cost,
+        memory=EVAL_PROCESS + gpu.CUDA_PROCESS + width * layer,
+        seconds=STARTUP
+        + gpu.LAYER_SECONDS * len(model.layers)
+        + 2 * parameters * count / gpu.FORWARD_FLOPS,
+        device_memory=fixed + batch * each,
+        remedy=gpu.smaller_batch(device, "eval.batch_size", batch, fixed, each),
+    )
 
 
-def eval_estimate(model: object, tokens: object) -> Estimate:
+def eval_estimate(model: object, tokens: object, device: str = "cpu") -> Estimate:
     """Estimate of computing and comparing both models' logits."""
     if not isinstance(model, Blueprint) or not isinstance(tokens, Mapping):
         return Estimate()
     head = model.vocab_size * model.hidden_size
     count = tokens["samples"] * tokens["sequence_length"]
-    return Estimate(
+    cost = Estimate(
         bytes=1024,
         memory=EVAL_PROCESS + 10 * head + 2**28,
         seconds=STARTUP + 5 * head * count / EVAL_FLOPS,
+    )
+    if device == "cpu":
+        return cost
+    return replace(
+        cost,
+        memory=EVAL_PROCESS + gpu.CUDA_PROCESS,
+        seconds=STARTUP + 5 * head * count / gpu.FORWARD_FLOPS,
+        device_memory=10 * head + 2**28,
     )
 
 
@@ -58,13 +81,16 @@ def model_bytes(model: Blueprint) -> int:
     return (layers + sum(outside.values())) * _width(model)
 
 
-def generate_estimate(model: object, limit: int, tokens: int) -> Estimate:
+def generate_estimate(model: object, limit: int, tokens: int, device: str = "cpu") -> Estimate:
     """Estimate of generating `tokens` tokens, half by each model, if these fit `limit` bytes."""
     if not isinstance(model, Blueprint):
         return Estimate()
     size = model_bytes(model)
     if size > limit:
         return Estimate(bytes=1024, memory=EVAL_PROCESS)
+    if device != "cpu":
+        seconds, memory = STARTUP + tokens * gpu.TOKEN_SECONDS, EVAL_PROCESS + gpu.CUDA_PROCESS
+        return Estimate(bytes=4096, memory=memory, seconds=seconds, device_memory=size)
     return Estimate(bytes=4096, memory=EVAL_PROCESS + size, seconds=STARTUP + tokens * size / BYTES)
 
 

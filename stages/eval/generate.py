@@ -50,5 +50,6 @@ class Generate(Stage):
             site.facts.get("model"),
             config.max_model_bytes,
             2 * len(config.prompts) * config.max_new_tokens,
+            config.numerics.device,
         )
         return Survey(estimates={None: estimate})

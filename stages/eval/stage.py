@@ -36,5 +36,7 @@ class Eval(Stage):
         model = site.facts.get("model")
         if isinstance(model, Blueprint) and model.outlined:
             return Survey(problems=(needs_class(model),))
-        estimate = eval_estimate(site.facts.get("model"), site.facts.get("tokens"))
+        config: EvalConfig = self.config
+        tokens, device = site.facts.get("tokens"), config.numerics.device
+        estimate = eval_estimate(model, tokens, device)
         return Survey(estimates={None: estimate})

@@ -46,7 +46,7 @@ def bit_sums(weight: Tensor) -> dict[str, Tensor]:
 
 
 def checksum(weight: Tensor, scheme: ModuleFormat, dtype: torch.dtype) -> dict[str, Tensor]:
-    """`bit_sums` of a solver's weight [out, in], in the dtype to which readers unpack it."""
+    """`bit_sums` of an unpacked weight [out, in], in the dtype to which readers unpack it."""
     return bit_sums(weight.to(unpacked_dtype(scheme, dtype)))
 
 

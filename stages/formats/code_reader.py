@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stages.formats.fp4_packing import BOTH
+from stages.formats.codes import BOTH
 from stages.formats.fp4_packing import FORMATS as FP4
 from stages.formats.int_packing import unpack_rows
 from stages.schemes.layouts import PACKED, words_in

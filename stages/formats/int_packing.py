@@ -10,36 +10,38 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 from stages.compute.compiled import compiled
 from stages.schemes.layouts import words_in
 
-
-def words_of(weight: Tensor, scale: Tensor, zero_point: Tensor | None, num_bits: int) -> Tensor:
-    """int32 [out, ceil(in * num_bits / 32)]: round(weight / scale) + zero_point, packed.
-
-    weight: float32 [out, in] on the CPU; scale: [out, groups] of any floating dtype; zero_point:
-    int8 of that shape. Codes are clamped to the range of `num_bits`.
-    """
-    rows, columns = weight.shape
-    zero = torch.zeros_like(scale, dtype=torch.float32) if zero_point is None else zero_point
-    out = np.empty((rows, words_in(columns, num_bits)), dtype=np.uint32)
-    _pack_weight(
-        weight.detach().contiguous().numpy(),
-        scale.float().contiguous().numpy(),
-        zero.float().contiguous().numpy(),
-        num_bits,
-        out,
-    )
-    return torch.from_numpy(out.view(np.int32))
+WORD = 32
+"""Bits of a word."""
 
 
 def words_of_codes(codes: Tensor, num_bits: int) -> Tensor:
-    """int32 [out, ceil(in * num_bits / 32)]: signed codes, int8 [out, in] on the CPU, packed."""
+    """int32 [out, ceil(in * num_bits / 32)]: signed codes, int8 [out, in], packed."""
     rows, columns = codes.shape
+    if not codes.is_cpu:
+        return _words_by_torch(codes, num_bits)
     out = np.empty((rows, words_in(columns, num_bits)), dtype=np.uint32)
     pack_rows(codes.contiguous().numpy(), num_bits, out)
     return torch.from_numpy(out.view(np.int32))
+
+
+def _words_by_torch(codes: Tensor, num_bits: int) -> Tensor:
+    """As :func:`pack_rows`, by tensor arithmetic: 32 codes fill `num_bits` words."""
+    rows, columns = codes.shape
+    given = pad(codes.int() + (1 << (num_bits - 1)), (0, -columns % WORD))
+    given = given.unflatten(1, (-1, WORD))
+    words = given.new_zeros((rows, given.shape[1], num_bits))
+    for index in range(WORD):
+        word, shift = divmod(index * num_bits, WORD)
+        words[..., word] |= given[..., index] << shift
+        if shift + num_bits > WORD:
+            words[..., word + 1] |= given[..., index] >> (WORD - shift)
+    stored: Tensor = words.flatten(1)[:, : words_in(columns, num_bits)].contiguous()
+    return stored
 
 
 @compiled()
@@ -75,35 +77,3 @@ def unpack_rows(words: NDArray[np.uint32], num_bits: int, out: NDArray[np.uint8]
             out[i, j] = np.uint8(held & mask)
             held >>= width
             count -= width
-
-
-@compiled()
-def _pack_weight(
-    weight: NDArray[np.float32],
-    scale: NDArray[np.float32],
-    zero: NDArray[np.float32],
-    num_bits: int,
-    out: NDArray[np.uint32],
-) -> None:
-    codes = np.empty((1, weight.shape[1]), dtype=np.int8)
-    low, high = np.float32(-(1 << (num_bits - 1))), np.float32((1 << (num_bits - 1)) - 1)
-    width = weight.shape[1] // scale.shape[1]
-    for i in range(weight.shape[0]):
-        for g in range(scale.shape[1]):
-            part = slice(g * width, (g + 1) * width)
-            _nearest(weight[i, part], scale[i, g], zero[i, g], low, high, codes[0, part])
-        pack_rows(codes, num_bits, out[i : i + 1])
-
-
-@compiled()
-def _nearest(
-    weight: NDArray[np.float32],
-    scale: np.float32,
-    zero: np.float32,
-    low: np.float32,
-    high: np.float32,
-    codes: NDArray[np.int8],
-) -> None:
-    for j in range(codes.shape[0]):
-        code = np.float32(np.rint(np.float32(weight[j] / scale) + zero))
-        codes[j] = np.int8(np.int32(min(max(code, low), high)))

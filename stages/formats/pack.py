@@ -1,4 +1,4 @@
-"""Pack a solver's result into the tensors of a checkpoint, and unpack them to a weight."""
+"""Pack a solver's codes into the tensors of a checkpoint, and unpack those to a weight."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ from collections.abc import Mapping
 
 import torch
 from compressed_tensors.compressors import BaseCompressor
-from compressed_tensors.compressors.mx_utils import compress_mx_scale
-from compressed_tensors.compressors.pack_quantized import pack_to_int32
-from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
-from compressed_tensors.quantization.lifecycle.forward import quantize
+from compressed_tensors.quantization import QuantizationScheme
 from torch import Tensor
 
 from pipeline.errors import UserError
-from stages.formats.fp4_packing import FORMATS, fits_fp4, fp4_of
+from stages.formats.codes import code_dtype, e8m0_of, to_e4m3
+from stages.formats.fp4_packing import FORMATS, bytes_of_codes
 from stages.formats.input_params import InputParams
-from stages.formats.int_packing import words_of, words_of_codes
-from stages.formats.row_blocks import by_rows, compress_by_rows, decompress_by_rows
-from stages.schemes.layouts import PACKED, words_in
+from stages.formats.int_packing import words_of_codes
+from stages.formats.row_blocks import by_rows, decompress_by_rows
+from stages.schemes.layouts import PACKED, codes_part, words_in
+from stages.schemes.protocols import WeightFormat
+
+MICROSCALED = ("mxfp4-pack-quantized", "mxfp8-quantized")
 
 
 def pack(
-    weight: Tensor,
+    codes: Tensor,
     *,
     scale: Tensor,
     zero_point: Tensor | None,
@@ -31,31 +32,31 @@ def pack(
 ) -> dict[str, Tensor]:
     """The tensors of a Linear in a checkpoint by local name (`weight_packed`, `weight_scale`, ...).
 
-    weight: [out, in]; it is rounded to the grid of scale, zero_point and global_scale, on which a
-    solver's result lies already. The bias is left out. `scheme.format` names the layout.
+    codes: [out, in] as :func:`stages.formats.codes.code_dtype` says; scale, zero_point and
+    global_scale as `stages.compress.grid.Quantized` has them. All are on one device, and so is what
+    is made of them. The bias is left out. `scheme.format` names the layout. Raises ValueError for
+    codes of another dtype.
     """
-    state = {
-        "weight": weight,
-        "weight_scale": scale,
-        "weight_zero_point": zero_point,
+    compressor(scheme)
+    args, layout = scheme.weights, str(scheme.format)
+    if args is None or codes.dtype != code_dtype(args):
+        raise ValueError(f"codes of {codes.dtype} are none of the layout {layout}")
+    given = {
+        "weight_scale": _stored_scale(scale, layout),
+        "weight_zero_point": _stored_zero(zero_point, args, layout),
         "weight_global_scale": global_scale,
         "input_scale": inputs.scale,
         "input_zero_point": inputs.zero_point,
         "input_global_scale": inputs.global_scale,
     }
-    given = {name: value for name, value in state.items() if value is not None}
-    args = scheme.weights
-    rows = args is not None and args.strategy in ("channel", "group")
-    if args is not None and rows and weight.is_cpu and str(scheme.format) == PACKED:
-        return _packed(given, args)
-    if args is not None and str(scheme.format) in FORMATS and fits_fp4(weight, args):
-        return _fp4(given, args)
-    library = compressor(scheme)
-    if args is not None and str(scheme.format) != PACKED:
-        stored = compress_by_rows(given, args, lambda part: library.compress(part, scheme))
+    if layout == PACKED:
+        given["weight_packed"] = _words(codes, args.num_bits)
+        given["weight_shape"] = torch.tensor(codes.shape)
+    elif layout in FORMATS:
+        given["weight_packed"] = bytes_of_codes(codes)
     else:
-        stored = library.compress(given, scheme)
-    return {name: value.detach().contiguous() for name, value in stored.items()}
+        given[codes_part(layout)] = codes
+    return {part: t.detach().contiguous() for part, t in given.items() if t is not None}
 
 
 def unpack(tensors: Mapping[str, Tensor], scheme: QuantizationScheme) -> Tensor:
@@ -91,41 +92,28 @@ def compressor(scheme: QuantizationScheme) -> type[BaseCompressor]:
     return found
 
 
-def _packed(given: dict[str, Tensor], args: QuantizationArgs) -> dict[str, Tensor]:
-    """Integer codes packed into words: the tensors of compressed-tensors, computed faster."""
-    weight, zero_point = given.pop("weight"), given.pop("weight_zero_point", None)
-    scale, bits = given["weight_scale"], args.num_bits
-    words = torch.empty((weight.shape[0], words_in(weight.shape[1], bits)), dtype=torch.int32)
+def _words(codes: Tensor, num_bits: int) -> Tensor:
+    """Integer codes packed into words, some rows at a time on a CPU."""
+    shape = (codes.shape[0], words_in(codes.shape[1], num_bits))
+    words = torch.empty(shape, dtype=torch.int32, device=codes.device)
 
     def tile(start: int, stop: int) -> None:
-        part, scales = weight[start:stop], scale[start:stop]
-        zeros = None if zero_point is None else zero_point[start:stop]
-        if part.dtype == torch.float32:
-            words[start:stop] = words_of(part, scales, zeros, bits)
-        else:  # the quotient is rounded to the narrower dtype first
-            codes = quantize(x=part, scale=scales, zero_point=zeros, args=args, dtype=torch.int8)
-            words[start:stop] = words_of_codes(codes, bits)
+        words[start:stop] = words_of_codes(codes[start:stop], num_bits)
 
-    by_rows(weight, tile, args)
-    if zero_point is not None and not args.symmetric:
-        packed = pack_to_int32(zero_point, args.num_bits, packed_dim=0)
-        given["weight_zero_point"] = packed.contiguous()
-    shape = torch.tensor(weight.shape)
-    return {**given, "weight_packed": words, "weight_shape": shape}
+    by_rows(codes, tile)
+    return words
 
 
-def _fp4(given: dict[str, Tensor], args: QuantizationArgs) -> dict[str, Tensor]:
-    """FP4 codes packed into bytes: the tensors of compressed-tensors, computed faster."""
-    weight, scale = given.pop("weight"), given.pop("weight_scale")
-    packed = torch.empty((weight.shape[0], weight.shape[1] // 2), dtype=torch.uint8)
-    global_scale = given.get("weight_global_scale")
+def _stored_scale(scale: Tensor, layout: str) -> Tensor:
+    if layout in MICROSCALED:
+        return e8m0_of(scale)
+    return to_e4m3(scale) if layout in FORMATS else scale
 
-    def tile(start: int, stop: int) -> None:
-        packed[start:stop] = fp4_of(weight[start:stop], scale[start:stop], global_scale)
 
-    by_rows(weight, tile, args)
-    if args.scale_dtype == torch.float8_e4m3fn:
-        stored = scale.to(torch.float8_e4m3fn)
-    else:
-        stored = compress_mx_scale(scale, torch.uint8)
-    return {**given, "weight_packed": packed, "weight_scale": stored.contiguous()}
+def _stored_zero(zero_point: Tensor | None, args: WeightFormat, layout: str) -> Tensor | None:
+    """Zero points as they are stored: along rows packed into words where codes are, else int8."""
+    if zero_point is None or args.symmetric:
+        return None
+    if layout == PACKED and args.strategy in ("channel", "group"):
+        return words_of_codes(zero_point.T, args.num_bits).T
+    return zero_point

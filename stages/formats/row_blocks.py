@@ -38,27 +38,6 @@ def by_rows(
         work(0, rows)
 
 
-def compress_by_rows(
-    given: Parts,
-    args: WeightFormat,
-    compress: Callable[[Parts], Mapping[str, Tensor]],
-) -> Parts:
-    """Apply `compress` to blocks of a weight and its qparams, concurrently; join the results."""
-    compressed: dict[int, Mapping[str, Tensor]] = {}
-
-    def tile(start: int, stop: int) -> None:
-        compressed[start] = compress(parts_of_rows(given, args, start, stop))
-
-    by_rows(given["weight"], tile, args)
-    tiles = [compressed[start] for start in sorted(compressed)]
-    cut = {name for name in SHARED if name in given and _is_cut(given[name], args)}
-    joined = {name for name in tiles[0] if name in cut.union(MAIN)}
-    return {
-        name: torch.cat([tile[name] for tile in tiles]) if name in joined else value
-        for name, value in tiles[0].items()
-    }
-
-
 def decompress_by_rows(
     stored: Mapping[str, Tensor], args: WeightFormat, decompress: Callable[[Parts], Tensor]
 ) -> Tensor:

@@ -1,19 +1,21 @@
-"""Activations at the boundary of two layers, on disk: one file per batch, one batch in memory."""
+"""Activations at the boundary of two layers: content of a file for each batch.
+
+During a run it lies in memory where it fits; a reader has a copy of one batch at a time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.errors import StageFailed
-from pipeline.stage import Artifact
+from pipeline.stage import Artifact, Draft
 from stages.model.artifact_names import HIDDEN, TOKENS
+from stages.weights.tensor_content import TensorContent, reader
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,17 +51,17 @@ def batches(tokens: Artifact, size: int) -> Iterator[Batch]:
             )
 
 
-def write_activations(folder: Path, index: int, hidden: Tensor) -> None:
-    """Write the activations [b, T, hidden] of batch `index`."""
-    save_file({HIDDEN: hidden.cpu().contiguous()}, folder / _file(index))
+def write_activations(draft: Draft, index: int, hidden: Tensor) -> None:
+    """Add the activations [b, T, hidden] of batch `index`, which must not change afterwards."""
+    draft.put(_file(index), TensorContent.of({HIDDEN: hidden}))
 
 
 def read_activations(artifact: Artifact, batch: Batch, *, device: str = "cpu") -> Tensor:
-    """The activations [b, T, hidden] of one batch.
+    """A copy of the activations [b, T, hidden] of one batch.
 
     Raises StageFailed if they were made for batches of another shape.
     """
-    hidden = load_file(artifact.file(_file(batch.index)), device=device)[HIDDEN]
+    hidden = reader(artifact, _file(batch.index)).read([HIDDEN], device=device)[HIDDEN]
     if hidden.shape[:2] != batch.ids.shape:
         raise StageFailed(
             f"activations of batch {batch.index} are {list(hidden.shape)}, "

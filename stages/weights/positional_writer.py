@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -19,11 +19,11 @@ class MisfitError(Exception):
     """A tensor that differs from its announced spec, or was announced and never set."""
 
 
-class PlacedFile(MutableMapping[str, "Tensor"]):
-    """Takes tensors by name like a dict and keeps none: their bytes go straight to the file.
+class PlacedFile:
+    """A sink for tensors by name that keeps none: their bytes go straight to the file.
 
     The file equals what `write_tensors` writes for the same tensors. The memory of a tensor may be
-    reused as soon as it was set. A large one may be written in rows; it is then set without memory
+    reused as soon as it was put. A large one may be written in rows; it is then put without memory
     (on the device "meta"). Leaving the context without an exception raises MisfitError if an
     announced tensor is missing; the file is incomplete then.
     """
@@ -51,7 +51,7 @@ class PlacedFile(MutableMapping[str, "Tensor"]):
             raise MisfitError(f"{min(missing)} was announced and never came")
 
     def put_rows(self, name: str, first: int, rows: Tensor) -> None:
-        """Write some rows of a tensor, which is to be set once all of them are written."""
+        """Write some rows of a tensor, which is to be put once all of them are written."""
         spec, given = self._specs.get(name), spec_of(name, rows)
         if spec is None or (spec.shape[1:], spec.dtype) != (given.shape[1:], given.dtype):
             raise MisfitError(f"rows of {name} came as {given}")
@@ -59,7 +59,8 @@ class PlacedFile(MutableMapping[str, "Tensor"]):
         write_at(self._file.fileno(), start, [bytes_of(rows)])
         self._rows[name] += len(rows)
 
-    def __setitem__(self, name: str, tensor: Tensor) -> None:
+    def put(self, name: str, tensor: Tensor) -> None:
+        """Write a tensor; raises MisfitError unless it is as it was announced."""
         if self._specs.get(name) != spec_of(name, tensor):
             raise MisfitError(f"{name} came as {spec_of(name, tensor)}")
         if not tensor.is_meta:
@@ -68,14 +69,11 @@ class PlacedFile(MutableMapping[str, "Tensor"]):
             raise MisfitError(f"{self._rows[name]} of {len(tensor)} rows of {name} came")
         self._written.add(name)
 
-    def __delitem__(self, name: str) -> None:
+    def take_back(self, name: str) -> None:
+        """Count a tensor as missing that was put."""
         self._written.remove(name)
 
-    def __getitem__(self, name: str) -> Tensor:
-        raise KeyError(f"{name} is in the file, not in memory")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._written))
-
-    def __len__(self) -> int:
-        return len(self._written)
+    @property
+    def names(self) -> list[str]:
+        """The tensors that were put."""
+        return sorted(self._written)

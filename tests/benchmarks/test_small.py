@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks.crash import crash, digests
-from tests.benchmarks.launch import CommandFailed, launch, result_of
+from tests.benchmarks.launch import REPOSITORY, CommandFailed, launch, on_text, result_of
 from tests.benchmarks.memory import peak_of, text_of_bytes
 from tests.benchmarks.observers import ours, pairs, prepare
 from tests.benchmarks.random_llama import TINY, write_model
 from tests.benchmarks.reuse import again, sweep
+from tests.benchmarks.two_builds import Part, compare
 from tests.benchmarks.two_sweeps import two_sweeps
 
 SMALL = ("dataset.num_samples=4", "dataset.sequence_length=64", "scheme.weights.group_size=32")
@@ -29,7 +30,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return text_of_bytes(tmp_path_factory.mktemp("text") / "text.txt", 50_000)
 
 
-def test_killed_runs_end_with_the_same_bytes_and_build_no_layer_twice(
+def test_killed_runs_end_with_the_same_bytes_and_solve_no_layer_twice(
     model: Path, text: Path, tmp_path: Path
 ) -> None:
     found = crash(model, text, tmp_path, kills=4, more=("eval=none", *SMALL))
@@ -61,6 +62,12 @@ def test_two_sweeps_share_a_store_though_one_is_killed(
     assert found.different == ()
     assert found.twice == ()
     assert found.whole
+
+
+def test_two_trees_are_compared_in_turns(model: Path, text: Path, tmp_path: Path) -> None:
+    part = Part(name="tiny", words=(*on_text(model, text, tmp_path)[3:8], *SMALL))
+    found = compare(part, REPOSITORY, REPOSITORY, tmp_path / "turns", turns=1)
+    assert found.same and found.seconds > 0
 
 
 def test_the_memory_of_a_run_is_measured(model: Path, text: Path, tmp_path: Path) -> None:

@@ -12,12 +12,11 @@ from torch import Tensor
 
 from pipeline.config.schema import build
 from pipeline.config.searchpath import own_configs
-from stages.compress.layer.state import LayerState
+from stages.compress.layer.state import LayerState, LazyTensors
 from stages.compress.layer.statistics import Statistics
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.run import compress_layer
 from stages.model.blueprint import Blueprint
-from stages.model.layer_tensors import layer_tensors
 from stages.schemes.resolve import resolve
 from stages.schemes.scheme import SchemeConfig
 from tests.differential.cases import CASES, Case
@@ -58,7 +57,7 @@ def rounded(blueprint: Blueprint, source: Folder, scheme: SchemeConfig) -> dict[
         names = {linear.name for linear in subgraph.linears}
         state = LayerState(
             subgraph=subgraph,
-            tensors=layer_tensors(subgraph, source),  # type: ignore[arg-type]  # a fake
+            tensors=LazyTensors(subgraph.tensors, source),  # type: ignore[arg-type]  # a fake
             statistics=Statistics({}, "cpu"),
             resolved={name: made for name, made in resolved.items() if name in names},
             dtype=torch.bfloat16,

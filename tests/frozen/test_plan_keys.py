@@ -35,6 +35,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model of a GPU is part of a key, and the stored ones were made without any."""
+    monkeypatch.setattr("pipeline.machine.gpus.gpus", tuple)
+
+
 def digest(keys: Keys) -> str:
     """Of the names of all nodes and outputs with their keys."""
     return hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()[:DIGITS]

@@ -76,13 +76,15 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
 
 
 def bits(x: Tensor) -> Tensor:
-    return x.contiguous().view(torch.int32 if x.element_size() == 4 else torch.int16)
+    return x.contiguous().view({1: torch.int8, 2: torch.int16, 4: torch.int32}[x.element_size()])
 
 
 def assert_same(one: Quantized, other: Quantized) -> None:
     """The same codes and scales; losses are sums, and may be taken in another order."""
     assert torch.equal(one.scale.float(), other.scale.float())
     assert torch.equal(one.weight, other.weight)
+    assert one.codes is not None and other.codes is not None
+    assert torch.equal(one.codes.float(), other.codes.float())
     assert (one.zero_point is None) == (other.zero_point is None)
     if one.zero_point is not None and other.zero_point is not None:
         assert torch.equal(one.zero_point, other.zero_point)

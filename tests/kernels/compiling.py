@@ -46,8 +46,8 @@ def launches() -> Iterator[tuple[Any, dict[str, Any], str]]:
             yield search_triton.best_scale_kernel, shape, "fp32"
         yield range_triton.bounds_kernel, range_triton.shape_of_programs(width), "bf16"
     for zero in (True, False):
-        shape = {"DTYPE": tl.bfloat16, "ZERO": zero, "BLOCK": rtn_triton.BLOCK}
-        yield rtn_triton.nearest_codes_kernel, shape, "bf16"
+        shape = {"DTYPE": tl.bfloat16, "ADD": zero, "ZERO": zero, "BLOCK": rtn_triton.BLOCK}
+        yield rtn_triton.nearest_values_kernel, shape, "bf16"
 
 
 def compiled(kernel: Any, given: dict[str, Any], dtype: str, capability: int) -> dict[str, Any]:

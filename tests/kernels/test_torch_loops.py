@@ -10,18 +10,14 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from stages.compress.compressed_tensors_math import nearest_codes
 from stages.compress.observers import scale_search
 from stages.compress.observers.catalog import OBSERVERS
-from stages.compress.observers.minmax import observe
 from stages.compress.observers.range import bounds
 from stages.compress.solvers import gptq as gptq_module
 from stages.compress.solvers.gptq import gptq
-from stages.compress.solvers.nearest_codes import nearest_codes_torch
 from stages.compute import loops
 from stages.compute.row_tiles import even_tiles
-from tests.kernels.cases import FORMATS, assert_same, by, grid, running, same_bits
-from tests.kernels.hard_weights import hard_to_round
+from tests.kernels.cases import FORMATS, assert_same, by, grid, running
 from tests.stages.compress.solvers.reference import problem
 
 
@@ -80,18 +76,6 @@ def test_gptq_in_tiles_of_rows_finds_the_same(name: str, monkeypatch: pytest.Mon
         monkeypatch.setattr(gptq_module, "DEVICE_BYTES", 10 * 4 * gptq_module.COPIES * 96)
         tiled = gptq(weight, H, grid(name))
     assert_same(whole, tiled)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-@pytest.mark.parametrize("name", FORMATS)
-def test_the_nearest_codes_are_those_of_the_library(name: str, dtype: torch.dtype) -> None:
-    weight = hard_to_round(name, dtype)
-    qparams = observe(weight, grid(name, dtype))
-    scale = qparams.scale
-    if qparams.global_scale is not None:
-        scale = scale / qparams.global_scale
-    ours = nearest_codes_torch(weight, scale, qparams.zero_point, grid(name, dtype))
-    assert same_bits(ours, nearest_codes(weight, qparams, grid(name, dtype)))
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -18,8 +18,8 @@ from stages.weights import WeightSource
 class LazyTensors(MutableMapping[str, Tensor]):
     """Tensors by module-tree name; one that was read or set is kept until it is removed."""
 
-    def __init__(self, names: Mapping[str, str], source: Reader) -> None:
-        """`names`: module-tree name -> name in the checkpoint."""
+    def __init__(self, names: Mapping[str, str], source: Reader | None = None) -> None:
+        """`names`: module-tree name -> name in the checkpoint; without them all are to be set."""
         self._names = dict(names)
         self._source = source
         self._held: dict[str, Tensor] = {}
@@ -28,6 +28,8 @@ class LazyTensors(MutableMapping[str, Tensor]):
         """A tensor, not kept if it was not there."""
         if name in self._held:
             return self._held[name]
+        if self._source is None:
+            raise KeyError(name)
         stored = self._names[name]
         return self._source.read([stored])[stored]
 
@@ -65,7 +67,7 @@ class LayerState:
     """
 
     subgraph: Subgraph
-    tensors: MutableMapping[str, Tensor]
+    tensors: LazyTensors
     statistics: Statistics
     resolved: dict[str, Resolved]
     dtype: torch.dtype
@@ -74,9 +76,8 @@ class LayerState:
     changed: set[str] = field(default_factory=set)
 
     def peek(self, name: str) -> Tensor:
-        """A tensor for one look: where tensors are read when asked for, it is not kept."""
-        tensors = self.tensors
-        return tensors.peek(name) if isinstance(tensors, LazyTensors) else tensors[name]
+        """A tensor for one look, which is not kept if it was not there."""
+        return self.tensors.peek(name)
 
     def rewrite(self, name: str, value: Tensor) -> None:
         """Put `value` in place of the tensor `name`, in float32 if it is yet to be quantized."""

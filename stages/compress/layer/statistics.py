@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pipeline.stage import Artifact
 from stages.compress.transforms.smoothquant import rescale_gram
-from stages.weights.safetensors_source import SafetensorsSource
+from stages.weights.tensor_content import reader
 
 
 class Statistics:
-    """Statistics by module name; each is read from disk when asked for, and not kept.
+    """Statistics by module name; each is read when asked for, and not kept.
 
     A module reads what its *leader* has: the first of the modules that see the same tensor.
     """
 
     def __init__(self, artifacts: Mapping[str, Artifact], device: str) -> None:
         self._device = device
-        self._files = {
-            kind: _source(a.file(f"{kind}.safetensors")) for kind, a in artifacts.items()
-        }
+        self._files = {k: reader(a, f"{k}.safetensors") for k, a in artifacts.items()}
         metas = [artifact.meta for artifact in artifacts.values()]
         self._leaders: dict[str, str] = {}
         self._tokens: dict[str, int] = {}
@@ -96,7 +93,3 @@ class Statistics:
         if self.tokens(module) == 0:
             return None
         return self._files[kind].read([leader], device=self._device)[leader].to(dtype)
-
-
-def _source(path: Path) -> SafetensorsSource:
-    return SafetensorsSource.of_file(path)

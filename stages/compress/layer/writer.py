@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,10 +61,12 @@ class Compressed:
     """A compressed layer as it will be written: tensors by checkpoint name, and what was done.
 
     `modules` and `rows` are by module in the order of the layer; `schemes` is by name in the
-    checkpoint; `fallbacks` says which modules did not become what was asked for, and why.
+    checkpoint; `fallbacks` says which modules did not become what was asked for, and why. Tensors
+    go to `file` as they come, where there is one; else they are in memory until :meth:`write`.
     """
 
-    tensors: MutableMapping[str, Tensor] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    file: PlacedFile | None = None
     checksums: dict[str, Tensor] = field(default_factory=dict)
     modules: dict[str, dict[str, Any]] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -97,7 +99,7 @@ class Compressed:
     ) -> None:
         """Take the stored tensors and the checksums of one module, both by local name."""
         for part, tensor in packed.items():
-            self.tensors[f"{linear.prefix}.{part}"] = tensor
+            self._put(f"{linear.prefix}.{part}", tensor)
         for side, values in sums.items():
             self.checksums[f"{linear.prefix}.{side}"] = values
         elements = linear.out_features * linear.in_features
@@ -111,8 +113,14 @@ class Compressed:
             "fallback": fallback,
         }
 
+    def _put(self, name: str, tensor: Tensor) -> None:
+        if self.file is None:
+            self.tensors[name] = tensor
+        else:
+            self.file.put(name, tensor)
+
     def take_back(self, name: str) -> None:
-        """Forget what was recorded of a module."""
+        """Forget what was recorded of a module, unless it is in the file already."""
         prefix = self.modules.pop(name)["prefix"]
         for tensors in (self.tensors, self.checksums):
             for key in [key for key in tensors if key.rpartition(".")[0] == prefix]:
@@ -131,7 +139,7 @@ class Compressed:
                 continue
             tensor = layer.tensors.pop(name)
             dense = tensor.to(layer.dtype) if module in skipped else tensor
-            self.tensors[stored[name]] = dense.contiguous()
+            self._put(stored[name], dense.contiguous())
             if name in layer.changed:
                 self.changed.append(stored[name])
         for name, module_info in self.modules.items():
@@ -144,7 +152,7 @@ class Compressed:
 
     def write(self, draft: Draft, dtype: torch.dtype) -> None:
         """Write it as `stages.formats.compressed_layer` reads it; `dtype` is the model's."""
-        if not isinstance(self.tensors, PlacedFile):  # which is written
+        if self.file is None:
             write_tensors(draft.path / SHARD, self.tensors)
         save_file(dict(sorted(self.checksums.items())), draft.path / CHECKSUM)
         told = {

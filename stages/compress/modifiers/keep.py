@@ -32,4 +32,4 @@ class Keep(Solver):
     def solve(self, problem: Problem) -> Quantized:
         from stages.compress.modifiers.keep_source import kept
 
-        return kept(problem, round_scales=self.round_scales)
+        return kept(problem.stored, problem.grid, round_scales=self.round_scales)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from stages.compress.grid import Grid, Quantized
 from stages.compress.layer.state import LayerState
-from stages.compress.modifiers.base import Problem
 from stages.compress.solvers.numerical_error import NumericalError
+from stages.formats.codes import encode
 from stages.formats.input_params import InputParams
 from stages.quantized.compatibility import why_not
 from stages.quantized.source import QuantizedSource
@@ -35,15 +35,14 @@ def _place(layer: LayerState, module: str) -> tuple[QuantizedSource, str] | None
     return source, prefix
 
 
-def kept(problem: Problem, *, round_scales: bool) -> Quantized:
-    """The stored weight of `problem` with the scales that its format wants.
+def kept(stored: Stored | None, grid: Grid, *, round_scales: bool) -> Quantized:
+    """The weight as the source stores it, with the scales that `grid` wants.
 
     The result dequantizes to the same float32 numbers, with two exceptions: scales may be rounded
     if `round_scales` says so; and a factor (ModelOpt's weight_scale_2) becomes a divisor, its
     reciprocal in float32, which is off by at most one unit in the last place. Raises
-    NumericalError where the format has no such numbers.
+    NumericalError where the grid has no such numbers, and for a dense source (None).
     """
-    stored, grid = problem.stored, problem.grid
     if stored is None:
         raise _unfit("the source has it dense")
     rows, columns = stored.codes.shape
@@ -73,10 +72,10 @@ def kept(problem: Problem, *, round_scales: bool) -> Quantized:
     )
     return Quantized(
         weight=laid_out.weight(),
+        codes=encode(stored.codes, grid, signed_zero=True),
         scale=scale,
         zero_point=zero_point,
         global_scale=divisor,
-        original=_signed(laid_out),
     )
 
 
@@ -93,14 +92,6 @@ def _args_of(grid: Grid) -> QArgs:
         block_structure=None if block is None else list(block),
         scale_dtype=None if scale_dtype is None else str(scale_dtype).removeprefix("torch."),
     )
-
-
-def _signed(stored: Stored) -> Tensor | None:
-    """What FP4 packs to the very codes: its packer knows the code of -0 by what rounds to it."""
-    if stored.grid.type != "float" or stored.grid.num_bits != 4:
-        return None
-    below = (stored.codes == 0) & torch.signbit(stored.codes)
-    return replace(stored, codes=torch.where(below, -0.125, stored.codes)).weight()
 
 
 def reciprocal(factor: Tensor) -> Tensor:

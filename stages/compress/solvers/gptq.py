@@ -20,6 +20,7 @@ from torch import Tensor
 from stages.compress.deprecated_args import takes_args
 from stages.compress.grid import ROW_STRATEGIES, Grid, Quantized, column_scale, expand, round_to
 from stages.compress.observers.catalog import OBSERVERS, Observe
+from stages.compress.observers.range import by_scale
 from stages.compress.solvers.cholesky import damped, upper_factor
 from stages.compress.solvers.coordinate_descent import descend
 from stages.compress.solvers.gptq_arrays import Columns, Params
@@ -28,6 +29,7 @@ from stages.compress.solvers.numerical_error import all_finite, not_finite
 from stages.compress.solvers.output_error import weight_energies
 from stages.compute import loops
 from stages.compute.row_tiles import even_tiles, row_tiles
+from stages.formats.codes import code_dtype, encode
 
 TILE = 192  # rows that one thread solves at a time
 DEVICE_BYTES = 2 << 30  # of a GPU's memory for the rows that it solves at a time
@@ -87,6 +89,7 @@ def gptq(
     refit = refit if grid.strategy in ROW_STRATEGIES else 0
     group, width = column_scale(grid, H.shape[0], H.device), grid.width(H.shape[0])
     Q = torch.empty(weight.shape, dtype=torch.float32, device=weight.device)
+    codes = torch.empty(weight.shape, dtype=code_dtype(grid), device=weight.device)
     losses = torch.empty(weight.shape[0], 2, device=weight.device)
     improve = partial(descend, metric=metric, grid=grid, refit=refit, descent=descent)
     improve = partial(improve, multiplier=multiplier, block_size=block_size)
@@ -107,6 +110,9 @@ def gptq(
         undamped = error - metric.amount * W.sub_(q).square_().sum(dim=0)
         losses[rows] = torch.stack([undamped, known], dim=1).clamp_(min=0.0)
         Q[rows], scale[rows] = q.T, s.T
+        if not grid.symmetric:
+            code += params.zero_point.index_select(0, group)
+        codes[rows] = encode(code, grid).T
 
     if loops.loops_for(weight) == "compiled":
         row_tiles(weight.shape[0], TILE, tile)
@@ -115,12 +121,17 @@ def gptq(
     if not all_finite(losses):
         raise not_finite(weight)
 
-    # 5. Store refitted scales as the checkpoint does.
+    # 5. Store refitted scales as the checkpoint does. One that was too small for a refit (below the
+    # normal numbers of float16) and has codes other than zero is stored as those were chosen.
     stored = qparams.scale
     if refit:
-        stored = round_to(scale * multiplier, grid.scales).to(stored.dtype).reshape(stored.shape)
+        refitted = round_to(scale * multiplier, grid.scales)
+        if qparams.global_scale is None and not torch.equal(refitted, scale):
+            refitted = torch.where(by_scale(Q, grid).any(dim=-1), scale, refitted)
+        stored = refitted.to(stored.dtype).reshape(stored.shape)
     return Quantized(
         weight=Q,
+        codes=codes,
         scale=stored,
         zero_point=qparams.zero_point,
         global_scale=qparams.global_scale,

@@ -1,4 +1,4 @@
-"""Nearest codes of a weight under given scales as a Triton kernel, for GPUs."""
+"""Rounding to nearest under given scales as a Triton kernel, for GPUs."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def _rounded_to(x, DTYPE: tl.constexpr):
 
 
 @triton.jit
-def nearest_codes_kernel(
-    x_ptr, scale_ptr, zero_ptr, code_ptr, columns, groups, height, width,
-    binade, step, low, high, DTYPE: tl.constexpr, ZERO: tl.constexpr, BLOCK: tl.constexpr,
+def nearest_values_kernel(
+    x_ptr, scale_ptr, zero_ptr, value_ptr, columns, groups, height, width,
+    binade, step, low, high,
+    DTYPE: tl.constexpr, ADD: tl.constexpr, ZERO: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -37,11 +38,13 @@ def nearest_codes_kernel(
     x = tl.load(x_ptr + row * columns + column, mask=mask, other=0.0).to(tl.float32)
     s = tl.load(scale_ptr + which, mask=mask, other=1.0)
     target = _rounded_to(tl.div_rn(x, s), DTYPE)
-    z = 0.0  # not left out: the sum has no negative zero
-    if ZERO:
-        z = tl.load(zero_ptr + which, mask=mask, other=0.0)
-    code = rounded_code(_rounded_to(target + z, DTYPE), binade, step, low, high)
-    tl.store(code_ptr + row * columns + column, code, mask=mask)
+    if ADD:
+        z = 0.0
+        if ZERO:
+            z = tl.load(zero_ptr + which, mask=mask, other=0.0)
+        target = _rounded_to(target + z, DTYPE)
+    value = rounded_code(target, binade, step, low, high)
+    tl.store(value_ptr + row * columns + column, value, mask=mask)
 
 
 _DTYPES = {
@@ -51,22 +54,27 @@ _DTYPES = {
 }
 
 
-def nearest_codes_triton(weight: Tensor, scale: Tensor, zero: Tensor | None, grid: Grid) -> Tensor:
-    """As `stages.compress.solvers.nearest_codes.nearest_codes_torch`, in one launch."""
+def nearest_values(weight: Tensor, scale: Tensor, zero: Tensor | None, grid: Grid) -> Tensor:
+    """The values of the nearest codes of `weight` [out, in], float32, in one launch.
+
+    scale: as `Quantized.scale`, over the global scale if there is one; zero: its zero points. What
+    rounds to zero keeps its sign; for E2M1 -0 itself does not.
+    """
     rows, columns = weight.shape
-    codes = torch.empty(rows, columns, device=weight.device)
+    values = torch.empty(rows, columns, device=weight.device)
     if not weight.numel():
-        return codes
+        return values
     height, width = grid.spans(rows, columns)
     wide = scale.float().contiguous()
+    added = wide if zero is None else zero.float().contiguous()
     launch(
-        nearest_codes_kernel,
+        nearest_values_kernel,
         (rows, -(-columns // BLOCK)),
-        *(weight.contiguous(), wide, wide if zero is None else zero.float().contiguous(), codes),
-        *(columns, -(-columns // width), height, width),
+        *(weight.contiguous(), wide, added, values, columns, -(-columns // width), height, width),
         *as_scalars(grid.codes),
         DTYPE=_DTYPES[torch.result_type(weight, scale)],
+        ADD=zero is not None or (grid.type == "float" and grid.num_bits == 4),  # -0 + 0 is 0
         ZERO=zero is not None,
         BLOCK=BLOCK,
     )
-    return codes
+    return values

@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 from pipeline.cli import write_config
 from pipeline.config.root import load_config
 from pipeline.errors import ManyErrors, UserError
-from pipeline.machine import resolve_device
+from pipeline.machine.devices import resolve_device
+from tests.pipeline.machine.fake_driver import MODELS, fake_gpus
 from tests.pipeline.tiny import (
     FILES,
     Make,
@@ -55,9 +56,18 @@ def test_what_depends_on_the_machine_is_filled_in(folder: Path, tmp_path: Path) 
 
 
 def test_auto_is_the_cpu_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.machine._DRIVER_FILES", ())
+    monkeypatch.setattr("pipeline.machine.devices.gpus", tuple)
     assert resolve_device("auto") == "cpu"
     assert resolve_device("cuda") == "cuda"
+
+
+def test_only_what_computes_needs_the_gpu_to_be_here(folder: Path) -> None:
+    with fake_gpus():
+        assert loaded(folder, "mode=plan", "device=cuda:1").numerics.device == "cuda:1"
+        (problem,) = told(folder, "mode=run", "device=cuda:1")
+    assert problem.startswith("device is 'cuda:1', but the NVIDIA driver finds no GPU here")
+    with fake_gpus(*MODELS):
+        assert loaded(folder, "mode=run", "device=cuda:1").device == "cuda:1"
 
 
 @pytest.mark.parametrize(

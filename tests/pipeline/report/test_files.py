@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -133,3 +134,25 @@ def test_a_result_of_before_distributions_still_makes_a_page(tmp_path: Path) -> 
     del result["distributions"]
     (tmp_path / "result.json").write_text(json.dumps(result), encoding="utf-8")
     assert "Before and after" in rebuild(tmp_path).read_text(encoding="utf-8")
+
+
+def test_memory_of_a_gpu_has_a_lane_where_one_was_used(
+    page: tuple[str, Page], tmp_path: Path
+) -> None:
+    assert "GPU" not in page[0].partition("Time and memory")[2].partition("<h2>")[0]
+    run = sample_run(tmp_path)
+    nodes = tuple(replace(node, peak_device_bytes=7 * 10**9) for node in run.nodes)
+    write_reports(replace(run, nodes=nodes))
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    shown = text.partition("Time and memory")[2].partition("<h2>")[0]
+    assert "GPU memory" in shown and "up to 7.0 GB" in shown and "7.0 GB on the GPU" in shown
+
+
+def test_a_page_of_an_earlier_version_can_be_made_again(tmp_path: Path) -> None:
+    write_reports(sample_run(tmp_path))
+    result = read_result(tmp_path)
+    for node in result["nodes"]:
+        del node["peak_device_bytes"]
+    (tmp_path / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    rebuild(tmp_path)
+    assert "Time and memory" in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from pipeline.report.progress import Live, Plain, progress
@@ -83,3 +84,10 @@ def test_an_update_of_a_node_that_has_ended_is_ignored() -> None:
     shown.node_finished("save", 1.0)
     shown.update("save", 0.9, "late")
     shown.stop()
+
+
+def test_memory_in_use_on_a_gpu_is_told_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not any("GPU" in line for line in lines_of_a_run(6, 12.0))
+    monkeypatch.setattr("pipeline.report.progress.device_bytes", lambda: 12 * 10**9)
+    lines = lines_of_a_run(6, 12.0)
+    assert sum(line.endswith(", 12.0 GB on the GPU") for line in lines) == 6

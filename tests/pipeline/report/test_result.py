@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline.report.record import RunRecord
 from pipeline.report.result import Conflict, assemble, merge
+from tests.pipeline.machine.fake_driver import MODELS, fake_gpus
 from tests.pipeline.report.sample import node, sample_run
 
 
@@ -93,3 +95,17 @@ def test_fragments_that_disagree_are_an_error() -> None:
         merge(merged, {"size": {"bits_per_weight": 8.0}})
     with pytest.raises(Conflict, match="size"):
         merge(merged, {"size": ["not", "a", "mapping"]})
+
+
+def test_a_node_tells_its_device_memory_and_null_without_a_gpu(tmp_path: Path) -> None:
+    run = sample_run(tmp_path)
+    nodes = (replace(run.nodes[0], peak_device_bytes=5), *run.nodes[1:])
+    told = [node["peak_device_bytes"] for node in assemble(replace(run, nodes=nodes))["nodes"]]
+    assert (told[0], set(told[1:])) == (5, {None})
+
+
+def test_the_gpu_and_its_driver_are_among_the_versions(tmp_path: Path) -> None:
+    run = replace(sample_run(tmp_path), config={"device": "cuda:1"})
+    with fake_gpus(*MODELS):
+        assert assemble(run)["versions"]["gpu"] == "NVIDIA A100, sm_80"
+        assert "gpu" not in assemble(sample_run(tmp_path))["versions"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,13 @@ def test_sizes(value: float, text: str) -> None:
 )
 def test_durations(value: float, text: str) -> None:
     assert units.duration(value) == text
+
+
+def test_device_memory_is_told_where_a_gpu_was_used(tmp_path: Path) -> None:
+    assert "device memory" not in printed(tmp_path)
+    run = sample_run(tmp_path)
+    nodes = (replace(run.nodes[0], peak_device_bytes=3 * 10**9), *run.nodes[1:])
+    out = io.StringIO()
+    result = assemble(replace(run, nodes=nodes))
+    print_summary(result, tmp_path, Console(file=out, width=80, color_system=None))
+    assert f"device memory  3.0 GB at most, in {nodes[0].name}" in out.getvalue()

@@ -9,9 +9,10 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.graph import Graph, Ref
 from pipeline.planning.plan import Plan, make_plan
-from pipeline.runner.preflight import check_room, needed_bytes
+from pipeline.runner.preflight import check_device, check_room, needed_bytes
 from pipeline.stage import Estimate
 from tests.pipeline.graphs import chain
+from tests.pipeline.machine.fake_driver import MODELS, fake_gpus
 
 GB = 10**9
 
@@ -43,3 +44,20 @@ def test_too_little_disk_is_told_with_both_numbers() -> None:
 def test_too_little_memory_is_told() -> None:
     with pytest.raises(UserError, match="of memory"):
         check_room(plan(Estimate(memory=10**15)), passing, GB, "/store")
+
+
+def test_a_node_that_does_not_fit_the_gpu_is_told_with_the_setting_that_would() -> None:
+    large = Estimate(device_memory=85 * GB, remedy="say batch=2")
+    with fake_gpus(*MODELS):
+        check_device(plan(large), "cuda:0")
+        with pytest.raises(UserError, match=r"86\.00 GB of the GPU; NVIDIA A100 has 85") as caught:
+            check_device(plan(large), "cuda:1")
+        assert caught.value.remedy == "say batch=2"
+        check_device(plan(replace(large, device_memory=84 * GB)), "cuda:1")
+
+
+def test_nothing_is_refused_where_the_gpu_is_not_here() -> None:
+    with fake_gpus():
+        check_device(plan(Estimate(device_memory=10**15)), "cuda")
+    with fake_gpus(*MODELS):
+        check_device(plan(Estimate(device_memory=10**15)), "cpu")

@@ -11,9 +11,6 @@ import pytest
 
 from stages.calibrate.config import CalibrateConfig, LayerConfig
 from stages.calibrate.stage import Calibrate
-from stages.calibrate.statistics.absmax import AbsMax
-from stages.calibrate.statistics.gram import Gram
-from stages.calibrate.statistics.range import Range
 from stages.model import Blueprint
 from tests.stages.calibrate.fakes import (
     FakeArtifact,
@@ -26,8 +23,6 @@ from tests.stages.model.threads import one_thread
 from tests.stages.model.tiny import Tiny, tiny
 
 __all__ = ["one_thread", "scene"]
-
-STATISTICS: dict[str, type] = {"gram": Gram, "absmax": AbsMax, "range": Range}
 
 
 @dataclass
@@ -43,8 +38,6 @@ class Scene:
     def calibrate(self, index: int, *outputs: str, batch_size: int = 2) -> dict[str, FakeArtifact]:
         """Run calibrate[index] for some outputs; its input is that of the layer before."""
         stage = Calibrate(LayerConfig(calibrate=CalibrateConfig(batch_size=batch_size)))
-        for name, kind in STATISTICS.items():
-            stage.registry.register("statistic", name, kind)
         inputs = dict(self.inputs)
         if index:
             inputs["activations"] = FakeArtifact(self.worker.root / f"activations{index - 1}")

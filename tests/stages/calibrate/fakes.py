@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from pipeline.content import Content
 from pipeline.stage import Task
 from stages.model import Blueprint
 from stages.model.blueprint import FILE
@@ -24,6 +25,16 @@ class FakeArtifact:
     path: Path
     key: str = "key"
     meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted(path.name for path in self.path.iterdir()))
+
+    def content(self, name: str) -> None:
+        """Nothing is held in memory here."""
+
+    def put(self, name: str, content: Content) -> None:
+        content.write(self.path / name)
 
     def file(self, name: str) -> Path:
         return self.path / name

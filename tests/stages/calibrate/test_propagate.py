@@ -43,8 +43,9 @@ def stored_layer(scene: Scene, index: int, scheme: SchemeConfig) -> FakeArtifact
         assert args.weights is not None
         weight = tensors.pop(f"{linear.prefix}.weight")
         result = rtn(weight, grid_of(args.weights), minmax.observe(weight, grid_of(args.weights)))
+        assert result.codes is not None
         packed = pack(
-            result.weight,
+            result.codes,
             scale=result.scale,
             zero_point=result.zero_point,
             global_scale=result.global_scale,

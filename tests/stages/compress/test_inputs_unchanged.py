@@ -22,6 +22,7 @@ from pipeline.registry import Registry
 from stages.compress.grid import column_scale, expand, grid_of, round_to
 from stages.compress.layer.statistics import Statistics
 from stages.compress.modifiers.base import Problem, Solver, Transform
+from stages.compress.modifiers.rtn_route import DTYPE, STORED, is_fused
 from stages.compress.observers.activation_range import averaged, latest, searched, widest
 from stages.compress.observers.catalog import OBSERVERS
 from stages.compress.observers.qparams import global_scale_of, qparams_of
@@ -29,7 +30,7 @@ from stages.compress.observers.range import bounds
 from stages.compress.solvers.cholesky import damped, upper_factor
 from stages.compress.solvers.output_error import relative_error
 from stages.compress.solvers.rtn import dequantized, rtn
-from stages.compress.solvers.rtn_fused import direct, fits
+from stages.compress.solvers.rtn_fused import direct
 from stages.compress.transforms.smoothquant import rescale_gram, smoothing_scales
 from stages.quantized.compressed_tensors import numbers_of
 from stages.quantized.stored_weight import Stored
@@ -184,7 +185,7 @@ def test_arithmetic_of_scales_and_errors_leaves_its_operands(name: str) -> None:
     with unchanged(qparams.scale, qparams.zero_point, qparams.global_scale):
         expand(qparams, grid, 40)
     for part in (weight.bfloat16(), weight.bfloat16()[:1]):
-        if fits(part, args, layout := "int-quantized", torch.bfloat16):
+        if is_fused(args, layout := "int-quantized", tuple(part.shape), STORED, DTYPE):
             with unchanged(part):
                 direct(part, args, layout)
 

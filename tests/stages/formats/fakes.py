@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.content import Content
 from pipeline.errors import UserError
 from stages.model.blueprint import Blueprint, LinearSpec, Subgraph
 
@@ -93,6 +94,16 @@ class FakeArtifact:
     path: Path
     key: str = "0" * 64
     meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted(path.name for path in self.path.iterdir()))
+
+    def content(self, name: str) -> None:
+        """Nothing is held in memory here."""
+
+    def put(self, name: str, content: Content) -> None:
+        content.write(self.path / name)
 
     def file(self, name: str) -> Path:
         if not (self.path / name).is_file():

@@ -41,8 +41,9 @@ def write(folder: Path, name: str) -> tuple[Decompressed, dict[str, Tensor]]:
         result = rtn(
             weight, grid_of(scheme.weights), minmax.observe(weight, grid_of(scheme.weights))
         )
+        assert result.codes is not None
         packed = pack(
-            result.weight,
+            result.codes,
             scale=result.scale,
             zero_point=result.zero_point,
             global_scale=result.global_scale,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,13 @@ from compressed_tensors.compressors.nvfp4.helpers import pack_fp4_to_uint8, unpa
 from compressed_tensors.quantization.utils.fp4_utils import cast_to_fp4
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
-from stages.formats.fp4_packing import BOTH, fits_fp4, fp4_of, fp4_values
+from stages.compress.grid import QParams, grid_of
+from stages.compress.solvers.nearest_fp4 import _by_torch
+from stages.compress.solvers.rtn import nearest
+from stages.formats.codes import BOTH, decode, encode
+from stages.formats.fp4_packing import bytes_of_codes
 from stages.schemes.quant_args import QArgs
 
 FAST = settings(max_examples=100, deadline=None, database=None)
@@ -23,12 +30,19 @@ NVFP4 = QArgs(
 )
 
 
+def codes_of(weight: Tensor, scale: Tensor, total: Tensor | None) -> Tensor:
+    qparams = QParams(scale=scale, zero_point=None, global_scale=total)
+    grid = replace(grid_of(NVFP4), group_size=weight.shape[1] // scale.shape[1])
+    return nearest(weight, qparams, grid)[0]
+
+
 def test_every_bfloat16_gets_the_code_of_compressed_tensors() -> None:
     every = torch.arange(65536, dtype=torch.int32).to(torch.int16).view(torch.bfloat16).float()
     every = torch.where(every.isfinite(), every, 0.0).reshape(256, 256)
-    mine = fp4_of(every, torch.ones(256, 16), None)
+    mine = codes_of(every, torch.ones(256, 16), None)
     theirs = pack_fp4_to_uint8(cast_to_fp4(every.clamp(-6, 6)))
-    assert torch.equal(mine, theirs)
+    assert torch.equal(bytes_of_codes(mine), theirs)
+    assert torch.equal(_by_torch(every), mine)
 
 
 @FAST
@@ -49,19 +63,20 @@ def test_scales_divide_as_they_do_there(
     own = scale if total is None else scale / total
     quotient = weight.unflatten(1, (groups, size)) / own.unsqueeze(2)
     theirs = pack_fp4_to_uint8(cast_to_fp4(quotient.clamp(-6, 6)).flatten(1))
-    assert torch.equal(fp4_of(weight, scale, total), theirs)
+    assert torch.equal(bytes_of_codes(codes_of(weight, scale, total)), theirs)
 
 
-def test_bytes_mean_what_compressed_tensors_reads() -> None:
-    every = torch.arange(256, dtype=torch.uint8).reshape(8, 32)
-    theirs = unpack_fp4_from_uint8(every, 8, 64, dtype=torch.float32)
-    found = fp4_values(every)
+def test_codes_mean_what_compressed_tensors_reads() -> None:
+    every = torch.arange(16, dtype=torch.uint8).expand(8, -1).contiguous()
+    theirs = unpack_fp4_from_uint8(bytes_of_codes(every), 8, 16, dtype=torch.float32)
+    found = decode(every)
     assert torch.equal(found, theirs)
     assert torch.equal(torch.signbit(found), torch.signbit(theirs))
     assert len(np.unique(np.abs(BOTH))) == 8
+    assert torch.equal(encode(found, NVFP4, signed_zero=True), every)
+    assert torch.equal(encode(found, NVFP4), torch.where(every == 8, 0, every))
 
 
-@pytest.mark.parametrize(("columns", "fits"), [(32, True), (48, False), (24, False)])
-def test_only_whole_groups_fit(columns: int, fits: bool) -> None:
-    assert fits_fp4(torch.ones(2, columns), NVFP4) is fits
-    assert not fits_fp4(torch.ones(2, columns), QArgs(num_bits=4))
+def test_an_odd_number_of_codes_fills_no_bytes() -> None:
+    with pytest.raises(ValueError, match="3 columns"):
+        bytes_of_codes(torch.zeros(2, 3, dtype=torch.uint8))

@@ -12,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from stages.compress.grid import QParams, grid_of
+from stages.compress.solvers.rtn import nearest
 from stages.formats.input_params import InputParams
+from stages.formats.int_packing import _words_by_torch, words_of_codes
 from stages.formats.pack import compressor, pack, unpack
 
 FAST = settings(max_examples=40, deadline=None, database=None)
@@ -44,6 +47,8 @@ def test_packed_words_are_one_stream_of_bits(bits: int, shape: tuple[int, int], 
     words = pack_to_int32(codes, bits)
     assert words.dtype == torch.int32 and words.shape == (shape[0], -(-shape[1] * bits // 32))
     assert [from_stream(row, bits, shape[1]) for row in words] == codes.tolist()
+    assert torch.equal(words_of_codes(codes, bits), words)
+    assert torch.equal(_words_by_torch(codes, bits), words)
     assert torch.equal(unpack_from_int32(words, bits, torch.Size(shape)), codes)
 
 
@@ -59,8 +64,11 @@ def scheme_of(bits: int, symmetric: bool, groups: int | None, layout: str) -> Qu
 def packed(
     weight: Tensor, scale: Tensor, zero: Tensor | None, scheme: QuantizationScheme
 ) -> dict[str, Tensor]:
+    assert scheme.weights is not None
+    qparams = QParams(scale=scale, zero_point=zero, global_scale=None)
+    codes, _ = nearest(weight, qparams, grid_of(scheme.weights))
     return pack(
-        weight,
+        codes,
         scale=scale,
         zero_point=zero,
         global_scale=None,

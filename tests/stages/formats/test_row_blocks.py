@@ -78,8 +78,12 @@ def test_packed_bytes_and_unpacked_weights_are_those_of_the_whole(
     scheme, parts = SCHEMES[name], given(weight_of(dtype), SCHEMES[name])
     theirs = BaseCompressor.get_value_from_registry(str(scheme.format))
     wanted = theirs.compress(dict(parts), scheme)
+    assert scheme.weights is not None
+    qparams = minmax.observe(parts["weight"], grid_of(scheme.weights))
+    chosen = rtn(parts["weight"], grid_of(scheme.weights), qparams)
+    assert chosen.codes is not None
     mine = pack(
-        parts["weight"],
+        chosen.codes,
         scale=parts["weight_scale"],
         zero_point=parts.get("weight_zero_point"),
         global_scale=parts.get("weight_global_scale"),

@@ -18,7 +18,6 @@ from transformers import AutoModelForCausalLM
 
 from pipeline.errors import StageFailed, UserError
 from stages.compress.grid import grid_of
-from stages.compress.modifiers.base import Problem
 from stages.compress.modifiers.keep_source import kept, reciprocal
 from stages.formats.compressed_tensors_bridge import to_compressed_tensors
 from stages.formats.input_params import InputParams
@@ -88,16 +87,11 @@ def test_a_grid_is_kept_to_the_bit(tmp_path: Path, tiny_llama: Path, case: str) 
     assert group.weights is not None
     weights = replace(group.weights, **changes)
     scheme = to_compressed_tensors(SchemeGroup(weights=weights, format=group.format))
-    problem = Problem(
-        weight=stored.weight(),
-        H=None,
-        grid=grid_of(weights, getattr(torch, kind.dtype)),
-        global_scale=None,
-        stored=stored,
-    )
-    found = kept(problem, round_scales=False)
+    grid = grid_of(weights, getattr(torch, kind.dtype))
+    found = kept(stored, grid, round_scales=False)
+    assert found.codes is not None
     parts = pack(
-        found.weight,
+        found.codes,
         scale=found.scale,
         zero_point=found.zero_point,
         global_scale=None,

@@ -11,7 +11,8 @@ from compressed_tensors.quantization.utils import calculate_qparams
 from stages.compress.grid import grid_of
 from stages.compress.observers import minmax
 from stages.compress.solvers.rtn import rtn
-from stages.formats.checksums import bit_sums, checksum, unpacked_dtype
+from stages.formats.checksums import bit_sums, unpacked_dtype
+from stages.formats.code_checksum import code_checksum
 from stages.formats.compressed_tensors_bridge import to_compressed_tensors
 from stages.formats.input_params import InputParams
 from stages.formats.pack import pack, unpack
@@ -53,8 +54,9 @@ def test_unpacking_gives_the_weight_that_was_packed(name: str, dtype: torch.dtyp
     qparams = minmax.observe(weight, grid_of(scheme.weights, dtype))
     chosen = rtn(weight.float(), grid_of(scheme.weights, dtype), qparams)
     inputs = _inputs(name, dtype)
+    assert chosen.codes is not None
     tensors = pack(
-        chosen.weight,
+        chosen.codes,
         scale=chosen.scale,
         zero_point=chosen.zero_point,
         global_scale=chosen.global_scale,
@@ -64,7 +66,14 @@ def test_unpacking_gives_the_weight_that_was_packed(name: str, dtype: torch.dtyp
     read = unpack(tensors, scheme)
     assert read.dtype == unpacked_dtype(scheme, dtype)
     assert torch.equal(read.float(), chosen.weight.to(read.dtype).float())
-    sums = checksum(chosen.weight, scheme, dtype)
+    sums = code_checksum(
+        chosen.codes,
+        scale=chosen.scale,
+        zero_point=chosen.zero_point,
+        global_scale=chosen.global_scale,
+        scheme=scheme,
+        dtype=dtype,
+    )
     found = bit_sums(read)
     assert torch.equal(sums["rows"], found["rows"])
     assert torch.equal(sums["columns"], found["columns"])
@@ -76,8 +85,9 @@ def test_sizes_from_shapes_are_those_of_the_tensors(name: str) -> None:
     assert scheme.weights is not None
     weight = torch.randn(44, 256, dtype=torch.bfloat16)
     chosen = rtn(weight, grid_of(scheme.weights), minmax.observe(weight, grid_of(scheme.weights)))
+    assert chosen.codes is not None
     tensors = pack(
-        chosen.weight,
+        chosen.codes,
         scale=chosen.scale,
         zero_point=chosen.zero_point,
         global_scale=chosen.global_scale,

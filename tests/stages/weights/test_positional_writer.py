@@ -43,8 +43,8 @@ def test_the_order_of_arrival_does_not_change_a_byte(
     write_tensors(folder / "whole", tensors)
     with PlacedFile(folder / "placed", [spec_of(n, t) for n, t in tensors.items()]) as file:
         for name in data.draw(st.permutations(list(tensors))):
-            file[name] = tensors[name]
-        assert sorted(file) == sorted(tensors)
+            file.put(name, tensors[name])
+        assert file.names == sorted(tensors)
     assert (folder / "placed").read_bytes() == (folder / "whole").read_bytes()
 
 
@@ -54,7 +54,7 @@ def test_memory_may_be_used_again_once_a_tensor_was_set(tmp_path: Path) -> None:
         for name, tensor in TENSORS.items():
             space = torch.from_numpy(scratch.take(tensor.nbytes))
             space.copy_(tensor.flatten().view(torch.uint8))
-            file[name] = space.view(tensor.dtype).reshape(tensor.shape)
+            file.put(name, space.view(tensor.dtype).reshape(tensor.shape))
             written[name] = tensor
     write_tensors(tmp_path / "b", written)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -63,7 +63,7 @@ def test_memory_may_be_used_again_once_a_tensor_was_set(tmp_path: Path) -> None:
 def test_what_was_not_announced_or_did_not_come_is_an_error(tmp_path: Path) -> None:
     specs = [spec_of(n, t) for n, t in TENSORS.items()]
     with pytest.raises(MisfitError, match="scale came as"), PlacedFile(tmp_path / "a", specs) as a:
-        a["scale"] = torch.ones(3, 2, dtype=torch.bfloat16)
+        a.put("scale", torch.ones(3, 2, dtype=torch.bfloat16))
     with pytest.raises(MisfitError, match="codes was announced"), PlacedFile(tmp_path / "b", specs):
         pass
 
@@ -71,20 +71,22 @@ def test_what_was_not_announced_or_did_not_come_is_an_error(tmp_path: Path) -> N
 def test_taken_back_means_missing(tmp_path: Path) -> None:
     specs = [spec_of(n, t) for n, t in TENSORS.items()]
     with pytest.raises(MisfitError, match="shape was"), PlacedFile(tmp_path / "a", specs) as file:
-        file.update(TENSORS)
-        del file["shape"]
-        assert len(file) == 2 and "shape" not in file
+        for name, tensor in TENSORS.items():
+            file.put(name, tensor)
+        file.take_back("shape")
+        assert len(file.names) == 2 and "shape" not in file.names
 
 
 def test_a_tensor_may_come_by_rows(tmp_path: Path) -> None:
     write_tensors(tmp_path / "whole", TENSORS)
     with PlacedFile(tmp_path / "rows", [spec_of(n, t) for n, t in TENSORS.items()]) as file:
         file.put_rows("codes", 1, TENSORS["codes"][1:])
-        file["scale"], file["shape"] = TENSORS["scale"], TENSORS["shape"]
+        file.put("scale", TENSORS["scale"])
+        file.put("shape", TENSORS["shape"])
         with pytest.raises(MisfitError, match="2 of 3 rows of codes"):
-            file["codes"] = TENSORS["codes"].to("meta")
+            file.put("codes", TENSORS["codes"].to("meta"))
         file.put_rows("codes", 0, TENSORS["codes"][:1])
-        file["codes"] = TENSORS["codes"].to("meta")
+        file.put("codes", TENSORS["codes"].to("meta"))
     assert (tmp_path / "rows").read_bytes() == (tmp_path / "whole").read_bytes()
 
 

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from pipeline.errors import UserError
-from stages.compress.layer.state import LayerState
+from stages.compress.layer.state import LayerState, LazyTensors
 from stages.compress.layer.statistics import Statistics
 from stages.compress.modifiers.smoothquant import SmoothQuant
-from stages.model.layer_tensors import layer_tensors
 from stages.schemes.quant_args import QArgs
 from stages.schemes.resolve import resolve
 from stages.schemes.scheme import SchemeConfig
@@ -29,7 +28,7 @@ def state(model: Tiny, folder: Path, index: int = 0) -> LayerState:
     mine = {linear.name for linear in layer.linears}
     return LayerState(
         subgraph=layer,
-        tensors=layer_tensors(layer, model.source),
+        tensors=LazyTensors(layer.tensors, model.source),
         statistics=Statistics(statistics(layer, folder, KINDS), "cpu"),
         resolved={name: r for name, r in resolved.items() if name in mine},
         dtype=torch.float32,

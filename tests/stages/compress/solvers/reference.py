@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from compressed_tensors.compressors import BaseCompressor
 from compressed_tensors.compressors.format import infer_module_format
@@ -9,7 +11,11 @@ from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
 from compressed_tensors.quantization.quant_scheme import PRESET_SCHEMES
 from torch import Tensor
 
-from stages.compress.grid import Quantized
+from stages.compress.grid import Quantized, grid_of
+from stages.compress.solvers.rtn import with_codes
+from stages.formats.codes import decode
+from stages.formats.input_params import InputParams
+from stages.formats.pack import pack
 
 PRESETS = tuple(name for name, parts in PRESET_SCHEMES.items() if parts)
 
@@ -63,14 +69,50 @@ def gptq_paper(weight: Tensor, H: Tensor, scale: Tensor, order: Tensor) -> Tenso
 def through_checkpoint(
     quantized: Quantized, scheme: QuantizationScheme
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """What compressed-tensors stores for ``quantized``, and the weight it reads back."""
+    """What is stored for ``quantized``, and the weight that compressed-tensors reads back.
+
+    What is stored has the bytes that compressed-tensors' own packing gives the same codes.
+    """
     name = infer_module_format(torch.nn.Linear, scheme).value
     compressor = BaseCompressor.get_value_from_registry(name)
-    rounded = quantized.weight if quantized.original is None else quantized.original
-    state = {"weight": rounded, "weight_scale": quantized.scale}
-    if quantized.zero_point is not None:
-        state["weight_zero_point"] = quantized.zero_point
-    if quantized.global_scale is not None:
-        state["weight_global_scale"] = quantized.global_scale
-    stored = compressor.compress(state, scheme)
+    assert scheme.weights is not None
+    codes = with_codes(quantized, grid_of(scheme.weights)).codes
+    assert codes is not None
+    params = {
+        "scale": quantized.scale,
+        "zero_point": quantized.zero_point,
+        "global_scale": quantized.global_scale,
+    }
+    scheme = scheme.model_copy(update={"format": name})
+    stored = pack(codes, **params, inputs=InputParams(), scheme=scheme)
+    theirs = packed_by_library(codes, params, scheme)
+    assert stored.keys() == theirs.keys()
+    for part, tensor in theirs.items():
+        assert (tensor.dtype, tensor.shape) == (stored[part].dtype, stored[part].shape), part
+        assert torch.equal(_bytes(tensor), _bytes(stored[part])), part
     return stored, compressor.decompress(stored, scheme)["weight"]
+
+
+def packed_by_library(
+    codes: Tensor, params: Mapping[str, Tensor | None], scheme: QuantizationScheme
+) -> dict[str, Tensor]:
+    """What compressed-tensors stores for these codes under these parameters."""
+    compressor = BaseCompressor.get_value_from_registry(str(scheme.format))
+    given = {f"weight_{name}": value for name, value in params.items() if value is not None}
+    values = decode(codes)
+    if codes.dtype == torch.uint8:  # it knows the code of -0 by what rounds to it
+        values = torch.where(codes == 8, -0.125, values)
+    # the codes' own values, under scales of one: nothing is rounded
+    plain = {"weight_scale": torch.ones_like(given["weight_scale"])}
+    if "weight_zero_point" in given:
+        plain["weight_zero_point"] = torch.zeros_like(given["weight_zero_point"])
+    if "weight_global_scale" in given:
+        plain["weight_global_scale"] = torch.ones(1)
+    apart = compressor.compress({"weight": values, **plain}, scheme)
+    main = "weight_packed" if "weight_packed" in apart else "weight"
+    whole = compressor.compress({"weight": values, **given}, scheme)
+    return {**whole, main: apart[main]}
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)

@@ -20,7 +20,8 @@ from stages.compress.rtn_streaming import parts_of
 from stages.compress.solvers.output_error import relative_error
 from stages.compress.solvers.rtn import rtn
 from stages.compress.solvers.rtn_fused import INFINITE, direct
-from stages.formats.checksums import checksum
+from stages.formats.checksums import bit_sums
+from stages.formats.code_checksum import code_checksum
 from stages.formats.input_params import InputParams
 from stages.formats.pack import pack
 from stages.weights.dtypes import dtype_name
@@ -53,19 +54,21 @@ def weights_of(layout: str, args: dict[str, Any]) -> tuple[QuantizationArgs, str
     return QuantizationArgs(**args), layout
 
 
-def general(weight: Tensor, scheme: QuantizationScheme) -> tuple[dict[str, Tensor], Tensor]:
+def general(
+    weight: Tensor, scheme: QuantizationScheme
+) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
     assert scheme.weights is not None
     qparams = minmax.observe(weight, grid_of(scheme.weights, BF16))
     chosen = rtn(weight, grid_of(scheme.weights, BF16), qparams)
-    stored = pack(
-        weight if chosen.original is not None else chosen.weight,
-        scale=chosen.scale,
-        zero_point=chosen.zero_point,
-        global_scale=None,
-        inputs=InputParams(),
-        scheme=scheme,
-    )
-    return stored, chosen.weight
+    params: dict[str, Any] = {
+        "scale": chosen.scale,
+        "zero_point": chosen.zero_point,
+        "global_scale": None,
+        "scheme": scheme,
+    }
+    assert chosen.codes is not None
+    stored = pack(chosen.codes, inputs=InputParams(), **params)
+    return stored, chosen.weight, code_checksum(chosen.codes, dtype=BF16, **params)
 
 
 def weights() -> dict[str, Tensor]:
@@ -93,14 +96,15 @@ def test_every_byte_is_that_of_the_general_way(
     weight, scheme = weights()[which], scheme_of(layout, args)
     assert scheme.weights is not None and fits(weight, scheme.weights, layout, BF16)
     made = direct(weight, scheme.weights, layout)
-    stored, chosen = general(weight, scheme)
+    stored, chosen, sums = general(weight, scheme)
     assert made is not None
     mine = parts_of(made, tuple(weight.shape), layout)
     assert mine.keys() == stored.keys()
     for name, tensor in mine.items():
         assert tensor.dtype == stored[name].dtype and tensor.shape == stored[name].shape
         assert torch.equal(tensor.view(torch.uint8), stored[name].view(torch.uint8)), name
-    sums = checksum(chosen, scheme, BF16)
+    for side, values in bit_sums(chosen.to(BF16)).items():
+        assert torch.equal(sums[side], values)
     assert torch.equal(made.rows, sums["rows"]) and torch.equal(made.columns, sums["columns"])
     if which == "plain":
         assert made.relative_error == pytest.approx(relative_error(weight, chosen), rel=1e-4)

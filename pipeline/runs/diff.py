@@ -14,7 +14,7 @@ from yaml import YAMLError
 
 from pipeline.nested import leaves
 from pipeline.report.progress import site_of
-from pipeline.run_folders import Run
+from pipeline.runs.folders import Run
 
 IRRELEVANT = frozenset({"mode", "gc", "ls", "key", "runs", "report", "checkpoint", "store"})
 """Sections of the config that do not affect the result."""

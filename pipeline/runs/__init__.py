@@ -1,0 +1,1 @@
+"""Run folders: those of earlier commands, and how two runs of one experiment differ."""

@@ -1,0 +1,54 @@
+"""`mode=doctor` on a machine with GPUs, and on one without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.modes.doctor import doctor
+from tests.pipeline.machine.fake_driver import MODELS, fake_gpus
+from tests.pipeline.tiny import FILES, loaded, write_files
+
+Told = Callable[[], list[str]]
+
+
+@pytest.fixture
+def told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Told:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("COLUMNS", "200")
+    folder = write_files(tmp_path / "conf", FILES)
+
+    def call() -> list[str]:
+        doctor(loaded(folder, "mode=doctor", f"store.dir={tmp_path / 'store'}"), tmp_path)
+        return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+
+    return call
+
+
+def test_every_gpu_is_told_with_its_architecture_and_memory(told: Told) -> None:
+    with fake_gpus(*MODELS):
+        lines = told()
+    assert "cuda:0 NVIDIA H200, sm_90, 150.0 GB" in lines
+    assert "cuda:1 NVIDIA A100, sm_80, 85.0 GB" in lines
+    assert any(line.startswith("NVIDIA driver ") and "CUDA 13.0" in line for line in lines)
+    assert "torch's CUDA 13.0" in lines
+    assert any(line.startswith("triton ") for line in lines)
+    assert "cuda none that torch can use" not in lines
+
+
+def test_a_torch_for_cpus_beside_a_gpu_is_told(told: Told) -> None:
+    with fake_gpus(*MODELS, cuda=None):
+        lines = told()
+    assert "torch's CUDA none: this torch was built for CPUs and uses no GPU" in lines
+    assert "cuda none that torch can use" in lines
+
+
+def test_a_machine_without_gpus_says_so(told: Told) -> None:
+    with fake_gpus():
+        lines = told()
+    assert "cuda none that torch can use" in lines
+    assert not any(line.startswith(("NVIDIA driver", "triton ")) for line in lines)
