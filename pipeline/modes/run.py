@@ -92,6 +92,7 @@ class _Run:
             warnings=self.warnings,
             error=error,
             resume="" if status == "ok" else command(self.run_dir),
+            passing=self.runner.passing,
         )
 
     def nodes(self) -> tuple[NodeRecord, ...]:

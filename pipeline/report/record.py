@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,7 +40,8 @@ class NodeRecord:
 class RunRecord:
     """One run. `config` and `plan` are plain data; `warnings` are those known before it started.
 
-    `checkpoint` is None if none was written; `resume` is the command that continues.
+    `checkpoint` is None if none was written; `resume` is the command that continues. `passing` has
+    the bytes of transient results: `held_bytes` at most in memory, `copied_bytes` to the store.
     """
 
     run_dir: Path
@@ -54,3 +55,4 @@ class RunRecord:
     warnings: tuple[str, ...] = ()
     error: str | None = None
     resume: str = ""
+    passing: Mapping[str, int] = field(default_factory=dict)

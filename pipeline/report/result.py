@@ -5,6 +5,7 @@ schema, status, checkpoint, error, resume, started, seconds
                   peak_device_bytes (null where no GPU was used), bytes}]
     timings     {kind: {seconds, built, reused}}
     reuse       {hits, seconds_saved}
+    passing     {held_bytes, copied_bytes}: transient results in memory at most, copied to the store
     versions {..}, fallbacks [..], warnings [..], estimates [..], not_checked [..]
 
 and the lists and mappings that the registered report sections declare (pipeline.report.section).
@@ -113,6 +114,7 @@ def assemble(run: RunRecord) -> dict[str, Any]:
         **{name: {} for section in shown for name in section.mappings},
         "timings": _timings(nodes),
         "reuse": _reuse(nodes),
+        "passing": dict(run.passing),
         "versions": {**versions(), **_gpu(str(run.config.get("device", "")))},
     }
     for node in run.nodes:

@@ -53,6 +53,7 @@ class LocalRunner:
         self.keep_transient = keep_transient
         self.watcher = watcher
         self.outcomes: dict[str, Outcome] = {}
+        self.passing = {"held_bytes": 0, "copied_bytes": 0}
         self._local = threading.local()
         self._freed = Freed()
         self._transients: Transients | None = None
@@ -107,8 +108,15 @@ class LocalRunner:
                 raise
             finally:
                 passing.copies.close()
-                passing.report()
+                self._note(passing)
                 self._transients = None
+
+    def _note(self, passing: Transients) -> None:
+        held, copied = passing.holdings.budget.peak, passing.copies.bytes
+        self.passing["held_bytes"] = max(self.passing["held_bytes"], held)
+        self.passing["copied_bytes"] += copied
+        if held or copied:
+            log.info("held at most %d bytes in memory, copied %d to the store", held, copied)
 
     def _found(self, key: str) -> HeldResult | StoredArtifact | None:
         held = self._transients.get(key) if self._transients is not None else None

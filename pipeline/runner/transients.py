@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,9 +13,6 @@ from pipeline.runner.copies import Copies
 from pipeline.runner.held import HeldDraft, HeldResult, Holdings
 from pipeline.runner.schedule import Releases, Transient, handed_on
 from pipeline.store import Lease, Store
-from pipeline.store.disk import human
-
-log = logging.getLogger(__name__)
 
 Wanted = Mapping[str, tuple[str, Mapping[str, Any]]]
 """Output -> its key, and what a manifest tells about how it was made."""
@@ -115,11 +111,3 @@ class Transients:
             for output in frozenset(step.missing) & self._transient(step.node.site)
             if self._graph.keys[Ref(node=step.node.name, output=output)] not in self._targets
         }
-
-    def report(self) -> None:
-        """Say in the log what was held."""
-        log.info(
-            "held at most %s of passing results in memory; copied %s of them to the store",
-            human(self.holdings.budget.peak),
-            human(self.copies.bytes),
-        )
