@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pipeline.errors import UserError
+from pipeline.key import Json, canonical
 from stages.compute.numerics import Numerics
 
 PROPAGATE = ("compressed", "original")
@@ -53,3 +54,11 @@ class LayerConfig:
 
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     numerics: Numerics = field(default_factory=Numerics)
+
+    def with_gram(self) -> Json:
+        """The key of a stage that gathers Gram matrices: on a GPU it tells how they are summed.
+
+        See :mod:`stages.calibrate.statistics.gram`.
+        """
+        on_gpu = {} if self.numerics.device == "cpu" else {"gram": "half products, float32 sums"}
+        return {**canonical(self), **on_gpu}
