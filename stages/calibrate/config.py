@@ -25,7 +25,8 @@ class CalibrateConfig:
     experts: str = field(default="all", metadata={"key": False})
     memory: int | None = field(default=None, metadata={"key": False})
     """Bytes of activations and passing statistics that stay in memory, on the GPU and in that of
-    the host each; what is beyond goes to the disk. null: a quarter of the memory there is."""
+    the host each; what is beyond goes to the disk. null: a quarter of each, less where a layer
+    itself needs more than the rest."""
     batch_size: int = 4
     """Sequences that run at once; part of the key, because it decides the order of sums."""
 
