@@ -234,7 +234,8 @@ class Stage:
     def held_memory(self) -> int | None:
         """Bytes of transient results in each memory beyond which its own go to the disk.
 
-        None: a quarter of that memory. Never part of a key: where a result lies changes no bytes.
+        None: a quarter of that memory, if nodes do with the rest. Never part of a key: where a
+        result lies changes no bytes.
         """
         return None
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from pipeline.config.root import Config
 from pipeline.graph import Graph, Ref
 from pipeline.machine.devices import unusable
+from pipeline.machine.gpus import gpu_of
 from pipeline.planning.expand import expand
 from pipeline.planning.plan import Plan, make_plan, plan_rows, totals, totals_by_kind
 from pipeline.report.units import nearby, size
@@ -31,7 +32,13 @@ def plan(config: Config, run_dir: Path) -> int:
     expanded = expand(config.graph.sites, mode="plan", find=store.get, build=_never)
     planned = make_plan(expanded.graph, lambda key: store.get(key) is not None)
     transient = transient_outputs(expanded.graph, keep=config.store.keep_activations)
-    expected = forecast(planned, transient, copy_every=config.store.copy_every)
+    gpu = gpu_of(config.device)
+    expected = forecast(
+        planned,
+        transient,
+        copy_every=config.store.copy_every,
+        device_bytes=gpu.total_bytes if gpu else 0,
+    )
     console = Console()
     table = Table("node", "kind", "status", "key", box=None, header_style="bold")
     table.columns[0].no_wrap = True
@@ -65,7 +72,7 @@ def plan(config: Config, run_dir: Path) -> int:
         console.print(between(expected), highlight=False)
     total = totals(planned)
     written = sum(expected.written[step.node.name] for step in planned.building())
-    on_device = f"{size(total['device_memory'])} of the GPU, " if total["device_memory"] else ""
+    on_device = f"{size(expected.device_memory)} of the GPU, " if expected.device_memory else ""
     if on_device:
         console.print(by_kind(planned))
     console.print(
@@ -103,8 +110,12 @@ def between(expected: Forecast) -> str:
     """One sentence on the results that pass from node to node and are not stored."""
     beyond = f"{size(expected.spilled)} on the disk" if expected.spilled else "none on the disk"
     copies = f"{size(expected.copied)} of copies to resume from" if expected.copied else "no copies"
+    on_device = ""
+    if expected.device_limit:
+        allowed = size(expected.device_limit)
+        on_device = f"{size(expected.on_device)} stay on the GPU, of {allowed}, and "
     return (
-        f"Between nodes: at most {size(min(expected.held, expected.limit))} stay in memory, of "
+        f"Between nodes: at most {on_device}{size(expected.in_memory)} stay in memory, of "
         f"{size(expected.limit)} that calibrate.memory allows; {beyond}; {copies}."
     )
 

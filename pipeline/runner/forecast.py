@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import psutil
 
 from pipeline.graph import Ref
+from pipeline.machine.gpus import BESIDE_TENSORS
 from pipeline.planning.plan import Plan, Step
-from pipeline.runner.held import SHARE
+from pipeline.runner.held import room
 from pipeline.runner.schedule import ReadyQueue, Releases, Transient, handed_on
 
 
@@ -18,36 +19,56 @@ from pipeline.runner.schedule import ReadyQueue, Releases, Transient, handed_on
 class Forecast:
     """Estimates in bytes, for nodes that run one after the other.
 
-    `held` is the most that transient results take at a time, of which `limit` fits into memory and
-    `spilled` does not; `memory` is the peak with what the nodes themselves need; `written` is by
-    node what it adds to the store, `copied` what durable copies of transient results add.
+    `held` is the most that transient results take at a time: up to `device_limit` of it on the GPU,
+    up to `limit` in host memory, the rest `spilled`. `memory` and `device_memory` are peaks with
+    what the nodes need for themselves; `written` is by node what it adds to the store, `copied`
+    what durable copies of transient results add.
     """
 
     held: int
     limit: int
+    device_limit: int
     memory: int
+    device_memory: int
     written: Mapping[str, int]
     copied: int
 
     @property
+    def on_device(self) -> int:
+        return min(self.held, self.device_limit)
+
+    @property
+    def in_memory(self) -> int:
+        return min(self.held - self.on_device, self.limit)
+
+    @property
     def spilled(self) -> int:
-        return max(0, self.held - self.limit)
+        return self.held - self.on_device - self.in_memory
 
 
-def forecast(plan: Plan, transient: Transient, *, copy_every: int) -> Forecast:
-    """Go through the nodes to be built in order, and count what is held meanwhile."""
+def forecast(
+    plan: Plan, transient: Transient, *, copy_every: int, device_bytes: int = 0
+) -> Forecast:
+    """Go through the nodes to be built in order, and count what is held meanwhile.
+
+    `device_bytes` is the memory of the GPU that they run on; 0: none, or none that is known.
+    """
     queue, releases = ReadyQueue(plan), Releases(plan, transient)
     chains, links = handed_on(plan, transient), Counter[str]()
-    limit = _limit(plan, transient)
+    said, needed = _said(plan, transient), reserved(plan)
+    limit = room(psutil.virtual_memory().total, said, needed["cpu"])
+    device_limit = room(device_bytes, said, needed["cuda"]) if device_bytes else 0
     there: dict[str, int] = {}
-    held = memory = copied = 0
+    held = memory = device_memory = copied = 0
     while (name := queue.pop()) is not None:
         step = plan.steps[name]
         made = _made(plan, step, transient)
         # boundaries grow while the node runs; what it gathers is in its own estimate until then
         growing = {key: size for key, size in made.items() if key in chains}
         now = sum(there.values()) + sum(growing.values())
-        memory = max(memory, step.node.estimate.memory + min(now, limit))
+        on_device = min(now, device_limit)
+        memory = max(memory, step.node.estimate.memory + min(now - on_device, limit))
+        device_memory = max(device_memory, step.node.estimate.device_memory + on_device)
         there |= made
         held = max(held, sum(there.values()))
         for key, size in growing.items():
@@ -59,10 +80,21 @@ def forecast(plan: Plan, transient: Transient, *, copy_every: int) -> Forecast:
     return Forecast(
         held=held,
         limit=limit,
+        device_limit=device_limit,
         memory=memory,
+        device_memory=device_memory,
         written={step.node.name: written(step, transient) for step in plan.steps.values()},
         copied=copied,
     )
+
+
+def reserved(plan: Plan) -> dict[str, int]:
+    """Kind of memory -> what the hungriest node of a plan needs of it for itself."""
+    costs = [step.node.estimate for step in plan.building()]
+    return {
+        "cpu": max((cost.memory for cost in costs), default=0),
+        "cuda": BESIDE_TENSORS + max((cost.device_memory for cost in costs), default=0),
+    }
 
 
 def written(step: Step, transient: Transient) -> int:
@@ -81,9 +113,8 @@ def _made(plan: Plan, step: Step, transient: Transient) -> dict[str, int]:
     }
 
 
-def _limit(plan: Plan, transient: Transient) -> int:
-    """The least that any stage of the plan allows to be held in the memory of this machine."""
-    most: int = psutil.virtual_memory().total // SHARE
+def _said(plan: Plan, transient: Transient) -> int | None:
+    """The least that any stage of the plan says may be held in a memory; None: none says it."""
     sites = {step.node.site for step in plan.building() if transient(step.node.site)}
     said = (plan.graph.stages[site].held_memory for site in sites if site in plan.graph.stages)
-    return min((limit for limit in said if limit is not None), default=most)
+    return min((limit for limit in said if limit is not None), default=None)

@@ -27,18 +27,28 @@ SHARE = 4
 """A stage that names no bound may fill this part of a memory: a quarter, used or not."""
 
 
+def room(capacity: int, limit: int | None, reserved: int) -> int:
+    """Bytes that may be held in a memory: `limit`, or SHARE of it that leaves `reserved` free."""
+    return limit if limit is not None else max(0, min(capacity // SHARE, capacity - reserved))
+
+
 @dataclass(slots=True)
 class Budget:
-    """Bytes of held content by memory. `peak` is the most that there were in all at a time."""
+    """Bytes of held content by memory. `peak` is the most that there were in all at a time.
+
+    `reserved` is what nodes need for themselves, by kind of memory: `cpu`, `cuda`.
+    """
 
     used: dict[str, int] = field(default_factory=dict)
+    reserved: Mapping[str, int] = field(default_factory=dict)
     peak: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def keep(self, content: Content, limit: int | None) -> Content | None:
         """The content in the first memory with room for it; None: in none of them."""
         for memory in content.memories:
-            most = memory.capacity // SHARE if limit is None else limit
+            reserved = self.reserved.get(memory.name.partition(":")[0], 0)
+            most = room(memory.capacity, limit, reserved)
             with self._lock:
                 used = self.used.get(memory.name, 0) + content.bytes
                 if used > most:

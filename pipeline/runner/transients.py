@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.graph import Graph, Node, Ref
 from pipeline.planning.plan import Plan
 from pipeline.runner.copies import Copies
+from pipeline.runner.forecast import reserved
 from pipeline.runner.held import HeldDraft, HeldResult, Holdings
 from pipeline.runner.schedule import Releases, Transient, handed_on
 from pipeline.store import Lease, Store
@@ -45,6 +46,7 @@ class Transients:
         """Count the readers in a plan that is about to be executed."""
         self._chains = handed_on(plan, self._transient)
         self.copies.expect(self._missing(plan))
+        self.holdings.budget.reserved = reserved(plan)
         self._releases = Releases(plan, self._transient)
         for key in self.holdings.keys() - self._releases.read():
             self._let_go(key)

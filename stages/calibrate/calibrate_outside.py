@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pipeline.key import Json
 from pipeline.registry import Registry
 from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.calibrate.config import LayerConfig
@@ -41,6 +42,10 @@ class CalibrateOutside(Stage):
     def transient(self) -> frozenset[str]:
         compressed = self.config.calibrate.propagate == "compressed"
         return frozenset(self.outputs if compressed else ())
+
+    def semantics(self, member: str | None) -> Json:
+        del member
+        return self.config.with_gram()
 
     @property
     def held_memory(self) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pipeline.errors import UserError
+from pipeline.key import Json, canonical
 from stages.compute.numerics import Numerics
 
 PROPAGATE = ("compressed", "original")
@@ -24,7 +25,8 @@ class CalibrateConfig:
     experts: str = field(default="all", metadata={"key": False})
     memory: int | None = field(default=None, metadata={"key": False})
     """Bytes of activations and passing statistics that stay in memory, on the GPU and in that of
-    the host each; what is beyond goes to the disk. null: a quarter of the memory there is."""
+    the host each; what is beyond goes to the disk. null: a quarter of each, less where a layer
+    itself needs more than the rest."""
     batch_size: int = 4
     """Sequences that run at once; part of the key, because it decides the order of sums."""
 
@@ -52,3 +54,11 @@ class LayerConfig:
 
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     numerics: Numerics = field(default_factory=Numerics)
+
+    def with_gram(self) -> Json:
+        """The key of a stage that gathers Gram matrices: on a GPU it tells how they are summed.
+
+        See :mod:`stages.calibrate.statistics.gram`.
+        """
+        on_gpu = {} if self.numerics.device == "cpu" else {"gram": "half products, float32 sums"}
+        return {**canonical(self), **on_gpu}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import StageFailed
-from stages.calibrate.statistics.base import Statistic
+from stages.calibrate.statistics.base import Statistic, given_to
 
 
 @dataclass(slots=True)
@@ -108,15 +108,16 @@ class Collector:
         if len(rows):
             group = self.groups.setdefault(name, name)
             self._seen[identity] = (x, group)
-            self._add(group, rows.to(torch.float32))
+            self._add(group, rows)
 
     def _add(self, group: str, x: Tensor) -> None:
         self.tokens[group] = self.tokens.get(group, 0) + len(x)
+        wide = x.to(torch.float32) if x.is_cpu else x  # once for all
         for statistic, kind in self.statistics.items():
             state = self.states.get((statistic, group))
             if state is None:
                 state = kind.init(x.shape[-1], self.device)
-            self.states[statistic, group] = kind.update(state, x)
+            self.states[statistic, group] = kind.update(state, given_to(kind, wide))
 
     def _rows_of(self, name: str, x: Tensor) -> Tensor:
         """`x` as rows [n, in], without padding."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pipeline.key import Json
 from pipeline.registry import Registry
 from pipeline.stage import Site, Stage, Survey
 from stages.calibrate.config import LayerConfig
@@ -44,6 +45,10 @@ class Calibrate(Stage):
         """Statistics of a chain of compressed layers fit this config only: they go as well."""
         compressed = self.config.calibrate.propagate == "compressed"
         return frozenset(self.outputs if compressed else {ACTIVATIONS})
+
+    def semantics(self, member: str | None) -> Json:
+        del member
+        return self.config.with_gram()
 
     @property
     def held_memory(self) -> int | None:

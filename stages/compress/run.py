@@ -25,6 +25,7 @@ from stages.compress.shared_scales import global_scales, input_params, partners
 from stages.compress.solve import Solved, solve_layer
 from stages.compress.solvers.numerical_error import NumericalError
 from stages.compress.solvers.rtn_fused import Direct
+from stages.compute.loops import warn_of_slow_loops
 from stages.formats.code_checksum import code_checksum
 from stages.formats.compressed_tensors_bridge import to_compressed_tensors
 from stages.formats.input_params import InputParams
@@ -50,6 +51,7 @@ def compress_layer(
     Raises StageFailed for numerical trouble under the policy `error`, naming the module.
     """
     solver = next((m for m in modifiers if isinstance(m, Solver)), Rtn())
+    warn_of_slow_loops(device, warn)
     for modifier in modifiers:
         if isinstance(modifier, Transform):
             progress(0.0, modifier.kind)

@@ -31,6 +31,7 @@ from stages.compress.shared_scales import global_scales, gram_of
 from stages.compress.solve import solve_layer
 from stages.compress.solvers.numerical_error import NumericalError
 from stages.compress.solvers.output_error import ratio
+from stages.compute.loops import warn_of_slow_loops
 from stages.model.artifact_names import FISHER_FILE, SENSITIVITY
 from stages.model.blueprint import Blueprint, LinearSpec
 from stages.quantized.open import open_source
@@ -48,6 +49,7 @@ def run(config: SensitivityConfig, task: Task) -> None:
     """Write the relative errors and sizes of all candidates for the layer `task.member`."""
     config.numerics.apply()
     blueprint, device = Blueprint.load(task.inputs["model"]), config.numerics.device
+    warn_of_slow_loops(device, task.warn)
     subgraph = blueprint.layers[task.index or 0]
     formats = units_of(config.scheme, blueprint)
     units = [unit for unit in formats.units if unit.layer == subgraph.name]

@@ -52,3 +52,15 @@ def row_tiles(rows: int, size: int, work: Callable[[int, int], None]) -> None:
     with tile_pool() as pool:
         starts = range(0, rows, size)
         list(pool.map(lambda start: work(start, min(start + size, rows)), starts))
+
+
+def even_tiles(rows: int, most: int, work: Callable[[int, int], None], multiple: int = 1) -> None:
+    """Call ``work(start, stop)`` one after the other for equal tiles of at most ``most`` rows.
+
+    Tiles are whole multiples of ``multiple`` rows (the last may be smaller), one at least.
+    """
+    units = -(-rows // multiple)
+    tiles = max(1, -(-units // max(1, most // multiple)))
+    size = max(1, -(-units // tiles)) * multiple
+    for start in range(0, rows, size):
+        work(start, min(start + size, rows))

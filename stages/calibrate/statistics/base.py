@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
 class Statistic(Protocol):
     """A statistic of the rows x of a Linear's input, gathered chunk by chunk in float32.
 
-    States of different rows may be merged; `finish` gives the stored tensor.
+    States of different rows may be merged; `finish` gives the stored tensor. One with the attribute
+    `takes_half` that is True is handed bfloat16 and float16 as they are where they lie on a GPU.
     """
 
     @staticmethod
@@ -32,3 +34,12 @@ class Statistic(Protocol):
     def finish(state: Tensor) -> Tensor:
         """The stored tensor; may reuse `state`'s memory."""
         ...
+
+
+HALVES = (torch.bfloat16, torch.float16)
+
+
+def given_to(kind: Statistic, x: Tensor) -> Tensor:
+    """Rows `x` of any floating dtype as the statistic takes them."""
+    as_it_is = getattr(kind, "takes_half", False) and x.dtype in HALVES and not x.is_cpu
+    return x if as_it_is else x.to(torch.float32)

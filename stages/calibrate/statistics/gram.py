@@ -7,6 +7,8 @@ from torch import Tensor
 
 BLOCK = 384
 """Rows of the result that are computed together: wide enough for a fast matrix product."""
+HALF_BLOCK, HALF_ROWS = 1024, 8192
+"""The same on tensor cores, and how many products they sum before they add them to the state."""
 
 
 class Gram:
@@ -15,12 +17,16 @@ class Gram:
     The state holds only the blocks on and above the diagonal, which halves the work.
     """
 
+    takes_half = True
+
     @staticmethod
     def init(features: int, device: str) -> Tensor:
         return torch.zeros(features, features, device=device)
 
     @staticmethod
     def update(state: Tensor, x: Tensor) -> Tensor:
+        if x.dtype != torch.float32:
+            return _update_by_halves(state, x)
         for start in range(0, len(state), BLOCK):
             part = state[start : start + BLOCK, start:]
             torch.addmm(part, x[:, start : start + BLOCK].T, x[:, start:], out=part)
@@ -38,3 +44,19 @@ class Gram:
             corner = state[start:stop, start:stop]
             corner.copy_(corner.triu() + corner.triu(1).T)
         return state
+
+
+def _update_by_halves(state: Tensor, x: Tensor) -> Tensor:
+    for rows in x.split(HALF_ROWS):
+        for start in range(0, len(state), HALF_BLOCK):
+            own = rows[:, start : start + HALF_BLOCK]
+            state[start : start + HALF_BLOCK, start:] += half_product(own.T, rows[:, start:])
+    return state
+
+
+def half_product(one: Tensor, other: Tensor) -> Tensor:
+    """The product of two matrices of one half-precision dtype with float32 sums, on a GPU.
+
+    Products of two such floats are exact in float32, so nothing is lost but the order of the sum.
+    """
+    return torch.mm(one, other, out_dtype=torch.float32)

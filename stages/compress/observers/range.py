@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from stages.compress.grid import Grid
+from stages.compute import loops
 from stages.compute.row_tiles import row_tiles
 
 _COMPILED = (torch.bfloat16, torch.float16, torch.float32)
@@ -36,8 +37,12 @@ def bounds(weight: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     the values is NaN, at least one of the two is.
     """
     whole = grid.block_structure is not None or weight.shape[1] % grid.width(weight.shape[1]) == 0
-    if weight.is_cpu and weight.dtype in _COMPILED and weight.numel() > 0 and whole:
-        return _compiled(weight, grid)
+    if weight.dtype in _COMPILED and weight.numel() > 0:
+        which = loops.loops_for(weight)
+        if which == "triton":
+            return _triton(weight, grid)
+        if which == "compiled" and whole:
+            return _compiled(weight, grid)
     values = by_scale(weight, grid)
     # not aminmax, which torch does not vectorise for 16-bit floats
     return values.amin(dim=-1).clamp(max=0), values.amax(dim=-1).clamp(min=0)
@@ -64,7 +69,7 @@ def _compiled(weight: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     else:
         row_tiles(rows, max(1, _TILE // columns), tile)
     shape = grid.scale_shape(rows, columns)
-    height = rows if grid.strategy == "tensor" else (grid.block_structure or (1, 1))[0]
+    height, _ = grid.spans(rows, columns)
     if height > 1:
         starts = np.arange(0, rows, height)
         low, high = (np.maximum.reduceat(found, starts, axis=0) for found in (low, high))
@@ -73,3 +78,17 @@ def _compiled(weight: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
         for found in (low, high)
     )
     return least, most
+
+
+def _triton(weight: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    from stages.compress.observers.range_triton import bounds_of_rows
+
+    rows, columns = weight.shape
+    low, high = bounds_of_rows(weight, grid.width(columns))
+    height, _ = grid.spans(rows, columns)
+    if height > 1:
+        low, high = (pad(end, (0, 0, 0, -rows % height)) for end in (low, high))
+        low = low.unflatten(0, (-1, height)).amin(dim=1)
+        high = high.unflatten(0, (-1, height)).amax(dim=1)
+    shape = grid.scale_shape(rows, columns)
+    return low.reshape(shape), high.reshape(shape)

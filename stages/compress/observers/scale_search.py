@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from stages.compress.grid import Grid, QParams, Rounding, round_to
 from stages.compress.observers.qparams import (
@@ -15,11 +16,14 @@ from stages.compress.observers.qparams import (
     qparams_of,
 )
 from stages.compress.observers.range import bounds, by_scale
-from stages.compute.row_tiles import row_tiles
+from stages.compute import loops
+from stages.compute.row_tiles import even_tiles, row_tiles
 
 _ELEMENTS_AT_ONCE = 1 << 22
 _CHUNK = 1 << 12  # elements of a tensor-wide scale that are summed together
 _TILE = 256
+_DEVICE_BYTES = 1 << 30  # of a GPU's memory for the values and candidates of a tile of rows
+_COPIES = 8  # of all candidates in float32 that are alive at once
 
 
 def search(
@@ -41,22 +45,60 @@ def search(
     values, (low, high) = by_scale(weight, grid), bounds(weight, grid)
     if global_scale is None and grid.strategy == "tensor_group":
         global_scale = global_scale_within(low, high, grid.dtype)
+    patterns = _patterns(importance, grid, weight, values.shape[-1])
+    found: list[QParams] = []
+
+    def tile(start: int, stop: int) -> None:
+        part = slice(start, stop)
+        candidates = _candidates(low[part], high[part], grid, factors, expand, global_scale)
+        found.append(_best(values[part], candidates, patterns, norm, grid.codes))
+
+    if loops.loops_for(weight) == "compiled":
+        tile(0, len(values))
+    else:
+        used = 2 * values[:1].numel() + _COPIES * low[:1].numel() * len(factors)
+        even_tiles(len(values), _DEVICE_BYTES // (4 * max(1, used)), tile)
+    if len(found) == 1:
+        return found[0]
+    zero_points = [part.zero_point for part in found if part.zero_point is not None]
+    return QParams(
+        scale=torch.cat([part.scale for part in found]),
+        zero_point=torch.cat(zero_points) if zero_points else None,
+        global_scale=global_scale,
+    )
+
+
+def _candidates(
+    low: Tensor,
+    high: Tensor,
+    grid: Grid,
+    factors: Sequence[float],
+    expand: float,
+    global_scale: Tensor | None,
+) -> QParams:
+    """The parameters of every range times every factor: [*shape of low, factors]."""
     # rounded twice, as the reference does: the candidates are then the same ones
     low, high = ((end.float() * expand).to(grid.dtype).float()[..., None] for end in (low, high))
-    tried = torch.tensor(factors, dtype=torch.float32, device=weight.device)
-    found = qparams_of(low * tried, high * tried, grid, global_scale=global_scale)
-    scale, zero_point = found.scale, found.zero_point
+    tried = torch.tensor(factors, dtype=torch.float32, device=low.device)
+    return qparams_of(low * tried, high * tried, grid, global_scale=global_scale)
 
+
+def _best(
+    values: Tensor, candidates: QParams, patterns: Tensor, norm: float, codes: Rounding
+) -> QParams:
+    """The best of the candidates [*shape, k] for values [*shape, n]."""
+    scale, zero_point = candidates.scale, candidates.zero_point
+    global_scale = candidates.global_scale
     effective = scale.float() if global_scale is None else scale.float() / global_scale
     zero = torch.zeros_like(effective) if zero_point is None else zero_point.float()
     shape, elements = values.shape[:-1], values.shape[-1]
     best = _argmin(
         values.reshape(-1, elements).float(),
-        effective.reshape(-1, len(factors)),
-        zero.reshape(-1, len(factors)),
-        _patterns(importance, grid, weight, elements),
+        effective.reshape(-1, scale.shape[-1]),
+        zero.reshape(-1, scale.shape[-1]),
+        patterns,
         norm,
-        grid.codes,
+        codes,
     ).reshape(*shape, 1)
     return QParams(
         scale=scale.gather(-1, best).squeeze(-1),
@@ -75,11 +117,11 @@ def _argmin(
     values: Tensor, scale: Tensor, zero: Tensor, patterns: Tensor, norm: float, codes: Rounding
 ) -> Tensor:
     """Index [p] of the best of [p, k] scales for values [p, n] under weights [m, n]."""
-    if values.device.type == "cpu":
-        one = len(values) == 1
-        return (_argmin_of_one if one else _argmin_compiled)(
-            values, scale, zero, patterns, norm, codes
-        )
+    one, which = len(values) == 1, loops.loops_for(values)
+    if which != "torch":
+        triton = which == "triton"
+        choose = _argmin_triton if triton else _argmin_of_one if one else _argmin_compiled
+        return choose(values, scale, zero, patterns, norm, codes)
     rows = max(1, _ELEMENTS_AT_ONCE // values.shape[1])
     pattern_of = torch.arange(values.shape[0], device=values.device) % patterns.shape[0]
     best = []
@@ -134,4 +176,19 @@ def _argmin_of_one(
         chunk_errors(given[0], s, z, given[1], start, stop, out, np.float32(norm), rounding)
 
     row_tiles(chunks, 16, tile)
+    return errors.double().sum(dim=0).argmin(dim=0, keepdim=True)
+
+
+def _argmin_triton(
+    values: Tensor, scale: Tensor, zero: Tensor, patterns: Tensor, norm: float, codes: Rounding
+) -> Tensor:
+    from stages.compress.observers.search_triton import best_scale
+
+    if len(values) > 1 or values.shape[1] <= _CHUNK:
+        return best_scale(values, scale, zero, patterns, norm, codes)[0]
+    # the values of a single scale: chunk by chunk, side by side; padding has no weight
+    filling = (0, -values.shape[1] % _CHUNK)
+    chunks, weight = (pad(t, filling).reshape(-1, _CHUNK) for t in (values, patterns))
+    scales, zeros = (t.expand(len(chunks), -1) for t in (scale, zero))
+    _, errors = best_scale(chunks, scales, zeros, weight, norm, codes)
     return errors.double().sum(dim=0).argmin(dim=0, keepdim=True)

@@ -27,10 +27,13 @@ from stages.compress.solvers.gptq_arrays import Columns, Params
 from stages.compress.solvers.gptq_blocks import nearest_plane_block
 from stages.compress.solvers.numerical_error import all_finite, not_finite
 from stages.compress.solvers.output_error import weight_energies
-from stages.compute.row_tiles import row_tiles
+from stages.compute import loops
+from stages.compute.row_tiles import even_tiles, row_tiles
 from stages.formats.codes import code_dtype, encode
 
 TILE = 192  # rows that one thread solves at a time
+DEVICE_BYTES = 2 << 30  # of a GPU's memory for the rows that it solves at a time
+COPIES = 8  # of these rows in float32 that are alive at once
 
 
 @takes_args
@@ -82,7 +85,7 @@ def gptq(
     scale, zero_point = expand(qparams, grid, weight.shape[0])
     scale = scale.contiguous().clone()
 
-    # 3. Quantize, a tile of rows for each thread: rows are independent of each other.
+    # 3. Quantize, a tile of rows at a time, as rows are independent of each other.
     refit = refit if grid.strategy in ROW_STRATEGIES else 0
     group, width = column_scale(grid, H.shape[0], H.device), grid.width(H.shape[0])
     Q = torch.empty(weight.shape, dtype=torch.float32, device=weight.device)
@@ -111,10 +114,10 @@ def gptq(
             code += params.zero_point.index_select(0, group)
         codes[rows] = encode(code, grid).T
 
-    if weight.is_cpu:
+    if loops.loops_for(weight) == "compiled":
         row_tiles(weight.shape[0], TILE, tile)
     else:
-        tile(0, weight.shape[0])
+        even_tiles(weight.shape[0], DEVICE_BYTES // (4 * COPIES * weight.shape[1]), tile)
     if not all_finite(losses):
         raise not_finite(weight)
 

@@ -1,7 +1,7 @@
 """Column loops of GPTQ and of coordinate descent, for whichever device the arrays are on.
 
-A CPU runs compiled loops, every other device the plain torch ones, which are the reference too.
-All take the arrays of :mod:`stages.compress.solvers.gptq_arrays` and work in place.
+See :mod:`stages.compute.loops` for which run where; the plain torch ones are the reference. All
+take the arrays of :mod:`stages.compress.solvers.gptq_arrays` and work in place.
 """
 
 from __future__ import annotations
@@ -13,14 +13,21 @@ from torch import Tensor
 from stages.compress.grid import Rounding
 from stages.compress.solvers import gptq_blocks_torch as blocks_torch
 from stages.compress.solvers.gptq_arrays import Columns, Descent, Params, Sweep
+from stages.compute import loops
 
 
 def nearest_plane_block(
     columns: Columns[Tensor], M: Tensor, params: Params[Tensor], codes: Rounding
 ) -> None:
     """Quantize a block of columns one after the other; M [columns, columns], upper triangular."""
-    if columns.W.device.type != "cpu":
+    which = loops.loops_for(columns.W)
+    if which == "torch":
         blocks_torch.nearest_plane_block(columns, M, params, codes)
+        return
+    if which == "triton":
+        from stages.compress.solvers import gptq_triton
+
+        gptq_triton.nearest_plane_block(columns, M, params, codes)
         return
     from stages.compress.grid_kernels import as_float32
     from stages.compress.solvers import gptq_kernels as kernels
@@ -37,8 +44,14 @@ def descend_block(
     scales: Rounding,
 ) -> None:
     """Refit the scales and the codes of a block of columns; H [columns, columns]."""
-    if block.code.device.type != "cpu":
+    which = loops.loops_for(block.code)
+    if which == "torch":
         blocks_torch.descend_block(block, H, params, sweep, codes, scales)
+        return
+    if which == "triton":
+        from stages.compress.solvers import gptq_triton
+
+        gptq_triton.descend_block(block, H, params, sweep, codes, scales)
         return
     from stages.compress.grid_kernels import as_float32
     from stages.compress.solvers import gptq_kernels as kernels

@@ -2,6 +2,7 @@
 
 Written in operations that IEEE 754 defines, each rounded by itself, so that every device chooses
 the same codes: compressed-tensors' own rounding is a fused kernel on CUDA, which rounds otherwise.
+The kernel for GPUs does the same operations in one pass.
 """
 
 from __future__ import annotations
@@ -15,9 +16,13 @@ from stages.compress.deprecated_args import takes_args
 from stages.compress.grid import Grid, QParams, Quantized, by_scale_of_row, expand, expand_rows
 from stages.compress.solvers.nearest_fp4 import nearest_fp4
 from stages.compress.solvers.numerical_error import NumericalError
+from stages.compute import loops
+from stages.compute.row_tiles import even_tiles
 from stages.formats.codes import code_dtype, decode, encode, to_e4m3
 from stages.formats.row_blocks import by_rows, share
 
+DEVICE_ELEMENTS = 1 << 27
+"""Of a tile on a GPU: its copies in float32 are memory that no other tile has at the time."""
 HALF_UNIT = 2.0**-8
 """Of bfloat16, relative: what reading a weight in that dtype would hide."""
 
@@ -37,7 +42,12 @@ def rtn(weight: Tensor, grid: Grid, qparams: QParams) -> Quantized:
         codes[start:stop], values = nearest(weight[start:stop], part, grid)
         chosen[start:stop] = dequantize(values, part, grid)
 
-    by_rows(weight, tile, grid)
+    if weight.is_cpu:
+        by_rows(weight, tile, grid)
+    else:
+        height = 1 if grid.block_structure is None else grid.block_structure[0]
+        most = DEVICE_ELEMENTS // max(1, weight.shape[1])
+        even_tiles(weight.shape[0], most, tile, multiple=height)
     return Quantized(
         weight=chosen,
         codes=codes,
@@ -67,6 +77,11 @@ def nearest(weight: Tensor, qparams: QParams, grid: Grid) -> tuple[Tensor, Tenso
         scale = scale / qparams.global_scale
     four = grid.type == "float" and grid.num_bits == 4
     given = weight.float() if four else weight
+    if loops.loops_for(weight) == "triton":
+        from stages.compress.solvers.rtn_triton import nearest_values
+
+        values = nearest_values(given, scale, qparams.zero_point, grid)
+        return encode(values, grid, signed_zero=True), values
     x = by_scale_of_row(torch.div, given, expand_rows(scale, grid, rows), grid)
     if four:
         codes = nearest_fp4(x.float())

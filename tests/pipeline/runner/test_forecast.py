@@ -70,6 +70,15 @@ def test_without_a_bound_it_is_a_quarter_of_this_machine() -> None:
     assert found.limit == psutil.virtual_memory().total // 4
 
 
+def test_on_a_gpu_its_memory_comes_first_and_leaves_room_for_every_node() -> None:
+    found = forecast(plan(), compressed, copy_every=100, device_bytes=80 * GB)
+    assert found.device_limit == 20 * GB and found.on_device == 16 * GB and found.in_memory == 0
+    assert found.device_memory == 16 * GB and found.memory == WORK
+    small = forecast(plan(), compressed, copy_every=100, device_bytes=24 * GB)
+    assert small.on_device == 6 * GB
+    assert small.on_device + small.in_memory + small.spilled == small.held
+
+
 def test_where_all_is_kept_nothing_is_held() -> None:
     found = forecast(plan(), nothing, copy_every=1)
     assert found.held == found.copied == 0 and found.memory == WORK

@@ -82,6 +82,15 @@ def test_a_bound_is_for_each_memory() -> None:
     assert budget.used == {"cuda:0": 60, "cpu": 60}
 
 
+def test_without_a_bound_what_nodes_need_for_themselves_stays_free() -> None:
+    budget = Budget(reserved={"cuda": 360})
+    kept = [budget.keep(Blob(b"x" * 30, GPU), None) for _ in range(2)]
+    assert [content.memories[0].name for content in kept if content] == ["cuda:0", "cpu"]
+    budget.reserved = {"cuda": 1000}
+    assert budget.keep(Blob(b"x", GPU[:1]), None) is None
+    assert budget.keep(Blob(b"x", GPU), 100) is not None  # a bound that is said holds
+
+
 def test_what_is_let_go_makes_room(holdings: Holdings) -> None:
     first = hold(holdings, Blob(b"a" * 80), limit=100)
     holdings.drop(KEY)

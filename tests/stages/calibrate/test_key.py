@@ -13,7 +13,8 @@ from tests.stages.calibrate.conftest import Scene
 
 
 def semantics(**changes: object) -> object:
-    numerics = Numerics(threads=int(str(changes.pop("threads", 1))))
+    device = str(changes.pop("device", "cpu"))
+    numerics = Numerics(device=device, threads=int(str(changes.pop("threads", 1))))
     config = LayerConfig(calibrate=CalibrateConfig(**changes), numerics=numerics)  # type: ignore[arg-type]
     return Calibrate(config).semantics("model.layers.0")
 
@@ -23,6 +24,12 @@ def test_batch_size_and_threads_are_in_the_key_and_wiring_is_not() -> None:
     assert semantics(threads=1) != semantics(threads=2)
     assert semantics(propagate="original") == semantics(propagate="compressed")
     assert semantics(experts="routed") == semantics(experts="all")
+
+
+def test_how_gram_matrices_are_summed_is_in_the_key_of_a_gpu_only() -> None:
+    on_gpu, on_cpu = semantics(device="cuda"), semantics(device="cpu")
+    assert isinstance(on_gpu, dict) and isinstance(on_cpu, dict)
+    assert on_gpu.keys() - on_cpu.keys() == {"gram"}
 
 
 def test_the_same_work_twice_gives_the_same_bytes(scene: Callable[..., Scene]) -> None:

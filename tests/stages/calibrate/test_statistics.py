@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from stages.calibrate.statistics import gram as gram_module
 from stages.calibrate.statistics.absmax import AbsMax
+from stages.calibrate.statistics.base import given_to
 from stages.calibrate.statistics.gram import BLOCK, Gram
 from stages.calibrate.statistics.histogram import Histogram
 from stages.calibrate.statistics.range import Range
@@ -42,6 +44,33 @@ def test_gram_is_the_symmetric_product(features: int) -> None:
     gram = Gram.finish(gathered(Gram, x[:20], x[20:]))
     assert torch.equal(gram, gram.T)
     torch.testing.assert_close(gram.double(), x.double().T @ x.double(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("features", [31, 64, 75])
+def test_gram_by_halves_is_as_near_to_float64_as_sums_in_float32_can_be(
+    features: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU's product is emulated: two halves multiply exactly in float32, sums are rounded."""
+    monkeypatch.setattr(gram_module, "half_product", lambda one, other: one.float() @ other.float())
+    monkeypatch.setattr(gram_module, "HALF_BLOCK", 32)
+    monkeypatch.setattr(gram_module, "HALF_ROWS", 1000)
+    generator = torch.Generator().manual_seed(features)
+    x = torch.randn(6000, features, generator=generator) + 0.3
+    x = (x * torch.rand(features, generator=generator).exp() ** 4).to(dtype)
+    gram = Gram.finish(gathered(Gram, x[:3500], x[3500:]))
+    assert torch.equal(gram, gram.T)
+    exact = x.double().T @ x.double()
+    size = exact.diagonal().sqrt()
+    assert ((gram - exact) / (size[:, None] * size)).abs().max() < 3e-6
+
+
+def test_halves_are_handed_as_they_are_on_a_gpu_to_statistics_that_take_them() -> None:
+    on_gpu = torch.ones(2, 3, dtype=torch.bfloat16, device="meta")
+    assert given_to(Gram, on_gpu) is on_gpu
+    assert given_to(AbsMax, on_gpu).dtype == torch.float32
+    assert given_to(Gram, on_gpu.double()).dtype == torch.float32
+    assert given_to(Gram, torch.ones(2, 3, dtype=torch.bfloat16)).dtype == torch.float32
 
 
 def test_absmax_and_range_are_exact() -> None:
