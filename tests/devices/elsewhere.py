@@ -78,8 +78,12 @@ def _call(func: Call, args: Any, given: dict[str, Any]) -> Any:
         _check_index(func, args)
     elif func not in CROSSES:
         _check(func, tensors)
+    if func is torch.mm and away and given.get("out_dtype") == torch.float32:
+        args, given = tuple(t.float() for t in args), {}  # a CPU has no such product
     with torch._C.DisableTorchFunctionSubclass():
         result = func(*args, **given)
+    if args and result is args[0]:
+        return result  # written in place
     there = bool(away) if target is None else target != CPU
     return tree_map(lambda t: _marked(t, there), result)
 
