@@ -38,7 +38,7 @@ def by_rows(
     if large(weight):
         row_tiles(rows, row_step(args, *weight.shape), work)
     elif not weight.is_cpu and weight.numel() > ELSEWHERE:
-        step = row_step(args, *weight.shape, elements=ELSEWHERE)
+        step = row_step(args, rows, weight[0].numel(), ELSEWHERE)
         for start in range(0, rows, step):
             work(start, min(start + step, rows))
     else:

@@ -31,6 +31,7 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(local.LocalRunner, "_run_stage", watched)
     monkeypatch.setattr(Numerics, "apply", lambda self: torch.set_num_threads(self.threads))
     monkeypatch.setattr(tensor_content, "_total", lambda device: 1 << 30)
+    monkeypatch.setattr("stages.compute.loops.missing", lambda: "the GPU is pretended")
     monkeypatch.setattr("compressed_tensors.utils.triton.HAS_TRITON", False)
     with fake_gpus(("Pretended", (9, 0), 80 << 30)):
         yield

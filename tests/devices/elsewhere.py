@@ -78,11 +78,12 @@ def _call(func: Call, args: Any, given: dict[str, Any]) -> Any:
         _check_index(func, args)
     elif func not in CROSSES:
         _check(func, tensors)
-    if func is torch.mm and "out_dtype" in given:  # which a CPU has not: exact products, as there
-        dtype = given.pop("out_dtype")
-        args = tuple(_as(value, Tensor).to(dtype) for value in args)
+    if func is torch.mm and away and given.get("out_dtype") == torch.float32:
+        args, given = tuple(t.float() for t in args), {}  # a CPU has no such product
     with torch._C.DisableTorchFunctionSubclass():
         result = func(*args, **given)
+    if args and result is args[0]:
+        return result  # written in place
     there = bool(away) if target is None else target != CPU
     if func is Tensor.copy_:  # what is copied into a tensor lies where that does
         there = isinstance(args[0], Elsewhere)
