@@ -62,7 +62,7 @@ def variants(value: Any, path: str = "", *, keyed: bool = True) -> Iterator[tupl
     """(path, whether it belongs to the key, a copy with that one leaf changed) for each leaf."""
     if dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
-            mine = keyed and field.metadata.get("key", True)
+            mine = keyed and bool(field.metadata.get("key", True))  # a function: its result is
             for where, counts, other in variants(
                 getattr(value, field.name), f"{path}.{field.name}", keyed=mine
             ):

@@ -85,6 +85,8 @@ def _call(func: Call, args: Any, given: dict[str, Any]) -> Any:
     if args and result is args[0]:
         return result  # written in place
     there = bool(away) if target is None else target != CPU
+    if func is Tensor.copy_:  # what is copied into a tensor lies where that does
+        there = isinstance(args[0], Elsewhere)
     return tree_map(lambda t: _marked(t, there), result)
 
 
