@@ -13,7 +13,7 @@ import torch
 from stages.compress.observers import scale_search
 from stages.compress.observers.catalog import OBSERVERS
 from stages.compress.observers.range import bounds
-from stages.compress.solvers import gptq as gptq_module
+from stages.compress.solvers import gptq_blocks as gptq_module
 from stages.compress.solvers.gptq import gptq
 from stages.compute import loops
 from stages.compute.row_tiles import even_tiles

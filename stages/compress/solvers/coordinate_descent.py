@@ -12,7 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stages.compress.grid import Grid, round_to
+from stages.compress.grid import Grid, QParams, round_to
+from stages.compress.observers.range import by_scale
 from stages.compress.solvers.cholesky import Damped
 from stages.compress.solvers.gptq_arrays import Descent, Params, Sweep
 from stages.compress.solvers.gptq_blocks import descend_block
@@ -93,3 +94,16 @@ def _refit_rows(
         scale[g] = torch.where(change != 0, new, scale[g])
         gradient -= product * change
     return gained
+
+
+def stored_scale(scale: Tensor, Q: Tensor, qparams: QParams, grid: Grid) -> Tensor:
+    """Refitted effective scales [rows, groups] as the checkpoint stores them.
+
+    One that was too small for a refit (below the normal numbers of float16) and has entries of Q
+    other than zero is stored as the codes were chosen. qparams: those before the refit.
+    """
+    multiplier = 1.0 if qparams.global_scale is None else float(qparams.global_scale)
+    stored = round_to(scale * multiplier, grid.scales)
+    if qparams.global_scale is None and not torch.equal(stored, scale):
+        stored = torch.where(by_scale(Q, grid).any(dim=-1), scale, stored)
+    return stored.to(qparams.scale.dtype).reshape(qparams.scale.shape)

@@ -18,22 +18,15 @@ import torch
 from torch import Tensor
 
 from stages.compress.deprecated_args import takes_args
-from stages.compress.grid import ROW_STRATEGIES, Grid, Quantized, column_scale, expand, round_to
+from stages.compress.grid import ROW_STRATEGIES, Grid, Quantized, column_scale, expand
 from stages.compress.observers.catalog import OBSERVERS, Observe
-from stages.compress.observers.range import by_scale
 from stages.compress.solvers.cholesky import damped, upper_factor
-from stages.compress.solvers.coordinate_descent import descend
+from stages.compress.solvers.coordinate_descent import descend, stored_scale
 from stages.compress.solvers.gptq_arrays import Columns, Params
-from stages.compress.solvers.gptq_blocks import nearest_plane_block
+from stages.compress.solvers.gptq_blocks import by_tiles, nearest_plane_block
 from stages.compress.solvers.numerical_error import all_finite, not_finite
 from stages.compress.solvers.output_error import weight_energies
-from stages.compute import loops
-from stages.compute.row_tiles import even_tiles, row_tiles
 from stages.formats.codes import code_dtype, encode
-
-TILE = 192  # rows that one thread solves at a time
-DEVICE_BYTES = 2 << 30  # of a GPU's memory for the rows that it solves at a time
-COPIES = 8  # of these rows in float32 that are alive at once
 
 
 @takes_args
@@ -114,25 +107,15 @@ def gptq(
             code += params.zero_point.index_select(0, group)
         codes[rows] = encode(code, grid).T
 
-    if loops.loops_for(weight) == "compiled":
-        row_tiles(weight.shape[0], TILE, tile)
-    else:
-        even_tiles(weight.shape[0], DEVICE_BYTES // (4 * COPIES * weight.shape[1]), tile)
+    by_tiles(weight, tile)
     if not all_finite(losses):
         raise not_finite(weight)
 
-    # 5. Store refitted scales as the checkpoint does. One that was too small for a refit (below the
-    # normal numbers of float16) and has codes other than zero is stored as those were chosen.
-    stored = qparams.scale
-    if refit:
-        refitted = round_to(scale * multiplier, grid.scales)
-        if qparams.global_scale is None and not torch.equal(refitted, scale):
-            refitted = torch.where(by_scale(Q, grid).any(dim=-1), scale, refitted)
-        stored = refitted.to(stored.dtype).reshape(stored.shape)
+    # 5. Store refitted scales as the checkpoint does.
     return Quantized(
         weight=Q,
         codes=codes,
-        scale=stored,
+        scale=stored_scale(scale, Q, qparams, grid) if refit else qparams.scale,
         zero_point=qparams.zero_point,
         global_scale=qparams.global_scale,
         losses=losses,

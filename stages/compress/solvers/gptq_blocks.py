@@ -6,6 +6,7 @@ take the arrays of :mod:`stages.compress.solvers.gptq_arrays` and work in place.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +15,22 @@ from stages.compress.grid import Rounding
 from stages.compress.solvers import gptq_blocks_torch as blocks_torch
 from stages.compress.solvers.gptq_arrays import Columns, Descent, Params, Sweep
 from stages.compute import loops
+from stages.compute.row_tiles import even_tiles, row_tiles
+
+TILE = 192  # rows that one thread solves at a time
+DEVICE_BYTES = 2 << 30  # of a GPU's memory for the rows that it solves at a time
+COPIES = 8  # of these rows in float32 that are alive at once
+
+
+def by_tiles(weight: Tensor, tile: Callable[[int, int], None]) -> None:
+    """Call ``tile(start, stop)`` for tiles of rows of a weight [out, in], which bound the memory.
+
+    On a CPU threads solve tiles side by side, elsewhere one follows the other.
+    """
+    if loops.loops_for(weight) == "compiled":
+        row_tiles(weight.shape[0], TILE, tile)
+    else:
+        even_tiles(weight.shape[0], DEVICE_BYTES // (4 * COPIES * weight.shape[1]), tile)
 
 
 def nearest_plane_block(
