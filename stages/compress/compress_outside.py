@@ -14,7 +14,13 @@ from pipeline.errors import UserError
 from pipeline.key import Json, canonical
 from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.compress.config import CompressConfig, needed_statistics
-from stages.compress.layer_plan import formats_key, on_gpu, solving_seconds, statistics_problem
+from stages.compress.layer_plan import (
+    float16_revision,
+    formats_key,
+    on_gpu,
+    solving_seconds,
+    statistics_problem,
+)
 from stages.compress.modifiers.base import Modifier, Solver
 from stages.compress.modifiers.observer import needs_gram
 from stages.compress.modifiers.rtn import Rtn
@@ -95,6 +101,7 @@ class CompressOutside(Stage):
             "scheme": {} if ends is None else formats_key(ends.blueprint.ends(), ends.formats),
             "modifiers": [m.semantics() for m in solvers_of(self.config)],
             "numerics": canonical(self.config.numerics),
+            **({} if ends is None else float16_revision(ends.blueprint.dtype)),
         }
 
 

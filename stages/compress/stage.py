@@ -8,7 +8,12 @@ from dataclasses import dataclass, replace
 from pipeline.key import Json, canonical
 from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.compress.config import CompressConfig, needed_statistics
-from stages.compress.layer_plan import formats_key, layer_estimate, statistics_problem
+from stages.compress.layer_plan import (
+    float16_revision,
+    formats_key,
+    layer_estimate,
+    statistics_problem,
+)
 from stages.compress.modifiers.rtn_route import (
     STORED,
     RoundedWeight,
@@ -119,6 +124,7 @@ class Compress(Stage):
             "modifiers": [modifier.semantics() for modifier in config.modifiers],
             "numerics": canonical(config.numerics),
             **({"guessed": True} if layers is not None and layers.guessed else {}),
+            **({} if layers is None else float16_revision(layers.blueprint.dtype)),
         }
 
 

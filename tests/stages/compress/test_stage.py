@@ -100,6 +100,17 @@ def test_the_key_of_a_layer_knows_only_its_own_modules() -> None:
     assert keys()[1] != keys(second)[1]
 
 
+def test_the_key_of_a_float16_model_tells_that_its_results_changed() -> None:
+    def told(dtype: str) -> Any:
+        model = replace(blueprint(), dtype=dtype)
+        site: Any = SimpleNamespace(facts={"model": model, "statistics": None})
+        survey = Compress(CompressConfig(scheme=SchemeConfig(weights=G16))).survey(site)
+        return survey.settled.semantics(next(iter(survey.estimates)))
+
+    assert told("float16")["float16"] == 2
+    assert "float16" not in told("bfloat16")
+
+
 def test_the_key_knows_every_option_of_the_solver() -> None:
     def key(solver: Gptq) -> str:
         stage = Compress(CompressConfig(scheme=load("w4a16"), modifiers=(solver,)))
