@@ -12,6 +12,7 @@ from stages.calibrate.config import CalibrateConfig
 from stages.calibrate.estimate import estimates
 from stages.compute.numerics import Numerics
 from stages.model.artifact_names import ACTIVATIONS
+from stages.model.learned_positions import length_problem
 from stages.schemes.scheme import SchemeConfig
 
 
@@ -44,6 +45,11 @@ class Cache(Stage):
         return {ACTIVATIONS: (ACTIVATIONS,), "weights": ("weights",)}
 
     def survey(self, site: Site) -> Survey:
+        problem = length_problem(
+            site.facts.get("model"), site.facts.get("tokens"), "dataset.sequence_length"
+        )
+        if problem is not None and self.config.scheme.states():
+            return Survey(problems=(problem,))
         batch, device = self.config.calibrate.batch_size, self.config.numerics.device
         return Survey(estimates=estimates(site, batch, grams=False, device=device))
 

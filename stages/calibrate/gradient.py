@@ -10,6 +10,7 @@ from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.calibrate.config import LayerConfig
 from stages.calibrate.estimate import estimates
 from stages.model.artifact_names import ACTIVATIONS
+from stages.model.learned_positions import length_problem
 
 GRADIENT = "gradient"
 FISHER = "fisher"
@@ -48,6 +49,11 @@ class Gradient(Stage):
         return memory
 
     def survey(self, site: Site) -> Survey:
+        problem = length_problem(
+            site.facts.get("model"), site.facts.get("tokens"), "dataset.sequence_length"
+        )
+        if problem is not None:
+            return Survey(problems=(problem,))
         forward = estimates(site, 1, grams=False, device=self.config.numerics.device)
         return Survey(estimates={name: _longer(cost) for name, cost in forward.items()})
 

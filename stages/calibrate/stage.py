@@ -12,6 +12,7 @@ from pipeline.stage import Site, Stage, Survey
 from stages.calibrate.config import LayerConfig
 from stages.calibrate.estimate import estimates
 from stages.model.artifact_names import ACTIVATIONS
+from stages.model.learned_positions import length_problem
 
 GROUP = "statistic"
 
@@ -25,6 +26,8 @@ class Calibrate(Stage):
     group of Linears that see the same input, under the name of its first module. The meta of a
     statistic has `groups` (module -> first module), `tokens` (first module -> rows seen) and
     `shares` (block of the layer -> how much it changes the residual stream).
+
+    Its facts have `problems`, which are for those that want statistics: without them it never runs.
     """
 
     kind: ClassVar[str] = "calibrate"
@@ -57,4 +60,10 @@ class Calibrate(Stage):
 
     def survey(self, site: Site) -> Survey:
         batch, device = self.config.calibrate.batch_size, self.config.numerics.device
-        return Survey(estimates=estimates(site, batch, grams=True, device=device))
+        problem = length_problem(
+            site.facts.get("model"), site.facts.get("tokens"), "dataset.sequence_length"
+        )
+        return Survey(
+            facts={"problems": () if problem is None else (problem,)},
+            estimates=estimates(site, batch, grams=True, device=device),
+        )

@@ -51,8 +51,12 @@ def _unknown(config: CompressConfig) -> UserError | None:
 def _ungathered(
     config: CompressConfig, facts: Mapping[str, Any], blueprint: Blueprint
 ) -> UserError | None:
-    if not needed_statistics(config) or ("statistics" in facts and not blueprint.outlined):
+    if not needed_statistics(config):
         return None
+    if "statistics" in facts and not blueprint.outlined:
+        measured = facts["statistics"]
+        problems = measured.get("problems", ()) if isinstance(measured, Mapping) else ()
+        return next(iter(problems), None)
     wants = [f"modifier {m.kind}" for m in config.modifiers if m.statistics()]
     wants += [
         f"the calibrated input_activations of {name}"

@@ -11,6 +11,7 @@ from stages.compute.numerics import Numerics
 from stages.eval.estimates import generate_estimate
 from stages.model.blueprint import Blueprint
 from stages.model.blueprint_from_names import needs_class
+from stages.model.learned_positions import learned_positions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +47,14 @@ class Generate(Stage):
         if isinstance(model, Blueprint) and model.outlined:
             return Survey(problems=(needs_class(model),))
         config: GenerateConfig = self.config
+        limit = learned_positions(model) if isinstance(model, Blueprint) else None
+        if limit is not None and config.prompts and config.max_new_tokens >= limit:
+            problem = UserError(
+                f"eval.max_new_tokens is {config.max_new_tokens}, but the model has learned "
+                f"positions for {limit} tokens, prompt included",
+                remedy="give less",
+            )
+            return Survey(problems=(problem,))
         estimate = generate_estimate(
             site.facts.get("model"),
             config.max_model_bytes,

@@ -21,6 +21,7 @@ from stages.model.artifact_names import CHECKPOINT, MODEL
 from stages.model.blueprint import Blueprint
 from stages.model.compute_dtype import computed
 from stages.model.layer_tensors import all_tensors
+from stages.model.learned_positions import learned_positions
 from stages.model.skeleton import Skeleton, skeleton
 
 
@@ -52,6 +53,14 @@ def generated(config: GenerateConfig, task: Task, blueprint: Blueprint) -> list[
         "max_new_tokens": config.max_new_tokens,
         **stopping(source.path / MODEL, blueprint.config),
     }
+    limit = learned_positions(blueprint)
+    longest = max((len(tokenizer(prompt).input_ids) for prompt in config.prompts), default=0)
+    if limit is not None and longest + config.max_new_tokens > limit:
+        raise UserError(
+            f"a prompt has {longest} tokens and eval.max_new_tokens is {config.max_new_tokens}, "
+            f"but the model has learned positions for {limit} tokens",
+            remedy=f"say eval.max_new_tokens={max(1, limit - longest)}, or give shorter prompts",
+        )
     before = continuations(bones, original(source, blueprint), tokenizer, config.prompts, options)
     task.progress(0.5, "compressed")
     checkpoint = compressed(task.inputs["checkpoint"].path / CHECKPOINT, blueprint)

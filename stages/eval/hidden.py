@@ -11,6 +11,7 @@ from stages.compute.numerics import Numerics
 from stages.eval.estimates import hidden_estimate
 from stages.model.blueprint import Blueprint
 from stages.model.blueprint_from_names import needs_class
+from stages.model.learned_positions import length_problem
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +45,9 @@ class Hidden(Stage):
         if isinstance(model, Blueprint) and model.outlined:
             return Survey(problems=(needs_class(model),))
         config: HiddenConfig = self.config
-        model, tokens = site.facts.get("model"), site.facts.get("tokens")
+        tokens = site.facts.get("tokens")
+        problem = length_problem(model, tokens, "eval.dataset.sequence_length")
+        if problem is not None:
+            return Survey(problems=(problem,))
         estimate = hidden_estimate(model, tokens, config.batch_size, config.numerics.device)
         return Survey(estimates={None: estimate})

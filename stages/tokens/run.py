@@ -14,7 +14,8 @@ from stages.model.artifact_names import MODEL, TOKENS
 from stages.tokens.dataset import Dataset, Document
 from stages.tokens.stage import TokensConfig
 from stages.tokens.tokenizer import Tokenizer
-from stages.tokens.windows import Ids, choose, padded, window_count, windows
+from stages.tokens.vocabulary import check_vocabulary, vocabulary
+from stages.tokens.windows import Candidates, Ids, choose, padded, stream_windows
 
 
 def run(config: TokensConfig, task: Task) -> None:
@@ -42,7 +43,9 @@ def tokenise(
     tokenizer = Tokenizer(model)
     documents = _with_text(dataset, scratch)
     make = _packed if dataset.packing else _one_by_one
-    return make(dataset, tokenizer, documents, progress)
+    ids, lengths = make(dataset, tokenizer, documents, progress)
+    check_vocabulary(ids, tokenizer, vocabulary(model))
+    return ids, lengths
 
 
 def _packed(
@@ -51,20 +54,27 @@ def _packed(
     documents: Iterator[Document],
     progress: Callable[[str], None],
 ) -> tuple[Ids, Ids]:
-    pieces = []
-    for document in tokenizer.stream(documents):
-        pieces.append(np.array(document, dtype=np.int32))
-        progress(f"{len(pieces)} documents")
-    stream = np.concatenate(pieces)
-    length, bos = dataset.sequence_length, tokenizer.bos
-    count = window_count(len(stream), length, bos)
-    if count < dataset.num_samples:
+    total = 0
+
+    def pieces() -> Iterator[list[int]]:
+        nonlocal total
+        for number, ids in enumerate(tokenizer.stream(documents), start=1):
+            total += len(ids)
+            progress(f"{number} documents")
+            yield ids
+
+    length = dataset.sequence_length
+    cut = stream_windows(pieces(), length, tokenizer.bos)
+    candidates = Candidates(cut, dataset.num_samples, dataset.seed)
+    kept = {number: window.copy() for number, window in candidates}
+    if candidates.count < dataset.num_samples:
         raise UserError(
-            f"{dataset.describe()} has {len(stream)} tokens: {count} samples of {length}, "
+            f"{dataset.describe()} has {total} tokens: {candidates.count} samples of {length}, "
             f"dataset.num_samples is {dataset.num_samples}",
-            remedy=_fewer(count, f"a smaller dataset.sequence_length than {length}"),
+            remedy=_fewer(candidates.count, f"a smaller dataset.sequence_length than {length}"),
         )
-    ids = windows(stream, choose(count, dataset.num_samples, dataset.seed), length, bos)
+    chosen = choose(candidates.count, dataset.num_samples, dataset.seed)
+    ids = np.stack([kept[number] for number in chosen])
     return ids, np.full(len(ids), length, dtype=np.int32)
 
 
@@ -74,18 +84,26 @@ def _one_by_one(
     documents: Iterator[Document],
     progress: Callable[[str], None],
 ) -> tuple[Ids, Ids]:
-    samples: list[list[int]] = []
-    for ids in tokenizer.samples(documents, dataset.sequence_length):
-        samples.append(ids)
-        progress(f"{len(samples)} documents")
-    if len(samples) < dataset.num_samples:
+    candidates = Candidates(documents, dataset.num_samples, dataset.seed)
+    numbers: list[int] = []
+
+    def taken() -> Iterator[Document]:
+        for number, document in candidates:
+            numbers.append(number)
+            yield document
+
+    samples: dict[int, list[int]] = {}
+    for ids in tokenizer.samples(taken(), dataset.sequence_length):
+        samples[numbers[len(samples)]] = ids
+        progress(f"{candidates.count} documents")
+    if candidates.count < dataset.num_samples:
         raise UserError(
-            f"{dataset.describe()} has {len(samples)} documents, "
+            f"{dataset.describe()} has {candidates.count} documents, "
             f"dataset.num_samples is {dataset.num_samples}",
-            remedy=_fewer(len(samples), "dataset.packing=true"),
+            remedy=_fewer(candidates.count, "dataset.packing=true"),
         )
-    chosen = choose(len(samples), dataset.num_samples, dataset.seed)
-    return padded([samples[i] for i in chosen], tokenizer.padding)
+    chosen = choose(candidates.count, dataset.num_samples, dataset.seed)
+    return padded([samples[number] for number in chosen], tokenizer.padding)
 
 
 def _fewer(count: int, otherwise: str) -> str:

@@ -61,4 +61,14 @@ class Tokens(Stage):
             "kind": dataset.kind,
             "fields": canonical(dataset),
             "content": canonical(dataset.identity()),
+            **_conversations_revision(dataset),
         }
+
+
+def _conversations_revision(dataset: Dataset) -> dict[str, Json]:
+    """A part of the key of conversations only, raised when results change for them alone.
+
+    1, which was not said: a null `content` did not reach the chat template, so that templates that
+    tell a tool call by it left the call out.
+    """
+    return {"conversations": 2} if getattr(dataset, "messages_column", None) else {}

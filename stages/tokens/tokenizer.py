@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import AutoTokenizer
 
 from pipeline.errors import UserError
@@ -17,6 +18,14 @@ SEPARATOR = "\n\n"
 """Follows every text of a packed stream."""
 
 BATCH = 256
+REFUSALS = (
+    *(ValueError, TypeError, LookupError, AttributeError),
+    *(ArithmeticError, RecursionError, AssertionError),
+)
+"""Exceptions of the expressions in a template, beside jinja's own."""
+
+SOME = 6
+"""Roles of a conversation that an error names."""
 
 
 class Tokenizer:
@@ -66,7 +75,17 @@ class Tokenizer:
             texts = [finish(d) if isinstance(d, str) else self._render(d) for d in group]
             chats = [not isinstance(d, str) for d in group]
             plain = special and not any(chats)
-            yield from self._inner(texts, add_special_tokens=plain, verbose=False).input_ids
+            try:
+                yield from self._inner(texts, add_special_tokens=plain, verbose=False).input_ids
+            except (UnicodeEncodeError, TypeError) as error:
+                raise UserError(
+                    f"the tokenizer refuses a text: {error}",
+                    remedy="check the dataset: half a surrogate pair (\\ud83d) is no character",
+                ) from error
+
+    def named(self, id: int) -> str:
+        """The text of one token."""
+        return str(self._inner.convert_ids_to_tokens(int(id)))
 
     def _render(self, conversation: Document) -> str:
         if self._inner.chat_template is None:
@@ -75,6 +94,36 @@ class Tokenizer:
                 remedy="use a dataset of text (dataset.messages_column=null), or a chat model",
             )
         try:
-            return str(self._inner.apply_chat_template(conversation, tokenize=False))
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"the chat template refuses a conversation: {error}") from error
+            text = str(self._inner.apply_chat_template(conversation, tokenize=False))
+        except (TemplateError, *REFUSALS) as error:
+            reason = str(error) or type(error).__name__
+            raise UserError(
+                f"the chat template refuses a conversation of {_roles(conversation)}: {reason}",
+                remedy="leave such conversations out, or say dataset.messages_column=null "
+                "dataset.text_column=NAME for a column of text",
+            ) from error
+        lost = [name for name in _called(conversation) if name not in text]
+        if lost:
+            raise UserError(
+                f"the chat template leaves out tool calls: nothing of {lost[0]!r} is in the text "
+                f"of a conversation of {_roles(conversation)}",
+                remedy="use a model whose chat template has tool calls, or leave such "
+                "conversations out",
+            )
+        return text
+
+
+def _roles(conversation: Document) -> str:
+    roles = [str(turn.get("role")) for turn in conversation if isinstance(turn, Mapping)]
+    return ", ".join(roles[:SOME]) + (", ..." if len(roles) > SOME else "")
+
+
+def _called(conversation: Document) -> Iterator[str]:
+    """The names of the functions that are called in a conversation."""
+    for turn in conversation:
+        calls = turn.get("tool_calls") if isinstance(turn, Mapping) else None
+        for call in calls if isinstance(calls, list) else ():
+            function = call.get("function", call) if isinstance(call, Mapping) else None
+            name = function.get("name") if isinstance(function, Mapping) else None
+            if isinstance(name, str):
+                yield name

@@ -1,14 +1,20 @@
-"""Choose windows of a token stream, or pad samples. Pure functions of arrays."""
+"""Choose windows of a token stream, or pad samples. Pure functions of arrays and streams."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import heappush, heappushpop
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ids = NDArray[np.int32]
+T = TypeVar("T")
+
+TOGETHER = 1 << 20
+"""Tokens of a stream that are cut into windows together."""
 
 
 def choose(count: int, wanted: int, seed: int) -> list[int]:
@@ -17,8 +23,52 @@ def choose(count: int, wanted: int, seed: int) -> list[int]:
     Because it is a hash and not a random generator, the choice is the same with every version of a
     library; the first n of a larger choice are the choice of n.
     """
-    ranked = sorted(range(count), key=lambda i: hashlib.sha256(f"{seed}:{i}".encode()).digest())
-    return ranked[:wanted]
+    return sorted(range(count), key=lambda i: _rank(i, seed))[:wanted]
+
+
+class Candidates(Generic[T]):
+    """The items of a stream that `choose` may choose of it, whose length is not known yet.
+
+    Iterating gives each with its number: those that are among the best `wanted` of what came
+    before, which are `wanted` x (1 + ln(count / wanted)) or so. `count` is how many came so far.
+    """
+
+    def __init__(self, items: Iterable[T], wanted: int, seed: int) -> None:
+        self.items, self.wanted, self.seed, self.count = items, wanted, seed, 0
+
+    def __iter__(self) -> Iterator[tuple[int, T]]:
+        worst: list[int] = []  # a heap of negative ranks: the worst of those kept is the first
+        for number, item in enumerate(self.items):
+            self.count += 1
+            rank = -int.from_bytes(_rank(number, self.seed), "big")
+            if len(worst) < self.wanted:
+                heappush(worst, rank)
+                yield number, item
+            elif heappushpop(worst, rank) != rank:
+                yield number, item
+
+
+def _rank(number: int, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}:{number}".encode()).digest()
+
+
+def stream_windows(pieces: Iterable[Sequence[int]], length: int, bos: int | None) -> Iterator[Ids]:
+    """All `windows` [length] of the stream that `pieces` make, one after the other."""
+    step = _step(length, bos)
+    held: list[Ids] = []
+    size = 0
+    for piece in pieces:
+        held.append(np.asarray(piece, dtype=np.int32))
+        size += len(piece)
+        if size >= max(TOGETHER, step):
+            stream = np.concatenate(held)
+            count = window_count(size, length, bos)
+            yield from windows(stream, range(count), length, bos)
+            held = [stream[count * step :]]
+            size = len(held[0])
+    if size >= step:
+        count = window_count(size, length, bos)
+        yield from windows(np.concatenate(held), range(count), length, bos)
 
 
 def window_count(stream: int, length: int, bos: int | None) -> int:

@@ -14,6 +14,10 @@ from pipeline.errors import UserError
 from pipeline.key import Json
 from stages.tokens.dataset import Dataset, Document
 from stages.tokens.dataset_files import content, find_files
+from stages.tokens.datasets.conversation import conversation
+
+SPARSE = 1000
+"""Rows that may lack the column before one has it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +28,9 @@ class Rows(Dataset):
     template; else `text_column` holds text. `max_documents` reads only the first rows, which makes
     very large datasets usable.
     """
+
+    filled: ClassVar[bool] = True
+    """Rows have every key of any row, null where they had none, as those of tables do."""
 
     text_column: str = "text"
     messages_column: str | None = None
@@ -38,39 +45,38 @@ class Rows(Dataset):
             )
 
     def from_rows(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Document]:
-        """The document of each row; rows without content are left out."""
-        column = self.messages_column or self.text_column
-        for i, row in enumerate(islice(rows, self.max_documents)):
-            if column not in row:
-                raise UserError(
-                    f"{self.describe()} has no column {column!r}",
-                    remedy=f"it has {', '.join(row)}: set dataset.text_column, or "
-                    "dataset.messages_column for conversations",
-                )
-            value = row[column]
-            if not value:
-                continue
-            if self.messages_column is None:
-                if not isinstance(value, str):
-                    raise UserError(
-                        f"row {i} of {self.describe()} has no text in column {column!r} but a "
-                        f"{type(value).__name__}",
-                        remedy="name a column of text, or set dataset.messages_column for "
-                        "conversations",
-                    )
-                yield value
-            else:
-                yield self._conversation(i, value)
+        """The document of each row; rows without content are left out.
 
-    def _conversation(self, row: int, value: Any) -> Document:
-        turns = value if isinstance(value, list) else [value]
-        if not all(isinstance(t, Mapping) and {"role", "content"} <= t.keys() for t in turns):
+        Raises UserError if none of the first SPARSE rows has the column, or none at all.
+        """
+        column = self.messages_column or self.text_column
+        found, names = False, dict[str, None]()
+        for i, row in enumerate(islice(rows, self.max_documents)):
+            found = found or column in row
+            if not found:
+                names.update(dict.fromkeys(row))
+                if i >= SPARSE:
+                    break
+            if value := row.get(column):
+                yield self._document(value, i, column)
+        if names and not found:
             raise UserError(
-                f"row {row} of {self.describe()} has no conversation in column "
-                f"{self.messages_column!r}",
-                remedy="each must be a list of {role, content}",
+                f"{self.describe()} has no column {column!r}",
+                remedy=f"it has {', '.join(names)}: set dataset.text_column, or "
+                "dataset.messages_column for conversations",
             )
-        return [{name: item for name, item in t.items() if item is not None} for t in turns]
+
+    def _document(self, value: Any, row: int, column: str) -> Document:
+        if self.messages_column is not None:
+            where = f"row {row} of {self.describe()}, column {column!r},"
+            return conversation(value, where, filled=self.filled)
+        if not isinstance(value, str):
+            raise UserError(
+                f"row {row} of {self.describe()} has no text in column {column!r} but a "
+                f"{type(value).__name__}",
+                remedy="name a column of text, or set dataset.messages_column for conversations",
+            )
+        return value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,11 +92,16 @@ class LocalRows(Rows):
     def identity(self) -> Json:
         return content(self.path, self.suffixes)
 
-    def documents(self, scratch: Path) -> Iterator[Document]:
+    def files(self) -> tuple[Path, ...]:
+        """The files, none of which is empty; raises UserError otherwise."""
         files = find_files(self.path, self.suffixes)
         for file in files:
             if file.stat().st_size == 0:
                 raise UserError(f"{file} is empty", remedy="give a file with rows in it")
+        return files
+
+    def documents(self, scratch: Path) -> Iterator[Document]:
+        files = self.files()
         import datasets
 
         with readable(self.describe()):

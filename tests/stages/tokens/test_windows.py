@@ -7,8 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages.tokens import windows as module
 from stages.tokens.split_text import take_part
-from stages.tokens.windows import choose, padded, window_count, windows
+from stages.tokens.windows import (
+    Candidates,
+    choose,
+    padded,
+    stream_windows,
+    window_count,
+    windows,
+)
 
 
 @given(count=st.integers(1, 300), seed=st.integers(0, 5), data=st.data())
@@ -53,3 +61,27 @@ def test_halves_are_about_equal():
     text = "\n".join(f"line {i}" for i in range(1000))
     (first,), (second,) = take_part([text], "calibration"), take_part([text], "held_out")
     assert abs(len(first) - len(second)) < 20
+
+
+@given(count=st.integers(1, 400), wanted=st.integers(1, 60), seed=st.integers(0, 3))
+def test_a_stream_keeps_all_that_may_be_chosen_and_little_more(count, wanted, seed):
+    candidates = Candidates(iter(range(100, 100 + count)), wanted, seed)
+    kept = dict(candidates)
+    assert candidates.count == count
+    assert set(choose(count, wanted, seed)) <= kept.keys()
+    assert all(item == 100 + number for number, item in kept.items())
+    assert len(kept) <= count and (count < 300 or wanted > 5 or len(kept) < 100)
+
+
+@pytest.mark.parametrize("bos", [None, 7])
+@given(sizes=st.lists(st.integers(0, 30), max_size=12), together=st.integers(1, 40))
+def test_windows_of_a_stream_are_those_of_the_whole(bos, sizes, together):
+    values = np.arange(sum(sizes), dtype=np.int32) + 100
+    pieces = [piece.tolist() for piece in np.split(values, np.cumsum(sizes)[:-1])] if sizes else []
+    before, module.TOGETHER = module.TOGETHER, together
+    try:
+        found = [window.tolist() for window in stream_windows(pieces, 8, bos)]
+    finally:
+        module.TOGETHER = before
+    whole = windows(values, range(window_count(len(values), 8, bos)), 8, bos)
+    assert found == whole.tolist()

@@ -1,0 +1,39 @@
+"""Conversations of a dataset's rows as chat templates take them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.errors import UserError
+from stages.tokens.dataset import Message
+
+CALLS = ("tool_calls", "function_call")
+
+
+def conversation(value: Any, where: str, *, filled: bool) -> list[Message]:
+    """The turns of one row, which `where` names for errors.
+
+    `filled`: the rows come from a table, which gives every turn every key of any turn, null where
+    it had none: such nulls are left out. A turn that calls tools keeps a `content` that is null,
+    for templates tell by it that there is a call; of any other turn it is no text. Raises
+    UserError unless each turn has a role and a content, or calls tools.
+    """
+    turns = value if isinstance(value, list) else [value]
+    return [_turn(turn, where, filled=filled) for turn in turns]
+
+
+def _turn(turn: Any, where: str, *, filled: bool) -> Message:
+    if isinstance(turn, Mapping):
+        given = _without_nulls(turn) if filled else dict(turn)
+        calls = any(given.get(name) for name in CALLS)
+        if given.get("role") is not None and ("content" in turn or calls):
+            content = given.get("content")
+            return {**given, "content": "" if content is None and not calls else content}
+    raise UserError(f"{where} has no conversation", remedy="each must be a list of {role, content}")
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_nulls(item) for name, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
