@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from pipeline.errors import UserError
@@ -55,3 +57,31 @@ def test_a_token_without_a_row_in_the_embedding(job: Job) -> None:
     write_model(job.model, replace(TINY, vocab=64))
     told = refused(job, "dataset.num_samples=2")
     assert "the tokenizer makes id" in told and "vocabulary of 64 tokens (0 to 63)" in told
+
+
+@pytest.mark.parametrize("modifier", ["rtn", "gptq"])
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("model.layers.1.mlp.up_proj.weight", math.nan, "NaN at [1, 2]"),
+        ("model.layers.1.input_layernorm.weight", math.inf, "infinity at [2]"),
+        ("model.embed_tokens.weight", -math.inf, "infinity at [1, 2]"),
+        ("model.norm.weight", math.nan, "NaN at [2]"),
+        ("lm_head.weight", math.nan, "NaN at [1, 2]"),
+        ("mtp.fc.weight", math.nan, "NaN at [1, 2]"),
+    ],
+)
+def test_a_weight_that_is_not_finite(
+    job: Job, name: str, value: float, told: str, modifier: str
+) -> None:
+    index = job.model / "model.safetensors.index.json"
+    places = json.loads(index.read_text())
+    file = places["weight_map"].setdefault(name, "model-outside.safetensors")
+    index.write_text(json.dumps(places))
+    tensors = load_file(job.model / file)
+    weight = tensors.setdefault(name, next(t for t in tensors.values() if t.dim() == 2).clone())
+    weight[(1, 2) if weight.dim() == 2 else 2] = value
+    save_file(tensors, job.model / file, metadata={"format": "pt"})
+    text = refused(job, f"modifier={modifier}")
+    assert f"the model has weights that are not finite: {name} has {told}" in text
+    assert built(json.loads((job.folder / "run" / "result.json").read_text())) == set()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from pipeline.errors import StageFailed
 from pipeline.registry import Registry
 from pipeline.stage import Draft, Task
 from stages.calibrate.config import LayerConfig
@@ -31,8 +33,14 @@ def run(config: LayerConfig, task: Task) -> None:
     ):
         run_layer(task, place, config.calibrate.batch_size, collector, shares)
     if collector is not None and shares is not None:
-        meta = task.inputs["tokens"].meta
-        write_statistics(drafts, collector.collected(), meta, shares.finish())
+        meta, found = task.inputs["tokens"].meta, shares.finish()
+        if not all(map(math.isfinite, found.values())):
+            raise StageFailed(
+                f"the activations of {place.subgraph.name} are not finite for some calibration "
+                f"tokens, in {place.blueprint.dtype}",
+                remedy="check the model's weights, or run it in a wider dtype",
+            )
+        write_statistics(drafts, collector.collected(), meta, found)
 
 
 def statistics_of(names: Mapping[str, Draft]) -> dict[str, Statistic]:

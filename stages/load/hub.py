@@ -104,7 +104,7 @@ class HubModel:
         work.progress(0.0, f"fetching {self.id}")
         folder = self.fetch(commit, work.progress)
         loaded = f"hub:{self.id}@{commit}"
-        write_folder(draft, folder, loaded)
+        write_folder(draft, folder, loaded, work.progress)
         draft.meta["license"] = self.license
         for warning in folder.warnings:
             work.warn(warning)

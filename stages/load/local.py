@@ -59,5 +59,5 @@ class LocalModel:
         work.progress(0.0, f"reading {self.path}")
         folder = look_into(self.folder, code=self.trust_remote_code)
         loaded = content_of(folder)
-        write_folder(draft, folder, loaded)
+        write_folder(draft, folder, loaded, work.progress)
         return loaded

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from stages.model.artifact_names import MODEL
 from stages.quantized.catalog import dense_dtype, opened, quantization_of
 from stages.quantized.source import QuantizedSource
 from stages.weights.checkpoint_files import Layout, find_weights, home_of
+from stages.weights.finite import check_finite
 from stages.weights.hashes import sha256_of
 from stages.weights.safetensors_source import SafetensorsSource
 from stages.weights.source import TensorSpec, WeightSource
 from stages.weights.source_manifest import SourceFile, SourceManifest
 
+Progress = Callable[[float, str], None]
 HEX = frozenset("0123456789abcdef")
 CODES = ("F8_", "F4", "U8", "I8")
 PACKED = (".qweight", ".weight_packed", ".weight_scale_inv")
@@ -90,9 +92,16 @@ def look_into(path: Path, *, code: bool) -> Folder:
     )
 
 
-def write_folder(draft: Draft, folder: Folder, identity: str) -> None:
-    """Write source.json, small files and meta for a folder into a draft."""
+def write_folder(draft: Draft, folder: Folder, identity: str, progress: Progress) -> None:
+    """Write source.json, small files and meta for a folder into a draft.
+
+    Its weights are read once, so that one that is not finite is an error before anything runs.
+    """
     layout = sound(folder)
+    check_finite(
+        SafetensorsSource(layout),
+        progress=lambda share: progress(share, "looking for weights that are not finite"),
+    )
     hashes = {path: blob_sha256(path) for path in layout.files.values()}
     unknown = [path for path, known in hashes.items() if known is None]
     hashes |= sha256_of(unknown)

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from pipeline.errors import StageFailed
 from tests.stages.calibrate.conftest import Scene
 from tests.stages.calibrate.oracle import inputs_of, tokens
 
@@ -118,3 +119,12 @@ def test_the_last_batch_may_be_smaller(scene: Make) -> None:
     assert shapes == [(2, 24, 64), (2, 24, 64), (1, 24, 64)]
     assert draft.meta["batches"] == 3
     assert tokens(made)[0].shape == (5, 24)
+
+
+def test_activations_that_are_not_finite_are_named(scene: Make) -> None:
+    made = scene("llama", num_hidden_layers=1)
+    weights = dict(made.model.source.tensors)
+    weights["model.layers.0.mlp.down_proj.weight"][3, 5] = float("inf")
+    save_file(weights, made.model.path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(StageFailed, match=r"activations of model.layers.0 are not finite"):
+        made.calibrate(0, "gram")
