@@ -88,7 +88,7 @@ def skeleton(
     `by_class` are the module patches (default: the registry's).
     """
     model = meta_model(config_of(blueprint.config), blueprint.dtype)
-    _fill_computed(model, torch.device(device))
+    fill_computed(model, torch.device(device))
     replaced = swap(model, replacements(model, patches() if by_class is None else by_class))
     return Skeleton(
         blueprint=blueprint,
@@ -101,7 +101,7 @@ def skeleton(
     )
 
 
-def _fill_computed(model: PreTrainedModel, device: torch.device) -> None:
+def fill_computed(model: PreTrainedModel, device: torch.device) -> None:
     """Compute the buffers that no checkpoint holds (rotary frequencies, scales).
 
     The model's own initialization computes them, on the CPU, as in `from_pretrained`.
