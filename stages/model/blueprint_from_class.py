@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 from stages.model.blueprint import Blueprint, LinearSpec, Subgraph
 from stages.model.checkpoint_names import Names, expected_names, map_names
 from stages.model.families import Family, family_of, fused_groups, smoothing_pairs
-from stages.model.meta_model import Tree, config_of, dtype_of, meta_model, tree_of
+from stages.model.meta_model import NO_MODEL, Tree, config_of, dtype_of, meta_model, tree_of
 from stages.model.module_patches import Patched, patches, replacements, swapped
 
 
@@ -162,8 +162,6 @@ def _layer(
     layer = model.get_submodule(name)
     shapes = {f"{name}.{local}": tuple(t.shape) for local, t in layer.state_dict().items()}
     linears = tuple(_linears(f"{name}.", layer, tensors))
-    text = model.config.get_text_config(decoder=True)
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     parameters = sum(math.prod(shape) for shape in shapes.values())
     modules = [f"{name}.{local}" for local, _ in layer.named_modules() if local]
     return Subgraph(
@@ -175,9 +173,35 @@ def _layer(
         shapes=shapes,
         parameters=parameters,
         bytes=parameters * torch.empty(0, dtype=getattr(torch, dtype)).element_size(),
-        pairs=smoothing_pairs(family, name, modules, linears, head_dim),
+        pairs=smoothing_pairs(family, name, modules, linears, _head_dim(layer)),
         fused=fused_groups(linears),
     )
+
+
+def _head_dim(layer: nn.Module) -> int:
+    """The width of an attention head as the layer's own attention says it; 0 without attention.
+
+    The config is no place to ask: layers may differ, and state-space models have no heads.
+    """
+    widths = (getattr(module, "head_dim", None) for module in layer.modules())
+    return next((width for width in widths if isinstance(width, int)), 0)
+
+
+def kind_of(linear: nn.Linear) -> str:
+    """The class by which targets select a Linear; for loaders a subclass is one as well.
+
+    A subclass that takes inputs of another shape or returns something else (grouped products,
+    routers) keeps its own name: it multiplies in another way than its weight's shape says.
+    """
+    name = type(linear).__name__
+    try:
+        with torch.no_grad():
+            x = torch.empty(3, linear.in_features, dtype=linear.weight.dtype, device="meta")
+            product = linear(x)
+    except NO_MODEL:
+        return name
+    plain = isinstance(product, torch.Tensor) and product.shape == (3, linear.out_features)
+    return nn.Linear.__name__ if plain else name
 
 
 def _own_name(linear: LinearSpec, model: PreTrainedModel, tree: Tree) -> LinearSpec:
@@ -201,5 +225,5 @@ def _linears(prefix: str, root: nn.Module, tensors: Mapping[str, str]) -> Iterab
                 out_features=module.out_features,
                 bias=module.bias is not None,
                 expert=bool(experts) and local.startswith(experts),
-                kind=type(module).__name__,
+                kind=kind_of(module),
             )

@@ -152,7 +152,7 @@ def _matches(name: str, pattern: str) -> bool:
 def _value_pairs(layer: str, linears: Mapping[str, LinearSpec], head_dim: int) -> Iterator[Pair]:
     value = linears.get(f"{layer}.self_attn.v_proj")
     output = linears.get(f"{layer}.self_attn.o_proj")
-    if value is None or output is None or value.out_features % head_dim:
+    if value is None or output is None or not head_dim or value.out_features % head_dim:
         return
     if output.in_features % value.out_features == 0:
         yield Pair(

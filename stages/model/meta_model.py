@@ -119,8 +119,10 @@ def tree_of(model: PreTrainedModel) -> Tree:
     names = {id(module): name for name, module in model.named_modules()}
     decoder = model.get_decoder()
     count = model.config.get_text_config(decoder=True).num_hidden_layers
-    lists = [m for m in decoder.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
     head = model.get_output_embeddings()
+    if decoder is head:  # ModernBERT calls its head `decoder`
+        decoder = model.base_model
+    lists = [m for m in decoder.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
     if not lists or head is None:
         raise UserError(
             f"{type(model).__name__} has no list of {count} decoder layers followed by an lm_head",

@@ -17,6 +17,7 @@ from stages.schemes.scheme import SchemeConfig, SchemeGroup
 if TYPE_CHECKING:
     from stages.model.blueprint import Blueprint, LinearSpec
 
+HEAD = "lm_head"
 GROUP_SIZES = (16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 256, 384, 512)
 
 
@@ -54,17 +55,16 @@ def resolve(scheme: SchemeConfig, blueprint: Blueprint) -> Resolution:
     ends = blueprint.ends()
     modules: dict[str, Resolved] = {}
     for linear in (*linears, *ends):
-        names = (linear.name, linear.prefix)
-        if any(matches(pattern, names, linear.kind) for pattern in scheme.ignore):
+        if _ignored(linear, scheme, blueprint):
             continue
         for name, group in groups.items():
-            chosen = [target for target in group.targets if _selects(target, linear)]
+            chosen = [target for target in group.targets if _selects(target, linear, blueprint)]
             if chosen and _means(chosen, linear, blueprint):
                 modules[linear.name] = Resolved(group=name, scheme=group)
                 break
     everything = (*linears, *ends)
     problems = [
-        *_unmatched(groups, everything, linears),
+        *_unmatched(groups, blueprint, everything, linears),
         *_ends_with_inputs(modules, blueprint),
         *_indivisible(modules, everything),
     ]
@@ -119,8 +119,22 @@ def _means(chosen: list[str], linear: LinearSpec, blueprint: Blueprint) -> bool:
     return inside or linear.name == blueprint.head or chosen != [linear.kind]
 
 
-def _selects(target: str, linear: LinearSpec) -> bool:
-    names = (linear.name, linear.prefix)
+def _names(linear: LinearSpec, blueprint: Blueprint) -> tuple[str, ...]:
+    """The names of a module in the tree and on disk.
+
+    `lm_head` is a name of every model's head, which some call embed_out or output_projection.
+    """
+    role = (HEAD,) if linear.name == blueprint.head else ()
+    return (linear.name, linear.prefix, *role)
+
+
+def _ignored(linear: LinearSpec, scheme: SchemeConfig, blueprint: Blueprint) -> bool:
+    names = _names(linear, blueprint)
+    return any(matches(pattern, names, linear.kind) for pattern in scheme.ignore)
+
+
+def _selects(target: str, linear: LinearSpec, blueprint: Blueprint) -> bool:
+    names = _names(linear, blueprint)
     if is_router(linear.name) or is_router(linear.prefix):
         return target in names  # a class or a pattern never selects a router
     return matches(target, names, linear.kind)
@@ -128,13 +142,14 @@ def _selects(target: str, linear: LinearSpec) -> bool:
 
 def _unmatched(
     groups: dict[str, SchemeGroup],
+    blueprint: Blueprint,
     everything: tuple[LinearSpec, ...],
     linears: list[LinearSpec],
 ) -> Iterator[UserError]:
     kinds = Counter(linear.kind for linear in linears)
     for name, group in groups.items():
         for target in group.targets:
-            if any(_selects(target, linear) for linear in everything):
+            if any(_selects(target, linear, blueprint) for linear in everything):
                 continue
             known = [*kinds, *(linear.name for linear in everything)]
             near = difflib.get_close_matches(target, known, n=3, cutoff=0.6)
@@ -179,8 +194,8 @@ def _left_outside(
         linear
         for linear in blueprint.outside_linears
         if linear.name not in modules
-        and any(_selects(target, linear) for target in targets)
-        and not any(matches(p, (linear.name, linear.prefix), linear.kind) for p in scheme.ignore)
+        and any(_selects(target, linear, blueprint) for target in targets)
+        and not _ignored(linear, scheme, blueprint)
     ]
     if left:
         yield (
@@ -231,7 +246,7 @@ def _idle_ignores(
 ) -> Iterator[str]:
     everything = list(everything)
     for pattern in scheme.ignore:
-        if not any(matches(pattern, (x.name, x.prefix), x.kind) for x in everything):
+        if not any(matches(pattern, _names(x, blueprint), x.kind) for x in everything):
             others = {name.rpartition(".")[0] for name in blueprint.outside}
             if not matches_name(pattern, others):
                 yield f"scheme.ignore has {pattern!r}, which matches no module of this model"

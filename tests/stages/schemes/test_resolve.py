@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pipeline.errors import UserError
@@ -118,3 +120,15 @@ def test_routers_stay_out_of_class_and_pattern_targets() -> None:
 def test_a_scheme_without_weights_quantizes_nothing() -> None:
     result = resolve(SchemeConfig(), blueprint())
     assert not result.modules and not result.problems
+
+
+def test_lm_head_means_the_head_whatever_a_model_calls_it() -> None:
+    model = blueprint()
+    ends = tuple(
+        replace(end, name="embed_out", prefix="embed_out") if end.name == "lm_head" else end
+        for end in model.outside_linears
+    )
+    renamed = replace(model, head="embed_out", outside_linears=ends)
+    assert "embed_out" not in resolve(SchemeConfig(weights=W4), renamed).checked()
+    asked = SchemeConfig(weights=W4, targets=["Linear", "lm_head"], ignore=[])
+    assert "embed_out" in resolve(asked, renamed).checked()

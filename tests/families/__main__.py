@@ -1,0 +1,43 @@
+"""`python -m tests.families [--only PATTERN] [--schemes NAME ...] [--write]`.
+
+Judges tiny random models of every family; see stages/docs/models.md, which --write makes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import torch
+
+from tests.families.drive import CASES, PAGE, RESULTS, merged, page_of, read, rows_of, write
+from tests.families.schemes import SCHEMES
+from tests.families.table import line, summary
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.families", description=__doc__)
+    parser.add_argument("--only", default="", help="a regular expression that a case's name fits")
+    parser.add_argument("--schemes", nargs="+", choices=SCHEMES, default=list(SCHEMES))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--write", action="store_true", help="keep results and write the page")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    cases = [case for case in CASES if re.fullmatch(given.only or ".*", case.name)]
+    rows = read(given.results)
+    for row in rows_of(cases, [SCHEMES[name] for name in given.schemes]):
+        sys.stdout.write(line(row) + "\n")
+        sys.stdout.flush()
+        rows = merged(rows, [row])
+        if given.write:
+            write(given.results, rows)
+    sys.stdout.write(summary(rows) + "\n")
+    if given.write:
+        PAGE.write_text(page_of(rows), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

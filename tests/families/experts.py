@@ -1,0 +1,98 @@
+"""Mixtures of experts."""
+
+from __future__ import annotations
+
+from tests.families.case import Case, case
+from tests.families.dense import MLA, WINDOWS
+
+GROUPS = {"n_group": 2, "topk_group": 1}
+SPARSE = {"mlp_layer_types": ["dense", "sparse", "sparse", "sparse"]}
+
+EXPERTS: tuple[Case, ...] = (
+    case("qwen3_moe", mlp_only_layers=[1], decoder_sparse_step=1),
+    case("qwen2_moe", decoder_sparse_step=1),
+    case("mixtral"),
+    case("olmoe"),
+    case("flex_olmo"),
+    case("deepseek_v2", **MLA, topk_method="group_limited_greedy", **GROUPS),
+    case("deepseek_v3", **MLA, **GROUPS),
+    case("deepseek_v32", **MLA, **SPARSE),
+    case(
+        "deepseek_v4",
+        num_key_value_heads=1,
+        layer_types=[
+            "heavily_compressed_attention",
+            "compressed_sparse_attention",
+            "heavily_compressed_attention",
+            "compressed_sparse_attention",
+        ],
+        mlp_layer_types=["hash_moe", "moe", "moe", "moe"],
+        compress_rates={"compressed_sparse_attention": 4, "heavily_compressed_attention": 16},
+        o_groups=2,
+        o_lora_rank=32,
+        qk_rope_head_dim=8,
+        partial_rotary_factor=0.5,
+        hc_mult=2,
+        hc_sinkhorn_iters=4,
+    ),
+    case("glm4_moe"),
+    case("glm4_moe_lite", **MLA),
+    case("glm_moe_dsa", **MLA, **SPARSE),
+    case("gpt_oss"),
+    case(
+        "llama4_text",
+        attention_chunk_size=16,
+        interleave_moe_layer_step=2,
+        intermediate_size_mlp=96,
+    ),
+    case(
+        "gemma4_text",
+        **WINDOWS,
+        global_head_dim=32,
+        hidden_size_per_layer_input=16,
+        vocab_size_per_layer_input=320,
+        enable_moe_block=True,
+        top_k_experts=2,
+        num_kv_shared_layers=2,
+    ),
+    case("granitemoe"),
+    case("granitemoeshared"),
+    case("granitemoe_swa", **WINDOWS),
+    case("afmoe", num_dense_layers=1, layer_types=WINDOWS["layer_types"]),
+    case("cohere2_moe", **WINDOWS),
+    case("minimax_m2"),
+    case("phimoe"),
+    case("ernie4_5_moe", moe_layer_start_index=1),
+    case("dots1"),
+    case(
+        "dbrx",
+        d_model=64,
+        n_heads=4,
+        n_layers=4,
+        max_seq_len=256,
+        attn_config={"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
+        ffn_config={"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 64},
+    ),
+    case("hunyuan_v1_moe"),
+    case("hy_v3"),
+    case("hy_v4"),
+    case("exaone_moe", **WINDOWS),
+    case("jetmoe", kv_channels=16),
+    case("laguna"),
+    case(
+        "longcat_flash",
+        **MLA,
+        ffn_hidden_size=96,
+        expert_ffn_hidden_size=32,
+        zero_expert_num=2,
+        num_layers=2,
+    ),
+    case("mellum"),
+    case("mimo_v2_flash", v_head_dim=16),
+    case("solar_open"),
+    case("mistral4", cls="Mistral4ForCausalLM", **MLA),
+    case("aria_text"),
+    case("axk1", **MLA),
+    case("minimax_m3_vl_text"),
+    case("zaya", num_experts_per_tok=1),
+)

@@ -1,0 +1,213 @@
+"""One case under one scheme: run the job, and judge the checkpoint by what stands outside of it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import shutil
+import signal
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pipeline.errors import UserError
+from tests.families.case import Case
+from tests.families.job import run_job
+from tests.families.layout import expert_matrices, is_expert, original_names
+from tests.families.logits import error, load, logits, with_noise
+from tests.families.schemes import Scheme
+from tests.families.tiny import write
+from tests.families.unpack import tensors_of, unpack
+from tests.frozen.models import write_text
+
+BEFORE = ("load", "patch", "outline", "tokens", "prove")
+"""Kinds of nodes that may run before a model is refused: none of them reads a batch."""
+
+SECONDS = 150
+
+ROUNDING = 0.05
+"""Relative change of a weight that rounding to 8 bits stays far below, and scaling does not."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subject:
+    """A written tiny model: its folder, tensors on disk and logits in float32."""
+
+    case: Case
+    folder: Path
+    tensors: Mapping[str, Tensor]
+    logits: Tensor
+    architecture: str
+
+    @classmethod
+    def write(cls, case: Case, folder: Path) -> Subject:
+        path = write(case, folder / "model")
+        model = load(case, path)
+        architecture = json.loads((path / "config.json").read_text())["architectures"][0]
+        return cls(
+            case=case,
+            folder=folder,
+            tensors=tensors_of(path),
+            logits=logits(model),
+            architecture=architecture,
+        )
+
+    def dense(self, tensors: Mapping[str, Tensor], name: str) -> Tensor:
+        """The logits of the original class with other dense tensors of the original's names."""
+        target = self.folder / name
+        target.mkdir(exist_ok=True)
+        for file in (self.folder / "model").glob("*config.json"):
+            shutil.copy(file, target)
+        save_file({n: t.contiguous() for n, t in tensors.items()}, target / "model.safetensors")
+        found = logits(load(self.case, target))
+        shutil.rmtree(target)
+        return found
+
+    def compress(self, scheme: Scheme) -> Path:
+        """Run the job; its run folder."""
+        text = self.folder / "text.txt"
+        if not text.exists():
+            write_text(text)
+        run_job(scheme.name, self.folder / "model", text, self.folder / scheme.name)
+        return self.folder / scheme.name
+
+
+def judge(subject: Subject, scheme: Scheme) -> Row:
+    """The row of the results for one case and scheme."""
+    row: Row = {
+        "case": subject.case.name,
+        "architecture": subject.architecture,
+        "scheme": scheme.name,
+    }
+    run = subject.folder / scheme.name
+    try:
+        with _limited(SECONDS), _silent():
+            subject.compress(scheme)
+    except UserError as told:
+        late = [kind for kind in _kinds_built(run) if kind not in BEFORE]
+        return row | {"verdict": "late" if late else "refused", "reason": str(told)}
+    except Exception as raised:  # the verdict is about whatever comes
+        last = traceback.extract_tb(raised.__traceback__)[-1]
+        place = f"{Path(last.filename).name}:{last.lineno}"
+        told = str(raised).strip().split("\n")[0][:300]
+        return row | {"verdict": "crash", "reason": f"{type(raised).__name__}: {told} ({place})"}
+    try:
+        with _limited(SECONDS), _silent():
+            return row | measured(subject, scheme, run / "checkpoint")
+    except Exception as raised:
+        told = str(raised).strip().split("\n")[0][:300]
+        return row | {"verdict": "wrong", "reason": f"{type(raised).__name__}: {told}"}
+
+
+def measured(subject: Subject, scheme: Scheme, checkpoint: Path) -> Row:
+    """The row of a checkpoint that a job has written."""
+    unpacked = unpack(checkpoint)
+    named = original_names(unpacked.tensors, subject.tensors)
+    quantized = {name.removesuffix(".weight") for name in named.compressed(unpacked.modules)}
+    noise = error(
+        subject.dense(with_noise(subject.tensors, quantized, scheme.noise), "noisy"), subject.logits
+    )
+    found = error(subject.dense(named.tensors, "dense"), subject.logits)
+    bound = 2 * noise + 0.01
+    done = sum(1 for module in unpacked.modules if is_expert(module))
+    total = expert_matrices(subject.tensors)
+    left = sorted({_pattern(n) for n in _left_dense(unpacked.tensors, unpacked.modules)})
+    faults: list[str] = []
+    if not unpacked.modules:
+        faults.append("nothing was compressed")
+    if not found <= bound:
+        faults.append(f"logits error {found:.3f} above {bound:.3f}")
+    if done < total:
+        faults.append(f"{done} of {total} expert matrices compressed")
+    moved = _moved(subject.tensors, named.tensors, quantized)
+    if scheme.moves and not moved:
+        faults.append("the transform changed nothing")
+    loaded = _in_transformers(subject, checkpoint, 3 * noise + 0.03)
+    misread = [f"transformers loads it wrongly: {loaded['wrong']}"] if "wrong" in loaded else []
+    verdict = "wrong" if faults else "misread" if misread else "ok"
+    return {
+        "verdict": verdict,
+        "reason": "; ".join(faults + misread),
+        "modules": len(unpacked.modules),
+        "experts": [done, total],
+        "dense": left,
+        "moved": moved,
+        "error": round(found, 4),
+        "noise": round(noise, 4),
+        "transformers": loaded,
+    }
+
+
+def _in_transformers(subject: Subject, checkpoint: Path, bound: float) -> Row:
+    """Its logits error there; or the exception (`cannot`), or what is silently `wrong`."""
+    try:
+        model = load(subject.case, checkpoint, dtype="auto")
+        found = error(logits(model), subject.logits)
+    except ValueError as told:
+        return {"wrong": str(told).split("\n")[0][:200]}
+    except Exception as raised:
+        return {"cannot": f"{type(raised).__name__}: {str(raised).strip().splitlines()[0][:200]}"}
+    if not found <= bound:
+        return {"wrong": f"logits error {found:.3f} above {bound:.3f}"}
+    return {"error": round(found, 4)}
+
+
+def _left_dense(tensors: Mapping[str, Tensor], modules: frozenset[str]) -> Iterator[str]:
+    for name, tensor in tensors.items():
+        if tensor.dim() >= 2 and name.removesuffix(".weight") not in modules:
+            yield name
+
+
+def _moved(before: Mapping[str, Tensor], after: Mapping[str, Tensor], quantized: set[str]) -> int:
+    """How many tensors have other values than rounding gives them."""
+    count = 0
+    for name, tensor in before.items():
+        if name in after and tensor.is_floating_point():
+            change = (after[name].float() - tensor.float()).norm() / tensor.float().norm()
+            count += bool(change > (ROUNDING if name.removesuffix(".weight") in quantized else 0))
+    return count
+
+
+def _pattern(name: str) -> str:
+    return re.sub(r"\.\d+(?=\.|$)", ".*", name)
+
+
+def _kinds_built(run: Path) -> list[str]:
+    result = run / "result.json"
+    if not result.exists():
+        return []
+    nodes = json.loads(result.read_text(encoding="utf-8"))["nodes"]
+    return [node["kind"] for node in nodes if node["status"] == "built"]
+
+
+class TooLong(Exception):
+    """A job that takes longer than any of its kind should."""
+
+
+@contextlib.contextmanager
+def _limited(seconds: int) -> Iterator[None]:
+    def stop(*_: object) -> None:
+        raise TooLong(f"more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield

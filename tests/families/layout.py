@@ -1,0 +1,107 @@
+"""Names of weights: experts among them, and how per-expert tensors make a fused one again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+EXPERT = re.compile(r"\.experts?\.\d+\.")
+
+FLAT = re.compile(r"\.experts\.mlp\.\w+$")
+"""Matrices in which DBRX has all experts' rows one below the other."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Named:
+    """Dense tensors under the names that the original has on disk."""
+
+    tensors: Mapping[str, Tensor]
+    from_modules: Mapping[str, str]
+    """Module whose weight went into a tensor of another name -> that name."""
+
+    def compressed(self, modules: Iterable[str]) -> set[str]:
+        """Names on disk of the weights that `modules` hold compressed."""
+        return {self.from_modules.get(module, f"{module}.weight") for module in modules}
+
+
+def is_expert(module: str) -> bool:
+    """Whether a module on disk is one matrix of one expert."""
+    return EXPERT.search(f"{module}.") is not None
+
+
+def expert_matrices(tensors: Mapping[str, Tensor]) -> int:
+    """How many matrices of experts a dense checkpoint holds, one by one or fused."""
+    total = 0
+    for name, tensor in tensors.items():
+        if is_expert(name) and tensor.dim() == 2:
+            total += 1
+        elif tensor.dim() == 3 and ("expert" in name or "block_sparse_moe" in name):
+            doubled = re.search(r"(gate_up_proj|input_linear(\.weight)?|gate_up)$", name)
+            total += tensor.shape[0] * (2 if doubled else 1)
+        elif tensor.dim() == 2 and FLAT.search(name):
+            total += 1
+    return total
+
+
+def original_names(tensors: Mapping[str, Tensor], original: Mapping[str, Tensor]) -> Named:
+    """Dense tensors with those of experts fused where the original has them fused."""
+    found = {name: tensor for name, tensor in tensors.items() if name in original}
+    made: dict[str, str] = {}
+    for name, wanted in original.items():
+        if name not in found and (wanted.dim() == 3 or name.endswith("_bias")):
+            fused = _fused(name, wanted, tensors)
+            if fused is not None:
+                found[name] = fused.tensor
+                made |= dict.fromkeys(fused.modules, name)
+    rest = [
+        name for name in tensors if name not in original and name.rpartition(".")[0] not in made
+    ]
+    missing = [name for name in original if name not in found]
+    if rest or missing:
+        raise ValueError(f"names: {len(missing)} missing {missing[:2]}, {len(rest)} new {rest[:2]}")
+    return Named(tensors=found, from_modules=made)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fused:
+    tensor: Tensor
+    modules: Collection[str]
+
+
+def _fused(name: str, wanted: Tensor, tensors: Mapping[str, Tensor]) -> Fused | None:
+    """The fused tensor `name` of the original, from the experts' own tensors."""
+    container, _, leaf = name.removesuffix(".weight").rpartition(".")
+    bias = leaf.endswith("_bias")
+    part = "bias" if bias else "weight"
+    leaves = {
+        "gate_up_proj": ("gate_proj", "up_proj"),
+        "input_linear": ("gate_proj", "up_proj"),
+        "output_linear": ("down_proj",),
+        "down_proj": ("down_proj",),
+        "up_proj": ("up_proj",),
+    }.get(leaf.removesuffix("_bias"))
+    inside = container if container.endswith("experts") else f"{container}.experts"
+    if leaves is None:
+        return None
+    modules = [[f"{inside}.{e}.{x}" for x in leaves] for e in range(wanted.shape[0])]
+    if any(f"{m}.{part}" not in tensors for row in modules for m in row):
+        return None
+    rows = []
+    for row in modules:
+        parts = [tensors[f"{m}.{part}"] for m in row]
+        joined = torch.cat(parts)
+        if "gate_up_proj_bias" in tensors_like(container, tensors, wanted):
+            joined = torch.stack(parts, dim=1).flatten(0, 1)
+        rows.append(joined)
+    stacked = torch.stack(rows)
+    if not bias and stacked.shape != wanted.shape:
+        stacked = stacked.transpose(1, 2)
+    return Fused(tensor=stacked, modules=[m for row in modules for m in row])
+
+
+def tensors_like(container: str, tensors: Mapping[str, Tensor], wanted: Tensor) -> set[str]:
+    return set()

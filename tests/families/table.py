@@ -1,0 +1,126 @@
+"""The results as lines for a terminal, and as the page stages/docs/models.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from tests.families.judge import Row
+from tests.families.schemes import SCHEMES
+
+INTRO = """# Models
+
+Written by `python -m tests.families --write`; change nothing here by hand.
+
+{count} architectures of transformers, each as a tiny model with random weights and every feature
+of its class switched on (sliding windows, shared keys and values, latent attention, several kinds
+of layers, experts), go through the whole pipeline under four schemes: `fp8_dynamic` by rounding,
+`w4a16` by GPTQ, `nvfp4` with calibrated input scales, `w8a8` by SmoothQuant and GPTQ. The
+checkpoint is then unpacked by {lines} lines of the tests' own, loaded dense into the original
+class, and its logits are compared with the original's.
+
+A cell is the relative error of the logits (median over tokens), and after the slash that of the
+checkpoint as transformers itself loads and runs it, activations quantized. An error passes below
+twice that of Gaussian noise as large as the scheme's rounding, put into the same weights.
+`-`: transformers {transformers} does not load such a checkpoint, and presswork says so.
+
+Versions: {versions}.
+"""
+
+
+def line(row: Row) -> str:
+    """One result, for a terminal."""
+    head = f"{row['case']:24} {row['scheme']:12} {row['verdict']:8} {row['seconds']:5.1f} s"
+    if "error" in row:
+        done, total = row["experts"]
+        there = ", ".join(f"{name} {value}" for name, value in row["transformers"].items())
+        head += f"  error {row['error']:.4f} (noise {row['noise']:.4f}) experts {done}/{total}"
+        head += f" moved {row['moved']} transformers: {there}"
+    return f"{head}  {row.get('reason', '')}".replace("\n", " ").rstrip()
+
+
+def summary(rows: Iterable[Row]) -> str:
+    """How many rows have each verdict."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row["verdict"]] = counts.get(row["verdict"], 0) + 1
+    return ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+
+
+def page(rows: Sequence[Row], *, unpacking: int) -> str:
+    """The page; `unpacking`: lines of the code that unpacks."""
+    versions = sorted(
+        {f"{name} {version}" for row in rows for name, version in row["made"].items()}
+    )
+    newest = max((row["made"]["transformers"] for row in rows), default="")
+    intro = INTRO.format(
+        count=len({row["case"] for row in rows}),
+        lines=unpacking,
+        transformers=newest,
+        versions=", ".join(versions),
+    )
+    return "\n".join([intro, *_table(rows), *_refusals(rows), *_faults(rows), ""])
+
+
+def _table(rows: Sequence[Row]) -> Iterator[str]:
+    dense = "stays dense, beside embeddings, heads and towers"
+    yield f"| model | experts | {' | '.join(SCHEMES)} | {dense} |"
+    yield "| --- | --- | " + " | ".join("---" for _ in SCHEMES) + " | --- |"
+    by_case: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        by_case.setdefault(row["case"], {})[row["scheme"]] = row
+    for name, found in by_case.items():
+        any_row = next(iter(found.values()))
+        cells = [_cell(found[scheme]) if scheme in found else "" for scheme in SCHEMES]
+        label = f"{any_row['architecture']} ({name})"
+        yield f"| {label} | {_experts(found)} | {' | '.join(cells)} | {_dense(found)} |"
+
+
+def _cell(row: Row) -> str:
+    if "error" not in row:
+        return row["verdict"]
+    loaded = row["transformers"]
+    there = (
+        f"{loaded['error']:.3f}" if "error" in loaded else "-" if "cannot" in loaded else "wrong"
+    )
+    mark = "" if row["verdict"] == "ok" else f" {row['verdict']}"
+    return f"{row['error']:.3f} / {there}{mark}"
+
+
+def _experts(found: Mapping[str, Row]) -> str:
+    counts = [row["experts"] for row in found.values() if "experts" in row]
+    done, total = min(counts, default=(0, 0))
+    return f"{done} of {total}" if total else ""
+
+
+def _dense(found: Mapping[str, Row]) -> str:
+    """Names that stay dense, where they are not what stays dense in every model."""
+    names = [name for row in found.values() for name in row.get("dense", ())]
+    words = ("embed", "lm_head", "vision", "visual", "audio", "wte", "wpe", "projector", "embd")
+    shown = {
+        name.rpartition(".*.")[2].removesuffix(".weight")
+        for name in names
+        if not any(word in name for word in words)
+    }
+    return ", ".join(f"`{name}`" for name in sorted(shown))
+
+
+def _refusals(rows: Sequence[Row]) -> Iterator[str]:
+    yield from _list("Refused before anything runs", rows, ("refused",))
+
+
+def _faults(rows: Sequence[Row]) -> Iterator[str]:
+    yield from _list("Known faults", rows, ("late", "crash", "wrong", "misread"))
+
+
+def _list(title: str, rows: Sequence[Row], verdicts: Sequence[str]) -> Iterator[str]:
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row["verdict"] in verdicts:
+            key = (row["case"], row["reason"].split("\n")[0])
+            reasons.setdefault(key, []).append(row["scheme"])
+    if not reasons:
+        return
+    yield f"\n## {title}\n"
+    for (name, reason), schemes in reasons.items():
+        where = "" if len(schemes) == len(SCHEMES) else f" ({', '.join(schemes)})"
+        yield f"- {name}{where}: {reason}"
