@@ -13,7 +13,7 @@ from stages.model.compute_dtype import computed
 from stages.model.layer_tensors import outside_tensors
 from stages.model.replay import final_hidden, tail_names
 from stages.model.skeleton import skeleton
-from stages.quantized.open import open_source
+from stages.quantized.open import open_model
 
 
 def run(config: LayerConfig, task: Task) -> None:
@@ -24,7 +24,7 @@ def run(config: LayerConfig, task: Task) -> None:
     bones = skeleton(blueprint, device=device)
     statistics = statistics_of(task.outputs)
     collector = Collector(names=[blueprint.head], statistics=statistics, device=device)
-    source = open_source(task.inputs["source"])
+    source = open_model(task.inputs["source"], blueprint)
     tail = outside_tensors(blueprint, tail_names(bones, head=False), source, device=device)
     before = task.inputs[ACTIVATIONS]
     with bones.materialized(tail):

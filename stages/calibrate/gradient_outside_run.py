@@ -15,7 +15,7 @@ from stages.model.compute_dtype import computed
 from stages.model.layer_tensors import outside_tensors
 from stages.model.replay import final_hidden, logits, tail_names
 from stages.model.skeleton import Skeleton, skeleton
-from stages.quantized.open import open_source
+from stages.quantized.open import open_model
 
 
 def run(config: EndingConfig, task: Task) -> None:
@@ -24,7 +24,7 @@ def run(config: EndingConfig, task: Task) -> None:
     device = config.numerics.device
     blueprint = computed(Blueprint.load(task.inputs["model"]), device)
     bones = skeleton(blueprint, device=device)
-    source = open_source(task.inputs["source"])
+    source = open_model(task.inputs["source"], blueprint)
     tail = outside_tensors(blueprint, tail_names(bones, head=True), source, device=device)
     draw = torch.Generator().manual_seed(config.seed)
     draft, before = task.outputs["out"], task.inputs[ACTIVATIONS]

@@ -18,7 +18,7 @@ from stages.model.compute_dtype import computed
 from stages.model.layer_tensors import Reader, layer_tensors, outside_tensors
 from stages.model.replay import replay, stem_names
 from stages.model.skeleton import Skeleton, skeleton
-from stages.quantized.open import open_source
+from stages.quantized.open import open_model
 from stages.weights import WeightSource
 
 
@@ -40,7 +40,9 @@ def place_of(task: Task, device: str) -> Place:
         f"skeleton/{model.key}/{device}",
         lambda: skeleton(computed(Blueprint.load(model), device), device=device),
     )
-    opened = task.resource(f"weights/{source.key}", lambda: open_source(source))
+    opened = task.resource(
+        f"weights/{source.key}/{model.key}", lambda: open_model(source, bones.blueprint)
+    )
     return Place(
         blueprint=bones.blueprint,
         subgraph=bones.blueprint.layer(task.member or ""),

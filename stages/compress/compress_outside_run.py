@@ -13,7 +13,7 @@ from stages.compress.layer.writer import Compressed
 from stages.compress.layer_inputs import recipe_of, statistics_of
 from stages.compress.run import compress_layer
 from stages.model.blueprint import EMBEDDING, Blueprint
-from stages.quantized.open import open_source
+from stages.quantized.open import open_model
 from stages.schemes.resolve import resolve
 
 
@@ -26,7 +26,7 @@ def run(config: CompressConfig, task: Task) -> None:
     ends = [end for end in blueprint.ends() if end.name in resolved]
     found = statistics_of(task.inputs)
     dtype: torch.dtype = getattr(torch, blueprint.dtype)
-    source, made = open_source(task.inputs["source"]), Compressed()
+    source, made = open_model(task.inputs["source"], blueprint), Compressed()
     for end in ends:  # one at a time: they are the largest matrices of the model
         part = blueprint.outside_part({end.name})
         layer = LayerState(

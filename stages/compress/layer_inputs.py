@@ -15,7 +15,7 @@ from stages.compress.layer.statistics import Statistics
 from stages.compress.modifiers.base import Modifier, Solver
 from stages.compress.modifiers.rtn import Rtn
 from stages.model.blueprint import Blueprint
-from stages.quantized.open import open_source
+from stages.quantized.open import open_model
 from stages.schemes.resolve import Resolved, resolve
 from stages.weights import WeightSource
 
@@ -33,7 +33,9 @@ def layer_state(config: CompressConfig, task: Task) -> LayerState:
         lambda: resolve(config.scheme, blueprint).checked(),
     )
     mine = {linear.name for linear in subgraph.linears}
-    source: WeightSource = task.resource(f"weights/{stored.key}", lambda: open_source(stored))
+    source: WeightSource = task.resource(
+        f"weights/{stored.key}/{model.key}", lambda: open_model(stored, blueprint)
+    )
     statistics = statistics_of(task.inputs)
     return LayerState(
         subgraph=subgraph,

@@ -34,7 +34,7 @@ from stages.compress.solvers.output_error import ratio
 from stages.compute.loops import warn_of_slow_loops
 from stages.model.artifact_names import FISHER_FILE, SENSITIVITY
 from stages.model.blueprint import Blueprint, LinearSpec
-from stages.quantized.open import open_source
+from stages.quantized.open import open_model
 from stages.schemes.candidates import units_of
 from stages.schemes.resolve import Resolved
 from stages.schemes.scheme import SchemeGroup
@@ -55,7 +55,7 @@ def run(config: SensitivityConfig, task: Task) -> None:
     units = [unit for unit in formats.units if unit.layer == subgraph.name]
     layer = LayerState(
         subgraph=subgraph,
-        tensors=LazyTensors(subgraph.tensors, open_source(task.inputs["source"])),
+        tensors=LazyTensors(subgraph.tensors, open_model(task.inputs["source"], blueprint)),
         statistics=Statistics(statistics_of(task.inputs), device),
         resolved={},
         dtype=getattr(torch, blueprint.dtype),

@@ -17,7 +17,7 @@ from stages.formats.decompressed_source import Decompressed
 from stages.formats.input_params import InputRule
 from stages.model.artifact_names import CHECKPOINT
 from stages.model.blueprint import Blueprint
-from stages.quantized.open import open_source
+from stages.quantized.open import open_model
 from stages.weights import WeightSource, open_checkpoint
 
 
@@ -37,7 +37,7 @@ class Candidate:
 
 def original(source: Artifact, blueprint: Blueprint) -> Candidate:
     """The original model."""
-    return Candidate(blueprint=blueprint, source=open_source(source), rules={})
+    return Candidate(blueprint=blueprint, source=open_model(source, blueprint), rules={})
 
 
 def compressed(folder: Path, blueprint: Blueprint) -> Candidate:

@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.stage import Artifact
+from stages.model.cut import Cut
 
 FILE = "blueprint.json"
 EMBEDDING = "Embedding"
@@ -89,9 +90,10 @@ class Blueprint:
     checkpoint tensors that no parameter claims (such as extra prediction layers): save copies them
     unchanged. `decoder`, `embedding` and `head` are the names of the module that holds the decoder
     layers, of the token embedding and of the lm_head. `model_type` is the text model's. `patches`
-    maps replaced modules to their original classes. `outlined` says why the model is known by its
-    tensor names only ("" if its class is known): then it cannot be run, and module names are those
-    of the checkpoint. `notes` are shown to the user.
+    maps replaced modules to their original classes. `cuts` maps names in `tensors` that the
+    original does not have to the parts of its fused tensors that they stand for. `outlined` says
+    why the model is known by its tensor names only ("" if its class is known): then it cannot be
+    run, and module names are those of the checkpoint. `notes` are shown to the user.
     """
 
     config: Mapping[str, Any]
@@ -111,6 +113,7 @@ class Blueprint:
     outside_linears: tuple[LinearSpec, ...] = ()
     carried: tuple[str, ...] = ()
     patches: Mapping[str, str] = field(default_factory=dict)
+    cuts: Mapping[str, Cut] = field(default_factory=dict)
     outlined: str = ""
     notes: tuple[str, ...] = ()
 
@@ -188,7 +191,8 @@ class Blueprint:
 
     def to_json(self) -> dict[str, Any]:
         """The blueprint as JSON data; the inverse of `from_json`."""
-        return asdict(self)
+        data = asdict(replace(self, cuts={}))
+        return data | {"cuts": {name: cut.to_json() for name, cut in self.cuts.items()}}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Blueprint:
@@ -200,8 +204,9 @@ class Blueprint:
             values["outside_linears"] = _linears(data["outside_linears"])
             values["carried"] = tuple(data["carried"])
             values["notes"] = tuple(data.get("notes", ()))
+            values["cuts"] = {n: Cut.from_json(c) for n, c in data.get("cuts", {}).items()}
             return cls(**values)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{FILE} is not a blueprint of this version: {error}",
                 remedy="remove the artifact of node `patch`; it is made again",

@@ -51,6 +51,7 @@ def blueprint_of(
     _check_experts(model, tree, names, modules)
     with swapped(model, modules) as replaced:
         patched_as = {name: type(module).__name__ for name, module in replaced.items()}
+        shapes |= {name: cut.shape(shapes[cut.stored]) for name, cut in names.cuts.items()}
         _check(model, names, shapes)
         return _assemble(config, model, tree, names, dtype, experts, patched_as)
 
@@ -148,6 +149,7 @@ def _assemble(
         ),
         carried=tuple(n for n in [*names.rest, *names.found.values()] if n not in claimed),
         patches=dict(patched_as),
+        cuts=names.cuts,
     )
 
 

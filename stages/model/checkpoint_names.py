@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from transformers.core_model_loading import (
 )
 
 from pipeline.errors import UserError
+from stages.model.cut import Cut
 from stages.model.meta_model import config_of, dtype_of, meta_model
 from stages.model.module_patches import Patched
 
@@ -28,11 +29,13 @@ NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 class Names:
     """Mapping of a checkpoint; `found`: parameter of the patched tree -> tensor.
 
-    `rest` are tensors without such a parameter; `converted` are the parameters that transformers
-    makes of tensors in `rest` by operations.
+    `cuts`: name in `found` -> the part of a fused tensor that it stands for. `rest` are tensors
+    without a parameter; `converted` are the parameters that transformers makes of tensors in `rest`
+    by operations.
     """
 
     found: Mapping[str, str]
+    cuts: Mapping[str, Cut]
     rest: tuple[str, ...]
     converted: frozenset[str]
 
@@ -46,44 +49,135 @@ class Expected:
 
 
 def map_names(
-    model: PreTrainedModel, modules: Mapping[str, nn.Module], checkpoint: Iterable[str]
+    model: PreTrainedModel,
+    modules: Mapping[str, nn.Module],
+    checkpoint: Mapping[str, tuple[int, ...]],
 ) -> Names:
-    """Map the tensors of a checkpoint to the parameters of the patched tree.
+    """Map the tensors of a checkpoint (name -> shape) to the parameters of the patched tree.
 
     `model` is the unpatched model, `modules` maps module names to their patches. Raises
     UserError for two tensors of one parameter.
     """
-    state = model.state_dict()
-    conversions = get_model_conversion_mapping(model)
-    renamings = [entry for entry in conversions if isinstance(entry, WeightRenaming)]
-    converters = [entry for entry in conversions if isinstance(entry, WeightConverter)]
-    by_pattern = {p: entry for entry in converters for p in entry.source_patterns}
-    found: dict[str, str] = {}
-    rest: list[str] = []
-    converted: set[str] = set()
-    for name in checkpoint:
-        renamed, _ = rename_source_key(name, renamings, [], model.base_model_prefix, state)
+    mapping = _Mapping(model, modules)
+    for name, shape in checkpoint.items():
+        mapping.take(name, shape)
+    return Names(
+        found=mapping.found,
+        cuts=mapping.cuts,
+        rest=tuple(mapping.rest),
+        converted=frozenset(mapping.converted),
+    )
+
+
+class _Mapping:
+    """Tensors of a checkpoint, mapped one after the other."""
+
+    def __init__(self, model: PreTrainedModel, modules: Mapping[str, nn.Module]) -> None:
+        conversions = get_model_conversion_mapping(model)
+        self.renamings = [entry for entry in conversions if isinstance(entry, WeightRenaming)]
+        self.converters = [entry for entry in conversions if isinstance(entry, WeightConverter)]
+        self.by_pattern = {p: entry for entry in self.converters for p in entry.source_patterns}
+        self.prefix = model.base_model_prefix
+        self.state = model.state_dict()
+        self.modules = modules
+        self.patched = {
+            f"{name}.{parameter}" for name, m in modules.items() for parameter in m.state_dict()
+        }
+        self.found: dict[str, str] = {}
+        self.cuts: dict[str, Cut] = {}
+        self.rest: list[str] = []
+        self.converted: set[str] = set()
+
+    def take(self, name: str, shape: tuple[int, ...]) -> None:
+        renamed, _ = rename_source_key(name, self.renamings, [], self.prefix, self.state)
         target, pattern = rename_source_key(
-            name, renamings, converters, model.base_model_prefix, state
+            name, self.renamings, self.converters, self.prefix, self.state
         )
-        if target not in state and name in state:
+        if target not in self.state and name in self.state:
             target, pattern = name, None
-        if pattern is None:
-            parameter: str | None = target if target in state else None
+        per_expert = next((n for n in (renamed, name) if n in self.patched), None)
+        if per_expert is not None:  # the names of the patch, whatever transformers calls them
+            self._claim(per_expert, name)
+        elif self._cut(target, pattern, name, shape):
+            return
+        elif pattern is None:
+            self._claim(target if target in self.state else None, name)
         else:
-            parameter = _claimed(renamed, target, pattern, by_pattern[pattern], modules)
+            parameter = self._claimed(renamed, target, pattern)
             if parameter is None:
-                converted.add(target)
+                self.converted.add(target)
+            self._claim(parameter, name)
+
+    def _claim(self, parameter: str | None, name: str) -> None:
         if parameter is None:
-            rest.append(name)
-        elif parameter in found:
+            self.rest.append(name)
+        elif parameter in self.found:
             raise UserError(
-                f"tensors {found[parameter]!r} and {name!r} are both {parameter}",
+                f"tensors {self.found[parameter]!r} and {name!r} are both {parameter}",
                 remedy="remove one of them from the checkpoint",
             )
         else:
-            found[parameter] = name
-    return Names(found=found, rest=tuple(rest), converted=frozenset(converted))
+            self.found[parameter] = name
+
+    def _cut(self, target: str, pattern: str | None, name: str, shape: tuple[int, ...]) -> bool:
+        """Map the parts of a fused tensor; False if it is not one that a patch can take apart."""
+        module, _, leaf = target.rpartition(".")
+        cuts_of = getattr(self.modules.get(module), "cuts", None)
+        if cuts_of is None:
+            return False
+        operations: tuple[str, ...] = ()
+        source = 0
+        if pattern is not None:
+            converter = self.by_pattern[pattern]
+            operations = _names(converter)
+            source = converter.source_patterns.index(pattern)
+        wanted = self.state.get(target)
+        if operations == ("Transpose",) and wanted is not None and shape == tuple(wanted.shape):
+            operations = ()  # transformers leaves what has the right shape as it is
+        cuts: Mapping[str, Cut] = cuts_of(leaf, source, name, operations)
+        base = _written(name, module)
+        for local, cut in cuts.items():
+            self._claim(f"{module}.{local}", f"{base}.{local}")
+            self.cuts[f"{base}.{local}"] = cut
+        return bool(cuts)
+
+    def _claimed(self, renamed: str, target: str, pattern: str) -> str | None:
+        """The parameter of a module patch that takes the tensor; None without a patch."""
+        module, _, leaf = target.rpartition(".")
+        if module not in self.modules:
+            return None
+        converter = self.by_pattern[pattern]
+        claim = cast(Patched, self.modules[module]).claim(
+            leaf,
+            converter.source_patterns.index(pattern),
+            index_in(renamed, pattern),
+            _names(converter),
+        )
+        return f"{module}.{claim}"
+
+
+def index_in(name: str, pattern: str) -> int:
+    """The number that stands for `*` in a source pattern of transformers; 0 if there is none.
+
+    Patterns are regular expressions in which `*` alone means any text: `\\.experts.*.w1.weight`.
+    """
+    found = re.search(pattern.replace(".*.", r"\.(\d+)\."), name)
+    return int(found.group(1)) if found and found.groups() else 0
+
+
+def _names(converter: WeightConverter) -> tuple[str, ...]:
+    return tuple(type(operation).__name__ for operation in converter.operations)
+
+
+def _written(stored: str, module: str) -> str:
+    """The name of a container of experts in a checkpoint that holds the tensor `stored` of it.
+
+    `a.mlp.experts.gate_up_proj` is of `a.mlp.experts`, `a.block_sparse_moe.input_linear.weight` of
+    `a.block_sparse_moe.experts`: engines look for one expert's tensors there.
+    """
+    leaf = module.rpartition(".")[2]
+    parent = stored.removesuffix(".weight").rpartition(".")[0]
+    return parent if parent.rpartition(".")[2] == leaf else f"{parent}.{leaf}"
 
 
 def expected_names(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
@@ -106,23 +200,3 @@ def expected_specs(config: Mapping[str, Any]) -> dict[str, Expected]:
     dtype = NAMES.get(stated, "F32")
     shapes = expected_names(meta_model(class_config, stated))
     return {name: Expected(shape=shape, dtype=dtype) for name, shape in shapes.items()}
-
-
-def _claimed(
-    renamed: str,
-    target: str,
-    pattern: str,
-    converter: WeightConverter,
-    modules: Mapping[str, nn.Module],
-) -> str | None:
-    """The parameter of a module patch that takes the tensor; None without a patch."""
-    module, _, leaf = target.rpartition(".")
-    if module not in modules:
-        return None
-    indices = re.search(re.escape(pattern).replace(r"\*", r"(\d+)"), renamed)
-    index = int(indices.group(1)) if indices and indices.groups() else 0
-    operations = tuple(type(operation).__name__ for operation in converter.operations)
-    claim = cast(Patched, modules[module]).claim(
-        leaf, converter.source_patterns.index(pattern), index, operations
-    )
-    return f"{module}.{claim}"

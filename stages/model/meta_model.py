@@ -18,6 +18,7 @@ from transformers import (
     CONFIG_MAPPING,
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING,
     PreTrainedConfig,
     PreTrainedModel,
 )
@@ -89,21 +90,38 @@ def dtype_of(config: PreTrainedConfig) -> str:
     return str(stated).removeprefix("torch.")
 
 
-def meta_model(config: PreTrainedConfig, dtype: str) -> PreTrainedModel:
-    """The model of `config` with every parameter and buffer on the meta device.
+def class_of(config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """The class of the model: the one in `architectures`, where transformers has it.
 
-    Raises UnknownArchitecture if transformers has no class for it that generates text.
+    Else the one that transformers has for this config: of a config with parts (vision, text) the
+    whole model, so that none of its tensors is left out. Raises UnknownArchitecture if transformers
+    has no class for it that generates text.
     """
-    mappings = (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING)
-    classes: list[Any] = [mapping[type(config)] for mapping in mappings if type(config) in mapping]
+    whole = (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, MODEL_FOR_MULTIMODAL_LM_MAPPING)
+    text = (MODEL_FOR_CAUSAL_LM_MAPPING,)
+    parts = config.get_text_config(decoder=True) is not config
+    classes: list[type[PreTrainedModel]] = []
+    for mapping in (*whole, *text) if parts else (*text, *whole):
+        found: Any = mapping[type(config)] if type(config) in mapping else ()
+        classes += found if isinstance(found, tuple) else [found]
     if not classes:
         raise UnknownArchitecture(
             f"transformers has no causal language model for model_type {config.model_type!r}",
             remedy="use a decoder-only language model",
         )
+    stated = config.architectures or ()
+    return next((found for found in classes if found.__name__ in stated), classes[0])
+
+
+def meta_model(config: PreTrainedConfig, dtype: str) -> PreTrainedModel:
+    """The model of `config` with every parameter and buffer on the meta device.
+
+    Raises UnknownArchitecture if transformers has no class for it that generates text.
+    """
+    model_class: Any = class_of(config)
     try:
         with torch.device("meta"):
-            model: PreTrainedModel = classes[0]._from_config(config, dtype=getattr(torch, dtype))
+            model: PreTrainedModel = model_class._from_config(config, dtype=getattr(torch, dtype))
     except NO_MODEL as error:
         raise UserError(
             f"config.json describes no {config.model_type} model: {type(error).__name__}: {error}",

@@ -9,6 +9,8 @@ from typing import Protocol
 from torch import nn
 
 from pipeline.registry import Registry
+from stages.model.cut import Cut
+from stages.model.experts.linear_experts import LinearExperts, fits
 
 GROUP = "patch"
 
@@ -33,17 +35,37 @@ class Patched(Protocol):
         """
         ...
 
+    def cuts(
+        self, target: str, source: int, stored: str, operations: tuple[str, ...]
+    ) -> dict[str, Cut]:
+        """Parameters of the patch -> the parts of checkpoint tensor `stored` that they are.
+
+        For a tensor that transformers takes for parameter `target` as it is, or by `operations` on
+        one tensor alone. Empty if it holds none. Asked first.
+        """
+        ...
+
 
 def patches() -> Mapping[str, type[Patched]]:
-    """All registered patches by the name of the class that they replace."""
+    """The patches that plugins register, by the name of the class that they replace."""
     registry = Registry.load()
     return {kind: registry.get(GROUP, kind) for kind in registry.kinds(GROUP)}
 
 
 def replacements(model: nn.Module, by_class: Mapping[str, type[Patched]]) -> dict[str, nn.Module]:
-    """Patched modules for all modules of `model` whose class has a patch, by module name."""
-    found = [(n, m) for n, m in model.named_modules() if type(m).__name__ in by_class]
-    return {name: by_class[type(module).__name__].of(module) for name, module in found}
+    """Patched modules by module name.
+
+    A module is replaced by the patch for its class in `by_class`; else, if it is a container of
+    experts with transformers' protocol, by its experts as Linears.
+    """
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        patch = by_class.get(type(module).__name__)
+        if patch is not None:
+            found[name] = patch.of(module)
+        elif fits(module):
+            found[name] = LinearExperts.of(module)
+    return found
 
 
 def swap(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pipeline.stage import Artifact
+from stages.model.blueprint import Blueprint
 from stages.quantized.catalog import opened
 from stages.weights.checkpoint_files import Layout
+from stages.weights.cut_source import CutSource
 from stages.weights.safetensors_source import SafetensorsSource
 from stages.weights.source import WeightSource
 from stages.weights.source_manifest import SourceManifest
@@ -26,3 +28,12 @@ def open_source(artifact: Artifact) -> WeightSource:
     if "quantization" not in manifest.settings:
         return stored
     return opened(stored, manifest.settings["quantization"], manifest.settings["dtype"])
+
+
+def open_model(artifact: Artifact, blueprint: Blueprint) -> WeightSource:
+    """The weights of a `load` result under the names of its blueprint.
+
+    Experts that are fused on disk read as one tensor for each of their Linears.
+    """
+    source = open_source(artifact)
+    return CutSource(source, blueprint.cuts) if blueprint.cuts else source

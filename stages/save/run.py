@@ -20,7 +20,7 @@ from stages.formats.quantization_config import QuantizedStates, quantization_con
 from stages.model.artifact_names import CHECKPOINT, MODEL
 from stages.model.blueprint import Blueprint
 from stages.quantized.catalog import INTERNAL
-from stages.quantized.open import open_source
+from stages.quantized.open import open_model
 from stages.save.model_card import Card, model_card
 from stages.save.shards import Part, file_parts, parts_of, shard_parts, write_shards
 from stages.save.stage import SaveConfig
@@ -36,7 +36,7 @@ def run(config: SaveConfig, task: Task) -> None:
     origin, layers = task.inputs["source"], layers_of(task, blueprint)
     resolved = done(config, blueprint, layers)
     form = blueprint.saved(resolved)
-    source = Aliased(open_source(origin), blueprint.aliases())
+    source = Aliased(open_model(origin, blueprint), blueprint.aliases())
     specs = source.specs()
     folder = draft.path / CHECKPOINT
     folder.mkdir()

@@ -16,7 +16,7 @@ from stages.formats.layer_artifact import CACHE, LAYER
 from stages.formats.quantization_config import groups_from_config, quantized_prefixes, scheme_of
 from stages.model.artifact_names import CHECKPOINT
 from stages.model.blueprint import Blueprint
-from stages.quantized.open import open_source
+from stages.quantized.open import open_model
 from stages.schemes.protocols import ModuleFormat
 from stages.weights import TensorSpec, WeightSource, open_checkpoint
 from stages.weights.aliased_source import Aliased
@@ -97,7 +97,7 @@ def subject_of(task: Task, codes: bool) -> Subject:
     layers += [task.inputs[name] for name in ("outside",) if name in task.inputs]
     blueprint = original.saved({name for layer in layers for name in layer.json(LAYER)["modules"]})
     untied = original.tied and not blueprint.tied
-    source: WeightSource = open_source(task.inputs["source"])
+    source: WeightSource = open_model(task.inputs["source"], original)
     if untied:
         source = Aliased(source, original.aliases())
     saved = open_checkpoint(folder)

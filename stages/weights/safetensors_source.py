@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from stages.weights.checkpoint_files import Layout, find_weights, read_headers
 from stages.weights.safetensors_file import (
     Header,
+    Scratch,
     read_header,
     read_into,
     read_pieces,
@@ -18,8 +19,6 @@ from stages.weights.source import TensorSpec, WeightSource, no_such_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from stages.weights.safetensors_file import Scratch
 
 PIECE = 1 << 20
 """Bytes of a piece: the allocator reuses blocks of this size, larger ones it maps afresh."""
@@ -76,6 +75,12 @@ class SafetensorsSource:
     def borrow(self, name: str, scratch: Scratch, rows: tuple[int, int] | None = None) -> Tensor:
         """A tensor, or its `rows` (start, stop), read into `scratch`."""
         return read_into(self._place(name), name, scratch, rows)
+
+    def read_block(self, name: str, index: int) -> Tensor:
+        """Copy of block `index` of a tensor's first dimension, of which nothing else is read."""
+        if index not in range(self.spec(name).shape[0]):
+            raise IndexError(f"{name} has no block {index}")
+        return self.borrow(name, Scratch(), rows=(index, index + 1))[0]
 
     def spec(self, name: str) -> TensorSpec:
         """The spec of one tensor; only the header of its own file is read."""

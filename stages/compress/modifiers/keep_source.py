@@ -16,6 +16,7 @@ from stages.quantized.compatibility import why_not
 from stages.quantized.source import QuantizedSource
 from stages.quantized.stored_weight import Stored, plain_scale
 from stages.schemes.quant_args import QArgs
+from stages.weights.cut_source import CutSource
 
 ANEW = "say modifier=rtn or modifier=gptq to quantize it anew, or put it in scheme.ignore"
 
@@ -29,7 +30,7 @@ def stored_of(layer: LayerState, module: str) -> Stored | None:
 def _place(layer: LayerState, module: str) -> tuple[QuantizedSource, str] | None:
     """Where the source has a module quantized: the source, and the module's name there."""
     prefix = next(spec.prefix for spec in layer.subgraph.linears if spec.name == module)
-    source = layer.source
+    source = layer.source.source if isinstance(layer.source, CutSource) else layer.source
     if not isinstance(source, QuantizedSource) or prefix not in source.modules:
         return None
     return source, prefix

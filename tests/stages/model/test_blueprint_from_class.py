@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, GptOssConfig
+from transformers import AutoConfig, JetMoeConfig
 
 from pipeline.errors import UserError
 from stages.model import Blueprint
 from stages.model.blueprint_from_class import blueprint_of
-from tests.stages.model.tiny import FAMILIES, PATCHES, Spec, tiny
+from tests.stages.model.tiny import FAMILIES, Spec, tiny
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -32,7 +32,7 @@ def test_every_tensor_on_disk_has_its_place(family: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("family", FAMILIES)
 def test_config_alone_gives_the_same_blueprint(family: str, tmp_path: Path) -> None:
     model = tiny(family, tmp_path)
-    assert blueprint_of(model.config, by_class=PATCHES) == model.blueprint()
+    assert blueprint_of(model.config) == model.blueprint()
 
 
 @pytest.mark.parametrize("family", ["llama", "mixtral"])
@@ -71,7 +71,7 @@ def test_a_tied_head_is_the_embeddings_tensor(tmp_path: Path) -> None:
 def test_tensors_that_no_parameter_claims_are_carried(tmp_path: Path) -> None:
     model = tiny("llama", tmp_path)
     specs = {**model.source.specs(), "mtp.0.weight": Spec(name="mtp.0.weight", shape=(2,))}
-    blueprint = blueprint_of(model.config, specs=specs, by_class=PATCHES)
+    blueprint = blueprint_of(model.config, specs=specs)
     assert blueprint.carried == ("mtp.0.weight",)
 
 
@@ -81,7 +81,7 @@ def test_missing_and_misshapen_tensors_are_named(tmp_path: Path) -> None:
     del specs["model.layers.2.mlp.up_proj.weight"]
     specs["model.norm.weight"] = Spec(name="model.norm.weight", shape=(7,))
     with pytest.raises(UserError, match=r"layers\.2\.mlp\.up_proj.*model\.norm\.weight is \[7\]"):
-        blueprint_of(model.config, specs=specs, by_class=PATCHES)
+        blueprint_of(model.config, specs=specs)
 
 
 def test_a_missing_expert_is_named(tmp_path: Path) -> None:
@@ -89,22 +89,21 @@ def test_a_missing_expert_is_named(tmp_path: Path) -> None:
     specs = model.source.specs()
     del specs["model.layers.0.block_sparse_moe.experts.3.w2.weight"]
     with pytest.raises(UserError, match=r"no tensor for .*experts\.3\.down_proj"):
-        blueprint_of(model.config, specs=specs, by_class=PATCHES)
+        blueprint_of(model.config, specs=specs)
 
 
-def test_fused_experts_are_refused_by_class() -> None:
-    config = GptOssConfig(
+def test_experts_of_an_unknown_protocol_are_refused_by_class() -> None:
+    config = JetMoeConfig(
         num_hidden_layers=2,
         hidden_size=64,
         intermediate_size=64,
         num_local_experts=4,
-        num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=16,
+        kv_channels=16,
         vocab_size=64,
     )
-    with pytest.raises(UserError, match="GptOssExperts"):
-        blueprint_of(json.loads(config.to_json_string()), by_class=PATCHES)
+    with pytest.raises(UserError, match="JetMoeParallelExperts"):
+        blueprint_of(json.loads(config.to_json_string()))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +117,7 @@ def test_fused_experts_are_refused_by_class() -> None:
 )
 def test_bad_configs_are_one_clear_error(config: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        blueprint_of(config, by_class={})
+        blueprint_of(config)
 
 
 def test_a_multimodal_models_text_layers_are_found() -> None:
@@ -141,7 +140,7 @@ def test_a_multimodal_models_text_layers_are_found() -> None:
         },
     )
     config.dtype = torch.bfloat16
-    blueprint = blueprint_of(json.loads(config.to_json_string()), by_class={})
+    blueprint = blueprint_of(json.loads(config.to_json_string()))
     assert blueprint.members == (
         "model.language_model.layers.0",
         "model.language_model.layers.1",

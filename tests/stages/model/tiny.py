@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from stages.model import Blueprint
 from stages.model.blueprint_from_class import blueprint_of
-from stages.model.module_patches import Patched
 from stages.model.skeleton import Skeleton, skeleton
-from stages.patch.linear_experts import LinearExperts
 
-PATCHES: Mapping[str, type[Patched]] = {
-    name: LinearExperts
-    for name in ("Qwen3MoeExperts", "MixtralExperts", "Qwen2MoeExperts", "OlmoeExperts")
-}
 COMMON: dict[str, Any] = {
     "vocab_size": 96,
     "hidden_size": 64,
@@ -109,10 +103,10 @@ class Tiny:
 
     def blueprint(self, *, experts: str = "all") -> Blueprint:
         specs = self.source.specs()
-        return blueprint_of(self.config, experts=experts, specs=specs, by_class=PATCHES)
+        return blueprint_of(self.config, experts=experts, specs=specs)
 
     def skeleton(self, *, experts: str = "all") -> Skeleton:
-        return skeleton(self.blueprint(experts=experts), by_class=PATCHES)
+        return skeleton(self.blueprint(experts=experts))
 
 
 def tiny(family: str, folder: Path, *, dtype: torch.dtype = torch.float32, **changes: Any) -> Tiny:

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import UserError
+from stages.model.experts.linear_experts import LinearExperts
 from stages.model.layer_tensors import all_tensors
-from stages.patch.linear_experts import LinearExperts
 from tests.stages.model.tiny import tiny
 
 FAMILIES = ["qwen3_moe", "mixtral", "qwen2_moe", "olmoe"]
@@ -49,11 +48,3 @@ def test_sending_all_tokens_changes_no_bit_of_the_output(family: str, tmp_path: 
     assert torch.equal(*logits)
     linears = [x for layer in bones.blueprint.layers for x in layer.linears if x.expert]
     assert rows == {linear.name: [IDS.numel()] for linear in linears}
-
-
-def test_another_layout_is_refused_by_class_name() -> None:
-    class OddExperts(nn.Module):
-        has_gate, has_bias, is_transposed, is_concatenated = True, True, False, True
-
-    with pytest.raises(UserError, match="OddExperts"):
-        LinearExperts.of(OddExperts())

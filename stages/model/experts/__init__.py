@@ -1,0 +1,1 @@
+"""Routed experts: containers of transformers taken apart into Linears, found by their protocol."""

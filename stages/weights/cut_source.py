@@ -1,0 +1,81 @@
+"""Weight source in which parts of fused tensors, such as one expert's gate, are tensors too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from stages.weights.source import TensorSpec, WeightSource
+from stages.weights.writer import bytes_of, pieces
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Part(Protocol):
+    """Part of block `index` of the tensor `stored`, such as `stages.model.cut.Cut`."""
+
+    @property
+    def stored(self) -> str: ...
+
+    @property
+    def index(self) -> int: ...
+
+    def shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the part of a tensor of shape `stored`."""
+        ...
+
+    def of(self, block: Tensor) -> Tensor:
+        """The part as a tensor of its own."""
+        ...
+
+
+class CutSource:
+    """A `WeightSource` over `source` in which `cuts` maps further names to parts of its tensors.
+
+    One block (one expert) of a fused tensor is in memory at a time, where the source below can read
+    blocks. The fused tensors keep their names: a checkpoint made from this source leaves them out.
+    """
+
+    def __init__(self, source: WeightSource, cuts: Mapping[str, Part]) -> None:
+        self.source = source
+        self._cuts = cuts
+
+    def specs(self) -> Mapping[str, TensorSpec]:
+        specs = dict(self.source.specs())
+        for name, cut in self._cuts.items():
+            stored = specs[cut.stored]
+            specs[name] = replace(stored, name=name, shape=cut.shape(stored.shape))
+        return specs
+
+    def pieces(self, name: str) -> Iterator[memoryview]:
+        """The bytes of a tensor in order; each piece is valid until the next one is requested."""
+        if name not in self._cuts:
+            yield from pieces(self.source, name)
+            return
+        yield bytes_of(self.read([name])[name])
+
+    def read(self, names: Iterable[str], *, device: str = "cpu") -> dict[str, Tensor]:
+        wanted = list(names)
+        plain = [name for name in wanted if name not in self._cuts]
+        found = self.source.read(plain, device=device) if plain else {}
+        held: tuple[str, int] | None = None
+        block: Tensor | None = None
+        for name in wanted:
+            cut = self._cuts.get(name)
+            if cut is None:
+                continue
+            if block is None or held != (cut.stored, cut.index):
+                # gate and up of one expert follow each other: their block is read once
+                block, held = None, (cut.stored, cut.index)
+                block = read_block(self.source, cut.stored, cut.index)
+            found[name] = cut.of(block).to(device)
+        return {name: found[name] for name in wanted}
+
+
+def read_block(source: WeightSource, name: str, index: int) -> Tensor:
+    """Block `index` of a tensor's first dimension; the rest of it is not read where that works."""
+    reader = getattr(source, "read_block", None)
+    block: Tensor = reader(name, index) if reader is not None else source.read([name])[name][index]
+    return block
