@@ -35,7 +35,7 @@ class Outline(Stage):
     """
 
     kind: ClassVar[str] = "outline"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     also_imports = ("stages.model.blueprint_from_names", "stages.quantized.open")
     Config: ClassVar[type] = OutlineConfig
 

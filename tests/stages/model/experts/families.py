@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 BASE: dict[str, Any] = {
-    "vocab_size": 96,
+    "vocab_size": 320,
     "hidden_size": 64,
     "intermediate_size": 96,
     "num_hidden_layers": 2,
@@ -40,7 +40,7 @@ MLA = {
     "num_key_value_heads": 4,
     "head_dim": 16,
 }
-INDEX = {"index_n_heads": 4, "index_head_dim": 32, "index_topk": 8}
+INDEX = {"index_n_heads": 4, "index_head_dim": 32, "index_topk": 64}
 VISION = {
     "depth": 2,
     "hidden_size": 32,
