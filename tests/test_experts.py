@@ -27,7 +27,9 @@ from tests.stages.model.experts.families import EXPERTS
 from tests.stages.model.experts.tiny import IDS, random_model
 from tests.stages.tokens.fakes import byte_tokenizer
 
-FUSED = re.compile(r"\.(gate_up_proj|down_proj|input_linear\.weight|output_linear\.weight)(_bias)?$")
+FUSED = re.compile(
+    r"\.(gate_up_proj|down_proj|input_linear\.weight|output_linear\.weight)(_bias)?$"
+)
 TRANSPOSED = {"gpt_oss", "llama4_text"}
 INTERLEAVED = {"gpt_oss"}
 PARTS = ("weight_packed", "weight", "weight_scale", "weight_shape", "weight_zero_point")

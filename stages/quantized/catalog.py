@@ -36,6 +36,7 @@ READERS = {
     "awq": Reader(place="awq:AwqSource"),
     "gptq": Reader(place="gptq:GptqSource"),
     "modelopt": Reader(place="modelopt:ModelOptSource"),
+    "mxfp4": Reader(place="mxfp4:Mxfp4Source"),
 }
 SIDE_FILES = {"hf_quant_config.json": "modelopt", "quantize_config.json": "gptq"}
 """Files beside config.json in which older writers state the quantization -> their method."""
