@@ -1,7 +1,7 @@
 """Read MXFP4 checkpoints as OpenAI publishes gpt-oss: experts fused and packed, the rest dense.
 
-`NAME_blocks` uint8 [experts, out, in / 32, 16] holds FP4 (E2M1) codes, two in a byte, the even one in
-the low bits; `NAME_scales` uint8 [experts, out, in / 32] their powers of two, 127 for 1 (OCP MX
+`NAME_blocks` uint8 [experts, out, in / 32, 16] holds FP4 (E2M1) codes, two in a byte, the even one
+in the low bits; `NAME_scales` uint8 [experts, out, in / 32] their powers of two, 127 for 1 (OCP MX
 specification). Models take them as `NAME` [experts, in, out].
 """
 
