@@ -1,4 +1,4 @@
-"""Convert the metadata of a GGUF file to a transformers config, tokenizer and tensor table."""
+"""Convert the metadata of a GGUF file to a transformers config and tensor table."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, GenerationConfig, TokenizersBackend
-from transformers.integrations.ggml import GGUF_TOKENIZER_MAPPING, convert_gguf_tokenizer
-from transformers.integrations.gguf import read_gguf_metadata
+from transformers import AutoConfig, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from pipeline.errors import UserError
 from pipeline.stage import Draft
 from stages.load.gguf_file import DTYPES
 from stages.load.gguf_names import tensor_table
+from stages.load.gguf_tokenizer import tokenizer_of
 from stages.load.model_folder import describe
 from stages.load.model_kind import Work
 from stages.model.artifact_names import MODEL
@@ -29,9 +28,6 @@ from stages.weights.source_manifest import SourceFile, SourceManifest
 BARE = "bare.gguf"
 LONG = frozenset(f"tokenizer.ggml.{name}" for name in ("merges", "scores", "token_type"))
 TOKENS = "tokenizer.ggml.tokens"
-VOCABULARY = ("tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.scores")
-SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
-FOREIGN = "model_type"  # the kind of vocabulary in llama.cpp, not a transformers model type
 UNREADABLE = (ValueError, KeyError, IndexError, TypeError, OverflowError, NotImplementedError)
 """Exceptions that the readers of transformers and gguf raise for files they do not support."""
 
@@ -98,32 +94,6 @@ def config_of(header: GgufHeader, *, dtype: str) -> Any:
 def public_config(config: Any) -> dict[str, Any]:
     """The content of config.json: all fields of a config but those that begin with "_"."""
     return _public(json.loads(config.to_json_string(use_diff=False)))
-
-
-def tokenizer_of(path: Path, model_type: str) -> Any:
-    """The tokenizer in a GGUF file that holds a model of transformers' `model_type`.
-
-    The special tokens are those that the file names by id. (For the llama family AutoTokenizer
-    takes the beginning-of-sequence token of the same file for the end of sequence.) Raises KeyError
-    for a model type whose vocabulary transformers cannot convert.
-    """
-    metadata, _ = read_gguf_metadata(str(path), VOCABULARY)
-    sections = {
-        section: {
-            name: metadata[f"tokenizer.{key}"]
-            for key, name in names.items()
-            if f"tokenizer.{key}" in metadata
-        }
-        for section, names in GGUF_TOKENIZER_MAPPING.items()
-    }
-    vocabulary, settings = sections["tokenizer"], sections["tokenizer_config"]
-    backend, extra = convert_gguf_tokenizer(model_type, vocabulary)
-    for name in SPECIAL:
-        at = settings.pop(f"{name}_id", None)
-        settings[name] = None if at is None else vocabulary["tokens"][at]
-    settings.pop(FOREIGN, None)
-    options = {name: value for name, value in {**extra, **settings}.items() if value is not None}
-    return TokenizersBackend(tokenizer_object=backend, **options)
 
 
 def write_bare(header: GgufHeader, target: Path) -> None:

@@ -116,13 +116,15 @@ class CompressedSource(QuantizedSource):
 
 def numbers_of(args: QuantizationArgs) -> QArgs:
     """The fields of compressed-tensors' quantization args that define the grid of a weight."""
-    plain = args.model_dump(mode="json")
-    copied = ("num_bits", "type", "symmetric", "strategy", "block_structure")
-    grouped = plain["strategy"] in ("group", "tensor_group")
-    scale = str(plain["scale_dtype"]).removeprefix("torch.")
+    strategy = str(getattr(args.strategy, "value", args.strategy))
+    scale = str(args.scale_dtype).removeprefix("torch.")
     return QArgs(
-        **{name: plain[name] for name in copied},
-        group_size=plain["group_size"] if grouped else None,
+        num_bits=args.num_bits,
+        type=str(getattr(args.type, "value", args.type)),
+        symmetric=args.symmetric,
+        strategy=strategy,
+        block_structure=args.block_structure,
+        group_size=args.group_size if strategy in ("group", "tensor_group") else None,
         scale_dtype=scale if scale in ("float8_e4m3fn", "uint8") else None,
     )
 

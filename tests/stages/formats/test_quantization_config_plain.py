@@ -26,6 +26,7 @@ from stages.schemes.quant_args import QArgs
 from stages.schemes.resolve import resolve
 from stages.schemes.scheme import SchemeGroup
 from tests.stages.formats.fakes import blueprint
+from tests.stages.formats.library_dump import dump_args, dump_config, dump_scheme
 from tests.stages.schemes.presets import QUANTIZED, load
 
 ADDED = {"version", "sparsity_config", "transform_config"}
@@ -63,7 +64,7 @@ microscaled = st.sampled_from(
 @settings(max_examples=200, deadline=None, database=None)
 @given(args=st.one_of(integers, inputs, microscaled))
 def test_an_args_is_said_as_compressed_tensors_says_it(args: QArgs) -> None:
-    theirs = to_args(args).model_dump(mode="json")
+    theirs = dump_args(to_args(args))
     assert json.dumps(args_to_config(args)) == json.dumps(theirs)
 
 
@@ -72,12 +73,12 @@ def test_the_config_of_a_scheme_is_said_as_compressed_tensors_says_it(name: str)
     model = blueprint(layers=2, experts=2)
     resolved = resolve(load(name), model).modules
     config = quantization_config(resolved, model)
-    again = QuantizationConfig.model_validate(config).model_dump(mode="json")
+    again = dump_config(QuantizationConfig.model_validate(config))
     assert {key: value for key, value in config.items() if key not in ADDED} == again
     assert list(again) == [key for key in config if key not in ADDED]
     groups = {found.group: found.scheme for found in resolved.values()}
     for mine, scheme in zip(config["config_groups"].values(), groups.values(), strict=True):
-        theirs = to_compressed_tensors(scheme).model_dump(mode="json")
+        theirs = dump_scheme(to_compressed_tensors(scheme))
         assert json.dumps(mine | {"targets": []}) == json.dumps(theirs | {"targets": []})
 
 
@@ -85,9 +86,9 @@ def test_attention_states_are_said_as_compressed_tensors_says_them() -> None:
     fp8, model = QArgs(type="float"), blueprint()
     states = QuantizedStates(kv_cache=fp8, attention=fp8, kinds=("LlamaAttention",))
     config = quantization_config({}, model, states)
-    again = QuantizationConfig.model_validate(config).model_dump(mode="json")
+    again = dump_config(QuantizationConfig.model_validate(config))
     assert {key: value for key, value in config.items() if key not in ADDED} == again
-    assert config["kv_cache_scheme"] == to_args(fp8).model_dump(mode="json")
+    assert config["kv_cache_scheme"] == dump_args(to_args(fp8))
     assert config["config_groups"]["group_0"]["targets"] == ["LlamaAttention"]
 
 

@@ -122,7 +122,9 @@ def tiny_gguf(tmp_path: Path) -> Path:
     return path
 
 
-def write_gguf_model(path: Path, *, extra: tuple[str, ...] = (), without: str = "") -> None:
+def write_gguf_model(
+    path: Path, *, extra: tuple[str, ...] = (), without: str = "", special: bool = True
+) -> None:
     """A llama of 2 layers with grouped-query attention, in several number formats."""
     hidden, inner, heads, kv, vocabulary = 64, 96, 4, 2, 32
     writer = gguf.GGUFWriter(path, "llama")
@@ -142,9 +144,10 @@ def write_gguf_model(path: Path, *, extra: tuple[str, ...] = (), without: str = 
     )
     writer.add_token_types([3, 3, 3, *[1] * 29])
     writer.add_token_merges(["a b", "c d", "e f"])
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(1)
-    writer.add_unk_token_id(2)
+    if special:
+        writer.add_bos_token_id(0)
+        writer.add_eos_token_id(1)
+        writer.add_unk_token_id(2)
     shapes = {"token_embd": (vocabulary, hidden), "output_norm": (hidden,)}
     for i in range(2):
         shapes |= {

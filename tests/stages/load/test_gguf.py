@@ -10,6 +10,7 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from pipeline.errors import UserError
 from stages.load.gguf import GgufModel
+from stages.load.gguf_tokenizer import tokenizer_of
 from stages.load.stage import Load, LoadConfig
 from stages.quantized.open import open_source
 from tests.stages.load.conftest import View, write_gguf_model
@@ -77,6 +78,29 @@ def test_special_tokens_are_those_that_the_file_names(tiny_gguf: Path, load) -> 
     result, _ = load(surveyed(tiny_gguf))
     found = AutoTokenizer.from_pretrained(result.path / "model")
     assert (found.bos_token_id, found.eos_token_id, found.unk_token_id) == (0, 1, 2)
+
+
+def test_a_file_that_names_no_special_tokens_gets_none(tmp_path: Path) -> None:
+    write_gguf_model(tmp_path / "x.gguf", special=False)
+    found = tokenizer_of(tmp_path / "x.gguf", "llama")
+    assert (found.eos_token, found.pad_token) == (None, None) and len(found) == 32
+
+
+def test_no_token_is_added_to_those_of_the_file(tiny_gguf: Path, tmp_path: Path) -> None:
+    tokenizer_of(tiny_gguf, "llama").save_pretrained(tmp_path / "saved")
+    found = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert len(found) == 32 and max(found("ab<|endoftext|>cd")["input_ids"]) < 32
+    assert found.convert_tokens_to_ids(["<s>", "</s>", "<unk>"]) == [0, 1, 2]
+    assert (found.bos_token, found.eos_token, found.unk_token) == ("<s>", "</s>", "<unk>")
+
+
+def test_a_tokenizer_beside_the_file_is_not_taken_for_its_own(tiny_gguf: Path) -> None:
+    before = tokenizer_of(tiny_gguf, "llama")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tiny_gguf.parent / name).write_text('{"bos_token": "other"}')
+    after = tokenizer_of(tiny_gguf, "llama")
+    assert after.backend_tokenizer.to_str() == before.backend_tokenizer.to_str()
+    assert after.special_tokens_map == before.special_tokens_map and after.bos_token_id == 0
 
 
 def test_plan_knows_the_config_before_anything_is_stored(tiny_gguf: Path) -> None:
