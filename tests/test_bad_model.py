@@ -44,7 +44,7 @@ def refused(job: Job, *more: str, mode: str = "run") -> str:
 
 @pytest.mark.parametrize("mode", ["plan", "run"])
 def test_sequences_longer_than_learned_positions(gpt2: Job, mode: str) -> None:
-    told = refused(gpt2, "scheme.targets=[Linear,Conv1D]", mode=mode)
+    told = refused(gpt2, "scheme.ignore=[]", mode=mode)
     assert "dataset.sequence_length is 64" in told and "positions for 48 tokens" in told
     assert "say dataset.sequence_length=48" in told
     if mode == "run":
@@ -85,3 +85,12 @@ def test_a_weight_that_is_not_finite(
     text = refused(job, f"modifier={modifier}")
     assert f"the model has weights that are not finite: {name} has {told}" in text
     assert built(json.loads((job.folder / "run" / "result.json").read_text())) == set()
+
+
+@pytest.mark.parametrize("targets", ["[Linear]", "[Conv1D]", "['re:.*c_attn']"])
+def test_a_model_of_transposed_linears_is_not_compressed_by_1_00(gpt2: Job, targets: str) -> None:
+    given = ("modifier=rtn", f"scheme.targets={targets}")
+    told = refused(gpt2, *given, mode="plan")
+    assert "no module of this model" in told
+    assert "8 modules of class Conv1D stay as they are" in told
+    assert "transformer.h.*.attn.c_attn" in told and "Linear and Embedding only" in told

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pipeline.key import Json, canonical
 from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.compress.config import CompressConfig, needed_statistics
+from stages.compress.idle_modifiers import idle_modifiers, rounding_note
 from stages.compress.layer_plan import (
     float16_revision,
     formats_key,
@@ -23,6 +24,7 @@ from stages.compress.modifiers.rtn_route import (
 from stages.model.blueprint import Blueprint
 from stages.schemes.chosen import CHOICE, guessed, settled
 from stages.schemes.engine_support import engine_notes, engine_warnings
+from stages.schemes.idle import idle_parts
 from stages.schemes.resolve import Resolution, Resolved, resolve
 from stages.weights.source import TensorSpec
 
@@ -86,7 +88,9 @@ class Compress(Stage):
         config = settled(self.config, site)
         found = resolve(config.scheme, blueprint)
         streams, straight = _goes_straight(config, site, blueprint, found.modules)
-        problems, keeper = found.problems, config.keeper
+        idle = idle_parts(config.scheme, blueprint, found.modules)
+        problems, keeper = (*found.problems, *idle), config.keeper
+        problems = problems or tuple(idle_modifiers(config, blueprint, found))
         if keeper is not None and not problems and keeper.on_failure == "error":
             from stages.compress.modifiers.keep_check import unkeepable
 
@@ -108,7 +112,7 @@ class Compress(Stage):
             facts=blueprint,
             problems=problems,
             warnings=(*found.warnings, *engine_warnings(config.scheme)),
-            notes=tuple(engine_notes(config.scheme)),
+            notes=(*rounding_note(config), *engine_notes(config.scheme)),
             estimates=estimates,
             settled=replace(self, config=config, layers=layers),
         )

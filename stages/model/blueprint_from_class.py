@@ -18,6 +18,7 @@ from stages.model.checkpoint_names import Names, expected_names, map_names
 from stages.model.families import Family, family_of, fused_groups, smoothing_pairs
 from stages.model.meta_model import NO_MODEL, Tree, config_of, dtype_of, meta_model, tree_of
 from stages.model.module_patches import Patched, patches, replacements, swapped
+from stages.model.transposed_linears import KIND, transposed_note
 
 
 class TensorShape(Protocol):
@@ -150,6 +151,7 @@ def _assemble(
         carried=tuple(n for n in [*names.rest, *names.found.values()] if n not in claimed),
         patches=dict(patched_as),
         cuts=names.cuts,
+        notes=transposed_note(n for n, m in model.named_modules() if type(m).__name__ == KIND),
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
+from stages.schemes.idle import idle_parts
 from stages.schemes.quant_args import QArgs
 from stages.schemes.resolve import compact, resolve
 from stages.schemes.scheme import SchemeConfig, SchemeGroup
@@ -60,7 +61,7 @@ def units_of(scheme: SchemeConfig, blueprint: Blueprint) -> Units:
     )
     resolution = resolve(places, blueprint)
     undecided = {name for name, choice in resolution.modules.items() if choice.group == "scheme"}
-    problems = list(resolution.problems)
+    problems = [*resolution.problems, *idle_parts(places, blueprint, resolution.modules)]
     if outside := [end.name for end in blueprint.ends() if end.name in undecided]:
         problems.append(
             UserError(

@@ -58,7 +58,7 @@ def resolve(scheme: SchemeConfig, blueprint: Blueprint) -> Resolution:
         if _ignored(linear, scheme, blueprint):
             continue
         for name, group in groups.items():
-            chosen = [target for target in group.targets if _selects(target, linear, blueprint)]
+            chosen = [target for target in group.targets if selects(target, linear, blueprint)]
             if chosen and _means(chosen, linear, blueprint):
                 modules[linear.name] = Resolved(group=name, scheme=group)
                 break
@@ -69,7 +69,6 @@ def resolve(scheme: SchemeConfig, blueprint: Blueprint) -> Resolution:
         *_indivisible(modules, everything),
     ]
     warnings = (
-        *_idle_ignores(scheme, blueprint, everything),
         *_left_outside(groups, scheme, blueprint, modules),
         *_torn(modules, blueprint),
     )
@@ -119,7 +118,7 @@ def _means(chosen: list[str], linear: LinearSpec, blueprint: Blueprint) -> bool:
     return inside or linear.name == blueprint.head or chosen != [linear.kind]
 
 
-def _names(linear: LinearSpec, blueprint: Blueprint) -> tuple[str, ...]:
+def names_of(linear: LinearSpec, blueprint: Blueprint) -> tuple[str, ...]:
     """The names of a module in the tree and on disk.
 
     `lm_head` is a name of every model's head, which some call embed_out or output_projection.
@@ -129,12 +128,12 @@ def _names(linear: LinearSpec, blueprint: Blueprint) -> tuple[str, ...]:
 
 
 def _ignored(linear: LinearSpec, scheme: SchemeConfig, blueprint: Blueprint) -> bool:
-    names = _names(linear, blueprint)
+    names = names_of(linear, blueprint)
     return any(matches(pattern, names, linear.kind) for pattern in scheme.ignore)
 
 
-def _selects(target: str, linear: LinearSpec, blueprint: Blueprint) -> bool:
-    names = _names(linear, blueprint)
+def selects(target: str, linear: LinearSpec, blueprint: Blueprint) -> bool:
+    names = names_of(linear, blueprint)
     if is_router(linear.name) or is_router(linear.prefix):
         return target in names  # a class or a pattern never selects a router
     return matches(target, names, linear.kind)
@@ -149,17 +148,23 @@ def _unmatched(
     kinds = Counter(linear.kind for linear in linears)
     for name, group in groups.items():
         for target in group.targets:
-            if any(_selects(target, linear, blueprint) for linear in everything):
+            if any(selects(target, linear, blueprint) for linear in everything):
                 continue
             known = [*kinds, *(linear.name for linear in everything)]
             near = difflib.get_close_matches(target, known, n=3, cutoff=0.6)
             classes = ", ".join(f"{kind} ({count})" for kind, count in kinds.items())
             leaves = ", ".join(sorted({linear.name.rpartition(".")[2] for linear in linears}))
             yield UserError(
-                f"target {target!r} of {_where(name)} matches no module of this model",
+                f"target {target!r} of {where(name)} matches no module of this model"
+                f"{noted(blueprint)}",
                 remedy=f"classes: {classes}; last parts of names: {leaves}"
                 + (f"; did you mean {', '.join(near)}?" if near else ""),
             )
+
+
+def noted(blueprint: Blueprint) -> str:
+    """What is known of modules that one might expect to be compressed."""
+    return f" ({'; '.join(blueprint.notes)})" if blueprint.notes else ""
 
 
 def _ends_with_inputs(modules: dict[str, Resolved], blueprint: Blueprint) -> Iterator[UserError]:
@@ -170,7 +175,7 @@ def _ends_with_inputs(modules: dict[str, Resolved], blueprint: Blueprint) -> Ite
         inputs = modules[end.name].scheme.input_activations
         if inputs is not None and end.kind == EMBEDDING:
             yield UserError(
-                f"{_where(modules[end.name].group)} quantizes the inputs of {end.name}, which are "
+                f"{where(modules[end.name].group)} quantizes the inputs of {end.name}, which are "
                 "token ids",
                 remedy="give the embedding a group in scheme.groups without input_activations",
             )
@@ -194,7 +199,7 @@ def _left_outside(
         linear
         for linear in blueprint.outside_linears
         if linear.name not in modules
-        and any(_selects(target, linear, blueprint) for target in targets)
+        and any(selects(target, linear, blueprint) for target in targets)
         and not _ignored(linear, scheme, blueprint)
     ]
     if left:
@@ -225,7 +230,7 @@ def _indivisible(
         scheme = next(r.scheme for r in modules.values() if r.group == group)
         fixed = any(kind == "float" for _, _, kind in _grouped(scheme))
         yield UserError(
-            f"{_where(group)}.{part}.group_size is {size}, which does not divide the width of\n"
+            f"{where(group)}.{part}.group_size is {size}, which does not divide the width of\n"
             + "\n".join(f"    {line}" for line in compact(found)),
             remedy="this number format has no other group size: put the layers in scheme.ignore"
             if fixed
@@ -241,17 +246,6 @@ def _grouped(scheme: SchemeGroup) -> Iterator[tuple[str, int, str]]:
             yield part, args.group_size, args.type
 
 
-def _idle_ignores(
-    scheme: SchemeConfig, blueprint: Blueprint, everything: Iterable[LinearSpec]
-) -> Iterator[str]:
-    everything = list(everything)
-    for pattern in scheme.ignore:
-        if not any(matches(pattern, _names(x, blueprint), x.kind) for x in everything):
-            others = {name.rpartition(".")[0] for name in blueprint.outside}
-            if not matches_name(pattern, others):
-                yield f"scheme.ignore has {pattern!r}, which matches no module of this model"
-
-
 def _torn(modules: dict[str, Resolved], blueprint: Blueprint) -> Iterator[str]:
     for layer in blueprint.layers:
         for names in layer.fused:
@@ -264,5 +258,5 @@ def _torn(modules: dict[str, Resolved], blueprint: Blueprint) -> Iterator[str]:
                 return
 
 
-def _where(group: str) -> str:
+def where(group: str) -> str:
     return "scheme" if group == "scheme" else f"scheme.groups.{group}"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from stages.compress.grid import Grid, Quantized
     from stages.compress.layer.state import LayerState
+    from stages.model.blueprint import Blueprint
     from stages.quantized.stored_weight import Stored
 
 POLICIES = ("error", "fallback", "skip")
@@ -35,6 +36,11 @@ class Modifier(ABC):
     def statistics(self) -> frozenset[str]:
         """Which statistics of `calibrate` it needs: gram, absmax, range, or a plugin's."""
         return frozenset()
+
+    def idle(self, blueprint: Blueprint) -> str:
+        """Why it would change nothing of a model; "" where it would change something."""
+        del blueprint
+        return ""
 
     def semantics(self) -> list[Json]:
         """What of it can change a result: part of the key."""

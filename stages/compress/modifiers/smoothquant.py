@@ -10,6 +10,7 @@ from stages.compress.modifiers.base import Transform
 
 if TYPE_CHECKING:
     from stages.compress.layer.state import LayerState
+    from stages.model.blueprint import Blueprint
 
 PAIRS = ("norm", "linear")
 
@@ -38,6 +39,14 @@ class SmoothQuant(Transform):
 
     def statistics(self) -> frozenset[str]:
         return frozenset({"absmax"})
+
+    def idle(self, blueprint: Blueprint) -> str:
+        if any(pair.source_kind in self.pairs for x in blueprint.layers for pair in x.pairs):
+            return ""
+        return (
+            f"{blueprint.model_type} has no pairs of modules between which a factor can move "
+            f"(pairs: {', '.join(self.pairs)})"
+        )
 
     def rewrite(self, layer: LayerState) -> None:
         from stages.compress.folding import smooth

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.errors import UserError
+from stages.schemes.idle import idle_parts
 from stages.schemes.quant_args import QArgs
 from stages.schemes.resolve import resolve
 from stages.schemes.scheme import SchemeConfig, SchemeGroup
@@ -14,6 +15,10 @@ from tests.stages.formats.fakes import blueprint
 
 W4 = QArgs(num_bits=4, strategy="group", group_size=32)
 W8 = QArgs(strategy="channel")
+
+
+def idle(scheme: SchemeConfig) -> tuple[UserError, ...]:
+    return idle_parts(scheme, blueprint(), resolve(scheme, blueprint()).modules)
 
 
 def test_a_class_target_covers_every_linear_but_the_head() -> None:
@@ -90,10 +95,41 @@ def test_head_and_embedding_stay_where_the_targets_leave_them() -> None:
     assert not {"lm_head", "model.embed_tokens"} & modules.keys()
 
 
-def test_an_ignore_that_matches_nothing_is_a_warning() -> None:
-    result = resolve(SchemeConfig(weights=W4, ignore=["lm_head", "model.head"]), blueprint())
-    assert not result.problems
-    assert "'model.head'" in result.warnings[0]
+@pytest.mark.parametrize("entry", ["model.head", "model.layers", "re:head", "Conv2d"])
+def test_an_ignore_that_matches_nothing_is_a_problem(entry: str) -> None:
+    scheme = SchemeConfig(weights=W4, ignore=["lm_head", entry])
+    (problem,) = idle(scheme)
+    assert f"scheme.ignore has {entry!r}, which matches no module" in problem.what
+
+
+@pytest.mark.parametrize("entry", ["model.norm", "re:.*norm$", "re:.*layers.0.*", "Embedding"])
+def test_an_ignore_may_name_what_is_never_compressed(entry: str) -> None:
+    linear = SchemeGroup(weights=W4, targets=["model.layers.1.mlp.down_proj"])
+    scheme = SchemeConfig(groups={"one": linear}, ignore=["lm_head", entry])
+    assert not idle(scheme)
+
+
+def test_a_group_that_is_for_no_module_in_the_end_is_a_problem() -> None:
+    every = SchemeGroup(weights=W4, targets=["Linear"])
+    down = SchemeGroup(weights=W8, targets=["re:.*down_proj$"])
+    late = idle(SchemeConfig(groups={"all": every, "down": down}))
+    assert ["scheme.groups.down is for no module" in problem.what for problem in late] == [True]
+    assert "model.layers.*.mlp.down_proj (2 layers" in late[0].what
+    (nothing,) = idle(SchemeConfig(weights=W4, ignore=["Linear"]))
+    assert nothing.what.startswith("scheme is for no module") and "q_proj (2 layers" in nothing.what
+
+
+def test_the_head_is_the_lm_head_whatever_its_name_is() -> None:
+    model = blueprint()
+    head = replace(model.outside_linears[0], name="embed_out", prefix="embed_out")
+    outside = {n.replace("lm_head", "embed_out"): t for n, t in model.outside.items()}
+    shapes = {n.replace("lm_head", "embed_out"): t for n, t in model.outside_shapes.items()}
+    other = replace(
+        model, head="embed_out", outside=outside, outside_shapes=shapes, outside_linears=(head,)
+    )
+    assert "embed_out" not in resolve(SchemeConfig(weights=W8), other).modules
+    chosen = SchemeConfig(weights=W8, targets=["lm_head"], ignore=[])
+    assert set(resolve(chosen, other).modules) == {"embed_out"}
 
 
 def test_fused_partners_with_two_formats_are_a_warning() -> None:
@@ -103,8 +139,6 @@ def test_fused_partners_with_two_formats_are_a_warning() -> None:
 
 
 def test_routers_stay_out_of_class_and_pattern_targets() -> None:
-    from dataclasses import replace
-
     from stages.model.blueprint import LinearSpec
 
     model = blueprint(layers=1, experts=2)
