@@ -12,7 +12,7 @@ from stages.calibrate.config import CalibrateConfig
 from stages.calibrate.estimate import estimates
 from stages.compute.numerics import Numerics
 from stages.model.artifact_names import ACTIVATIONS
-from stages.model.learned_positions import length_problem
+from stages.model.traits.learned_positions import length_problem
 from stages.schemes.scheme import SchemeConfig
 
 

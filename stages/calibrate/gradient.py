@@ -10,7 +10,7 @@ from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.calibrate.config import LayerConfig
 from stages.calibrate.estimate import estimates
 from stages.model.artifact_names import ACTIVATIONS
-from stages.model.learned_positions import length_problem
+from stages.model.traits.learned_positions import length_problem
 
 GRADIENT = "gradient"
 FISHER = "fisher"

@@ -12,7 +12,7 @@ from pipeline.stage import Site, Stage, Survey
 from stages.calibrate.config import LayerConfig
 from stages.calibrate.estimate import estimates
 from stages.model.artifact_names import ACTIVATIONS
-from stages.model.learned_positions import length_problem
+from stages.model.traits.learned_positions import length_problem
 
 GROUP = "statistic"
 

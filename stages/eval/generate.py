@@ -11,7 +11,7 @@ from stages.compute.numerics import Numerics
 from stages.eval.estimates import generate_estimate
 from stages.model.blueprint import Blueprint
 from stages.model.blueprint_from_names import needs_class
-from stages.model.learned_positions import learned_positions
+from stages.model.traits.learned_positions import learned_positions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,8 +21,8 @@ from stages.model.artifact_names import CHECKPOINT, MODEL
 from stages.model.blueprint import Blueprint
 from stages.model.compute_dtype import computed
 from stages.model.layer_tensors import all_tensors
-from stages.model.learned_positions import learned_positions
 from stages.model.skeleton import Skeleton, skeleton
+from stages.model.traits.learned_positions import learned_positions
 
 
 def run(config: GenerateConfig, task: Task) -> None:

@@ -11,7 +11,7 @@ from stages.compute.numerics import Numerics
 from stages.eval.estimates import hidden_estimate
 from stages.model.blueprint import Blueprint
 from stages.model.blueprint_from_names import needs_class
-from stages.model.learned_positions import length_problem
+from stages.model.traits.learned_positions import length_problem
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

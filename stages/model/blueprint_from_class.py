@@ -18,7 +18,7 @@ from stages.model.checkpoint_names import Names, expected_names, map_names
 from stages.model.families import Family, family_of, fused_groups, smoothing_pairs
 from stages.model.meta_model import NO_MODEL, Tree, config_of, dtype_of, meta_model, tree_of
 from stages.model.module_patches import Patched, patches, replacements, swapped
-from stages.model.transposed_linears import KIND, transposed_note
+from stages.model.traits.transposed_linears import KIND, transposed_note
 
 
 class TensorShape(Protocol):

@@ -9,7 +9,7 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from stages.model.blueprint import Blueprint
-from stages.model.learned_positions import learned_positions, length_problem
+from stages.model.traits.learned_positions import learned_positions, length_problem
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 20}
 MODELS: dict[str, dict[str, Any]] = {
