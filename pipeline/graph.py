@@ -84,6 +84,15 @@ class Graph:
             stages=dict(stages or {}),
         )
 
+    def ancestors(self, name: str) -> frozenset[str]:
+        """All nodes that a node follows from."""
+        found, todo = set[str](), [name]
+        while todo:
+            new = {ref.node for ref in self.nodes[todo.pop()].inputs.values()} - found
+            found |= new
+            todo += new
+        return frozenset(found)
+
 
 def output_keys(node: Node, keys: Mapping[Ref, str]) -> dict[Ref, str]:
     """Keys of a node's outputs, given those of its inputs.

@@ -77,7 +77,8 @@ def plan(config: Config, run_dir: Path) -> int:
         console.print(by_kind(planned))
     console.print(
         f"{total['build']:.0f} nodes to run, {total['reused']:.0f} cached. Estimates: "
-        f"{size(written + expected.copied)} written, {size(expected.memory)} peak memory, "
+        f"{size(written + expected.copied)} written, "
+        f"{size(expected.memory + expected.storing)} peak memory, "
         f"{on_device}{total['seconds']:.0f} s on {'such a' if away else 'this'} machine.",
         highlight=False,
     )

@@ -50,14 +50,25 @@ class _Chain:
 
 
 class Copies:
-    """Copies of the results that `holdings` has, to `store`; `live` is the run's lease there."""
+    """Copies of the results that `holdings` has, to `store`; `live` is the run's lease there.
+
+    `settle` waits until all that the run has made before is in the store: a copy takes the place
+    of an older one, from which that could be made again.
+    """
 
     def __init__(
-        self, store: Store, holdings: Holdings, live: Lease, *, every: int, seconds: float
+        self,
+        store: Store,
+        holdings: Holdings,
+        live: Lease,
+        *,
+        every: int,
+        seconds: float,
+        settle: Callable[[], None],
     ) -> None:
         self.bytes = 0
         self._store, self._holdings, self._live = store, holdings, live
-        self._every, self._seconds = every, seconds
+        self._every, self._seconds, self._settle = every, seconds, settle
         self._chains: dict[str, _Chain] = {}
         self._began = time.monotonic()
         self._lock, self._telling = threading.Lock(), threading.Lock()
@@ -168,6 +179,7 @@ class Copies:
         with self._holdings.pinned(key) as held:
             if held is None:
                 return
+            self._settle()
             began = time.monotonic()
             try:
                 with self._store.drafts({held.output: (key, held.record)}) as drafts:

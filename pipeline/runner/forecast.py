@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,8 +11,11 @@ import psutil
 from pipeline.graph import Ref
 from pipeline.machine.gpus import BESIDE_TENSORS
 from pipeline.planning.plan import Plan, Step
-from pipeline.runner.held import room
+from pipeline.runner.held import room, storing_room
 from pipeline.runner.schedule import ReadyQueue, Releases, Transient, handed_on
+
+AT_ONCE = 2
+"""Nodes whose results are being stored while the next one runs: `pipeline.runner.commits`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,8 +24,9 @@ class Forecast:
 
     `held` is the most that transient results take at a time: up to `device_limit` of it on the GPU,
     up to `limit` in host memory, the rest `spilled`. `memory` and `device_memory` are peaks with
-    what the nodes need for themselves; `written` is by node what it adds to the store, `copied`
-    what durable copies of transient results add.
+    what the nodes need for themselves; `storing` is what results may take beside that while they
+    are being stored. `written` is by node what it adds to the store, `copied` what durable copies
+    of transient results add.
     """
 
     held: int
@@ -30,6 +34,7 @@ class Forecast:
     device_limit: int
     memory: int
     device_memory: int
+    storing: int
     written: Mapping[str, int]
     copied: int
 
@@ -59,7 +64,8 @@ def forecast(
     limit = room(psutil.virtual_memory().total, said, needed["cpu"])
     device_limit = room(device_bytes, said, needed["cuda"]) if device_bytes else 0
     there: dict[str, int] = {}
-    held = memory = device_memory = copied = 0
+    held = memory = device_memory = copied = storing = 0
+    stored = deque[int](maxlen=AT_ONCE)
     while (name := queue.pop()) is not None:
         step = plan.steps[name]
         made = _made(plan, step, transient)
@@ -69,6 +75,8 @@ def forecast(
         on_device = min(now, device_limit)
         memory = max(memory, step.node.estimate.memory + min(now - on_device, limit))
         device_memory = max(device_memory, step.node.estimate.device_memory + on_device)
+        storing = max(storing, sum(stored))
+        stored.append(written(step, transient))
         there |= made
         held = max(held, sum(there.values()))
         for key, size in growing.items():
@@ -83,6 +91,7 @@ def forecast(
         device_limit=device_limit,
         memory=memory,
         device_memory=device_memory,
+        storing=min(storing, storing_room(psutil.virtual_memory().total, needed["cpu"])),
         written={step.node.name: written(step, transient) for step in plan.steps.values()},
         copied=copied,
     )

@@ -26,10 +26,18 @@ from pipeline.store.publish import link
 SHARE = 4
 """A stage that names no bound may fill this part of a memory: a quarter, used or not."""
 
+STORING = 16
+"""Results that are being stored may take this part of a memory, beside what is held."""
 
-def room(capacity: int, limit: int | None, reserved: int) -> int:
-    """Bytes that may be held in a memory: `limit`, or SHARE of it that leaves `reserved` free."""
-    return limit if limit is not None else max(0, min(capacity // SHARE, capacity - reserved))
+
+def room(capacity: int, limit: int | None, reserved: int, share: int = SHARE) -> int:
+    """Bytes that may be held in a memory: `limit`, or a share of it that leaves `reserved` free."""
+    return limit if limit is not None else max(0, min(capacity // share, capacity - reserved))
+
+
+def storing_room(capacity: int, reserved: int) -> int:
+    """Bytes of a memory for results being stored: what nodes and held results leave, if any."""
+    return room(capacity, None, reserved + capacity // SHARE, STORING)
 
 
 @dataclass(slots=True)
@@ -48,7 +56,7 @@ class Budget:
         """The content in the first memory with room for it; None: in none of them."""
         for memory in content.memories:
             reserved = self.reserved.get(memory.name.partition(":")[0], 0)
-            most = room(memory.capacity, limit, reserved)
+            most = self.most(memory.capacity, limit, reserved)
             with self._lock:
                 used = self.used.get(memory.name, 0) + content.bytes
                 if used > most:
@@ -57,6 +65,9 @@ class Budget:
                 self.peak = max(self.peak, sum(self.used.values()))
             return content.moved(memory.name)
         return None
+
+    def most(self, capacity: int, limit: int | None, reserved: int) -> int:
+        return room(capacity, limit, reserved)
 
     def free(self, content: Content) -> None:
         """Give back the bytes of content that `keep` returned."""
@@ -80,6 +91,12 @@ class HeldDraft(StoredDraft):
             content.write(self.place(name))
         else:
             self.contents[name] = kept
+
+    def release(self) -> None:
+        """Give back what its contents took of the budget."""
+        for content in self.contents.values():
+            self.budget.free(content)
+        self.contents.clear()
 
     def result(self) -> HeldResult:
         """What readers see. Raises StageFailed if the meta could not be stored."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,13 +18,15 @@ from pipeline.import_ahead import importing
 from pipeline.key import canonical
 from pipeline.machine.device_memory import peak_device_bytes, reset_device_peak
 from pipeline.planning.plan import Plan, make_plan
-from pipeline.runner.held import HeldResult, Holdings
+from pipeline.runner.commits import Commit, Commits, PendingDraft, PendingResult
+from pipeline.runner.forecast import reserved
+from pipeline.runner.held import HeldDraft, HeldResult, Holdings
 from pipeline.runner.listener import Watcher
 from pipeline.runner.memory import Freed, keep_large_apart, peak_rss_bytes, reset_peak
 from pipeline.runner.schedule import Outcome, ReadyQueue, Transient, transient_outputs
 from pipeline.runner.transients import Transients
-from pipeline.stage import Artifact, Task
-from pipeline.store import Lease, Store, StoredArtifact, StoredDraft
+from pipeline.stage import Artifact, Stage, Task
+from pipeline.store import Lease, Store, StoredArtifact
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ class LocalRunner:
         self._local = threading.local()
         self._freed = Freed()
         self._transients: Transients | None = None
+        self._commits: Commits | None = None
 
     def run(self, graph: Graph) -> Plan:
         """Build every missing target of `graph`; returns the plan as it stood at the start.
@@ -70,13 +73,18 @@ class LocalRunner:
             len(plan.building()), sum(s.status == "hit" for s in plan.steps.values())
         )
         lost: set[str] = set()
-        with self.store.live(plan.keys()) as live, self._passing(graph, live) as passing:
+        with (
+            self.store.live(plan.keys()) as live,
+            self._committing(graph) as commits,
+            self._passing(graph, live, commits) as passing,
+        ):
             if passing.await_others(plan, self.watcher.message):
                 plan = make_plan(graph, self._stored)
                 live.extend(plan.keys())
             while plan.building():
                 try:
-                    self._execute(plan, passing)
+                    self._execute(plan, passing, commits)
+                    commits.settle()
                 except Vanished as error:
                     if str(error) in lost:
                         raise StageFailed(
@@ -95,10 +103,24 @@ class LocalRunner:
         return self.store.get(graph.keys[ref])
 
     @contextmanager
-    def _passing(self, graph: Graph, live: Lease) -> Iterator[Transients]:
+    def _committing(self, graph: Graph) -> Iterator[Commits]:
+        """Context of results that are being stored; stopped by an error, they still are."""
+        workers = self._workers(graph.stages.values())
+        with closing(Commits(self.store.get, at_once=workers)) as commits:
+            self._commits = commits
+            try:
+                yield commits
+            finally:
+                self._commits = None
+
+    @contextmanager
+    def _passing(self, graph: Graph, live: Lease, commits: Commits) -> Iterator[Transients]:
         """Context of the transient results of a run; stopped by an error, the newest are stored."""
         with self.store.scratch() as scratch:
-            passing = Transients(graph, self.transient(graph), self.store, live, Holdings(scratch))
+            holdings = Holdings(scratch)
+            passing = Transients(
+                graph, self.transient(graph), self.store, live, holdings, commits.settle
+            )
             self._transients = passing
             try:
                 yield passing
@@ -108,19 +130,20 @@ class LocalRunner:
                 raise
             finally:
                 passing.copies.close()
-                self._note(passing)
+                self._note_passing(passing)
                 self._transients = None
 
-    def _note(self, passing: Transients) -> None:
+    def _note_passing(self, passing: Transients) -> None:
         held, copied = passing.holdings.budget.peak, passing.copies.bytes
         self.passing["held_bytes"] = max(self.passing["held_bytes"], held)
         self.passing["copied_bytes"] += copied
         if held or copied:
             log.info("held at most %d bytes in memory, copied %d to the store", held, copied)
 
-    def _found(self, key: str) -> HeldResult | StoredArtifact | None:
+    def _found(self, key: str) -> HeldResult | PendingResult | StoredArtifact | None:
         held = self._transients.get(key) if self._transients is not None else None
-        return held or self.store.get(key)
+        pending = self._commits.get(key) if self._commits is not None else None
+        return held or pending or self.store.get(key)
 
     def _stored(self, key: str) -> bool:
         return self._found(key) is not None
@@ -142,10 +165,14 @@ class LocalRunner:
         artifact = self._found(_key(graph, node, output))
         return artifact.bytes if artifact is not None else 0
 
-    def _execute(self, plan: Plan, passing: Transients) -> None:
+    def _workers(self, stages: Iterable[Stage]) -> int:
+        return self.workers or max((stage.beside for stage in stages), default=1)
+
+    def _execute(self, plan: Plan, passing: Transients, commits: Commits) -> None:
         keep_large_apart()
         queue = ReadyQueue(plan)
         passing.follow(plan)
+        commits.budget.reserved = reserved(plan)
 
         def after(name: str) -> None:
             queue.done(name)
@@ -156,9 +183,9 @@ class LocalRunner:
 
             def run_one(name: str) -> None:
                 imported(plan.graph.stages[plan.steps[name].node.site])
-                self._build(plan, name, passing)
+                self._build(plan, name, passing, commits)
 
-            workers = self.workers or max((stage.beside for stage in stages), default=1)
+            workers = self._workers(stages)
             if workers == 1:
                 while (name := queue.pop()) is not None:
                     run_one(name)
@@ -193,10 +220,11 @@ class LocalRunner:
         """What gives the outputs of a site that this runner drops once they are read."""
         return transient_outputs(graph, keep=self.keep_transient)
 
-    def _build(self, plan: Plan, name: str, passing: Transients) -> None:
+    def _build(self, plan: Plan, name: str, passing: Transients, commits: Commits) -> None:
         """Build the missing outputs of one node, unless another process did while we waited."""
         step, graph = plan.steps[name], plan.graph
         node = step.node
+        commits.follow(node.site, partial(graph.ancestors, name))
         self.watcher.node_started(name)
         self._freed.give_back()
         reset_peak()
@@ -207,36 +235,61 @@ class LocalRunner:
         def waiting() -> None:
             self.watcher.message(f"{name}: another process is building it, waiting")
 
-        with self.store.lock(lock_key, waiting):
+        if (pending := commits.get(lock_key)) is not None:
+            pending.stored()  # the lock is held until then
+        with ExitStack() as opened:
+            opened.enter_context(self.store.lock(lock_key, waiting))
             missing = [o for o in step.missing if not self._stored(_key(graph, node, o))]
-            if missing:
-                self._run_stage(graph, node, missing, passing)
-        seconds = time.perf_counter() - clock
-        self.outcomes[name] = Outcome(
-            name=name,
-            status="built" if missing else "waited",
-            started=started,
-            seconds=seconds,
-            peak_rss_bytes=peak_rss_bytes(),
-            bytes=sum(self._bytes(graph, node, output) for output in step.missing),
-            peak_device_bytes=peak_device_bytes(),
-        )
-        done = "built" if missing else "waited for"
-        log.info("%s %s in %.2f s", done, name, seconds, extra={"node": name, "seconds": seconds})
-        self.watcher.node_finished(name, seconds)
+            stored = self._run_stage(graph, node, missing, passing, commits, opened)
+            outcome = Outcome(
+                name=name,
+                status="built" if missing else "waited",
+                started=started,
+                seconds=time.perf_counter() - clock,
+                peak_rss_bytes=peak_rss_bytes(),
+                bytes=sum(self._bytes(graph, node, output) for output in step.missing),
+                peak_device_bytes=peak_device_bytes(),
+            )
+            if stored:
+                done = partial(self._note_stored, outcome)
+                commits.add(name, node.site, stored, opened.pop_all(), done)
+            else:
+                self._note(outcome)
+        self.watcher.node_finished(name, outcome.seconds)
 
-    def _run_stage(self, graph: Graph, node: Node, missing: list[str], passing: Transients) -> None:
+    def _note_stored(self, outcome: Outcome, commit: Commit) -> None:
+        found = (self.store.get(key) for key in commit.results)
+        size = sum(artifact.bytes for artifact in found if artifact is not None)
+        span = (commit.started, commit.ended - commit.started)
+        self._note(replace(outcome, bytes=outcome.bytes + size, stored=span))
+
+    def _note(self, outcome: Outcome) -> None:
+        """Note a node that is done, all its results in their place."""
+        name, seconds = outcome.name, outcome.seconds
+        self.outcomes[name] = outcome
+        done = "built" if outcome.status == "built" else "waited for"
+        log.info("%s %s in %.2f s", done, name, seconds, extra={"node": name, "seconds": seconds})
+
+    def _run_stage(
+        self,
+        graph: Graph,
+        node: Node,
+        missing: list[str],
+        passing: Transients,
+        commits: Commits,
+        opened: ExitStack,
+    ) -> list[PendingDraft]:
+        """Run the stage; gives the drafts that are yet to be stored, for as long as `opened` is."""
+        if not missing:
+            return []
         inputs = {name: self._input(graph, ref) for name, ref in node.inputs.items()}
         warnings: list[str] = []
         wanted = {o: (_key(graph, node, o), _identity(graph, node, o)) for o in missing}
         stored, held = passing.split(node, wanted)
         began = time.monotonic()
-        with (
-            self.store.scratch() as scratch,
-            passing.drafts(node, held) as held_drafts,
-            self.store.drafts(stored) as stored_drafts,
-        ):
-            drafts: dict[str, StoredDraft] = {**stored_drafts, **held_drafts}
+        stored_drafts = commits.drafts(opened.enter_context(self.store.drafts(stored)), opened)
+        with self.store.scratch() as scratch, passing.drafts(node, held) as held_drafts:
+            drafts: dict[str, HeldDraft] = {**stored_drafts, **held_drafts}
             task = Task(
                 node_name=node.name,
                 member=node.member,
@@ -251,6 +304,7 @@ class LocalRunner:
             try:
                 graph.stages[node.site].run(task)
             except UserError as error:
+                commits.settle()
                 self._check_inputs(graph, node)
                 raise StageFailed(f"{node.name}: {error.what}", remedy=error.remedy) from error
             for draft in drafts.values():
@@ -263,6 +317,7 @@ class LocalRunner:
         passing.built(node, held)
         for text in warnings:
             self.watcher.message(f"warning: {node.name}: {text}")
+        return list(stored_drafts.values())
 
     def _check_inputs(self, graph: Graph, node: Node) -> None:
         """Look whether a failure came from a damaged input; it is put aside and built again."""

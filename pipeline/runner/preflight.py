@@ -53,14 +53,14 @@ def check_room(plan: Plan, transient: Transient, free_bytes: int, store_dir: str
             remedy="free some with mode=gc, or point store.dir at a larger disk",
         )
     expected = forecast(plan, transient, copy_every=1)
-    total = psutil.virtual_memory().total
-    if expected.memory <= total:
+    total, needed = psutil.virtual_memory().total, expected.memory + expected.storing
+    if needed <= total:
         return
     held, lower = "", "calibrate.batch_size or dataset.sequence_length"
     if expected.held:
         held, lower = ", what is held for later ones included", f"calibrate.memory, {lower}"
     raise UserError(
-        f"one step of this run needs about {expected.memory / 1e9:.2f} GB of memory{held}; "
+        f"one step of this run needs about {needed / 1e9:.2f} GB of memory{held}; "
         f"this machine has {total / 1e9:.2f} GB",
         remedy=f"lower {lower}, or use a larger machine",
     )

@@ -18,7 +18,8 @@ Transient = Callable[[str], frozenset[str]]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
     """The outcome of one node. `started` and `seconds` are wall time, `bytes` the size it stored.
-    `peak_device_bytes` is None where no GPU was used.
+    `peak_device_bytes` is None where no GPU was used. `stored` says when the result was written,
+    hashed and synced (start, seconds); None where nothing was.
 
     `status` is `built` if this run did the work, `hit` if the store had the result, and `waited`
     if another process built it meanwhile.
@@ -31,6 +32,7 @@ class Outcome:
     peak_rss_bytes: int
     bytes: int
     peak_device_bytes: int | None = None
+    stored: tuple[float, float] | None = None
 
 
 class ReadyQueue:

@@ -26,12 +26,23 @@ class Transients:
     """Holds, copies and drops the transient results of a run, whose targets are none of them."""
 
     def __init__(
-        self, graph: Graph, transient: Transient, store: Store, live: Lease, holdings: Holdings
+        self,
+        graph: Graph,
+        transient: Transient,
+        store: Store,
+        live: Lease,
+        holdings: Holdings,
+        settle: Callable[[], None],
     ) -> None:
         config = store.config
         self.holdings = holdings
         self.copies = Copies(
-            store, holdings, live, every=config.copy_every, seconds=config.copy_seconds
+            store,
+            holdings,
+            live,
+            every=config.copy_every,
+            seconds=config.copy_seconds,
+            settle=settle,
         )
         self._store, self._live = store, live
         self._graph, self._transient = graph, transient

@@ -14,7 +14,7 @@ from stages.formats.decompressed_source import Decompressed
 from stages.formats.input_params import InputRule
 from stages.formats.layer_artifact import LAYER, SHARD, from_groups
 from stages.formats.quantization_config import MIXED
-from stages.weights.safetensors_source import SafetensorsSource
+from stages.weights.tensor_content import reader
 
 
 class CompressedLayer:
@@ -26,10 +26,9 @@ class CompressedLayer:
 
     def __init__(self, artifact: Artifact) -> None:
         info: dict[str, Any] = artifact.json(LAYER)
-        path = artifact.file(SHARD)
         self.modules: Mapping[str, Mapping[str, Any]] = info["modules"]
         self.dtype: torch.dtype = getattr(torch, info["dtype"])
-        self.shard = SafetensorsSource.of_file(path)
+        self.shard = reader(artifact, SHARD)
         self.weights = Decompressed(self.shard, _config(info["groups"]), self.dtype)
 
     def input_rules(self) -> dict[str, InputRule]:

@@ -5,24 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Self
 
 import psutil
 
 from pipeline.content import Memory
 from pipeline.stage import Artifact
 from stages.weights.safetensors_source import SafetensorsSource
+from stages.weights.source import TensorSpec, WeightSource
+from stages.weights.writer import spec_of, write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 HOST = "cpu"
-
-
-class TensorReader(Protocol):
-    """Where tensors are read by name, each time as copies of the reader's own."""
-
-    def read(self, names: Iterable[str], *, device: str = "cpu") -> dict[str, Tensor]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +28,7 @@ class TensorContent:
     tensors: Mapping[str, Tensor]
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor]) -> TensorContent:
+    def of(cls, tensors: Mapping[str, Tensor]) -> Self:
         """Take over `tensors`, which nobody else may change from now on.
 
         One that is a view is copied: it would keep all of the memory that it is a part of.
@@ -50,15 +46,19 @@ class TensorContent:
         device = next((str(tensor.device) for tensor in self.tensors.values()), HOST)
         return (host,) if device == HOST else (Memory(name=device, capacity=_total(device)), host)
 
-    def moved(self, memory: str) -> TensorContent:
+    def moved(self, memory: str) -> Self:
         """In another memory; from a GPU to the host it is pinned, which makes copies fast."""
         if memory == self.memories[0].name:
             return self
-        return TensorContent({name: _pinned(tensor) for name, tensor in self.tensors.items()})
+        return type(self)({name: _pinned(tensor) for name, tensor in self.tensors.items()})
 
     def read(self, names: Iterable[str], *, device: str = HOST) -> dict[str, Tensor]:
         """Copies of the named tensors on `device`."""
         return {name: self.tensors[name].to(device, copy=True) for name in names}
+
+    def specs(self) -> Mapping[str, TensorSpec]:
+        """Names, shapes and dtypes as they are in the file."""
+        return {name: spec_of(name, tensor) for name, tensor in self.tensors.items()}
 
     def write(self, path: Path) -> None:
         from safetensors.torch import save_file
@@ -66,7 +66,14 @@ class TensorContent:
         save_file({name: tensor.cpu() for name, tensor in self.tensors.items()}, path)
 
 
-def reader(artifact: Artifact, name: str) -> TensorReader:
+class ShardContent(TensorContent):
+    """The same of a file that becomes a shard of a checkpoint: it says that torch can read it."""
+
+    def write(self, path: Path) -> None:
+        write_tensors(path, self.tensors)
+
+
+def reader(artifact: Artifact, name: str) -> WeightSource:
     """The tensors of a safetensors file of a result, wherever that is."""
     content = artifact.content(name)
     if isinstance(content, TensorContent):

@@ -18,7 +18,7 @@ from stages.schemes.layouts import layout_of
 from stages.schemes.scheme import SchemeGroup
 from stages.schemes.sizes import label
 from stages.weights.positional_writer import PlacedFile
-from stages.weights.writer import write_tensors
+from stages.weights.tensor_content import ShardContent
 
 BINS = 41
 ROWS = 64
@@ -153,7 +153,7 @@ class Compressed:
     def write(self, draft: Draft, dtype: torch.dtype) -> None:
         """Write it as `stages.formats.compressed_layer` reads it; `dtype` is the model's."""
         if self.file is None:
-            write_tensors(draft.path / SHARD, self.tensors)
+            draft.put(SHARD, ShardContent.of(self.tensors))
         save_file(dict(sorted(self.checksums.items())), draft.path / CHECKSUM)
         told = {
             "dtype": str(dtype).removeprefix("torch."),

@@ -177,7 +177,7 @@ def copies(tmp_path: Path) -> Iterator[Copies]:
     store = Store(StoreConfig(dir=str(tmp_path / "store")))
     with store.live(KEYS) as live, store.scratch() as scratch:
         holdings = Holdings(scratch)
-        made = Copies(store, holdings, live, every=2, seconds=1e6)
+        made = Copies(store, holdings, live, every=2, seconds=1e6, settle=lambda: None)
         for key in KEYS:
             with holdings.drafts({"out": (key, {"node": key[:4]})}, None) as drafts:
                 drafts["out"].put("a", Blob(b"abc"))
