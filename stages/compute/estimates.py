@@ -1,4 +1,4 @@
-"""Figures behind the estimates of a plan: memory of a process, speed of a machine.
+"""Figures behind the estimates of a plan: memory of a process, speed of a machine, shares.
 
 They decide no result. Bytes are those of a process that has imported what a stage needs, before it
 reads a weight.
@@ -20,6 +20,9 @@ COMPRESS_PROCESS = 700_000_000
 """torch and compressed-tensors, which brings all of transformers."""
 MODEL_PROCESS = 700 * 2**20
 """torch and transformers, and a model without weights that hooks or gradients go through."""
+
+PASSED_SHARE = 4
+"""Activations that pass from layer to layer may fill a quarter of a memory, used or not."""
 
 CORE_FLOPS = 2e10
 """Floating-point operations a second of a solver in float32, on one core."""

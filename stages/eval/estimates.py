@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import prod
 
+import psutil
+
+from pipeline.machine.gpus import gpu_of
 from pipeline.stage import Estimate
 from stages.compute import gpu_estimates as gpu
-from stages.compute.estimates import EVAL_FLOPS, EVAL_PROCESS
+from stages.compute.estimates import EVAL_FLOPS, EVAL_PROCESS, PASSED_SHARE
 from stages.model.blueprint import Blueprint
 from stages.model.compute_dtype import computed
 
@@ -33,18 +36,23 @@ def hidden_estimate(model: object, tokens: object, batch_size: int, device: str)
     embedding = model.vocab_size * model.hidden_size
     states = 16 * min(batch_size * length, count) * model.hidden_size
     parameters = sum(layer.parameters for layer in model.layers)
+    passed = count * model.hidden_size * width
+    in_memory = passed if passed <= psutil.virtual_memory().total // PASSED_SHARE else 0
     cost = Estimate(
-        bytes=count * model.hidden_size * width,
-        memory=EVAL_PROCESS + width * (layer + embedding + states),
+        bytes=passed,
+        memory=EVAL_PROCESS + width * (layer + embedding + states) + in_memory,
         seconds=STARTUP + 2 * parameters * count / EVAL_FLOPS,
     )
     if device == "cpu":
         return cost
     batch = min(batch_size, tokens["samples"])
+    card = gpu_of(device)
+    on_device = passed if card is None or passed <= card.total_bytes // PASSED_SHARE else 0
     fixed, each = width * (layer + embedding), width * 16 * length * model.hidden_size
+    fixed += on_device
     return replace(
         cost,
-        memory=EVAL_PROCESS + gpu.CUDA_PROCESS + width * layer,
+        memory=EVAL_PROCESS + gpu.CUDA_PROCESS + width * layer + (0 if on_device else in_memory),
         seconds=STARTUP
         + gpu.LAYER_SECONDS * len(model.layers)
         + 2 * parameters * count / gpu.FORWARD_FLOPS,

@@ -17,6 +17,7 @@ from stages.fake_quant.activations import simulated_inputs
 from stages.fake_quant.attention_states import simulated_states
 from stages.model.artifact_names import HIDDEN
 from stages.model.blueprint import Blueprint, Subgraph
+from stages.model.boundary_activations import PassedOn
 from stages.model.compute_dtype import computed
 from stages.model.layer_tensors import layer_tensors, outside_tensors
 from stages.model.replay import final_hidden, replay, stem_names, tail_names
@@ -63,11 +64,11 @@ def final_states(
 ) -> Iterator[Tensor]:
     """Inputs of the lm_head batch by batch: [b, T, hidden] in the model's dtype.
 
-    Activations between layers are stored under `scratch`. Raises StageFailed, naming the layer, if
-    they are not finite.
+    Activations between layers are in memory, or under `scratch` where they are too large for it.
+    Raises StageFailed, naming the layer, if they are not finite.
     """
-    scratch.mkdir(parents=True, exist_ok=True)
-    layers, batches = bones.blueprint.layers, samples.batches
+    layers, batches, device = bones.blueprint.layers, samples.batches, str(bones.device)
+    passed = PassedOn(scratch, len(batches))
     with simulated_inputs(bones.model, candidate.rules):
         for layer in layers:
             progress(layer.index / (len(layers) + 1), layer.name)
@@ -76,31 +77,25 @@ def final_states(
                 simulated_states(bones, [layer.index], candidate.states),
             ):
                 for i, rows in enumerate(batches):
-                    before = _boundary(scratch, layer.index - 1, i)
-                    hidden = read_batch(before) if layer.index else None
+                    hidden = passed.take(i, device=device) if layer.index else None
                     hidden = replay(bones, layer.index, samples.ids[rows], hidden)
                     _check(hidden, samples.lengths[rows], layer.name)
-                    write_batch(_boundary(scratch, layer.index, i), hidden)
+                    passed.put(i, hidden)
         tail = outside_tensors(candidate.blueprint, tail_names(bones, head=False), candidate.source)
         with bones.materialized(tail):
             for i, rows in enumerate(batches):
-                hidden = read_batch(_boundary(scratch, len(layers) - 1, i))
+                hidden = passed.take(i, device=device)
                 hidden = final_hidden(bones, samples.ids[rows], hidden)
                 _check(hidden, samples.lengths[rows], "what follows the decoder layers")
                 yield hidden
 
 
 def _needed(bones: Skeleton, layer: Subgraph, candidate: Candidate) -> dict[str, Tensor]:
-    names = stem_names(bones, layer.index)
+    names, device = stem_names(bones, layer.index), str(bones.device)
     return {
-        **outside_tensors(candidate.blueprint, names, candidate.source),
-        **layer_tensors(layer, candidate.source),
+        **outside_tensors(candidate.blueprint, names, candidate.source, device=device),
+        **layer_tensors(layer, candidate.source, device=device),
     }
-
-
-def _boundary(scratch: Path, index: int, batch: int) -> Path:
-    # two files per batch in turn: one is read while the other is written
-    return scratch / f"{index % 2}-{batch:05d}.safetensors"
 
 
 def _check(hidden: Tensor, lengths: Tensor, where: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from safetensors import safe_open
@@ -14,7 +15,9 @@ from torch import Tensor
 
 from pipeline.errors import StageFailed
 from pipeline.stage import Artifact, Draft
+from stages.compute.estimates import PASSED_SHARE
 from stages.model.artifact_names import HIDDEN, TOKENS
+from stages.weights.safetensors_source import SafetensorsSource
 from stages.weights.tensor_content import TensorContent, reader
 
 
@@ -69,6 +72,35 @@ def read_activations(artifact: Artifact, batch: Batch, *, device: str = "cpu") -
             remedy="give the nodes that make and read them the same batch_size",
         )
     return hidden
+
+
+class PassedOn:
+    """Activations that one layer leaves to the next within a node, batch by batch, each taken once.
+
+    All of them lie in the first memory of which they take no more than a quarter: the device,
+    then the host; else in files under `scratch`.
+    """
+
+    def __init__(self, scratch: Path, batches: int) -> None:
+        self._scratch, self._batches = scratch, batches
+        self._held: dict[int, TensorContent] = {}
+
+    def put(self, index: int, hidden: Tensor) -> None:
+        """Leave the activations [b, T, hidden] of a batch, which must not change afterwards."""
+        content = TensorContent.of({HIDDEN: hidden})
+        for memory in content.memories:
+            if content.bytes * self._batches <= memory.capacity // PASSED_SHARE:
+                self._held[index] = content.moved(memory.name)
+                return
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        content.write(self._scratch / _file(index))
+
+    def take(self, index: int, *, device: str) -> Tensor:
+        """The activations that were put last for a batch, on `device`."""
+        if (content := self._held.pop(index, None)) is not None:
+            return content.tensors[HIDDEN].to(device)
+        source = SafetensorsSource.of_file(self._scratch / _file(index))
+        return source.read([HIDDEN], device=device)[HIDDEN]
 
 
 def _file(index: int) -> str:
