@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 LONGEST = 2000
 """Characters of a line of a message: a value from a file may be of any length."""
@@ -32,6 +32,16 @@ class ManyErrors(UserError):
 
 class StageFailed(UserError):
     """A stage failed on these inputs (numerics, a broken file, a full disk)."""
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what led to it, the newest first."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
 
 
 def _shown(line: str) -> str:

@@ -182,6 +182,9 @@ class Stage:
     libraries: ClassVar[tuple[str, ...]] = ()
     """Installed distributions whose version can change the bytes of a result: part of the key."""
 
+    lighter: ClassVar[str] = ""
+    """What to change in the config where its nodes run out of memory: `lower calibrate.memory`."""
+
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the results of a node, each stored and wanted by itself."""

@@ -82,7 +82,7 @@ def plan(config: Config, run_dir: Path) -> int:
         f"{on_device}{total['seconds']:.0f} s on {'such a' if away else 'this'} machine.",
         highlight=False,
     )
-    check_device(planned, config.device)
+    check_device(planned, config.device, transient)
     last = last_alike(find_runs(config.runs), config.resolved)
     if last is not None:
         changes = difference(last.folder, config.resolved, plan_rows(planned))

@@ -21,7 +21,7 @@ from pipeline.registry import Registry
 from pipeline.report.progress import progress
 from pipeline.report.section import Study
 from pipeline.runner.local import LocalRunner
-from pipeline.runner.preflight import check_room
+from pipeline.runner.preflight import check_device, check_room
 from pipeline.runs.folders import SENSITIVITY as FILE
 from pipeline.store import Store
 
@@ -54,6 +54,7 @@ def sensitivity(config: Config, run_dir: Path) -> int:
         plan = make_plan(graph, store.has)
         rows = json.dumps(plan_rows(plan), indent=1)
         (run_dir / "plan.json").write_text(rows + "\n", encoding="utf-8")
+        check_device(plan, config.device, runner.transient(graph))
         check_room(plan, runner.transient(graph), store.free_bytes(), str(store.root))
         runner.run(graph)
     finally:

@@ -19,6 +19,7 @@ from typing import Any
 
 from pipeline.content import Content
 from pipeline.errors import UserError
+from pipeline.machine.out_of_memory import exhausted, too_little
 from pipeline.runner.held import Budget, HeldDraft, storing_room
 from pipeline.store import StoredArtifact, StoredDraft
 
@@ -234,7 +235,12 @@ class Commits:
     ) -> None:
         commit.started = time.time()
         with opened:
-            for draft in drafts:
-                draft.flush()
+            try:
+                for draft in drafts:
+                    draft.flush()
+            except (MemoryError, RuntimeError) as error:
+                if (whose := exhausted(error)) is None:
+                    raise
+                raise too_little(commit.node, whose, "", error) from None
         commit.ended = time.time()
         done(commit)

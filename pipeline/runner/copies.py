@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 AT_STOP = 4 << 30
 """Bytes that are still copied when a run stops by an error or Ctrl-C: some seconds of writing."""
 
+_NO_COPY = (UserError, OSError, MemoryError, RuntimeError)
+"""What keeps a copy from being made: a disk or a memory that is full (torch says RuntimeError)."""
+
 
 @dataclass(slots=True)
 class _Chain:
@@ -146,7 +149,7 @@ class Copies:
         for name, result in there.items():
             try:
                 self._write(name, result.key, lambda: False)
-            except (UserError, OSError) as error:
+            except _NO_COPY as error:
                 log.warning("no copy of %s: %s", result.record.get("node"), error)
                 return
 
@@ -171,7 +174,7 @@ class Copies:
     def _in_background(self, name: str, key: str) -> None:
         try:
             self._write(name, key, self._stopped.is_set)
-        except (UserError, OSError) as error:
+        except _NO_COPY as error:
             log.warning("no durable copy of %s in the store: %s", key[:12], error)
 
     def _write(self, name: str | None, key: str, stop: Callable[[], bool]) -> None:

@@ -17,6 +17,7 @@ from pipeline.graph import Graph, Node, Ref
 from pipeline.import_ahead import importing
 from pipeline.key import canonical
 from pipeline.machine.device_memory import peak_device_bytes, reset_device_peak
+from pipeline.machine.out_of_memory import exhausted, too_little
 from pipeline.planning.plan import Plan, make_plan
 from pipeline.runner.commits import Commit, Commits, PendingDraft, PendingResult
 from pipeline.runner.forecast import reserved
@@ -303,7 +304,12 @@ class LocalRunner:
             )
             try:
                 graph.stages[node.site].run(task)
-            except UserError as error:
+            except (UserError, MemoryError, RuntimeError, OSError) as error:
+                if (whose := exhausted(error)) is not None:
+                    stage = graph.stages[node.site]
+                    raise too_little(node.name, whose, stage.lighter, error) from None
+                if not isinstance(error, UserError):
+                    raise
                 commits.settle()
                 self._check_inputs(graph, node)
                 raise StageFailed(f"{node.name}: {error.what}", remedy=error.remedy) from error

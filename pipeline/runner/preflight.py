@@ -28,18 +28,31 @@ def needed_bytes(plan: Plan, transient: Transient) -> int:
     return kept + sum(sorted(transient_only.values())[-AT_A_TIME:])
 
 
-def check_device(plan: Plan, device: str) -> None:
-    """Raise UserError when the GPU of `device`, if it is here, cannot hold what a node needs."""
+def check_device(plan: Plan, device: str, transient: Transient = lambda site: frozenset()) -> None:
+    """Raise UserError when the GPU of `device`, if it is here, cannot hold what a node needs.
+
+    Or, beside that, what passes from node to node, where the config says how much of it may.
+    """
     gpu = gpu_of(device)
     if gpu is None or not plan.building():
         return
     step = max(plan.building(), key=lambda step: step.node.estimate.device_memory)
     cost = step.node.estimate
-    if cost.device_memory + BESIDE_TENSORS > gpu.total_bytes:
+    needed = cost.device_memory + BESIDE_TENSORS
+    if needed > gpu.total_bytes:
         raise UserError(
-            f"{step.node.name} needs about {(cost.device_memory + BESIDE_TENSORS) / 1e9:.2f} GB of "
+            f"{step.node.name} needs about {needed / 1e9:.2f} GB of "
             f"the GPU; {gpu.name} has {gpu.total_bytes / 1e9:.2f} GB",
             remedy=cost.remedy or "say device=cpu, or use a GPU with more memory",
+        )
+    expected = forecast(plan, transient, copy_every=1, device_bytes=gpu.total_bytes)
+    with_held = expected.device_memory + BESIDE_TENSORS
+    if with_held > gpu.total_bytes:
+        raise UserError(
+            f"one step of this run needs about {with_held / 1e9:.2f} GB of the GPU, "
+            f"{expected.on_device / 1e9:.2f} GB of it for what is held for later ones; {gpu.name} "
+            f"has {gpu.total_bytes / 1e9:.2f} GB",
+            remedy=f"say calibrate.memory={gpu.total_bytes - needed}, or null for what fits",
         )
 
 

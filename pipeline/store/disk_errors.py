@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, causes
 from pipeline.store.disk import human
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -96,12 +96,3 @@ def code_of(error: BaseException) -> int | None:
         return error.errno
     match = RUST_CODE.search(str(error))
     return int(match[1]) if match else None
-
-
-def causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    link: BaseException | None = error
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
-        yield link
-        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)

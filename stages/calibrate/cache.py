@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pipeline.key import Json, canonical
 from pipeline.stage import Site, Stage, Survey
-from stages.calibrate.config import CalibrateConfig
+from stages.calibrate.config import LIGHTER, CalibrateConfig
 from stages.calibrate.estimate import estimates
 from stages.compute.numerics import Numerics
 from stages.model.artifact_names import ACTIVATIONS
@@ -38,6 +38,7 @@ class Cache(Stage):
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "compressed-tensors")
     work: ClassVar[tuple[str, ...]] = ("stages.calibrate.cache_run",)
+    lighter: ClassVar[str] = LIGHTER
     Config: ClassVar[type] = CacheConfig
     outputs: ClassVar[tuple[str, ...]] = ("scales",)
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 from pipeline.key import Json
 from pipeline.registry import Registry
 from pipeline.stage import Estimate, Site, Stage, Survey
-from stages.calibrate.config import LayerConfig
+from stages.calibrate.config import LIGHTER, LayerConfig
 from stages.calibrate.estimate import GRAM
 from stages.calibrate.stage import GROUP
 from stages.compute.estimates import FORWARD_FLOPS, MODEL_PROCESS
@@ -29,6 +29,7 @@ class CalibrateOutside(Stage):
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     work: ClassVar[tuple[str, ...]] = ("stages.calibrate.calibrate_outside_run",)
+    lighter: ClassVar[str] = LIGHTER
     Config: ClassVar[type] = LayerConfig
     config: LayerConfig
 

@@ -10,6 +10,8 @@ from stages.compute.numerics import Numerics
 
 PROPAGATE = ("compressed", "original")
 EXPERTS = ("all", "routed")
+LIGHTER = "lower calibrate.memory, which changes no result, or calibrate.batch_size, which does"
+"""What to do where a stage that replays layers runs out of memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -33,6 +33,7 @@ class Gradient(Stage):
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     work: ClassVar[tuple[str, ...]] = ("stages.calibrate.gradient_run",)
+    lighter: ClassVar[str] = "lower calibrate.memory or dataset.sequence_length"
     Config: ClassVar[type] = LayerConfig
     outputs: ClassVar[tuple[str, ...]] = (GRADIENT, FISHER)
     config: LayerConfig

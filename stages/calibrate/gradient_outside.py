@@ -41,6 +41,7 @@ class GradientOutside(Stage):
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     work: ClassVar[tuple[str, ...]] = ("stages.calibrate.gradient_outside_run",)
+    lighter: ClassVar[str] = "lower calibrate.memory or dataset.sequence_length"
     Config: ClassVar[type] = EndingConfig
     config: EndingConfig
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 from pipeline.key import Json, canonical
 from pipeline.stage import Site, Stage, Survey
 from stages.calibrate.cache import CacheConfig
+from stages.calibrate.config import LIGHTER
 from stages.calibrate.estimate import estimates
 from stages.model.artifact_names import ACTIVATIONS
 
@@ -27,6 +28,7 @@ class Propagate(Stage):
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "compressed-tensors")
     work: ClassVar[tuple[str, ...]] = ("stages.calibrate.propagate_run",)
+    lighter: ClassVar[str] = LIGHTER
     Config: ClassVar[type] = CacheConfig
     outputs: ClassVar[tuple[str, ...]] = (ACTIVATIONS,)
 

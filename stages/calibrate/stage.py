@@ -9,7 +9,7 @@ from typing import ClassVar
 from pipeline.key import Json
 from pipeline.registry import Registry
 from pipeline.stage import Site, Stage, Survey
-from stages.calibrate.config import LayerConfig
+from stages.calibrate.config import LIGHTER, LayerConfig
 from stages.calibrate.estimate import estimates
 from stages.model.artifact_names import ACTIVATIONS
 from stages.model.traits.learned_positions import length_problem
@@ -34,6 +34,7 @@ class Calibrate(Stage):
     version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     work: ClassVar[tuple[str, ...]] = ("stages.calibrate.run",)
+    lighter: ClassVar[str] = LIGHTER
     Config: ClassVar[type] = LayerConfig
     config: LayerConfig
 

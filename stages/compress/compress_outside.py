@@ -46,6 +46,7 @@ class CompressOutside(Stage):
     kind = "compress_outside"
     version = 4
     Config = CompressConfig
+    lighter = "lower calibrate.memory, which changes no result"
     outputs = ("weights",)
     libraries = ("torch", "compressed-tensors", "numba")
     work = ("stages.compress.compress_outside_run",)

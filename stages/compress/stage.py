@@ -54,6 +54,7 @@ class Compress(Stage):
     kind = "compress"
     version = 6
     Config = CompressConfig
+    lighter = "lower calibrate.memory, which changes no result"
     outputs = ("weights",)
     libraries = ("torch", "compressed-tensors", "numba")
     config: CompressConfig

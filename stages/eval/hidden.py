@@ -38,6 +38,7 @@ class Hidden(Stage):
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("compressed-tensors", "torch", "transformers")
     work: ClassVar[tuple[str, ...]] = ("stages.eval.hidden_run",)
+    lighter: ClassVar[str] = "lower eval.batch_size, which changes the result a little"
     Config: ClassVar[type] = HiddenConfig
 
     def survey(self, site: Site) -> Survey:

@@ -30,6 +30,7 @@ class Eval(Stage):
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("compressed-tensors", "torch", "transformers")
     work: ClassVar[tuple[str, ...]] = ("stages.eval.run",)
+    lighter: ClassVar[str] = "lower eval.batch_size, which changes the result a little"
     Config: ClassVar[type] = EvalConfig
 
     def survey(self, site: Site) -> Survey:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from pipeline.errors import UserError
 from pipeline.graph import Graph, Ref
 from pipeline.planning.plan import Plan, make_plan
 from pipeline.runner.preflight import check_device, check_room, needed_bytes
-from pipeline.stage import Estimate
+from pipeline.stage import Estimate, Stage
 from tests.pipeline.graphs import chain
 from tests.pipeline.machine.fake_driver import MODELS, fake_gpus
 
@@ -54,6 +55,36 @@ def test_a_node_that_does_not_fit_the_gpu_is_told_with_the_setting_that_would() 
             check_device(plan(large), "cuda:1")
         assert caught.value.remedy == "say batch=2"
         check_device(plan(replace(large, device_memory=84 * GB)), "cuda:1")
+
+
+def test_a_large_bound_on_what_is_held_counts_on_the_gpu_with_the_value_that_fits() -> None:
+    cost = Estimate(device_memory=40 * GB, outputs={"activations": 30 * GB}, bytes=30 * GB)
+    made = plan(cost)
+    with fake_gpus(*MODELS):
+        check_device(made, "cuda:1", passing)  # nobody said how much: what fits
+        sites = {node.site: Holder(None, bound=80 * GB) for node in made.graph.nodes.values()}
+        graph = replace(made.graph, stages=sites)
+        made = make_plan(graph, lambda key: False)
+        with pytest.raises(
+            UserError, match=r"needs about 101\.00 GB of the GPU, 60\.00 GB"
+        ) as caught:
+            check_device(made, "cuda:1", passing)
+        found = re.search(r"calibrate\.memory=(\d+)", caught.value.remedy)
+        assert found is not None
+        fits = {site: Holder(None, bound=int(found[1])) for site in sites}
+        made = make_plan(replace(graph, stages=fits), lambda key: False)
+        check_device(made, "cuda:1", passing)
+
+
+@dataclass(frozen=True, eq=False)
+class Holder(Stage):
+    """A stage that says how much of what passes may be held."""
+
+    bound: int = 0
+
+    @property
+    def held_memory(self) -> int | None:
+        return self.bound
 
 
 def test_nothing_is_refused_where_the_gpu_is_not_here() -> None:
