@@ -49,7 +49,7 @@ def run(config: CacheConfig, task: Task) -> None:
         simulated_inputs(place.skeleton.model, layer.input_rules()),
         attention_states(place.skeleton, [place.subgraph.index], seen),
     ):
-        for batch in batches(task.inputs["tokens"], config.calibrate.batch_size):
+        for batch in batches(task.inputs["tokens"], config.calibrate.sequences):
             valid = None if batch.valid is None else batch.valid.to(place.device)
             before = task.inputs.get(ACTIVATIONS)
             hidden = None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from pipeline.key import Json
 from pipeline.registry import Registry
 from pipeline.stage import Estimate, Site, Stage, Survey
+from stages.calibrate.batch_size import settled
 from stages.calibrate.config import LIGHTER, LayerConfig
 from stages.calibrate.estimate import GRAM
 from stages.calibrate.stage import GROUP
@@ -57,14 +58,17 @@ class CalibrateOutside(Stage):
         blueprint, tokens = site.facts.get("model"), site.facts.get("tokens")
         if not isinstance(blueprint, Blueprint) or not isinstance(tokens, dict):
             return Survey()
+        device = self.config.numerics.device
+        calibrate = settled(self.config.calibrate, device, site)
         rows, width = tokens["samples"] * tokens["sequence_length"], blueprint.hidden_size
-        batch = self.config.calibrate.batch_size * tokens["sequence_length"]
+        batch = calibrate.sequences * tokens["sequence_length"]
         cost = Estimate(
             bytes=4 * width * width,
             outputs={GRAM: 4 * width * width},
             memory=MODEL_PROCESS + 4 * width * (width + 4 * batch),
             seconds=width * width * rows / FORWARD_FLOPS,
         )
-        if self.config.numerics.device != "cpu":
+        if device != "cpu":
             cost = head_on_gpu(cost)
-        return Survey(estimates={None: cost})
+        config = replace(self.config, calibrate=calibrate)
+        return Survey(estimates={None: cost}, settled=replace(self, config=config))

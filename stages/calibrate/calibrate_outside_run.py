@@ -28,7 +28,7 @@ def run(config: LayerConfig, task: Task) -> None:
     tail = outside_tensors(blueprint, tail_names(bones, head=False), source, device=device)
     before = task.inputs[ACTIVATIONS]
     with bones.materialized(tail):
-        for batch in batches(task.inputs["tokens"], config.calibrate.batch_size):
+        for batch in batches(task.inputs["tokens"], config.calibrate.sequences):
             hidden = read_activations(before, batch, device=device)
             final = final_hidden(bones, batch.ids, hidden)
             valid = None if batch.valid is None else batch.valid.to(device)

@@ -29,8 +29,12 @@ class CalibrateConfig:
     """Bytes of activations and passing statistics that stay in memory, on the GPU and in that of
     the host each; what is beyond goes to the disk. null: a quarter of each, less where a layer
     itself needs more than the rest."""
-    batch_size: int = 4
-    """Sequences that run at once; part of the key, because it decides the order of sums."""
+    batch_size: int | None = 4
+    """Sequences that run at once; part of the key, because it decides the order of sums. null: as
+    many as `batch_memory` allows, a power of two (:mod:`stages.calibrate.batch_size`)."""
+    batch_memory: int | None = field(default=None, metadata={"key": False})
+    """Bytes that the forward of a batch may take where `batch_size` is null; null: a sixteenth of
+    all the memory of the device, used or not. What is chosen is in the key."""
 
     def __post_init__(self) -> None:
         for name, allowed in (("propagate", PROPAGATE), ("experts", EXPERTS)):
@@ -44,10 +48,26 @@ class CalibrateConfig:
                 f"calibrate.memory is {self.memory}",
                 remedy="give a number of bytes, 0 for the disk only, or null for a quarter of all",
             )
-        if self.batch_size < 1:
+        if self.batch_size is not None and self.batch_size < 1:
             raise UserError(
-                f"calibrate.batch_size is {self.batch_size}", remedy="give 1 or more sequences"
+                f"calibrate.batch_size is {self.batch_size}",
+                remedy="give 1 or more sequences, or null for what calibrate.batch_memory allows",
             )
+        if self.batch_memory is not None and self.batch_memory < 1:
+            raise UserError(
+                f"calibrate.batch_memory is {self.batch_memory}",
+                remedy="give a number of bytes, or null for a sixteenth of the device's memory",
+            )
+
+    @property
+    def sequences(self) -> int:
+        """The batch size, once it is settled."""
+        if self.batch_size is None:
+            raise UserError(
+                "calibrate.batch_size is null, and the model or the tokens are not known",
+                remedy="say a number, or give its node in graph.nodes the inputs model and tokens",
+            )
+        return self.batch_size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

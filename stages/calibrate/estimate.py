@@ -15,11 +15,11 @@ GRAM = "gram"
 
 
 def estimates(
-    site: Site, batch_size: int, *, grams: bool, device: str = "cpu"
+    site: Site, batch_size: int | None, *, grams: bool, device: str = "cpu"
 ) -> dict[str | None, Estimate]:
-    """Bytes, memory and seconds by layer; empty while model or tokens are unknown."""
+    """Bytes, memory and seconds by layer; empty while model, tokens or batch size are unknown."""
     blueprint, tokens = site.facts.get("model"), site.facts.get("tokens")
-    if not isinstance(blueprint, Blueprint) or not isinstance(tokens, dict):
+    if not isinstance(blueprint, Blueprint) or not isinstance(tokens, dict) or batch_size is None:
         return {}
     rows, width = tokens["samples"], tokens["sequence_length"]
     batch = min(batch_size, rows)
@@ -44,9 +44,7 @@ def _estimate(
     activations = rows * width * blueprint.hidden_size * size
     shared = _shared(layer)
     gram = sum(4 * n * n for n in shared.values()) if grams else 0
-    widest = max((linear.in_features for linear in layer.linears), default=0)
-    # in one forward: a few hidden states, and an input in float32 for its statistic
-    working = batch * width * (6 * blueprint.hidden_size * size + 4 * widest)
+    working = batch * sequence_bytes(blueprint, layer, width, "cpu")
     operations = 2 * layer.parameters * rows * width
     operations += sum(n * n * rows * width for n in shared.values()) if grams else 0
     return Estimate(
@@ -67,11 +65,9 @@ def _on_gpu(
 ) -> Estimate:
     """The same on a GPU; activations between layers are not counted, for they may lie elsewhere."""
     rows, width, batch = tokens
-    size = layer.bytes // max(1, layer.parameters)
     shared = _shared(layer).values() if grams else ()
-    widest = max((linear.in_features for linear in layer.linears), default=0)
     fixed = layer.bytes + sum(4 * n * n for n in shared)
-    each = width * size * (6 * blueprint.hidden_size + 3 * widest)
+    each = sequence_bytes(blueprint, layer, width, device)
     forward = 2 * layer.parameters * rows * width / gpu.FORWARD_FLOPS
     return replace(
         cost,
@@ -82,6 +78,17 @@ def _on_gpu(
         device_memory=fixed + batch * each,
         remedy=gpu.smaller_batch(device, "calibrate.batch_size", batch, fixed, each),
     )
+
+
+def sequence_bytes(blueprint: Blueprint, layer: Subgraph, width: int, device: str) -> int:
+    """What the forward of one sequence of `width` tokens takes beside the layer's weights.
+
+    A few hidden states, and the widest input: in float32 for its statistic on a CPU.
+    """
+    size = layer.bytes // max(1, layer.parameters)
+    widest = max((linear.in_features for linear in layer.linears), default=0)
+    wide = 4 * widest if device == "cpu" else 3 * size * widest
+    return width * (6 * blueprint.hidden_size * size + wide)
 
 
 def _shared(layer: Subgraph) -> dict[str, int]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from pipeline.stage import Estimate, Site, Stage, Survey
+from stages.calibrate.batch_size import settled
 from stages.calibrate.config import LayerConfig
 from stages.calibrate.estimate import estimates
 from stages.model.artifact_names import ACTIVATIONS
@@ -55,8 +56,13 @@ class Gradient(Stage):
         )
         if problem is not None:
             return Survey(problems=(problem,))
-        forward = estimates(site, 1, grams=False, device=self.config.numerics.device)
-        return Survey(estimates={name: _longer(cost) for name, cost in forward.items()})
+        device = self.config.numerics.device
+        calibrate = settled(self.config.calibrate, device, site)
+        forward = estimates(site, 1, grams=False, device=device)
+        return Survey(
+            estimates={name: _longer(cost) for name, cost in forward.items()},
+            settled=replace(self, config=replace(self.config, calibrate=calibrate)),
+        )
 
 
 def _longer(cost: Estimate) -> Estimate:

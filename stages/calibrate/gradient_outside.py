@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from pipeline.stage import Estimate, Site, Stage, Survey
+from stages.calibrate.batch_size import settled
 from stages.calibrate.config import CalibrateConfig
 from stages.compute.estimates import FORWARD_FLOPS, MODEL_PROCESS
 from stages.compute.gpu_estimates import head_on_gpu
@@ -60,6 +61,8 @@ class GradientOutside(Stage):
         blueprint, tokens = site.facts.get("model"), site.facts.get("tokens")
         if not isinstance(blueprint, Blueprint) or not isinstance(tokens, dict):
             return Survey()
+        device = self.config.numerics.device
+        calibrate = settled(self.config.calibrate, device, site)
         rows = tokens["samples"] * tokens["sequence_length"]
         head = blueprint.hidden_size * blueprint.vocab_size
         passed = 4 * rows * blueprint.hidden_size
@@ -69,6 +72,7 @@ class GradientOutside(Stage):
             memory=MODEL_PROCESS + 4 * head + 16 * LOGITS,
             seconds=4 * head * rows / FORWARD_FLOPS,
         )
-        if self.config.numerics.device != "cpu":
+        if device != "cpu":
             cost = head_on_gpu(cost)
-        return Survey(estimates={None: cost})
+        config = replace(self.config, calibrate=calibrate)
+        return Survey(estimates={None: cost}, settled=replace(self, config=config))

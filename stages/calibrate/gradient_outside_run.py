@@ -29,7 +29,7 @@ def run(config: EndingConfig, task: Task) -> None:
     draw = torch.Generator().manual_seed(config.seed)
     draft, before = task.outputs["out"], task.inputs[ACTIVATIONS]
     with bones.materialized(tail):
-        for batch in batches(task.inputs["tokens"], config.calibrate.batch_size):
+        for batch in batches(task.inputs["tokens"], config.calibrate.sequences):
             hidden = read_activations(before, batch, device=device)
             found = torch.zeros_like(hidden)
             for row, length in enumerate(batch.lengths.tolist()):

@@ -73,7 +73,7 @@ def run(config: LayerConfig, task: Task) -> None:
     before, passed_on = task.inputs.get(ACTIVATIONS), task.outputs.get(GRADIENT)
     tokens = 0
     with filled(place, place.source), squares.watching(layer, prefix=prefix):
-        for batch in batches(task.inputs["tokens"], config.calibrate.batch_size):
+        for batch in batches(task.inputs["tokens"], config.calibrate.sequences):
             above = read_activations(after, batch, device=place.device)
             hidden = None
             if before is not None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from pipeline.key import Json, canonical
 from pipeline.stage import Site, Stage, Survey
+from stages.calibrate.batch_size import settled
 from stages.calibrate.cache import CacheConfig
 from stages.calibrate.config import LIGHTER
 from stages.calibrate.estimate import estimates
@@ -45,8 +46,11 @@ class Propagate(Stage):
         return memory
 
     def survey(self, site: Site) -> Survey:
-        batch, device = self.config.calibrate.batch_size, self.config.numerics.device
-        return Survey(estimates=estimates(site, batch, grams=False, device=device))
+        device = self.config.numerics.device
+        calibrate = settled(self.config.calibrate, device, site)
+        costs = estimates(site, calibrate.batch_size, grams=False, device=device)
+        config = replace(self.config, calibrate=calibrate)
+        return Survey(estimates=costs, settled=replace(self, config=config))
 
     def semantics(self, member: str | None) -> Json:
         """What the scheme says is in the inputs."""

@@ -20,4 +20,4 @@ def run(config: CacheConfig, task: Task) -> None:
         simulated_inputs(place.skeleton.model, layer.input_rules()),
         rounded_states(place, config.scheme, task.inputs.get("cache")),
     ):
-        run_layer(task, place, config.calibrate.batch_size, None)
+        run_layer(task, place, config.calibrate.sequences, None)

@@ -31,7 +31,7 @@ def run(config: LayerConfig, task: Task) -> None:
         filled(place, place.source),
         watching(place, collector, shares, experts=place.blueprint.experts),
     ):
-        run_layer(task, place, config.calibrate.batch_size, collector, shares)
+        run_layer(task, place, config.calibrate.sequences, collector, shares)
     if collector is not None and shares is not None:
         meta, found = task.inputs["tokens"].meta, shares.finish()
         if not all(map(math.isfinite, found.values())):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from pipeline.key import Json
 from pipeline.registry import Registry
 from pipeline.stage import Site, Stage, Survey
+from stages.calibrate.batch_size import settled
 from stages.calibrate.config import LIGHTER, LayerConfig
 from stages.calibrate.estimate import estimates
 from stages.model.artifact_names import ACTIVATIONS
@@ -60,11 +61,14 @@ class Calibrate(Stage):
         return memory
 
     def survey(self, site: Site) -> Survey:
-        batch, device = self.config.calibrate.batch_size, self.config.numerics.device
         problem = length_problem(
             site.facts.get("model"), site.facts.get("tokens"), "dataset.sequence_length"
         )
+        device = self.config.numerics.device
+        calibrate = settled(self.config.calibrate, device, site)
+        config = replace(self.config, calibrate=calibrate)
         return Survey(
             facts={"problems": () if problem is None else (problem,)},
-            estimates=estimates(site, batch, grams=True, device=device),
+            estimates=estimates(site, calibrate.batch_size, grams=True, device=device),
+            settled=replace(self, config=config),
         )
