@@ -165,6 +165,19 @@ class Task:
     """`resource(name, make)`: a per-worker cache for what is slow to make and never in a result."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Upcoming:
+    """A node that will run soon: its member, and those of its inputs that are there already.
+
+    `resource` is as in `Task`, for the thread that reads ahead.
+    """
+
+    member: str | None
+    index: int | None
+    inputs: Mapping[str, Artifact]
+    resource: Callable[[str, Callable[[], Any]], Any]
+
+
 @dataclass(frozen=True, eq=False)
 class Stage:
     """Base of all stages. A subclass sets `kind`, `version`, `Config`, and names `work`.
@@ -181,6 +194,10 @@ class Stage:
     Config: ClassVar[type]
     libraries: ClassVar[tuple[str, ...]] = ()
     """Installed distributions whose version can change the bytes of a result: part of the key."""
+
+    ahead: ClassVar[str] = ""
+    """A module that `work` imports, with `read_ahead(upcoming)`: it asks the system to read from
+    disk what a node will, and gives its bytes. Called while the node of the member before runs."""
 
     lighter: ClassVar[str] = ""
     """What to change in the config where its nodes run out of memory: `lower calibrate.memory`."""

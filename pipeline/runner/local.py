@@ -24,6 +24,7 @@ from pipeline.runner.forecast import reserved
 from pipeline.runner.held import HeldDraft, HeldResult, Holdings
 from pipeline.runner.listener import Watcher
 from pipeline.runner.memory import Freed, keep_large_apart, peak_rss_bytes, reset_peak
+from pipeline.runner.read_ahead import ReadAhead
 from pipeline.runner.schedule import Outcome, ReadyQueue, Transient, transient_outputs
 from pipeline.runner.transients import Transients
 from pipeline.stage import Artifact, Stage, Task
@@ -56,7 +57,7 @@ class LocalRunner:
         self.keep_transient = keep_transient
         self.watcher = watcher
         self.outcomes: dict[str, Outcome] = {}
-        self.passing = {"held_bytes": 0, "copied_bytes": 0}
+        self.passing = {"held_bytes": 0, "copied_bytes": 0, "read_ahead_bytes": 0}
         self._local = threading.local()
         self._freed = Freed()
         self._transients: Transients | None = None
@@ -180,10 +181,15 @@ class LocalRunner:
             passing.finished(name)
 
         stages = [plan.graph.stages[step.node.site] for step in plan.building()]
-        with importing(dict.fromkeys(stages)) as imported:
+        with (
+            importing(dict.fromkeys(stages)) as imported,
+            self._reading_ahead(plan) as ahead,
+        ):
 
             def run_one(name: str) -> None:
-                imported(plan.graph.stages[plan.steps[name].node.site])
+                node = plan.steps[name].node
+                imported(plan.graph.stages[node.site])
+                ahead.started(node)
                 self._build(plan, name, passing, commits)
 
             workers = self._workers(stages)
@@ -194,6 +200,12 @@ class LocalRunner:
                 return
             with ThreadPoolExecutor(workers, thread_name_prefix="worker") as pool:
                 self._execute_in(pool, workers, run_one, queue, after)
+
+    @contextmanager
+    def _reading_ahead(self, plan: Plan) -> Iterator[ReadAhead]:
+        with closing(ReadAhead(plan, lambda ref: self.store.get(plan.graph.keys[ref]))) as ahead:
+            yield ahead
+        self.passing["read_ahead_bytes"] += ahead.bytes
 
     def _execute_in(
         self,

@@ -35,6 +35,7 @@ class Calibrate(Stage):
     version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     work: ClassVar[tuple[str, ...]] = ("stages.calibrate.run",)
+    ahead: ClassVar[str] = "stages.quantized.open"
     lighter: ClassVar[str] = LIGHTER
     Config: ClassVar[type] = LayerConfig
     config: LayerConfig

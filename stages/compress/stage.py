@@ -54,6 +54,7 @@ class Compress(Stage):
     kind = "compress"
     version = 6
     Config = CompressConfig
+    ahead = "stages.quantized.open"
     lighter = "lower calibrate.memory, which changes no result"
     outputs = ("weights",)
     libraries = ("torch", "compressed-tensors", "numba")

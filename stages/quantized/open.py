@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.stage import Artifact
+from pipeline.stage import Artifact, Upcoming
 from stages.model.blueprint import Blueprint
 from stages.quantized.catalog import opened
 from stages.weights.checkpoint_files import Layout
@@ -37,3 +37,19 @@ def open_model(artifact: Artifact, blueprint: Blueprint) -> WeightSource:
     """
     source = open_source(artifact)
     return CutSource(source, blueprint.cuts) if blueprint.cuts else source
+
+
+def read_ahead(upcoming: Upcoming) -> int:
+    """Ask the system to read the weights of an upcoming decoder layer; gives their bytes.
+
+    Only from safetensors files of plain weights: others are not read by the tensor.
+    """
+    model, stored = upcoming.inputs.get("model"), upcoming.inputs.get("source")
+    if model is None or stored is None or upcoming.member is None:
+        return 0
+    blueprint = upcoming.resource(f"blueprint/{model.key}", lambda: Blueprint.load(model))
+    source = upcoming.resource(f"weights/{stored.key}", lambda: open_source(stored))
+    if not isinstance(source, SafetensorsSource):
+        return 0
+    names, cuts = blueprint.layer(upcoming.member).tensors.values(), blueprint.cuts
+    return source.will_need(dict.fromkeys(cuts[n].stored if n in cuts else n for n in names))

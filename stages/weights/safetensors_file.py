@@ -6,8 +6,10 @@ fresh memory or a buffer that is reused, because the library's tensors keep the 
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from pipeline.errors import UserError
+from stages.weights.device_read import Staging
 from stages.weights.source import BITS, TensorSpec
 
 if TYPE_CHECKING:
@@ -90,10 +93,16 @@ def read_tensors(header: Header, names: Iterable[str], *, device: str) -> dict[s
     """Copies of the named tensors of one file, in the order of `names`."""
     wanted = [header.places[name] for name in names]
     found: dict[str, Tensor] = {}
+    staging = None
+    if device != "cpu":
+        staging = Staging(max((place.length for place in wanted), default=0))
     try:
         with open(header.path, "rb", buffering=0) as file:
             for place in sorted(wanted, key=lambda place: place.start):
-                found[place.spec.name] = _read(file, place).to(device)
+                if staging is None:
+                    found[place.spec.name] = _read(file, place)
+                else:
+                    found[place.spec.name] = _read_to(device, file, place, staging)
     except OSError as error:
         raise UserError(f"{header.path} cannot be read: {error.strerror or error}") from error
     return {place.spec.name: found[place.spec.name] for place in wanted}
@@ -178,20 +187,52 @@ def _places(file: Any, start: int) -> dict[str, Place]:
 def _read(file: FileIO, place: Place, scratch: Scratch | None = None) -> Tensor:
     import torch
 
-    from stages.weights.dtypes import torch_dtype
-
     if scratch is None:
         data = torch.empty(place.length, dtype=torch.uint8)
     else:
         data = torch.from_numpy(scratch.take(place.length))
-    view, done = data.numpy().data, 0
     file.seek(place.start)
-    while done < place.length:  # one read returns at most 2 GiB
+    _fill(file, place, data.numpy().data)
+    return _typed(data, place)
+
+
+def _read_to(device: str, file: FileIO, place: Place, staging: Staging) -> Tensor:
+    file.seek(place.start)
+    data = staging.fill(place.length, device, lambda view: _fill(file, place, view))
+    return _typed(data, place)
+
+
+def _fill(file: FileIO, place: Place, view: memoryview) -> None:
+    """Read the next bytes of the file into all of `view`."""
+    done = 0
+    while done < len(view):  # one read returns at most 2 GiB
         count = file.readinto(view[done:])
         if not count:
             raise UserError(f"{file.name} ends inside {place.spec.name!r}", remedy=REMEDY)
         done += count
+
+
+def _typed(data: Tensor, place: Place) -> Tensor:
+    """The bytes of a tensor, uint8 [length], in its dtype and shape."""
+    from stages.weights.dtypes import torch_dtype
+
     shape = place.spec.shape
     if place.spec.dtype == "F4":  # torch packs two into an element
         shape = (*shape[:-1], shape[-1] // 2)
     return data.view(torch_dtype(place.spec.dtype)).reshape(shape)
+
+
+def will_need(header: Header, names: Iterable[str]) -> int:
+    """Ask the system to read tensors into its page cache; the bytes that it was asked for.
+
+    Nothing happens where it cannot be asked, or the file is gone: who reads it will tell.
+    """
+    places = [header.places[name] for name in names if name in header.places]
+    advise = getattr(os, "posix_fadvise", None)
+    if advise is None:
+        return 0
+    with suppress(OSError), open(header.path, "rb", buffering=0) as file:
+        for place in places:
+            advise(file.fileno(), place.start, place.length, os.POSIX_FADV_WILLNEED)
+        return sum(place.length for place in places)
+    return 0

@@ -14,6 +14,7 @@ from stages.weights.safetensors_file import (
     read_into,
     read_pieces,
     read_tensors,
+    will_need,
 )
 from stages.weights.source import TensorSpec, WeightSource, no_such_tensor
 
@@ -81,6 +82,13 @@ class SafetensorsSource:
         if index not in range(self.spec(name).shape[0]):
             raise IndexError(f"{name} has no block {index}")
         return self.borrow(name, Scratch(), rows=(index, index + 1))[0]
+
+    def will_need(self, names: Iterable[str]) -> int:
+        """Ask the system to read tensors from the disk, ahead of `read`; gives their bytes."""
+        by_file: dict[str, list[str]] = {}
+        for name in names:
+            by_file.setdefault(self._file_of(name), []).append(name)
+        return sum(will_need(self._header(file), here) for file, here in by_file.items())
 
     def spec(self, name: str) -> TensorSpec:
         """The spec of one tensor; only the header of its own file is read."""
