@@ -93,6 +93,7 @@ class _Run:
             error=error,
             resume="" if status == "ok" else command(self.run_dir),
             passing=self.runner.passing,
+            beside=self.runner.beside,
         )
 
     def nodes(self) -> tuple[NodeRecord, ...]:
@@ -118,6 +119,7 @@ class _Run:
             recorded_seconds=max((_seconds(a) for a in stored), default=0.0),
             metas=tuple(artifact.meta for artifact in stored),
             peak_device_bytes=outcome.peak_device_bytes if outcome else None,
+            stored=outcome.stored if outcome else None,
         )
 
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from pipeline.report import tables, units
 from pipeline.report.graph_svg import picture
 from pipeline.report.section import MIDDLE, Result, Section, sections
-from pipeline.report.timeline import device_extent, extent, lanes
+from pipeline.report.timeline import device_extent, extent, lanes, storing
 
 
 def environment(*folders: Path) -> Environment:
@@ -56,6 +56,7 @@ def render(result: Result, config: Mapping[str, Any]) -> str:
         css=Markup("").join(Markup(each.css) for each in shown),  # noqa: S704 - not of the result
         graph_notes=[each.graph_note for each in shown if each.graph_note],
         lanes=lanes(result["nodes"]),
+        storing=storing(result["nodes"]),
         whole=whole,
         memory=memory,
         device_memory=device_extent(result["nodes"]),

@@ -20,7 +20,8 @@ class NodeRecord:
     `keys` maps outputs to their keys in the store. `started` is in seconds since the epoch.
     `seconds`, `peak_rss_bytes`, `peak_device_bytes` (None where no GPU was used) and `bytes` are of
     this run; `recorded_seconds` is the time of building the result, and `metas` are what the stage
-    recorded with each stored output.
+    recorded with each stored output. `stored` is when they were written, hashed and synced beside
+    other nodes: start in seconds since the epoch, and seconds.
     """
 
     name: str
@@ -34,6 +35,7 @@ class NodeRecord:
     recorded_seconds: float = 0.0
     metas: tuple[Mapping[str, Any], ...] = ()
     peak_device_bytes: int | None = None
+    stored: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +44,8 @@ class RunRecord:
 
     `checkpoint` is None if none was written; `resume` is the command that continues. `passing` has
     the bytes of transient results: `held_bytes` at most in memory, `copied_bytes` to the store.
+    `beside` tells of the work beside nodes: seconds of storing, seconds that nodes waited for it,
+    and bytes that the system was asked to read ahead.
     """
 
     run_dir: Path
@@ -56,3 +60,4 @@ class RunRecord:
     error: str | None = None
     resume: str = ""
     passing: Mapping[str, int] = field(default_factory=dict)
+    beside: Mapping[str, float] = field(default_factory=dict)

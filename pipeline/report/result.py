@@ -2,10 +2,14 @@
 
 schema, status, checkpoint, error, resume, started, seconds
     nodes       [{name, kind, key, keys, status built|hit, seconds, started, peak_rss_bytes,
-                  peak_device_bytes (null where no GPU was used), bytes}]
+                  peak_device_bytes (null where no GPU was used), bytes,
+                  stored {started, seconds}: when its results were written, hashed and synced,
+                  beside other nodes (null: not by this run)}]
     timings     {kind: {seconds, built, reused}}
     reuse       {hits, seconds_saved}
     passing     {held_bytes, copied_bytes}: transient results in memory at most, copied to the store
+    beside      {storing_seconds, waited_seconds, read_ahead_bytes}: work beside the nodes; seconds
+                that nodes waited for it
     versions {..}, fallbacks [..], warnings [..], estimates [..], not_checked [..]
 
 and the lists and mappings that the registered report sections declare (pipeline.report.section).
@@ -115,6 +119,7 @@ def assemble(run: RunRecord) -> dict[str, Any]:
         "timings": _timings(nodes),
         "reuse": _reuse(nodes),
         "passing": dict(run.passing),
+        "beside": {name: round(value, 3) for name, value in run.beside.items()},
         "versions": {**versions(), **_gpu(str(run.config.get("device", "")))},
     }
     for node in run.nodes:
@@ -140,7 +145,15 @@ def _node(node: NodeRecord, run_started: float) -> dict[str, Any]:
         "peak_rss_bytes": node.peak_rss_bytes,
         "peak_device_bytes": node.peak_device_bytes,
         "bytes": node.bytes,
+        "stored": _stored(node, run_started),
     }
+
+
+def _stored(node: NodeRecord, run_started: float) -> dict[str, float] | None:
+    if node.stored is None:
+        return None
+    started, seconds = node.stored
+    return {"started": round(max(0.0, started - run_started), 4), "seconds": round(seconds, 4)}
 
 
 def _timings(nodes: tuple[NodeRecord, ...]) -> dict[str, dict[str, float]]:

@@ -43,6 +43,36 @@ def lanes(nodes: Sequence[Mapping[str, Any]]) -> list[Lane]:
     return [_lane(kind, rows, whole, largest, device) for kind, rows in by_kind.items()]
 
 
+def storing(nodes: Sequence[Mapping[str, Any]]) -> list[Span]:
+    """When results were stored, with the nodes that ran meanwhile; none for a run of before."""
+    whole, _ = extent(nodes)
+    return [
+        Span(
+            start=span["started"] / whole,
+            width=span["seconds"] / whole,
+            title=f"{row['name']} stored in {span['seconds']:.2f} s{_beside(span, row, nodes)}",
+        )
+        for row in nodes
+        if (span := row.get("stored")) is not None
+    ]
+
+
+def _beside(
+    span: Mapping[str, float], own: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]
+) -> str:
+    """The nodes, other than its own, that ran during a span."""
+    end = span["started"] + span["seconds"]
+    names = [
+        node["name"]
+        for node in nodes
+        if node is not own
+        and node["status"] == "built"
+        and node["started"] < end
+        and span["started"] < node["started"] + node["seconds"]
+    ]
+    return f" beside {', '.join(names)}" if names else ""
+
+
 def extent(nodes: Sequence[Mapping[str, Any]]) -> tuple[float, int]:
     """Seconds until the last node ended, and the largest peak memory; 1 instead of 0."""
     whole = max(((n["started"] or 0.0) + n["seconds"] for n in nodes), default=0.0)

@@ -57,7 +57,8 @@ class LocalRunner:
         self.keep_transient = keep_transient
         self.watcher = watcher
         self.outcomes: dict[str, Outcome] = {}
-        self.passing = {"held_bytes": 0, "copied_bytes": 0, "read_ahead_bytes": 0}
+        self.passing = {"held_bytes": 0, "copied_bytes": 0}
+        self._waited, self._read_ahead = 0.0, 0
         self._local = threading.local()
         self._freed = Freed()
         self._transients: Transients | None = None
@@ -99,6 +100,16 @@ class LocalRunner:
                 live.extend(plan.keys())
         return first
 
+    @property
+    def beside(self) -> dict[str, float]:
+        """What was done beside nodes: result.json's entry of that name."""
+        stored = (outcome.stored for outcome in self.outcomes.values())
+        return {
+            "storing_seconds": sum(span[1] for span in stored if span is not None),
+            "waited_seconds": self._waited,
+            "read_ahead_bytes": self._read_ahead,
+        }
+
     def result(self, graph: Graph, ref: Ref) -> Artifact | None:
         """Build one output and return it: the `build` of `pipeline.planning.expand`."""
         self.run(replace(graph, targets=(ref,)))
@@ -114,6 +125,7 @@ class LocalRunner:
                 yield commits
             finally:
                 self._commits = None
+                self._waited += commits.waited
 
     @contextmanager
     def _passing(self, graph: Graph, live: Lease, commits: Commits) -> Iterator[Transients]:
@@ -205,7 +217,7 @@ class LocalRunner:
     def _reading_ahead(self, plan: Plan) -> Iterator[ReadAhead]:
         with closing(ReadAhead(plan, lambda ref: self.store.get(plan.graph.keys[ref]))) as ahead:
             yield ahead
-        self.passing["read_ahead_bytes"] += ahead.bytes
+        self._read_ahead += ahead.bytes
 
     def _execute_in(
         self,
@@ -265,10 +277,10 @@ class LocalRunner:
             )
             if stored:
                 done = partial(self._note_stored, outcome)
+                self.watcher.update(name, 1.0, "being stored")
                 commits.add(name, node.site, stored, opened.pop_all(), done)
             else:
                 self._note(outcome)
-        self.watcher.node_finished(name, outcome.seconds)
 
     def _note_stored(self, outcome: Outcome, commit: Commit) -> None:
         found = (self.store.get(key) for key in commit.results)
@@ -282,6 +294,7 @@ class LocalRunner:
         self.outcomes[name] = outcome
         done = "built" if outcome.status == "built" else "waited for"
         log.info("%s %s in %.2f s", done, name, seconds, extra={"node": name, "seconds": seconds})
+        self.watcher.node_finished(name, seconds)
 
     def _run_stage(
         self,

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.report.files import read_result, rebuild, write_reports
-from tests.pipeline.report.sample import sample_run
+from tests.pipeline.report.sample import node, sample_run
 
 _VOID = {"meta", "br", "link", "img", "input", "hr"}
 
@@ -148,11 +148,33 @@ def test_memory_of_a_gpu_has_a_lane_where_one_was_used(
     assert "GPU memory" in shown and "up to 7.0 GB" in shown and "7.0 GB on the GPU" in shown
 
 
+def test_what_was_stored_beside_other_nodes_has_a_lane(tmp_path: Path) -> None:
+    run = sample_run(tmp_path)
+    # of three nodes one after the other, the first is stored while the second runs
+    nodes = tuple(
+        node(
+            f"compress[{k}]", 2.0, started=1000.0 + 2 * k, stored=(1002.5, 1.25) if not k else None
+        )
+        for k in range(3)
+    )
+    beside = {"storing_seconds": 1.25, "waited_seconds": 0.5, "read_ahead_bytes": 7}
+    write_reports(replace(run, nodes=nodes, started=1000.0, beside=beside))
+    result = read_result(tmp_path)
+    assert result["nodes"][0]["stored"] == {"started": 2.5, "seconds": 1.25}
+    assert result["nodes"][1]["stored"] is None
+    assert result["beside"] == beside
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    shown = text.partition("Time and memory")[2].partition("<h2>")[0]
+    assert "compress[0] stored in 1.25 s beside compress[1]<" in shown
+    assert "storing" in shown and "beside the steps" in shown
+
+
 def test_a_page_of_an_earlier_version_can_be_made_again(tmp_path: Path) -> None:
     write_reports(sample_run(tmp_path))
     result = read_result(tmp_path)
-    for node in result["nodes"]:
-        del node["peak_device_bytes"]
+    for row in result["nodes"]:
+        del row["peak_device_bytes"], row["stored"]
+    del result["beside"]
     (tmp_path / "result.json").write_text(json.dumps(result), encoding="utf-8")
     rebuild(tmp_path)
     assert "Time and memory" in (tmp_path / "report.html").read_text(encoding="utf-8")

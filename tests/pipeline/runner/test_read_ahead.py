@@ -76,7 +76,7 @@ def test_the_next_member_is_read_while_one_runs(tmp_path: Path) -> None:
     runner.run(graph_of(store))
     # each once, with what is in the store already; the last one's trouble is left to its run
     assert SEEN == [(f"layer.{k}", ("source",)) for k in (1, 2, 3)]
-    assert runner.passing["read_ahead_bytes"] == 20
+    assert runner.beside["read_ahead_bytes"] == 20
 
 
 def test_nothing_is_read_for_what_is_stored(tmp_path: Path) -> None:
