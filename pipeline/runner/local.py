@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -25,7 +24,13 @@ from pipeline.runner.held import HeldDraft, HeldResult, Holdings
 from pipeline.runner.listener import Watcher
 from pipeline.runner.memory import Freed, keep_large_apart, peak_rss_bytes, reset_peak
 from pipeline.runner.read_ahead import ReadAhead
-from pipeline.runner.schedule import Outcome, ReadyQueue, Transient, transient_outputs
+from pipeline.runner.schedule import (
+    Outcome,
+    ReadyQueue,
+    Transient,
+    side_by_side,
+    transient_outputs,
+)
 from pipeline.runner.transients import Transients
 from pipeline.stage import Artifact, Stage, Task
 from pipeline.store import Lease, Store, StoredArtifact
@@ -210,36 +215,13 @@ class LocalRunner:
                     run_one(name)
                     after(name)
                 return
-            with ThreadPoolExecutor(workers, thread_name_prefix="worker") as pool:
-                self._execute_in(pool, workers, run_one, queue, after)
+            side_by_side(workers, run_one, queue, after)
 
     @contextmanager
     def _reading_ahead(self, plan: Plan) -> Iterator[ReadAhead]:
         with closing(ReadAhead(plan, lambda ref: self.store.get(plan.graph.keys[ref]))) as ahead:
             yield ahead
         self._read_ahead += ahead.bytes
-
-    def _execute_in(
-        self,
-        pool: ThreadPoolExecutor,
-        workers: int,
-        run_one: Callable[[str], None],
-        queue: ReadyQueue,
-        after: Callable[[str], None],
-    ) -> None:
-        running: dict[Future[None], str] = {}
-        try:
-            while queue.active():
-                while len(running) < workers and (name := queue.pop()) is not None:
-                    running[pool.submit(run_one, name)] = name
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    future.result()
-                    after(running.pop(future))
-        except BaseException:
-            for future in running:
-                future.cancel()
-            raise
 
     def transient(self, graph: Graph) -> Transient:
         """What gives the outputs of a site that this runner drops once they are read."""

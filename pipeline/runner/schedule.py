@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Literal
@@ -73,6 +74,29 @@ class ReadyQueue:
             index = self._nodes[name].index
             member = float("inf") if index is None else float(index)
             heapq.heappush(self._heap, (member, -self._position[name], name))
+
+
+def side_by_side(
+    workers: int,
+    run_one: Callable[[str], None],
+    queue: ReadyQueue,
+    after: Callable[[str], None],
+) -> None:
+    """Run the nodes of a queue in `workers` threads; `after` is called here when one is done."""
+    running: dict[Future[None], str] = {}
+    with ThreadPoolExecutor(workers, thread_name_prefix="worker") as pool:
+        try:
+            while queue.active():
+                while len(running) < workers and (name := queue.pop()) is not None:
+                    running[pool.submit(run_one, name)] = name
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    future.result()
+                    after(running.pop(future))
+        except BaseException:
+            for future in running:
+                future.cancel()
+            raise
 
 
 def transient_outputs(graph: Graph, *, keep: bool) -> Transient:
