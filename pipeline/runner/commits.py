@@ -61,14 +61,15 @@ class PendingResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PendingDraft(HeldDraft):
-    """A draft of the store whose contents are in memory while the budget allows, until `flush`."""
+    """A draft of the store whose contents stay in memory, as the budget allows, until it ends."""
 
     origin: StoredDraft
 
-    def flush(self) -> None:
-        """Write the contents into the draft of the store."""
-        for name, content in self.contents.items():
-            self.origin.put(name, content)
+    def flushed(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Write the contents into the draft of the store, unless the node has failed."""
+        if kind is None:
+            for name, content in self.contents.items():
+                self.origin.put(name, content)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -130,6 +131,7 @@ class Commits:
             origin=draft,
         )
         opened.callback(held.release)
+        opened.push(held.flushed)
         return held
 
     def get(self, key: str) -> PendingResult | None:
@@ -150,14 +152,14 @@ class Commits:
         Waits while too many are under way. `done` is called in the background when they are in the
         store. Raises what made an earlier commit fail, and closes `opened` with it.
         """
-        made, commit = tuple(drafts), Commit(node=node, site=site)
+        commit = Commit(node=node, site=site)
         with opened:
-            commit.results = {draft.key: self._result(draft, commit) for draft in made}
+            commit.results = {draft.key: self._result(draft, commit) for draft in drafts}
             self._wait(self._too_many)
             rest = opened.pop_all()
         with self._lock:
             self._begun.append(commit)
-            commit.future = self._pool.submit(self._store, commit, made, rest, done)
+            commit.future = self._pool.submit(self._store, commit, rest, done)
 
     def follow(self, site: str, ancestors: Callable[[], frozenset[str]]) -> None:
         """Wait for earlier nodes of the same site that a node follows from; raise their failure.
@@ -226,21 +228,13 @@ class Commits:
             )
         return artifact
 
-    def _store(
-        self,
-        commit: Commit,
-        drafts: Iterable[PendingDraft],
-        opened: ExitStack,
-        done: Callable[[Commit], None],
-    ) -> None:
+    def _store(self, commit: Commit, opened: ExitStack, done: Callable[[Commit], None]) -> None:
         commit.started = time.time()
-        with opened:
-            try:
-                for draft in drafts:
-                    draft.flush()
-            except (MemoryError, RuntimeError) as error:
-                if (whose := exhausted(error)) is None:
-                    raise
-                raise too_little(commit.node, whose, "", error) from None
+        try:
+            opened.close()
+        except (MemoryError, RuntimeError) as error:
+            if (whose := exhausted(error)) is None:
+                raise
+            raise too_little(commit.node, whose, "", error) from None
         commit.ended = time.time()
         done(commit)

@@ -24,9 +24,9 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """`device=cuda` is there; what nodes do on it is done by the CPU, and mixes nothing."""
     run_stage = local.LocalRunner._run_stage
 
-    def watched(*args: Any) -> None:
+    def watched(*args: Any) -> Any:
         with mixing_forbidden():
-            run_stage(*args)
+            return run_stage(*args)
 
     monkeypatch.setattr(local.LocalRunner, "_run_stage", watched)
     monkeypatch.setattr(Numerics, "apply", lambda self: torch.set_num_threads(self.threads))
