@@ -100,13 +100,15 @@ def _refit_rows(
     return gained
 
 
-def stored_scale(scale: Tensor, Q: Tensor, qparams: QParams, grid: Grid) -> Tensor:
+def stored_scale(
+    scale: Tensor, Q: Tensor, qparams: QParams, grid: Grid, multiplier: float
+) -> Tensor:
     """Refitted effective scales [rows, groups] as the checkpoint stores them.
 
     One that was too small for a refit (below the normal numbers of float16) and has entries of Q
-    other than zero is stored as the codes were chosen. qparams: those before the refit.
+    other than zero is stored as the codes were chosen. qparams: those before the refit; multiplier:
+    their global scale, or 1.
     """
-    multiplier = 1.0 if qparams.global_scale is None else float(qparams.global_scale)
     stored = round_to(scale * multiplier, grid.scales)
     if qparams.global_scale is None and not torch.equal(stored, scale):
         stored = torch.where(by_scale(Q, grid).any(dim=-1), scale, stored)

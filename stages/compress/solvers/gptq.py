@@ -121,7 +121,7 @@ def gptq(
     return Quantized(
         weight=Q,
         codes=codes,
-        scale=stored_scale(scale, Q, qparams, grid) if refit else qparams.scale,
+        scale=stored_scale(scale, Q, qparams, grid, multiplier) if refit else qparams.scale,
         zero_point=qparams.zero_point,
         global_scale=qparams.global_scale,
         losses=losses,
