@@ -49,6 +49,8 @@ def launches() -> Iterator[tuple[Any, dict[str, Any], str]]:
     for transposed in (True, False):
         shape = {**products_triton.SHAPE, "TRANSPOSED": transposed}
         yield products_triton.add_product_kernel, shape, "fp32"
+        single = {"n_count": 1, "out_lead": 1, "b_lead": 1}  # a launch makes constants of ones
+        yield products_triton.add_product_kernel, {**shape, **single}, "fp32"
     for zero in (True, False):
         shape = {"DTYPE": tl.bfloat16, "ADD": zero, "ZERO": zero, "BLOCK": rtn_triton.BLOCK}
         yield rtn_triton.nearest_values_kernel, shape, "bf16"

@@ -36,7 +36,7 @@ def add_product_kernel(
     if TRANSPOSED:
         a_ptr += wide
         a_tile = k[None, :] * a_lead + m[:, None]
-        a_step = K * a_lead.to(tl.int64)
+        a_step = K * tl.cast(a_lead, tl.int64)
     else:
         a_ptr += wide * a_lead
         a_tile = m[:, None] * a_lead + k[None, :]
@@ -50,7 +50,7 @@ def add_product_kernel(
         b = tl.load(b_ptr + b_tile, mask=inside[:, None] & column_inside, other=0.0)
         total = tl.dot(to_tf32(a), to_tf32(b), total, input_precision="tf32")
         a_ptr += a_step
-        b_ptr += K * b_lead.to(tl.int64)
+        b_ptr += K * tl.cast(b_lead, tl.int64)
     where = out_ptr + wide * out_lead + column + m[:, None] * out_lead + n[None, :]
     mask = row_inside & column_inside
     tl.store(where, tl.load(where, mask=mask, other=0.0) + alpha * total, mask=mask)
