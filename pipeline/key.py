@@ -14,12 +14,19 @@ from typing import Any
 Json = Any
 """Plain JSON data: None, bool, int, float, str, lists and string-keyed dicts of these."""
 
+WHEN_SET = "when set"
+"""Marks an option (`metadata={"key": WHEN_SET}`) that keys hold where it is not its default only.
+
+For one that came later: results of before it stay valid.
+"""
+
 
 def canonical(value: object) -> Json:
     """Reduce `value` to plain JSON data in which equal meanings are equal data.
 
-    Dataclasses become dicts without the fields marked `metadata={"key": False}`; a function given
-    there says what of the field's value counts. Tuples become lists, enums their values. Raises
+    Dataclasses become dicts without the fields marked `metadata={"key": False}`, and those marked
+    `WHEN_SET` while they have their default; a function given there says what of the field's value
+    counts. Tuples become lists, enums their values. Raises
     TypeError for anything without a stable representation.
     """
     if value is None or isinstance(value, bool | int | str):
@@ -31,7 +38,7 @@ def canonical(value: object) -> Json:
     if isinstance(value, enum.Enum):
         return canonical(value.value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kept = (f for f in dataclasses.fields(value) if f.metadata.get("key", True))
+        kept = (field for field in dataclasses.fields(value) if _is_kept(field, value))
         return {field.name: canonical(_counted(field, value)) for field in kept}
     if isinstance(value, Mapping):
         return {str(name): canonical(item) for name, item in value.items()}
@@ -40,6 +47,14 @@ def canonical(value: object) -> Json:
     if isinstance(value, PurePath):
         return str(value)
     raise TypeError(f"{type(value).__name__} cannot be part of a key")
+
+
+def _is_kept(field: dataclasses.Field[Any], value: object) -> bool:
+    """Whether a field is part of a key."""
+    part = field.metadata.get("key", True)
+    if part == WHEN_SET:
+        return bool(getattr(value, field.name) != field.default)
+    return bool(part)
 
 
 def _counted(field: dataclasses.Field[Any], value: object) -> Any:

@@ -14,7 +14,8 @@ from rich.markup import escape
 from pipeline.config.root import Config
 from pipeline.errors import UserError
 from pipeline.graph import Graph, Ref
-from pipeline.planning.expand import expand, upstream
+from pipeline.planning.expand import expand
+from pipeline.planning.inputs import upstream
 from pipeline.planning.plan import make_plan, plan_rows
 from pipeline.planning.site import SitePlan
 from pipeline.registry import Registry

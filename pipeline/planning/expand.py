@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ManyErrors, UserError
 from pipeline.graph import Graph, Node, Ref
-from pipeline.import_ahead import make_ready
-from pipeline.stage import Artifact, Stage, Survey
-
-if TYPE_CHECKING:
-    from pipeline.planning.site import SitePlan
-
-Build = Callable[[Graph, Ref], "Artifact | None"]
-"""Gives the result of a node of a graph, building it where that is allowed."""
-
-_INPUT = re.compile(r"^(?P<site>\w+)(?:@(?P<which>previous|next|last))?$")
-
-_STEPS = {"previous": -1, "next": 1}
+from pipeline.planning.inputs import STEPS, Source, sources_of, survey_order
+from pipeline.planning.site import SitePlan
+from pipeline.planning.site_view import Build, Find, SiteView
+from pipeline.stage import Stage, Survey
 
 
 @cache
@@ -41,33 +30,17 @@ class Expanded:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Source:
-    """Where an input of a site comes from.
-
-    `which` is previous or next (of the own member), last, or None for no choice.
-    """
-
-    site: str
-    which: str | None
-
-    @property
-    def neighbour(self) -> bool:
-        """Whether it is the node of another member: then it may be of the same site."""
-        return self.which in _STEPS
-
-
 @dataclass(slots=True)
 class _Expansion:
     """The state of expanding one config; thrown away once the graph stands."""
 
     sites: Mapping[str, SitePlan]
     mode: str
-    find: Callable[[str], Artifact | None]
+    find: Find
     build: Build
     stages: dict[str, Stage]
     """Site -> its stage, as its survey settled it once it is done."""
-    sources: dict[str, dict[str, _Source]] = field(default_factory=dict)
+    sources: dict[str, dict[str, Source]] = field(default_factory=dict)
     surveys: dict[str, Survey] = field(default_factory=dict)
     nodes: dict[str, tuple[Node, ...]] = field(default_factory=dict)
     problems: list[UserError] = field(default_factory=list)
@@ -83,7 +56,7 @@ class _Expansion:
         if not upstream <= self.surveys.keys():
             return
         try:
-            survey = self.stages[name].survey(_SiteView(self, name))
+            survey = self.stages[name].survey(self.view(name))
         except UserError as error:
             self.problems.append(error)
             return
@@ -98,6 +71,19 @@ class _Expansion:
         self.nodes[name] = tuple(
             replace(node, estimate=costs[node.member]) if node.member in costs else node
             for node in self.make_nodes(name, self.stages[name])
+        )
+
+    def view(self, name: str) -> SiteView:
+        """What the stage of a site sees of the rest."""
+        return SiteView(
+            name=name,
+            mode=self.mode,
+            sources=self.sources[name],
+            stages=self.stages,
+            surveys=self.surveys,
+            partial=self.partial,
+            find=self.find,
+            build=self.build,
         )
 
     def make_nodes(self, name: str, stage: Stage) -> tuple[Node, ...]:
@@ -147,7 +133,7 @@ class _Expansion:
         return inputs
 
     def feeders(
-        self, plan: SitePlan, name: str, source: _Source, index: int | None
+        self, plan: SitePlan, name: str, source: Source, index: int | None
     ) -> Iterable[tuple[str, str]]:
         """(input name, node name) pairs that one input of a site stands for."""
         each = self.sites[source.site].each
@@ -159,11 +145,11 @@ class _Expansion:
             for i in range(len(self.surveys[each].members)):
                 yield f"{name}/{i}", f"{source.site}[{i}]"
         else:
-            wanted = index + _STEPS.get(source.which or "", 0)
+            wanted = index + STEPS.get(source.which or "", 0)
             if 0 <= wanted < len(self.surveys[each].members):
                 yield name, f"{source.site}[{wanted}]"
 
-    def partial(self, ref: Ref, *, own: Stage | None = None) -> Graph:
+    def partial(self, ref: Ref, own: Stage | None) -> Graph:
         """The graph of what leads to one output; its sites must all be expanded.
 
         But for its own site, where that is being surveyed: `own` is its stage.
@@ -181,58 +167,11 @@ class _Expansion:
         return Graph.of(wanted.values(), (ref,), stages)
 
 
-@dataclass(frozen=True, slots=True)
-class _SiteView:
-    """What a stage sees of the expansion (the protocol `pipeline.stage.Site`)."""
-
-    expansion: _Expansion
-    name: str
-
-    @property
-    def mode(self) -> str:
-        return self.expansion.mode
-
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        sources = self.expansion.sources[self.name].items()
-        surveys = self.expansion.surveys
-        return {name: surveys[s.site].facts for name, s in sources if s.site in surveys}
-
-    def prepare(self) -> None:
-        if self.mode == "run":
-            make_ready(self.expansion.stages.values())
-
-    def artifact(self, name: str) -> Artifact | None:
-        source = self.expansion.sources[self.name][name]
-        ref = Ref(node=source.site, output="out")
-        graph = self.expansion.partial(ref)
-        found = self.expansion.find(graph.keys[ref])
-        if found is not None or self.mode != "run":
-            return found
-        return self.expansion.build(graph, ref)
-
-    def own(self, stage: Stage | None = None) -> Artifact | None:
-        graph, ref = self._leading_here(stage)
-        return self.expansion.find(graph.keys[ref])
-
-    def result(self, stage: Stage | None = None) -> Artifact | None:
-        graph, ref = self._leading_here(stage)
-        found = self.expansion.find(graph.keys[ref])
-        if found is not None or self.mode != "run":
-            return found
-        return self.expansion.build(graph, ref)
-
-    def _leading_here(self, stage: Stage | None) -> tuple[Graph, Ref]:
-        ref = Ref(node=self.name, output="out")
-        own = stage or self.expansion.stages[self.name]
-        return self.expansion.partial(ref, own=own), ref
-
-
 def expand(
     sites: Mapping[str, SitePlan],
     *,
     mode: str,
-    find: Callable[[str], Artifact | None],
+    find: Find,
     build: Build,
 ) -> Expanded:
     """Make the graph that a config's sites describe.
@@ -243,8 +182,8 @@ def expand(
     """
     stages = {name: plan.stage for name, plan in sites.items()}
     state = _Expansion(sites=sites, mode=mode, find=find, build=build, stages=stages)
-    state.sources = {name: _sources(plan, sites) for name, plan in sites.items()}
-    for name in _order(state):
+    state.sources = {name: sources_of(plan, sites) for name, plan in sites.items()}
+    for name in survey_order(sites, state.sources):
         state.add(name)
     if state.problems:
         # once for all stages that met the same mistake
@@ -263,58 +202,3 @@ def expand(
         warnings=tuple(state.warnings),
         notes=tuple(state.notes),
     )
-
-
-def upstream(sites: Mapping[str, SitePlan], name: str) -> dict[str, SitePlan]:
-    """The sites that `name` needs, itself included, in the order of `sites`."""
-    wanted, stack = {name}, [name]
-    while stack:
-        plan = sites[stack.pop()]
-        feeding = {source.site for source in _sources(plan, sites).values()}
-        new = (feeding | ({plan.each} if plan.each is not None else set())) - wanted
-        wanted |= new
-        stack.extend(new)
-    return {each: plan for each, plan in sites.items() if each in wanted}
-
-
-def _sources(plan: SitePlan, sites: Mapping[str, SitePlan]) -> dict[str, _Source]:
-    found: dict[str, _Source] = {}
-    demands = plan.stage.demands()
-    for name, text in plan.inputs.items():
-        match = _INPUT.match(text)
-        if match is None or match["site"] not in sites:
-            raise UserError(
-                f"input {name!r} of graph node {plan.name!r} is {text!r}, which names no node",
-                remedy=f"choose one of {', '.join(sorted(sites))}; one with `each` may be followed "
-                "by @previous, @next or @last",
-            )
-        if match["which"] in _STEPS and plan.each is None:
-            raise UserError(
-                f"input {name!r} of graph node {plan.name!r} says @{match['which']}, but the node "
-                "has no `each`"
-            )
-        if match["which"] == "last" and sites[match["site"]].each is None:
-            raise UserError(
-                f"input {name!r} of graph node {plan.name!r} is {text!r}, but {match['site']!r} "
-                "is one node",
-                remedy="leave out @last",
-            )
-        if demands.get(name, ("out",)):
-            found[name] = _Source(site=match["site"], which=match["which"])
-    return found
-
-
-def _order(state: _Expansion) -> list[str]:
-    """Sites so that each follows what it needs to be surveyed; edges to neighbours do not count."""
-    edges = {
-        name: {s.site for s in state.sources[name].values() if not s.neighbour}
-        | ({plan.each} if plan.each is not None else set())
-        for name, plan in state.sites.items()
-    }
-    unknown = {each for p in state.sites.values() if (each := p.each) and each not in state.sites}
-    if unknown:
-        raise UserError(f"`each` names {', '.join(sorted(unknown))}, which is no node of the graph")
-    try:
-        return list(TopologicalSorter(edges).static_order())
-    except CycleError as error:
-        raise UserError(f"the graph has a cycle: {' -> '.join(error.args[1])}") from error

@@ -34,9 +34,22 @@ class Row:
     """One line of the before/after table."""
 
     what: str
-    before: str
-    after: str
-    change: str
+    before: str = ""
+    after: str = ""
+    change: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        what: str,
+        before: float | None,
+        after: float | None,
+        show: Callable[[float | None], str] = units.number,
+        change: Callable[[float | None, float | None], str] | None = None,
+    ) -> Row:
+        """Show a number before and after, and by `change` what became of it."""
+        became = change(before, after) if change else ""
+        return cls(what=what, before=show(before), after=show(after), change=became)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from pipeline.key import Json
-from pipeline.registry import Registry
-from pipeline.stage import Estimate, Site, Stage, Survey
+from pipeline.stage import Estimate, Site, Survey
 from stages.calibrate.batch_size import settled
+from stages.calibrate.calibration_stage import GatheringStage
 from stages.calibrate.config import LIGHTER, LayerConfig
 from stages.calibrate.estimate import GRAM
-from stages.calibrate.stage import GROUP
 from stages.compute.estimates import FORWARD_FLOPS, MODEL_PROCESS
 from stages.compute.gpu_estimates import head_on_gpu
-from stages.model.artifact_names import ACTIVATIONS
 from stages.model.blueprint import Blueprint
 
 
 @dataclass(frozen=True, eq=False)
-class CalibrateOutside(Stage):
+class CalibrateOutside(GatheringStage):
     """Outputs: one for each statistic of registry group "statistic", as in `calibrate`.
 
     The input `activations` is the output of the last decoder layer, original or compressed.
@@ -33,26 +29,6 @@ class CalibrateOutside(Stage):
     lighter: ClassVar[str] = LIGHTER
     Config: ClassVar[type] = LayerConfig
     config: LayerConfig
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return Registry.load().kinds(GROUP)
-
-    def demands(self) -> Mapping[str, tuple[str, ...]]:
-        return {ACTIVATIONS: (ACTIVATIONS,)}
-
-    def transient(self) -> frozenset[str]:
-        compressed = self.config.calibrate.propagate == "compressed"
-        return frozenset(self.outputs if compressed else ())
-
-    def semantics(self, member: str | None) -> Json:
-        del member
-        return self.config.with_gram()
-
-    @property
-    def held_memory(self) -> int | None:
-        memory: int | None = self.config.calibrate.memory
-        return memory
 
     def survey(self, site: Site) -> Survey:
         blueprint, tokens = site.facts.get("model"), site.facts.get("tokens")

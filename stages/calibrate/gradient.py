@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from pipeline.stage import Estimate, Site, Stage, Survey
+from pipeline.stage import Estimate, Site, Survey
 from stages.calibrate.batch_size import settled
+from stages.calibrate.calibration_stage import CalibrationStage
 from stages.calibrate.config import LayerConfig
 from stages.calibrate.estimate import estimates
 from stages.model.artifact_names import ACTIVATIONS
@@ -18,7 +19,7 @@ FISHER = "fisher"
 
 
 @dataclass(frozen=True, eq=False)
-class Gradient(Stage):
+class Gradient(CalibrationStage):
     """Runs a backward pass through one original layer, and passes it on to the layer before.
 
     The layer's forward is repeated from the boundary before it, so that memory holds one layer.
@@ -40,15 +41,10 @@ class Gradient(Stage):
     config: LayerConfig
 
     def demands(self) -> Mapping[str, tuple[str, ...]]:
-        return {ACTIVATIONS: (ACTIVATIONS,), GRADIENT: (GRADIENT,)}
+        return {**super().demands(), GRADIENT: (GRADIENT,)}
 
     def transient(self) -> frozenset[str]:
         return frozenset({GRADIENT})
-
-    @property
-    def held_memory(self) -> int | None:
-        memory: int | None = self.config.calibrate.memory
-        return memory
 
     def survey(self, site: Site) -> Survey:
         problem = length_problem(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from pipeline.stage import Estimate, Site, Stage, Survey
+from pipeline.stage import Estimate, Site, Survey
 from stages.calibrate.batch_size import settled
+from stages.calibrate.calibration_stage import CalibrationStage
 from stages.calibrate.config import CalibrateConfig
 from stages.compute.estimates import FORWARD_FLOPS, MODEL_PROCESS
 from stages.compute.gpu_estimates import head_on_gpu
 from stages.compute.numerics import Numerics
-from stages.model.artifact_names import ACTIVATIONS
 from stages.model.blueprint import Blueprint
 
 LOGITS = 1 << 25
@@ -29,7 +28,7 @@ class EndingConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class GradientOutside(Stage):
+class GradientOutside(CalibrationStage):
     """Derivatives of the log-likelihood of labels that are sampled from the model itself.
 
     With such labels, the mean square of a derivative is the curvature of the KL divergence from
@@ -46,16 +45,8 @@ class GradientOutside(Stage):
     Config: ClassVar[type] = EndingConfig
     config: EndingConfig
 
-    def demands(self) -> Mapping[str, tuple[str, ...]]:
-        return {ACTIVATIONS: (ACTIVATIONS,)}
-
     def transient(self) -> frozenset[str]:
         return frozenset(self.outputs)
-
-    @property
-    def held_memory(self) -> int | None:
-        memory: int | None = self.config.calibrate.memory
-        return memory
 
     def survey(self, site: Site) -> Survey:
         blueprint, tokens = site.facts.get("model"), site.facts.get("tokens")

@@ -7,16 +7,17 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from pipeline.key import Json, canonical
-from pipeline.stage import Site, Stage, Survey
+from pipeline.stage import Site, Survey
 from stages.calibrate.batch_size import settled
 from stages.calibrate.cache import CacheConfig
+from stages.calibrate.calibration_stage import CalibrationStage
 from stages.calibrate.config import LIGHTER
 from stages.calibrate.estimate import estimates
 from stages.model.artifact_names import ACTIVATIONS
 
 
 @dataclass(frozen=True, eq=False)
-class Propagate(Stage):
+class Propagate(CalibrationStage):
     """Runs the layer with its decompressed weights, inputs and attention states fake-quantized.
 
     The compressed layer itself has the quantization of inputs, the input `cache` that of attention
@@ -35,15 +36,10 @@ class Propagate(Stage):
 
     def demands(self) -> Mapping[str, tuple[str, ...]]:
         scales = ("scales",) if self.config.scheme.states() else ()
-        return {ACTIVATIONS: (ACTIVATIONS,), "weights": ("weights",), "cache": scales}
+        return {**super().demands(), "weights": ("weights",), "cache": scales}
 
     def transient(self) -> frozenset[str]:
         return frozenset({ACTIVATIONS})
-
-    @property
-    def held_memory(self) -> int | None:
-        memory: int | None = self.config.calibrate.memory
-        return memory
 
     def survey(self, site: Site) -> Survey:
         device = self.config.numerics.device

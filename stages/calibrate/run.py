@@ -10,11 +10,11 @@ from typing import Any
 from pipeline.errors import StageFailed
 from pipeline.registry import Registry
 from pipeline.stage import Draft, Task
+from stages.calibrate.calibration_stage import STATISTICS
 from stages.calibrate.config import LayerConfig
 from stages.calibrate.input_hooks import Collected, Collector
 from stages.calibrate.layer_replay import Place, filled, place_of, run_layer
 from stages.calibrate.residual_share import Shares, blocks_of
-from stages.calibrate.stage import GROUP
 from stages.calibrate.statistics.base import Statistic
 from stages.model.artifact_names import ACTIVATIONS
 from stages.weights.tensor_content import TensorContent
@@ -46,7 +46,7 @@ def run(config: LayerConfig, task: Task) -> None:
 def statistics_of(names: Mapping[str, Draft]) -> dict[str, Statistic]:
     """The statistics of these names, from the registry."""
     registry = Registry.load()
-    return {name: registry.get(GROUP, name) for name in names}
+    return {name: registry.get(STATISTICS, name) for name in names}
 
 
 def collector_of(place: Place, statistics: Mapping[str, Statistic]) -> Collector:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from pipeline.key import Json
-from pipeline.registry import Registry
-from pipeline.stage import Site, Stage, Survey
+from pipeline.stage import Site, Survey
 from stages.calibrate.batch_size import settled
+from stages.calibrate.calibration_stage import GatheringStage
 from stages.calibrate.config import LIGHTER, LayerConfig
 from stages.calibrate.estimate import estimates
 from stages.model.artifact_names import ACTIVATIONS
 from stages.model.traits.learned_positions import length_problem
 
-GROUP = "statistic"
-
 
 @dataclass(frozen=True, eq=False)
-class Calibrate(Stage):
+class Calibrate(GatheringStage):
     """Runs the original layer on the boundary before it.
 
     Outputs: `activations`, a file of hidden states [b, T, hidden] for each batch; and for each
@@ -42,34 +38,16 @@ class Calibrate(Stage):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        return (ACTIVATIONS, *Registry.load().kinds(GROUP))
-
-    def demands(self) -> Mapping[str, tuple[str, ...]]:
-        return {ACTIVATIONS: (ACTIVATIONS,)}
-
-    def transient(self) -> frozenset[str]:
-        """Statistics of a chain of compressed layers fit this config only: they go as well."""
-        compressed = self.config.calibrate.propagate == "compressed"
-        return frozenset(self.outputs if compressed else {ACTIVATIONS})
-
-    def semantics(self, member: str | None) -> Json:
-        del member
-        return self.config.with_gram()
-
-    @property
-    def held_memory(self) -> int | None:
-        memory: int | None = self.config.calibrate.memory
-        return memory
+        return (ACTIVATIONS, *super().outputs)
 
     def survey(self, site: Site) -> Survey:
+        device = self.config.numerics.device
+        calibrate = settled(self.config.calibrate, device, site)
         problem = length_problem(
             site.facts.get("model"), site.facts.get("tokens"), "dataset.sequence_length"
         )
-        device = self.config.numerics.device
-        calibrate = settled(self.config.calibrate, device, site)
-        config = replace(self.config, calibrate=calibrate)
         return Survey(
             facts={"problems": () if problem is None else (problem,)},
             estimates=estimates(site, calibrate.batch_size, grams=True, device=device),
-            settled=replace(self, config=config),
+            settled=replace(self, config=replace(self.config, calibrate=calibrate)),
         )

@@ -25,6 +25,8 @@ class CompressConfig:
 
     def __post_init__(self) -> None:
         check_order(self.modifiers)
+        for modifier in self.modifiers:
+            modifier.check_device(self.numerics.device)
         for name, group in self.scheme.ordered():
             inputs = group.input_activations
             static = inputs is None or inputs.observer in (None, "static_minmax")

@@ -17,7 +17,7 @@ from stages.compress.layer.state import LayerState
 from stages.compress.layer.writer import KEPT, Compressed, distributions
 from stages.compress.layer_inputs import grids_of, layer_state, recipe_of, statistics_of
 from stages.compress.modifiers.base import Modifier, Solver, Transform
-from stages.compress.modifiers.keep_source import kept_inputs
+from stages.compress.modifiers.keep_source import kept_inputs, unusual
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.modifiers.rtn_route import only_rounds
 from stages.compress.rtn_streaming import record_direct, solve_direct
@@ -75,6 +75,9 @@ def compress_layer(
                 dead[solved.module] = solved.dead
             done = len(work.result.modules) + len(work.skipped)
             progress(min(1.0, done / total), f"{solver.kind} {solved.module}")
+    if work.unusual:
+        name, kind = next(iter(work.unusual.items()))
+        warn(f"the source's scales are kept, some of which are {kind}: {name}{_more(work.unusual)}")
     if dead:
         name, count = next(iter(dead.items()))
         warn(f"input channels that were zero for every token: {count} of {name}{_more(dead)}")
@@ -93,6 +96,7 @@ class _Work:
     groups: dict[str, tuple[str, ...]] = field(init=False)
     inputs: dict[str, InputParams] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    unusual: dict[str, str] = field(default_factory=dict)
     result: Compressed = field(default_factory=Compressed)
 
     def __post_init__(self) -> None:
@@ -173,6 +177,8 @@ class _Work:
         name, quantized = solved.module, solved.quantized
         if name in self.skipped or quantized is None or quantized.codes is None:
             return
+        if self.solver.keeps and (kind := unusual(quantized.scale)):
+            self.unusual[name] = kind
         scheme = self.schemes[name]
         packed = pack(
             quantized.codes,

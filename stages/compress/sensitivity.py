@@ -41,6 +41,7 @@ class SensitivityConfig:
                 f"scheme.solver is {solver.kind!r}, which tries no format",
                 remedy="say scheme.solver.kind=rtn or gptq",
             )
+        self.solver.check_device(self.numerics.device)
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ from stages.compress.solvers.numerical_error import NumericalError, all_finite
 from stages.compress.solvers.output_error import ratio, relative_error
 from stages.compress.solvers.rtn import with_codes
 from stages.compute.row_tiles import one_threaded, shared_tile_pool
+from stages.quantized.stored_weight import SIGNED
 
 SMALL = 1 << 23
 """Elements of weight and Gram matrix up to which another is begun (float32 copies: some 0.3 GB)."""
@@ -155,7 +156,8 @@ def _solve(
             statistics=_asked(layer, solver, first, device),
             identity=_identity(layer, names, device),
         )
-        whole = with_codes(_checked(solver.solve(problem), first), problem.grid)
+        found = _checked(solver.solve(problem), first, foreign=solver.keeps)
+        whole = with_codes(found, problem.grid)
     except NumericalError as error:
         if len(names) == 1:
             yield Solved(module=first, trouble=error)
@@ -202,12 +204,18 @@ def _relative_error(weight: Tensor, found: Quantized, H: Tensor | None) -> float
     return ratio(*found.losses.double().sum(dim=0).tolist())
 
 
-def _checked(found: Quantized, name: str) -> Quantized:
-    """`found`, unless something in it must never be written."""
+def _checked(found: Quantized, name: str, *, foreign: bool) -> Quantized:
+    """`found`, unless something in it must never be written.
+
+    `foreign`: its scales are another writer's, who may use 0 and negative ones (`unusual`).
+    """
     scale = found.scale.float()
     if not all_finite(found.weight):
         raise _bad(name, "the quantized weight has non-finite entries")
-    if not bool((torch.isfinite(scale) & (scale > 0)).all()):
+    accepted = scale > 0
+    if foreign:
+        accepted = torch.ones_like(accepted) if found.scale.dtype in SIGNED else scale >= 0
+    if not bool((torch.isfinite(scale) & accepted).all()):
         raise _bad(name, "a scale is zero, negative or not finite")
     if found.global_scale is not None and not bool(
         (torch.isfinite(found.global_scale) & (found.global_scale > 0)).all()

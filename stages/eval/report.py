@@ -28,21 +28,12 @@ def rows(result: Result) -> list[Row]:
     quality = result["eval"]
     found: list[Row] = []
     if perplexity := quality.get("perplexity"):
-        before, after = perplexity["original"], perplexity["compressed"]
-        found.append(
-            Row(
-                what="perplexity",
-                before=number(before),
-                after=number(after),
-                change=change(before, after),
-            )
-        )
+        pair = perplexity["original"], perplexity["compressed"]
+        found.append(Row.of("perplexity", *pair, change=change))
     if quality.get("kl") is not None:
-        divergence = f"{number(quality['kl'])} nat"
-        found.append(Row(what="KL divergence", before="", after=divergence, change=""))
+        found.append(Row(what="KL divergence", after=f"{number(quality['kl'])} nat"))
     if quality.get("top1_agreement") is not None:
-        agreement = percent(quality["top1_agreement"])
-        found.append(Row(what="same top token", before="", after=agreement, change=""))
+        found.append(Row(what="same top token", after=percent(quality["top1_agreement"])))
     return found
 
 

@@ -10,6 +10,8 @@ from torch import Tensor
 from stages.schemes.quant_args import QArgs
 
 MX_BIAS = 127
+SIGNED = (torch.float32, torch.float16, torch.bfloat16)
+"""Dtypes of scales that readers take with their sign; that of an E4M3 scale hardware drops."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,8 +5,10 @@ It shows `size` of result.json: {original_bytes, compressed_bytes, bits_per_weig
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pipeline.report.section import Metric, Result, Row, Section
-from pipeline.report.units import number, size
+from pipeline.report.units import size
 
 
 def rows(result: Result) -> list[Row]:
@@ -14,22 +16,15 @@ def rows(result: Result) -> list[Row]:
     sizes = result["size"]
     if not sizes:
         return []
-    before, after = sizes["original_bytes"], sizes["compressed_bytes"]
-    original = sizes.get("original_bits_per_weight")
-    return [
-        Row(
-            what="size",
-            before=size(before),
-            after=size(after),
-            change=f"{before / after:.2f} x smaller" if after else "",
-        ),
-        Row(
-            what="bits per weight",
-            before=number(original) if original else "",
-            after=number(sizes.get("bits_per_weight")),
-            change="",
-        ),
-    ]
+    pair = sizes["original_bytes"], sizes["compressed_bytes"]
+    original, bits = sizes.get("original_bits_per_weight"), sizes.get("bits_per_weight")
+    width = Row.of("bits per weight", original, bits)
+    return [Row.of("size", *pair, size, smaller), width if original else replace(width, before="")]
+
+
+def smaller(before: float | None, after: float | None) -> str:
+    """By what factor it has shrunk."""
+    return f"{before / after:.2f} x smaller" if before is not None and after else ""
 
 
 SIZE = Section(

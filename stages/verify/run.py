@@ -12,8 +12,9 @@ from stages.formats.quantization_config import unquantized, untied
 from stages.schemes.resolve import Resolved, matches_name
 from stages.schemes.scheme import SchemeGroup
 from stages.verify.checkpoint_under_test import Stored, Subject, subject_of
+from stages.verify.scale_checks import check_scales
 from stages.verify.stage import VerifyConfig, VerifyOptions
-from stages.verify.tensor_checks import check_dense, check_plain, check_scales, check_weights
+from stages.verify.tensor_checks import check_dense, check_plain, check_weights
 from stages.weights.checkpoint_files import LONGEST_INDEX, parse_index
 from stages.weights.dtypes import dtype_name
 from stages.weights.safetensors_file import read_header

@@ -17,7 +17,7 @@ from stages.model.blueprint import LinearSpec
 from stages.model.families import fused_groups
 from stages.schemes.resolve import matches
 from stages.verify.run import check_index, checked
-from stages.verify.tensor_checks import check_scales
+from stages.verify.scale_checks import unusual_scales, wrong_scales
 from stages.verify.untrusted_folder import CACHE_SCALES, Folder, folder_of
 
 PLAIN_SCALES = ("BF16", "F16", "F32")
@@ -55,7 +55,21 @@ def inspect(path: Path, progress: Callable[[float, str], None]) -> dict[str, Any
             checks.append({"name": name, "ok": None, "detail": folder.no_class})
         else:
             checks.append(checked(name, check, folder))
+            if name == "scales" and checks[-1]["ok"]:
+                checks[-1]["detail"] = unusual(folder)
     return {"ok": all(check["ok"] is not False for check in checks), "checks": checks}
+
+
+def check_scales(folder: Folder) -> Iterator[str]:
+    """Every scale is finite, and positive where another sign or 0 would not be sound."""
+    yield from wrong_scales(folder, folder.quantized)
+
+
+def unusual(folder: Folder) -> str:
+    """What presswork would not have written, in words; "" if there is nothing."""
+    found = unusual_scales(folder)
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return f"unusual, but sound: {found[0]}{more}" if found else ""
 
 
 def check_config(folder: Folder) -> Iterator[str]:

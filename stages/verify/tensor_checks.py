@@ -1,4 +1,4 @@
-"""Checks of tensors, one module at a time: scales, checksums of weights, unchanged tensors."""
+"""Checks of tensors, one module at a time: checksums of weights, unchanged tensors."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from pipeline.errors import UserError
 from stages.formats.checksums import checksum, stored_sums
 from stages.formats.layer_artifact import CHECKSUM
 from stages.formats.module_tensors import INPUT_PARTS, MISFITS, main_part, stored_parts
-from stages.model.blueprint import STATES
-from stages.verify.checkpoint_under_test import Stored, Subject
+from stages.verify.checkpoint_under_test import Subject
 from stages.weights import WeightSource
 from stages.weights.row_bands import matrix_of
 from stages.weights.safetensors_file import Scratch
@@ -25,27 +24,6 @@ from stages.weights.writer import pieces
 
 WORKERS = min(4, os.cpu_count() or 1)
 """Weights that are read concurrently; reading and summing release the interpreter lock."""
-
-SCALES = ("weight_scale", "weight_global_scale", "input_scale", "input_global_scale")
-STATE_SCALES = {f"{state}_{part}" for state in STATES for part in ("scale", "global_scale")}
-
-
-def check_scales(subject: Stored) -> Iterator[str]:
-    """Every scale is finite and positive; exponents of MX scales are not the one that means NaN."""
-    weights = [[f"{prefix}.{part}" for part in SCALES] for prefix in subject.quantized]
-    states = [name for name in subject.specs if name.rpartition(".")[2] in STATE_SCALES]
-    for names in (*weights, states):
-        stored = [name for name in names if name in subject.specs]
-        for name, scale in subject.saved.read(stored).items():
-            if scale.dtype == torch.uint8:
-                if bool((scale == 255).any()):
-                    yield f"{name} has an exponent that means NaN"
-                continue
-            values = scale.float()
-            if not bool(torch.isfinite(values).all()):
-                yield f"{name} has non-finite entries"
-            elif not bool((values > 0).all()):
-                yield f"{name} has entries that are not positive"
 
 
 def check_weights(subject: Subject) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
     python -m tests.kernels.compiling 90
 
-prints one JSON object a line: kernel, constants, registers, spilled bytes. Not in the interpreter:
+prints one JSON object a line: kernel, constants, registers, whether tensor cores multiply in TF32,
+spilled bytes. Not in the interpreter:
 TRITON_INTERPRET must not be set.
 """
 
@@ -23,11 +24,11 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from stages.compress.observers import range_triton, search_triton
-from stages.compress.solvers import gptq_triton, rtn_triton
+from stages.compress.solvers import gptq_triton, products_triton, rtn_triton
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 OPTIONS = ("num_warps", "num_stages")
-FLOATS = ("binade", "step", "low", "high", "multiplier", "norm")
+FLOATS = ("binade", "step", "low", "high", "multiplier", "norm", "alpha")
 FLOATS += tuple(f"scale_{name}" for name in FLOATS[:4])
 INTEGERS = ("group_ptr", "best_ptr")
 
@@ -45,6 +46,11 @@ def launches() -> Iterator[tuple[Any, dict[str, Any], str]]:
             shape = {**search_triton.shape_of_programs(width), "SQUARE": square}
             yield search_triton.best_scale_kernel, shape, "fp32"
         yield range_triton.bounds_kernel, range_triton.shape_of_programs(width), "bf16"
+    for transposed in (True, False):
+        shape = {**products_triton.SHAPE, "TRANSPOSED": transposed}
+        yield products_triton.add_product_kernel, shape, "fp32"
+        single = {"n_count": 1, "out_lead": 1, "b_lead": 1}  # a launch makes constants of ones
+        yield products_triton.add_product_kernel, {**shape, **single}, "fp32"
     for zero in (True, False):
         shape = {"DTYPE": tl.bfloat16, "ADD": zero, "ZERO": zero, "BLOCK": rtn_triton.BLOCK}
         yield rtn_triton.nearest_values_kernel, shape, "bf16"
@@ -63,11 +69,13 @@ def compiled(kernel: Any, given: dict[str, Any], dtype: str, capability: int) ->
     source = ASTSource(fn=kernel, signature=types, constexprs=constants, attrs=aligned)
     options = {name: value for name, value in given.items() if name in OPTIONS}
     target = GPUTarget("cuda", capability, 32)
-    said = _assembled(triton.compile(source, target=target, options=options).asm["ptx"], capability)
+    ptx = triton.compile(source, target=target, options=options).asm["ptx"]
+    said = _assembled(ptx, capability)
     return {
         "kernel": kernel.__name__,
         "constants": {name: str(value) for name, value in constants.items()},
         "registers": max(int(n) for n in re.findall(r"Used (\d+) registers", said)),
+        "tf32": bool(re.search(r"\bmma\S*\.tf32|wgmma\S*\.tf32|tcgen05\.mma\S*tf32", ptx)),
         "spilled": sum(int(n) for n in re.findall(r"(\d+) bytes spill stores", said)),
     }
 

@@ -24,7 +24,8 @@ def test_kernels_compile_and_do_not_spill(capability: int) -> None:
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len({kernel["kernel"] for kernel in found}) == 5
+    assert len({kernel["kernel"] for kernel in found}) == 6
+    assert {kernel["kernel"] for kernel in found if kernel["tf32"]} == {"add_product_kernel"}
     assert [kernel for kernel in found if kernel["spilled"] > bound(kernel)] == []
 
 

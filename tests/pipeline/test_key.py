@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.key import canonical, digest
+from pipeline.key import WHEN_SET, canonical, digest
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 FINITE = LEAVES.filter(lambda x: not (isinstance(x, float) and x in (float("inf"), -float("inf"))))
@@ -51,6 +51,16 @@ def test_a_field_marked_as_no_part_of_the_key_does_not_change_it() -> None:
     assert digest(Params(workers=1)) == digest(Params(workers=8))
     assert "workers" not in canonical(Params())
     assert {f.name for f in fields(Params)} - set(canonical(Params())) == {"workers"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Later(Params):
+    exact: bool = field(default=True, metadata={"key": WHEN_SET})
+
+
+def test_an_option_that_came_later_is_in_the_key_where_it_is_not_its_default() -> None:
+    assert digest(Later()) == digest(Params())
+    assert canonical(Later(exact=False)) == {**canonical(Params()), "exact": False}
 
 
 def test_true_and_one_are_different() -> None:

@@ -1,4 +1,12 @@
-"""Gram matrix X^T X of a Linear's inputs (half the Hessian of GPTQ, arXiv:2210.17323)."""
+"""Gram matrix X^T X of a Linear's inputs (half the Hessian of GPTQ, arXiv:2210.17323).
+
+On a GPU products of half-precision inputs are summed in float32. On a CPU inputs become float32
+first, whatever units for bfloat16 it has (torch 2.13). There `mm` rounds its sums to bfloat16, an
+error of 4e-3 of the diagonal in place of 1e-6, with which the damped matrix has no Cholesky factor;
+it has no `out_dtype`; and the switch that has oneDNN multiply in bfloat16 with float32 sums is of
+the process, so that it changes bits of a solver in another thread. tests/benchmarks/gram.py
+measures it, so far on a CPU without such units.
+"""
 
 from __future__ import annotations
 

@@ -42,6 +42,10 @@ class Modifier(ABC):
         del blueprint
         return ""
 
+    def check_device(self, device: str) -> None:
+        """Raise UserError where an option needs another device than this one: cpu, cuda, cuda:1."""
+        del device
+
     def semantics(self) -> list[Json]:
         """What of it can change a result: part of the key."""
         return [self.kind, canonical(self), *([self.version] if self.version != 1 else [])]

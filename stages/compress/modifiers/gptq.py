@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.errors import UserError
-from pipeline.key import Json
+from pipeline.key import WHEN_SET, Json
 from stages.compress.modifiers.base import POLICIES, Problem, Solver, one_of
 from stages.compress.modifiers.observer import (
     SHIPPED,
@@ -40,6 +40,8 @@ class Gptq(Solver):
     refit: int = 1
     descent: int = 1
     on_failure: str = "error"
+    tf32: bool = field(default=False, metadata={"key": WHEN_SET})
+    """Multiply blocks of columns in TF32: faster, on a GPU only."""
 
     def __post_init__(self) -> None:
         one_of("actorder", self.actorder, ("static", "none"))
@@ -55,6 +57,13 @@ class Gptq(Solver):
             if value < 0:
                 raise UserError(f"{name} is {value}", remedy="give 0 or more")
 
+    def check_device(self, device: str) -> None:
+        if self.tf32 and device == "cpu":
+            raise UserError(
+                "modifier.gptq.tf32 is true, but the device is cpu, which has no TF32",
+                remedy="leave it out, or say device=cuda",
+            )
+
     def statistics(self) -> frozenset[str]:
         return frozenset({"gram"})
 
@@ -67,7 +76,7 @@ class Gptq(Solver):
 
         if problem.H is None:
             raise ValueError("gptq needs a Gram matrix")
-        key = problem.identity and (problem.identity, self.dampening_frac, self.actorder)
+        key = problem.identity and (problem.identity, self.dampening_frac, self.actorder, self.tf32)
         energy = energies.KNOWN.recall(key)
         found = gptq(
             problem.weight,
@@ -81,6 +90,7 @@ class Gptq(Solver):
             descent=self.descent,
             global_scale=problem.global_scale,
             energy=None if energy is None else energy.to(problem.weight.device),
+            tf32=self.tf32,
         )
         if energy is None and found.losses is not None:
             energies.KNOWN.remember(key, found.losses[:, 1])

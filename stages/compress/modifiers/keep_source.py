@@ -80,6 +80,14 @@ def kept(stored: Stored | None, grid: Grid, *, round_scales: bool) -> Quantized:
     )
 
 
+def unusual(scale: Tensor) -> str:
+    """What is unusual about scales that another writer chose, in words; "" if nothing is."""
+    if scale.dtype == torch.uint8:
+        return ""  # exponents of two
+    kinds = {"negative": scale.float() < 0, "0": scale.float() == 0}
+    return " or ".join(kind for kind, entries in kinds.items() if bool(entries.any()))
+
+
 def _args_of(grid: Grid) -> QArgs:
     """What a source that has its weights on this grid says of them."""
     block = grid.block_structure

@@ -17,6 +17,7 @@ from stages.compress.observers.range import by_scale
 from stages.compress.solvers.cholesky import Damped
 from stages.compress.solvers.gptq_arrays import Descent, Params, Sweep
 from stages.compress.solvers.gptq_blocks import descend_block
+from stages.compress.solvers.products import add_product, product
 
 
 def descend(
@@ -30,11 +31,13 @@ def descend(
     descent: int,
     multiplier: float,
     block_size: int,
+    tf32: bool = False,
 ) -> Tensor:
     """``refit`` sweeps with scale steps, ``descent`` sweeps with code steps, in place.
 
     code (minus zero point), gradient [in, rows]; params of all columns, whose scale is changed;
-    metric [in, in]; multiplier the global scale or 1; all contiguous float32. Gives by how much
+    metric [in, in]; multiplier the global scale or 1; all contiguous float32. tf32: multiply blocks
+    by each other in TF32, with which a step may raise the error by its rounding. Gives by how much
     every row's E H E^T has changed, float32 [rows]. The gradient is spent: its columns before the
     last block are not those of the result.
     """
@@ -50,7 +53,7 @@ def descend(
     for sweep in range(sweeps):
         refits, last = sweep < refit, sweep == sweeps - 1
         if refits and not whole:
-            gained += _refit_rows(code, gradient, params, metric, grid, multiplier)
+            gained += _refit_rows(code, gradient, params, metric, grid, multiplier, tf32)
         if not (refits and whole) and sweep >= descent:
             continue
         for index, start in enumerate(starts):
@@ -66,7 +69,7 @@ def descend(
             )
             # in the last sweep nothing looks at columns that are done
             for rest in (slice(0, 0 if last else start), slice(start + step, None)):
-                gradient[rest].addmm_(H[rest, part], moved, alpha=-1)
+                add_product(gradient[rest], H[rest, part], moved, alpha=-1, tf32=tf32)
     return gained
 
 
@@ -77,14 +80,15 @@ def _refit_rows(
     metric: Damped,
     grid: Grid,
     multiplier: float,
+    tf32: bool,
 ) -> Tensor:
     """The scale step for groups too wide for a block, one group at a time; gives what it gained."""
     gained, width, scale = torch.zeros_like(code[0]), params.width, params.scale
     for g in range(scale.shape[0]):
         part = slice(g * width, (g + 1) * width)
         v = code[part]
-        product = metric.columns(part) @ v
-        upper, lower = (v * gradient[part]).sum(dim=0), (v * product[part]).sum(dim=0)
+        Hv = product(metric.columns(part), v, tf32=tf32)
+        upper, lower = (v * gradient[part]).sum(dim=0), (v * Hv[part]).sum(dim=0)
         wanted = scale[g] + torch.where(lower > 0, upper / lower, 0.0)
         new = round_to(wanted * multiplier, grid.scales) / multiplier
         change = new - scale[g]
@@ -92,17 +96,19 @@ def _refit_rows(
         change = torch.where(gain < 0, change, 0.0)
         gained += gain.clamp(max=0.0)
         scale[g] = torch.where(change != 0, new, scale[g])
-        gradient -= product * change
+        gradient -= Hv * change
     return gained
 
 
-def stored_scale(scale: Tensor, Q: Tensor, qparams: QParams, grid: Grid) -> Tensor:
+def stored_scale(
+    scale: Tensor, Q: Tensor, qparams: QParams, grid: Grid, multiplier: float
+) -> Tensor:
     """Refitted effective scales [rows, groups] as the checkpoint stores them.
 
     One that was too small for a refit (below the normal numbers of float16) and has entries of Q
-    other than zero is stored as the codes were chosen. qparams: those before the refit.
+    other than zero is stored as the codes were chosen. qparams: those before the refit; multiplier:
+    their global scale, or 1.
     """
-    multiplier = 1.0 if qparams.global_scale is None else float(qparams.global_scale)
     stored = round_to(scale * multiplier, grid.scales)
     if qparams.global_scale is None and not torch.equal(stored, scale):
         stored = torch.where(by_scale(Q, grid).any(dim=-1), scale, stored)

@@ -26,6 +26,7 @@ from stages.compress.solvers.gptq_arrays import Columns, Params
 from stages.compress.solvers.gptq_blocks import by_tiles, nearest_plane_block
 from stages.compress.solvers.numerical_error import all_finite, not_finite
 from stages.compress.solvers.output_error import weight_energies
+from stages.compress.solvers.products import add_product
 from stages.formats.codes import code_dtype, encode
 
 
@@ -44,6 +45,7 @@ def gptq(
     descent: int = 1,
     global_scale: Tensor | None = None,
     energy: Tensor | None = None,
+    tf32: bool = False,
 ) -> Quantized:
     """Codes and scales for ``weight`` [out, in] that minimise tr((W-Q) H (W-Q)^T).
 
@@ -53,7 +55,8 @@ def gptq(
     catalog or a function like those in it. refit, descent: sweeps of scale refits and of coordinate
     descent over the result; see :mod:`stages.compress.solvers.coordinate_descent`. global_scale:
     float32 [1], where tensor_group weights share one. energy: float32 [out], the second column of
-    `losses` of an earlier solution for this weight, H, damping and order. Rows are independent:
+    `losses` of an earlier solution for this weight, H, damping, order and tf32. tf32: multiply
+    blocks by each other in TF32; see :mod:`stages.compress.solvers.products`. Rows are independent:
     stacked weights give what separate calls give (strategies channel, group and tensor_group).
     Raises NumericalError when the damped H is not positive definite or anything is not finite.
     """
@@ -84,8 +87,10 @@ def gptq(
     Q = torch.empty(weight.shape, dtype=torch.float32, device=weight.device)
     codes = torch.empty(weight.shape, dtype=code_dtype(grid), device=weight.device)
     losses = torch.empty(weight.shape[0], 2, device=weight.device)
+    refine = refit + descent > 0
     improve = partial(descend, metric=metric, grid=grid, refit=refit, descent=descent)
-    improve = partial(improve, multiplier=multiplier, block_size=block_size)
+    quantize = partial(quantize_columns, grid=grid, B=block_size, refine=refine, tf32=tf32)
+    improve = partial(improve, multiplier=multiplier, block_size=block_size, tf32=tf32)
 
     def tile(start: int, stop: int) -> None:
         rows = slice(start, stop)
@@ -94,9 +99,10 @@ def gptq(
         s = scale[rows].T.clone(memory_format=torch.contiguous_format)
         params = Params(s, zero_point[rows].T.contiguous(), group, width)
         in_order = W.index_select(0, order)
-        known = weight_energies(in_order, M, metric.amount) if energy is None else energy[rows]
-        refine = refit + descent > 0
-        code, EH, error = quantize_columns(in_order, M, order, params, grid, block_size, refine)
+        known = None if energy is None else energy[rows]
+        if known is None:
+            known = weight_energies(in_order, M, metric.amount, tf32=tf32)
+        code, EH, error = quantize(in_order, M, order, params)
         if refine:  # 4. Refit scales and codes, now that all errors are known.
             error += improve(code, EH, params)
         q = s.index_select(0, group).mul_(code)
@@ -115,7 +121,7 @@ def gptq(
     return Quantized(
         weight=Q,
         codes=codes,
-        scale=stored_scale(scale, Q, qparams, grid) if refit else qparams.scale,
+        scale=stored_scale(scale, Q, qparams, grid, multiplier) if refit else qparams.scale,
         zero_point=qparams.zero_point,
         global_scale=qparams.global_scale,
         losses=losses,
@@ -123,7 +129,15 @@ def gptq(
 
 
 def quantize_columns(
-    W: Tensor, M: Tensor, order: Tensor, params: Params[Tensor], grid: Grid, B: int, refine: bool
+    W: Tensor,
+    M: Tensor,
+    order: Tensor,
+    params: Params[Tensor],
+    *,
+    grid: Grid,
+    B: int,
+    refine: bool,
+    tf32: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The paper's loop over blocks of B columns, for W [in, rows] in solving order.
 
@@ -140,8 +154,8 @@ def quantize_columns(
         corner = M[block, block].contiguous()
         nearest_plane_block(columns, corner, params.of(group[block]), grid.codes)
         # The same for all later columns, in one product (the paper's lazy batch update).
-        EM[rest].addmm_(M[block, rest].T, E[block])
+        add_product(EM[rest], M[block, rest].T, E[block], tf32=tf32)
         if refine:  # E H = (E M) M^T, by the columns of E M that are complete; M is triangular
-            EH[: start + B].addmm_(M[: start + B, block], EM[block])
+            add_product(EH[: start + B], M[: start + B, block], EM[block], tf32=tf32)
     back = torch.argsort(order)
     return code.index_select(0, back), EH.index_select(0, back), EM.square_().sum(dim=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from stages.compress.solvers.products import product
 from stages.formats.row_blocks import by_rows
 
 _PANEL = 256  # columns of a product
@@ -40,14 +41,15 @@ def ratio(error: float, whole: float) -> float:
     return error / whole if whole > 0 else 0.0
 
 
-def weight_energies(W: Tensor, M: Tensor, damping: float) -> Tensor:
+def weight_energies(W: Tensor, M: Tensor, damping: float, *, tf32: bool = False) -> Tensor:
     """w H w^T without the damping, float32 [rows], for the weight W [in, rows] and H = M M^T.
 
-    M: float32 [in, in], upper triangular, of the H with `damping` on its diagonal.
+    M: float32 [in, in], upper triangular, of the H with `damping` on its diagonal. tf32: multiply
+    in TF32.
     """
     total = W.square().sum(dim=0).mul_(-damping)
     for start in range(0, W.shape[0], _PANEL):
         stop = min(start + _PANEL, W.shape[0])
-        product = M[:stop, start:stop].T @ W[:stop]
-        total += product.square_().sum(dim=0)
+        part = product(M[:stop, start:stop].T, W[:stop], tf32=tf32)
+        total += part.square_().sum(dim=0)
     return total

@@ -18,6 +18,9 @@ from tests.pipeline.tiny import write_files
 
 ROOT = Path(__file__).resolve().parents[3]
 
+LONGEST = 500
+"""Seconds that a test waits for something: less than pytest lets it take."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrefixConfig:
@@ -28,7 +31,7 @@ class PrefixConfig:
 class Prefix(Stage):
     """What all jobs share: takes some time, and notes that it was begun and done.
 
-    PREFIX_SECONDS wins over the config: it changes the time of a result and not its key.
+    PREFIX_UNTIL names a file that it waits for instead: when it is done changes no key.
     """
 
     kind: ClassVar[str] = "prefix"
@@ -37,9 +40,21 @@ class Prefix(Stage):
 
     def run(self, task: Task) -> None:
         note(Path(self.config.log), f"begun {os.getpid()}")
-        time.sleep(float(os.environ.get("PREFIX_SECONDS", self.config.seconds)))
+        if gate := os.environ.get("PREFIX_UNTIL"):
+            wait_for(Path(gate))
+        else:
+            time.sleep(self.config.seconds)
         task.outputs["out"].write_json("prefix.json", 3)
         note(Path(self.config.log), f"done {os.getpid()}")
+
+
+def wait_for(path: Path) -> None:
+    """Return once there is such a file; a test that failed leaves nothing waiting for ever."""
+    deadline = time.monotonic() + LONGEST
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise UserError(f"{path} never came")
+        time.sleep(0.05)
 
 
 def note(path: Path, text: str) -> None:
@@ -129,6 +144,25 @@ class Place:
             text=True,
             start_new_session=True,
         )
+
+    def held_sweep(self, until: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """A sweep into the folder `sweep` whose prefix is not done before it says `until`."""
+        gate = self.folder / "gate"
+        said = list[str]()
+        with subprocess.Popen(
+            self.command("-m", "hydra.sweep.dir=sweep", *words),
+            cwd=self.folder,
+            env={**self.env, "PREFIX_UNTIL": str(gate)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as running:
+            assert running.stderr is not None
+            for line in running.stderr:
+                said.append(line)
+                if until in line:
+                    gate.touch()
+        return subprocess.CompletedProcess(running.args, running.returncode, "", "".join(said))
 
     def result(self, folder: str = "sweep") -> dict[str, Any]:
         content: dict[str, Any] = json.loads((self.folder / folder / "sweep.json").read_text())

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.pipeline.sweeps.plugin import Place
+from tests.pipeline.sweeps.plugin import LONGEST, Place, wait_for
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -44,9 +43,10 @@ def test_a_sweep_goes_on_after_a_failure_tells_it_once_and_runs_only_what_is_mis
 
 def test_joblib_runs_jobs_side_by_side_on_one_store(here: Place) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    done = here.sweep("score.times=2,13,9", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    words = ("score.times=2,13,9", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    done = here.held_sweep("prefix: another process is building it, waiting", *words)
     assert done.returncode == 1, done.stderr
-    assert "another process is building it, waiting" in done.stderr
+    assert "prefix: another process is building it, waiting" in done.stderr
     assert "job 1: error: score: thirteen cannot be scored" in done.stderr
     check(here)
 
@@ -113,16 +113,15 @@ def test_a_slurm_job_that_dies_is_missing_and_the_same_command_goes_on(here: Pla
 
 
 def test_who_waits_notices_the_death_of_the_builder(here: Place) -> None:
-    slow = Place(folder=here.folder, env={**here.env, "PREFIX_SECONDS": "300"})
+    never = str(here.folder / "never")
+    slow = Place(folder=here.folder, env={**here.env, "PREFIX_UNTIL": never})
     first = slow.start("hydra.sweep.dir=one", "score.times=2")
-    deadline = time.monotonic() + 100
-    while not (here.folder / "log.txt").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_for(here.folder / "log.txt")
     second = here.start("hydra.sweep.dir=two", "score.times=2,3")
     assert second.stdout is not None
     assert any("prefix: another process is building it, waiting" in line for line in second.stdout)
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
-    output, _ = second.communicate(timeout=100)
+    output, _ = second.communicate(timeout=LONGEST)
     assert second.returncode == 0, output
     assert here.prefixes() == {"begun": 2, "done": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from compressed_tensors.compressors import BaseCompressor
 from compressed_tensors.compressors.nvfp4.helpers import unpack_fp4_from_uint8
 from compressed_tensors.quantization import QuantizationConfig, QuantizationScheme
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -279,3 +280,33 @@ def test_from_disk_to_disk_the_model_needs_no_class(tmp_path: Path, tiny_llama: 
     found = meanings(tmp_path / "run" / "checkpoint")
     assert all(torch.equal(found[name], meant[f"{name}.weight"]) for name in found)
     assert len(found) == 14
+
+
+@pytest.mark.parametrize(
+    ("scheme", "value", "told"),
+    [("w4a16", -1.0, "negative"), ("w4a16", 0.0, "0"), ("nvfp4a16", 0.0, "0")],
+)
+def test_scales_of_another_writer_may_be_negative_or_0(
+    tmp_path: Path, tiny_llama: Path, some_text: Path, scheme: str, value: float, told: str
+) -> None:
+    size = [SMALL] if scheme == "w4a16" else []
+    made = Job(folder=tmp_path / "made", model=tiny_llama, text=some_text)
+    made.folder.mkdir()
+    made.run("run", "modifier=rtn", f"scheme={scheme}", *size)
+    shutil.copytree(made.folder / "run" / "checkpoint", tmp_path / "q")
+    for file in (tmp_path / "q").glob("*.safetensors"):
+        tensors = load_file(file)
+        if (name := f"{Q}.weight_scale") in tensors:
+            flat = tensors[name].float()
+            flat[3, 1] *= value
+            tensors[name] = flat.to(tensors[name].dtype)
+            file.unlink()
+            save_file(tensors, file, metadata={"format": "pt"})
+    meant = meanings(tmp_path / "q")
+    result = keep(tmp_path, some_text, scheme, *size)
+    found = meanings(tmp_path / "run" / "checkpoint")
+    assert found.keys() == meant.keys()
+    assert all(torch.equal(found[name], meant[name]) for name in found)
+    assert result["verify"]["ok"] is True
+    warned = f"the source's scales are kept, some of which are {told}: {Q}"
+    assert [text for text in result["warnings"] if warned in str(text)]

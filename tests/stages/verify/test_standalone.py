@@ -121,6 +121,48 @@ def test_faults_in_the_tensors_are_found(
     assert check in broken(sound["nvfp4"], tmp_path, tensors=change)
 
 
+def first(part: str, value: float) -> Callable[[Tensors], object]:
+    """One entry of a tensor of LAYER's up_proj is set."""
+
+    def change(tensors: Tensors) -> None:
+        tensor = tensors[f"{LAYER}.mlp.up_proj.{part}"]
+        flat = tensor.float().flatten()
+        flat[0] = value
+        tensors[f"{LAYER}.mlp.up_proj.{part}"] = flat.view(tensor.shape).to(tensor.dtype)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("scheme", "value", "told"),
+    [
+        ("w4a16_asym", -0.5, "some are negative"),
+        ("fp8_dynamic", -0.5, "some are negative"),
+        ("fp8_dynamic", 0.0, "some are 0"),
+        ("nvfp4", 0.0, "some are 0"),
+    ],
+)
+def test_what_is_unusual_but_sound_is_accepted_and_told(
+    sound: dict[str, Path], tmp_path: Path, scheme: str, value: float, told: str
+) -> None:
+    assert broken(sound[scheme], tmp_path, tensors=first("weight_scale", value)) == []
+    report = inspect(tmp_path / "broken", lambda *_: None)
+    (check,) = (check for check in report["checks"] if check["name"] == "scales")
+    assert check["ok"] is True
+    assert check["detail"].startswith(f"unusual, but sound: {LAYER}.mlp.up_proj.weight_scale")
+    assert told in check["detail"]
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("weight_scale", -0.5), ("weight_global_scale", -1.0), ("input_global_scale", 0.0)],
+)
+def test_signs_that_readers_drop_and_divisors_of_0_stay_wrong(
+    sound: dict[str, Path], tmp_path: Path, part: str, value: float
+) -> None:
+    assert "scales" in broken(sound["nvfp4"], tmp_path, tensors=first(part, value))
+
+
 CONFIG_FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "an ignore that matches nothing": (lambda c: c["ignore"].append("model.head"), "ignore"),
     "an ignore of a compressed module": (

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from pipeline.key import canonical
 from stages.compress.modifiers import Gptq, Keep, Rtn, SmoothQuant
 
 FOLDER = Path(__file__).parents[4] / "conf" / "modifier"
@@ -17,5 +16,5 @@ FOLDER = Path(__file__).parents[4] / "conf" / "modifier"
 @pytest.mark.parametrize("modifier", [Gptq(), Keep(), Rtn(), SmoothQuant()], ids=lambda m: m.kind)
 def test_a_shipped_config_is_the_default(modifier: Gptq | Keep | Rtn | SmoothQuant) -> None:
     config = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{modifier.kind}.yaml"))
-    assert config == {"kind": modifier.kind, **canonical(modifier)}
+    assert config == {"kind": modifier.kind, **asdict(modifier)}
     assert len(fields(modifier)) == len(config) - 1
