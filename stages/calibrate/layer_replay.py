@@ -55,7 +55,7 @@ def place_of(task: Task, device: str) -> Place:
 @contextmanager
 def filled(place: Place, weights: Reader) -> Iterator[None]:
     """Context in which the layer is materialized for `replay`, its tensors from `weights`."""
-    tensors = layer_tensors(place.subgraph, weights, device=place.device)
+    tensors = layer_tensors(place.subgraph, weights, original=place.source, device=place.device)
     stem = stem_names(place.skeleton, place.subgraph.index)
     tensors |= outside_tensors(place.blueprint, stem, place.source, device=place.device)
     with place.skeleton.materialized(tensors):

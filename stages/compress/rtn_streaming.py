@@ -155,7 +155,8 @@ def announced(layer: LayerState, source: SafetensorsSource) -> list[TensorSpec]:
     """What the file of a layer that :func:`is_straight` will hold, from headers alone."""
     prefixes = {linear.name: linear.prefix for linear in layer.subgraph.linears}
     found: list[TensorSpec] = []
-    left = dict(layer.subgraph.tensors)
+    shared = layer.subgraph.shared
+    left = {name: t for name, t in layer.subgraph.tensors.items() if name not in shared}
     for name, resolved in layer.resolved.items():
         spec = source.spec(left.pop(f"{name}.weight"))
         args, layout = _weights(resolved.scheme), layout_of(resolved.scheme)

@@ -19,6 +19,7 @@ from stages.model.artifact_names import CHECKPOINT
 from stages.model.blueprint import Blueprint
 from stages.quantized.open import open_model
 from stages.weights import WeightSource, open_checkpoint
+from stages.weights.joined_source import JoinedSource
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +50,9 @@ def compressed(folder: Path, blueprint: Blueprint) -> Candidate:
         config = json.loads((folder / "config.json").read_bytes())
     except (OSError, ValueError) as error:
         raise StageFailed(f"the checkpoint in {folder} has no readable config.json") from error
-    source = open_checkpoint(folder)
+    source: WeightSource = open_checkpoint(folder)
+    if blueprint.joins:
+        source = JoinedSource(source, blueprint.joins)
     if blueprint.tied and not config.get("tie_word_embeddings", True):
         blueprint = blueprint.untied()
     if not config.get("quantization_config"):

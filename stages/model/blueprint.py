@@ -28,8 +28,9 @@ class LinearSpec:
     """One nn.Linear of the (patched) module tree, or (kind "Embedding") the token embedding.
 
     `name` is its name in the module tree, `prefix` its name in the checkpoint (without
-    `.weight`), `kind` the name of its class. `expert` marks the Linears of routed experts. The
-    `prefix` of a tied lm_head is the name that it has once it is untied.
+    `.weight`), `kind` the name of its class. `expert` marks the Linears of routed experts, `bare`
+    those whose weight the model uses without calling them, which stay dense. The `prefix` of a
+    tied lm_head is the name that it has once it is untied.
     """
 
     name: str
@@ -39,6 +40,7 @@ class LinearSpec:
     bias: bool = False
     expert: bool = False
     kind: str = "Linear"
+    bare: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +68,7 @@ class Subgraph:
     `tensors` maps every parameter and persistent buffer (module-tree names, patched) to its name
     in the checkpoint, `shapes` to its shape. `bytes` is their size in the model's dtype.
     `pairs` and `fused` name modules in the module tree; `fused` lists groups of Linears that
-    engines run as one.
+    engines run as one. `shared` names parameters that something else writes into a checkpoint.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Subgraph:
     bytes: int
     pairs: tuple[Pair, ...] = ()
     fused: tuple[tuple[str, ...], ...] = ()
+    shared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,9 +94,10 @@ class Blueprint:
     unchanged. `decoder`, `embedding` and `head` are the names of the module that holds the decoder
     layers, of the token embedding and of the lm_head. `model_type` is the text model's. `patches`
     maps replaced modules to their original classes. `cuts` maps names in `tensors` that the
-    original does not have to the parts of its fused tensors that they stand for. `outlined` says
-    why the model is known by its tensor names only ("" if its class is known): then it cannot be
-    run, and module names are those of the checkpoint. `notes` are shown to the user.
+    original does not have to the parts of its fused tensors that they stand for, `joins` such names
+    to the tensors whose rows they are. `outlined` says why the model is known by its tensor names
+    only ("" if its class is known): then it cannot be run, and module names are those of the
+    checkpoint. `notes` are shown to the user.
     """
 
     config: Mapping[str, Any]
@@ -114,6 +118,7 @@ class Blueprint:
     carried: tuple[str, ...] = ()
     patches: Mapping[str, str] = field(default_factory=dict)
     cuts: Mapping[str, Cut] = field(default_factory=dict)
+    joins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     outlined: str = ""
     notes: tuple[str, ...] = ()
 
@@ -204,6 +209,7 @@ class Blueprint:
             values["outside_linears"] = _linears(data["outside_linears"])
             values["carried"] = tuple(data["carried"])
             values["notes"] = tuple(data.get("notes", ()))
+            values["joins"] = {n: tuple(parts) for n, parts in data.get("joins", {}).items()}
             values["cuts"] = {n: Cut.from_json(c) for n, c in data.get("cuts", {}).items()}
             return cls(**values)
         except (KeyError, TypeError, ValueError) as error:
@@ -234,4 +240,5 @@ def _subgraph(data: Mapping[str, Any]) -> Subgraph:
         Pair(**{**pair, "targets": tuple(pair["targets"])}) for pair in data["pairs"]
     )
     values["fused"] = tuple(tuple(group) for group in data["fused"])
+    values["shared"] = tuple(data.get("shared", ()))
     return Subgraph(**values)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -18,7 +19,12 @@ from stages.model.checkpoint_names import Names, expected_names, map_names
 from stages.model.families import Family, family_of, fused_groups, smoothing_pairs
 from stages.model.meta_model import NO_MODEL, Tree, config_of, dtype_of, meta_model, tree_of
 from stages.model.module_patches import Patched, patches, replacements, swapped
+from stages.model.traits.linear_use import LinearUse, linear_use
+from stages.model.traits.ownership import bare_note, owned
 from stages.model.traits.transposed_linears import KIND, transposed_note
+
+FLAT = re.compile(r"\.experts\b")
+"""Modules of experts; matrices of two dimensions in them (DBRX's) hold the rows of all of them."""
 
 
 class TensorShape(Protocol):
@@ -53,8 +59,10 @@ def blueprint_of(
     with swapped(model, modules) as replaced:
         patched_as = {name: type(module).__name__ for name, module in replaced.items()}
         shapes |= {name: cut.shape(shapes[cut.stored]) for name, cut in names.cuts.items()}
+        shapes |= {name: _joined([shapes[x] for x in parts]) for name, parts in names.joins.items()}
         _check(model, names, shapes)
-        return _assemble(config, model, tree, names, dtype, experts, patched_as)
+        use = linear_use(model, tree.layers, modules)
+        return _assemble(config, model, tree, names, dtype, experts, patched_as, use)
 
 
 def _tied(model: PreTrainedModel) -> Mapping[str, str]:
@@ -68,6 +76,7 @@ def _check(model: PreTrainedModel, names: Names, shapes: Mapping[str, tuple[int,
     missing, wrong = [], []
     for name, tensor in model.state_dict().items():
         tensor_name = names.found.get(name) or names.found.get(tied.get(name, ""))
+        tensor_name = name if name in names.joins else tensor_name
         if tensor_name is None:
             missing.append(name)
         elif tuple(shapes[tensor_name]) != tuple(tensor.shape):
@@ -85,14 +94,23 @@ def _check(model: PreTrainedModel, names: Names, shapes: Mapping[str, tuple[int,
 def _check_experts(
     model: PreTrainedModel, tree: Tree, names: Names, modules: Mapping[str, nn.Module]
 ) -> None:
-    """Raise UserError unless every weight matrix of a layer is one tensor, of one module."""
+    """Raise UserError unless every expert's weight matrix is one tensor, of one module.
+
+    What else has three dimensions or is made of several tensors (recurrent gates, convolutions)
+    stays dense.
+    """
+    counts = _expert_counts(model)
     mapped = (name.rpartition(".")[0] for name in names.found)
     containers = {name.rpartition(".")[0] for name in names.converted}
     containers |= {name for name in mapped if name in modules}
     containers |= {
         name
         for name, module in model.named_modules()
-        if any(parameter.dim() == 3 for parameter in module.parameters(recurse=False))
+        if any(
+            (parameter.dim() == 3 and (parameter.shape[0] in counts or "expert" in name))
+            or (parameter.dim() == 2 and FLAT.search(name))
+            for parameter in module.parameters(recurse=False)
+        )
         and name not in modules
         and not type(module).__module__.startswith("torch.nn")
     }
@@ -108,6 +126,12 @@ def _check_experts(
                 )
 
 
+def _expert_counts(model: PreTrainedModel) -> set[int]:
+    """The numbers of experts that the config states, whatever it calls them."""
+    text = model.config.get_text_config(decoder=True).to_dict()
+    return {v for n, v in text.items() if n.endswith("experts") and isinstance(v, int) and v > 1}
+
+
 def _assemble(
     config: Mapping[str, Any],
     model: PreTrainedModel,
@@ -116,15 +140,22 @@ def _assemble(
     dtype: str,
     experts: str,
     patched_as: Mapping[str, str],
+    use: LinearUse,
 ) -> Blueprint:
-    tied = {a: names.found[b] for a, b in _tied(model).items() if b in names.found}
-    tied |= {b: names.found[a] for a, b in _tied(model).items() if a in names.found}
-    tensors = {**tied, **names.found}
+    found = {**names.found, **{name: name for name in names.joins}}
+    tied = {a: found[b] for a, b in _tied(model).items() if b in found}
+    tied |= {b: found[a] for a, b in _tied(model).items() if a in found}
+    tensors = {**tied, **found}
     text = model.config.get_text_config(decoder=True)
     family = family_of(text.model_type)
     shapes = {n: tuple(t.shape) for n, t in model.state_dict().items() if n in tensors}
     outside = [n for n in shapes if not n.startswith(tuple(f"{x}." for x in tree.layers))]
     claimed = {tensors[name] for name in shapes}
+    layers = owned(
+        [_layer(model, n, index, tensors, dtype, family) for index, n in enumerate(tree.layers)],
+        use,
+        names.joins,
+    )
     return Blueprint(
         config=dict(config),
         architecture=type(model).__name__,
@@ -137,10 +168,7 @@ def _assemble(
         decoder=tree.decoder,
         embedding=tree.embedding,
         head=tree.head,
-        layers=tuple(
-            _layer(model, name, index, tensors, dtype, family)
-            for index, name in enumerate(tree.layers)
-        ),
+        layers=layers,
         outside={name: tensors[name] for name in outside},
         outside_shapes={name: shapes[name] for name in outside},
         outside_linears=tuple(
@@ -151,8 +179,16 @@ def _assemble(
         carried=tuple(n for n in [*names.rest, *names.found.values()] if n not in claimed),
         patches=dict(patched_as),
         cuts=names.cuts,
-        notes=transposed_note(n for n, m in model.named_modules() if type(m).__name__ == KIND),
+        joins=names.joins,
+        notes=(
+            *transposed_note(n for n, m in model.named_modules() if type(m).__name__ == KIND),
+            *bare_note(layers),
+        ),
     )
+
+
+def _joined(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    return (sum(shape[0] for shape in shapes), *shapes[0][1:])
 
 
 def _layer(
@@ -198,6 +234,8 @@ def kind_of(linear: nn.Linear) -> str:
     routers) keeps its own name: it multiplies in another way than its weight's shape says.
     """
     name = type(linear).__name__
+    if type(linear) is nn.Linear:
+        return name
     try:
         with torch.no_grad():
             x = torch.empty(3, linear.in_features, dtype=linear.weight.dtype, device="meta")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
+    Concatenate,
     WeightConverter,
     WeightRenaming,
     rename_source_key,
@@ -29,13 +30,15 @@ NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 class Names:
     """Mapping of a checkpoint; `found`: parameter of the patched tree -> tensor.
 
-    `cuts`: name in `found` -> the part of a fused tensor that it stands for. `rest` are tensors
+    `cuts`: name in `found` -> the part of a fused tensor that it stands for. `joins`: parameter ->
+    the tensors in `rest` whose rows it has. `rest` are tensors
     without a parameter; `converted` are the parameters that transformers makes of tensors in `rest`
     by operations.
     """
 
     found: Mapping[str, str]
     cuts: Mapping[str, Cut]
+    joins: Mapping[str, tuple[str, ...]]
     rest: tuple[str, ...]
     converted: frozenset[str]
 
@@ -65,7 +68,8 @@ def map_names(
         found=mapping.found,
         cuts=mapping.cuts,
         rest=tuple(mapping.rest),
-        converted=frozenset(mapping.converted),
+        converted=frozenset(mapping.converted - mapping.joins().keys()),
+        joins=mapping.joins(),
     )
 
 
@@ -87,6 +91,7 @@ class _Mapping:
         self.cuts: dict[str, Cut] = {}
         self.rest: list[str] = []
         self.converted: set[str] = set()
+        self.pieces: dict[str, list[str | None]] = {}
 
     def take(self, name: str, shape: tuple[int, ...]) -> None:
         renamed, _ = rename_source_key(name, self.renamings, [], self.prefix, self.state)
@@ -105,8 +110,24 @@ class _Mapping:
         else:
             parameter = self._claimed(renamed, target, pattern)
             if parameter is None:
-                self.converted.add(target)
+                self._converted(target, pattern, name)
             self._claim(parameter, name)
+
+    def _converted(self, target: str, pattern: str, name: str) -> None:
+        """Note a parameter that transformers makes of several tensors, or of one by operations."""
+        self.converted.add(target)
+        converter = self.by_pattern[pattern]
+        operations = converter.operations
+        if len(operations) == 1 and isinstance(operations[0], Concatenate):
+            if operations[0].dim == 0 and len(converter.target_patterns) == 1:
+                patterns = converter.source_patterns
+                pieces = self.pieces.setdefault(target, [None] * len(patterns))
+                pieces[patterns.index(pattern)] = name
+
+    def joins(self) -> dict[str, tuple[str, ...]]:
+        """Parameters that are some tensors' rows, one tensor after the other -> those tensors."""
+        present = {t: tuple(p for p in pieces if p) for t, pieces in self.pieces.items()}
+        return {t: parts for t, parts in present.items() if len(parts) == len(self.pieces[t])}
 
     def _claim(self, parameter: str | None, name: str) -> None:
         if parameter is None:

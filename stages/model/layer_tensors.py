@@ -16,9 +16,19 @@ class Reader(Protocol):
     def read(self, names: Iterable[str], *, device: str = "cpu") -> dict[str, Tensor]: ...
 
 
-def layer_tensors(subgraph: Subgraph, source: Reader, *, device: str = "cpu") -> dict[str, Tensor]:
-    """All tensors of one decoder layer, by module-tree name, in the dtype of the checkpoint."""
-    return _read(subgraph.tensors, source, device)
+def layer_tensors(
+    subgraph: Subgraph, source: Reader, *, original: Reader | None = None, device: str = "cpu"
+) -> dict[str, Tensor]:
+    """All tensors of one decoder layer, by module-tree name, in the dtype of the checkpoint.
+
+    `original`: where those are that the layer shares, if `source` has only what the layer writes.
+    """
+    shared = () if original is None else subgraph.shared
+    own = {name: stored for name, stored in subgraph.tensors.items() if name not in shared}
+    found = _read(own, source, device)
+    if original is not None and shared:
+        found |= _read({name: subgraph.tensors[name] for name in shared}, original, device)
+    return found
 
 
 def outside_tensors(

@@ -136,7 +136,9 @@ def tree_of(model: PreTrainedModel) -> Tree:
     """Find decoder layers, embedding and lm_head of `model`; UserError if there are none."""
     names = {id(module): name for name, module in model.named_modules()}
     decoder = model.get_decoder()
-    count = model.config.get_text_config(decoder=True).num_hidden_layers
+    text = model.config.get_text_config(decoder=True)
+    # LongCat counts two for each layer, and its layers beside them
+    count = getattr(text, "num_layers", None) or text.num_hidden_layers
     head = model.get_output_embeddings()
     if decoder is head:  # ModernBERT calls its head `decoder`
         decoder = model.base_model

@@ -7,6 +7,7 @@ from stages.model.blueprint import Blueprint
 from stages.quantized.catalog import opened
 from stages.weights.checkpoint_files import Layout
 from stages.weights.cut_source import CutSource
+from stages.weights.joined_source import JoinedSource
 from stages.weights.safetensors_source import SafetensorsSource
 from stages.weights.source import WeightSource
 from stages.weights.source_manifest import SourceManifest
@@ -33,9 +34,12 @@ def open_source(artifact: Artifact) -> WeightSource:
 def open_model(artifact: Artifact, blueprint: Blueprint) -> WeightSource:
     """The weights of a `load` result under the names of its blueprint.
 
-    Experts that are fused on disk read as one tensor for each of their Linears.
+    Experts that are fused on disk read as one tensor for each of their Linears; what the disk has
+    in pieces reads as one.
     """
     source = open_source(artifact)
+    if blueprint.joins:
+        source = JoinedSource(source, blueprint.joins)
     return CutSource(source, blueprint.cuts) if blueprint.cuts else source
 
 

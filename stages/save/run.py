@@ -128,7 +128,8 @@ def outside_names(blueprint: Blueprint) -> list[str]:
 def original_names(blueprint: Blueprint) -> list[str]:
     """Checkpoint names of all tensors of the original."""
     layers = (name for layer in blueprint.layers for name in layer.tensors.values())
-    return list(dict.fromkeys([*outside_names(blueprint), *layers]))
+    names = dict.fromkeys([*outside_names(blueprint), *layers])
+    return [name for name in names if name not in blueprint.joins]
 
 
 def done(

@@ -134,6 +134,8 @@ def _ignored(linear: LinearSpec, scheme: SchemeConfig, blueprint: Blueprint) -> 
 
 def selects(target: str, linear: LinearSpec, blueprint: Blueprint) -> bool:
     names = names_of(linear, blueprint)
+    if linear.bare:
+        return False  # the weight is used without a call: no engine would decompress it
     if is_router(linear.name) or is_router(linear.prefix):
         return target in names  # a class or a pattern never selects a router
     return matches(target, names, linear.kind)

@@ -221,4 +221,5 @@ def check_files(subject: Subject) -> Iterator[str]:
 def _original_names(subject: Subject) -> list[str]:
     blueprint = subject.blueprint
     layers = (name for layer in blueprint.layers for name in layer.tensors.values())
-    return list(dict.fromkeys([*blueprint.outside.values(), *blueprint.carried, *layers]))
+    names = dict.fromkeys([*blueprint.outside.values(), *blueprint.carried, *layers])
+    return [name for name in names if name not in blueprint.joins]

@@ -16,7 +16,7 @@ TEXT: Settings = {
     **{"num_experts": 4, "num_local_experts": 4, "n_routed_experts": 4, "moe_num_experts": 4},
     **{"num_experts_per_tok": 2, "num_experts_per_token": 2, "moe_k": 2, "moe_topk": 2},
     **{"n_shared_experts": 1, "num_shared_experts": 1, "n_group": 1, "topk_group": 1},
-    **{"moe_intermediate_size": 32, "shared_expert_intermediate_size": 32},
+    **{"moe_intermediate_size": 96, "shared_expert_intermediate_size": 32},
     **{"shared_intermediate_size": 32, "first_k_dense_replace": 1},
     **{"kv_lora_rank": 32, "q_lora_rank": 32, "qk_nope_head_dim": 16, "v_head_dim": 16},
     **{"qk_rope_head_dim": 8, "index_topk": 16, "index_head_dim": 16, "index_n_heads": 4},

@@ -53,10 +53,10 @@ def original_names(tensors: Mapping[str, Tensor], original: Mapping[str, Tensor]
     made: dict[str, str] = {}
     for name, wanted in original.items():
         if name not in found and (wanted.dim() == 3 or name.endswith("_bias")):
-            fused = _fused(name, wanted, tensors)
+            fused = _fused(name, original, tensors)
             if fused is not None:
                 found[name] = fused.tensor
-                made |= dict.fromkeys(fused.modules, name)
+                made |= dict.fromkeys(fused.modules, name) if wanted.dim() == 3 else {}
     rest = [
         name for name in tensors if name not in original and name.rpartition(".")[0] not in made
     ]
@@ -72,8 +72,11 @@ class Fused:
     modules: Collection[str]
 
 
-def _fused(name: str, wanted: Tensor, tensors: Mapping[str, Tensor]) -> Fused | None:
+def _fused(
+    name: str, original: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> Fused | None:
     """The fused tensor `name` of the original, from the experts' own tensors."""
+    wanted = original[name]
     container, _, leaf = name.removesuffix(".weight").rpartition(".")
     bias = leaf.endswith("_bias")
     part = "bias" if bias else "weight"
@@ -90,18 +93,11 @@ def _fused(name: str, wanted: Tensor, tensors: Mapping[str, Tensor]) -> Fused | 
     modules = [[f"{inside}.{e}.{x}" for x in leaves] for e in range(wanted.shape[0])]
     if any(f"{m}.{part}" not in tensors for row in modules for m in row):
         return None
-    rows = []
-    for row in modules:
-        parts = [tensors[f"{m}.{part}"] for m in row]
-        joined = torch.cat(parts)
-        if "gate_up_proj_bias" in tensors_like(container, tensors, wanted):
-            joined = torch.stack(parts, dim=1).flatten(0, 1)
-        rows.append(joined)
-    stacked = torch.stack(rows)
-    if not bias and stacked.shape != wanted.shape:
+    # gpt-oss, whose experts have biases, has gate and up row by row in turns
+    turns = len(leaves) == 2 and f"{container}.gate_up_proj_bias" in original
+    rows = [[tensors[f"{m}.{part}"] for m in row] for row in modules]
+    joined = [torch.stack(r, dim=1).flatten(0, 1) if turns else torch.cat(r) for r in rows]
+    stacked = torch.stack(joined)
+    if not bias and (turns or stacked.shape != wanted.shape):
         stacked = stacked.transpose(1, 2)
     return Fused(tensor=stacked, modules=[m for row in modules for m in row])
-
-
-def tensors_like(container: str, tensors: Mapping[str, Tensor], wanted: Tensor) -> set[str]:
-    return set()

@@ -115,7 +115,7 @@ MULTIMODAL: tuple[Case, ...] = (
         "ernie4_5_vl_moe",
         cls="Ernie4_5_VLMoeForConditionalGeneration",
         text_config={
-            "moe_intermediate_size": [32, 32],
+            "moe_intermediate_size": [96, 96],
             "rope_parameters": {
                 "rope_type": "default",
                 "rope_theta": 10000.0,

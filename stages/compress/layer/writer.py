@@ -134,7 +134,7 @@ class Compressed:
         stored = layer.subgraph.tensors
         for name in list(layer.tensors):
             module, _, part = name.rpartition(".")
-            if part == "weight" and module in self.modules:
+            if name in layer.subgraph.shared or (part == "weight" and module in self.modules):
                 del layer.tensors[name]
                 continue
             tensor = layer.tensors.pop(name)

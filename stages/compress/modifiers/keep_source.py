@@ -17,6 +17,7 @@ from stages.quantized.source import QuantizedSource
 from stages.quantized.stored_weight import Stored, plain_scale
 from stages.schemes.quant_args import QArgs
 from stages.weights.cut_source import CutSource
+from stages.weights.joined_source import JoinedSource
 
 ANEW = "say modifier=rtn or modifier=gptq to quantize it anew, or put it in scheme.ignore"
 
@@ -30,7 +31,9 @@ def stored_of(layer: LayerState, module: str) -> Stored | None:
 def _place(layer: LayerState, module: str) -> tuple[QuantizedSource, str] | None:
     """Where the source has a module quantized: the source, and the module's name there."""
     prefix = next(spec.prefix for spec in layer.subgraph.linears if spec.name == module)
-    source = layer.source.source if isinstance(layer.source, CutSource) else layer.source
+    source = layer.source
+    while isinstance(source, CutSource | JoinedSource):
+        source = source.source
     if not isinstance(source, QuantizedSource) or prefix not in source.modules:
         return None
     return source, prefix
