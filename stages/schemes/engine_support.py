@@ -1,6 +1,7 @@
 """Engine support of number formats: a table made by reading and running the engines.
 
-Stated for vLLM 0.32 (its compressed-tensors loader; the CPU column was run) and transformers 5.17.
+Stated for vLLM 0.32 (its compressed-tensors loader; the CPU column was run) and transformers 5.17
+to 5.24 (both ends were run, and the releases between where they differ).
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ def _plain_8(weights: QArgs, inputs: QArgs | None, kind: str) -> bool:
     return both and weights.type == kind and inputs is not None and inputs.type == kind
 
 
+def _same_or_none(weights: QArgs, inputs: QArgs | None) -> bool:
+    return inputs is None or inputs.scale_dtype == weights.scale_dtype
+
+
 READERS = (
     Reader(
         name="NVFP4",
@@ -43,7 +48,7 @@ READERS = (
     ),
     Reader(
         name="MXFP4",
-        fits=lambda w, x, _: w.scale_dtype == "uint8" and w.num_bits == 4,
+        fits=lambda w, x, _: w.scale_dtype == "uint8" and w.num_bits == 4 and _same_or_none(w, x),
         gpu="Blackwell; emulated before",
     ),
     Reader(
@@ -138,9 +143,26 @@ def reader(group: SchemeGroup) -> Reader | None:
     return None
 
 
+def packs_zero_points(group: SchemeGroup) -> bool:
+    """Whether a group's zero points are stored packed, several rows to a word."""
+    weights = group.weights
+    return (
+        weights is not None
+        and not weights.symmetric
+        and weights.strategy in ROWS
+        and layout_of(group) == PACKED
+    )
+
+
 def engine_warnings(scheme: SchemeConfig) -> Iterator[str]:
-    """Formats of modules, KV cache and attention that vLLM is not known to load."""
+    """Formats of modules, KV cache and attention that an engine does not load, by version."""
     for _, group in scheme.ordered():
+        if packs_zero_points(group):
+            yield (
+                f"transformers loads {label(group)} (packed zero points) up to 5.22.2; from 5.23.0 "
+                "on only with quantization_config=CompressedTensorsConfig(dequantize=True), "
+                "whoever wrote it"
+            )
         if reader(group) is None:
             yield (
                 f"no vLLM loader is known for {label(group)} ({layout_of(group)}): transformers "
