@@ -179,8 +179,11 @@ class Stage:
     kind: ClassVar[str]
     version: ClassVar[int]
     Config: ClassVar[type]
-    libraries: ClassVar[tuple[str, ...]] = ()
-    """Installed distributions whose version can change the bytes of a result: part of the key."""
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Installed distributions whose version can change the bytes of a result: in the key."""
+        return ()
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from stages.model.blueprint import EMBEDDING
 from stages.schemes.layouts import BYTES, PACKED, layout_of
@@ -16,6 +17,7 @@ from stages.schemes.scheme import SchemeConfig, SchemeGroup
 from stages.schemes.sizes import label
 
 ROWS = ("channel", "group")
+VLLM = "0.32"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,6 +175,16 @@ def engine_warnings(scheme: SchemeConfig) -> Iterator[str]:
     for name, args in (("kv_cache", scheme.kv_cache), ("attention", scheme.attention)):
         if args is not None and not (args.type == "float" and args.num_bits == 8):
             yield f"vLLM loads scheme.{name} in FP8 only, not in {args.num_bits}-bit {args.type}"
+
+
+def vllm_support(scheme: SchemeConfig) -> dict[str, Any]:
+    """Entry of vLLM under `engines` of result.json: by the table, not by loading.
+
+    {"version", "checked": False, "loads": whether a loader is known for every format, "why"}.
+    """
+    unknown = [label(group) for _, group in scheme.ordered() if reader(group) is None]
+    why = list(engine_notes(scheme)) + [f"{name}: no loader is known" for name in unknown]
+    return {"version": VLLM, "checked": False, "loads": not unknown, "why": why}
 
 
 def engine_notes(scheme: SchemeConfig) -> Iterator[str]:
