@@ -9,31 +9,41 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 
-from stages.model.blueprint import Blueprint
+from stages.model.blueprint import Blueprint, LinearSpec
 from stages.schemes.layouts import PACKED, layout_of
 from stages.schemes.resolve import Resolved
 from stages.schemes.scheme import SchemeGroup
 from stages.schemes.sizes import label
 
 RAISES = "loading raises"
+FUSED = "in the original they are one tensor, and it has no way to read them one by one"
+LINEARS = frozenset({"Llama4TextExperts"})
+"""Containers in whose place transformers has Linears where a checkpoint is compressed."""
 
 
 def transformers_notes(resolved: Mapping[str, Resolved], blueprint: Blueprint) -> Iterator[str]:
     """One line for each kind of modules in a plan that transformers does not load rightly."""
-    experts = {linear.name for linear in blueprint.linears() if linear.expert}
-    seen: dict[str, None] = {}
-    for name, choice in resolved.items():
-        group = choice.scheme
-        why = expert_limit(group) if name in experts else ""
+    lines: dict[str, None] = {}
+    for linear in blueprint.linears():
+        if linear.name not in resolved:
+            continue
+        group = resolved[linear.name].scheme
+        merged = linear.expert and not _stays_linear(linear, blueprint)
+        fused = f"{linear.prefix}.weight" in blueprint.cuts
+        why = (FUSED if fused else expert_limit(group)) if merged else ""
         if why:
-            seen[f"transformers does not read experts in {label(group)} ({why})"] = None
-        elif name not in experts and has_packed_zero_points(group):
-            seen[
+            lines[f"transformers does not read experts in {label(group)}: {why}"] = None
+        elif not merged and has_packed_zero_points(group):
+            lines[
                 f"transformers from 5.23 on does not load {label(group)}, whose zero points are "
                 "packed; 5.17 to 5.22 do"
             ] = None
-    for line in seen:
-        yield f"{line}; vLLM does (transformers {version('transformers')} is installed)"
+    for line in lines:
+        yield f"{line}. vLLM does not mind (transformers {version('transformers')} is installed)"
+
+
+def _stays_linear(linear: LinearSpec, blueprint: Blueprint) -> bool:
+    return blueprint.patches.get(linear.name.rsplit(".", 2)[0]) in LINEARS
 
 
 def expert_limit(group: SchemeGroup) -> str:
