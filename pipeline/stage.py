@@ -192,8 +192,11 @@ class Stage:
     kind: ClassVar[str]
     version: ClassVar[int]
     Config: ClassVar[type]
-    libraries: ClassVar[tuple[str, ...]] = ()
-    """Installed distributions whose version can change the bytes of a result: part of the key."""
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Installed distributions whose version can change the bytes of a result: in the key."""
+        return ()
 
     ahead: ClassVar[str] = ""
     """A module that `work` imports, with `read_ahead(upcoming)`: it asks the system to read from

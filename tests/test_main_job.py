@@ -13,6 +13,7 @@ from pipeline.errors import StageFailed, UserError
 from pipeline.stage import Task
 from stages.calibrate.stage import Calibrate
 from tests.jobs import Job, built
+from tests.loading import loading_options
 from tests.stages.schemes.presets import NAMES
 
 QUANTIZED = [name for name in NAMES if name not in ("none", "unquantized")]
@@ -39,14 +40,20 @@ def test_every_scheme_is_written_checked_and_loaded_by_transformers(
     assert result["verify"]["ok"] is True
     assert len(result["layers"]) == 7 * LAYERS
     model, loading = AutoModelForCausalLM.from_pretrained(
-        shared.folder / scheme / "checkpoint", dtype=torch.bfloat16, output_loading_info=True
+        shared.folder / scheme / "checkpoint",
+        dtype=torch.bfloat16,
+        output_loading_info=True,
+        **loading_options(scheme),
     )
     assert not loading["missing_keys"] and not loading["unexpected_keys"]
     with torch.no_grad():
         assert torch.isfinite(model(torch.arange(8)[None]).logits).all()
 
 
-@pytest.mark.parametrize("scheme", ["w4a16_asym", "w8a8", "fp8", "fp8_block", "nvfp4", "mxfp4"])
+KINDS = ("w4a16_asym", "w8a8", "fp8", "fp8_block", "nvfp4", "mxfp4", "mxfp6a8", "mxfp4xfp8")
+
+
+@pytest.mark.parametrize("scheme", [name for name in KINDS if name in NAMES])
 def test_gptq_goes_with_every_kind_of_format(shared: Job, scheme: str) -> None:
     result = shared.run(f"{scheme}-gptq", f"scheme={scheme}")
     assert result["verify"]["ok"] is True

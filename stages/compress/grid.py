@@ -1,8 +1,9 @@
 """Number format of a weight: the codes, the scales, and which elements share a scale.
 
 Every number format here is one rule, "round to nearest, ties to even, with a step that doubles
-with every binade above the first": integers have one step everywhere, E2M1, E4M3 and bfloat16 are
-small floats, E8M0 scales keep no mantissa. One rule serves torch and the compiled kernels alike.
+with every binade above the first": integers have one step everywhere, E2M1, E2M3, E4M3 and
+bfloat16 are small floats, E8M0 scales keep no mantissa. One rule serves torch and the compiled
+kernels alike.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Quantized:
     scale: [out, groups] | [out, 1] | [1] | [row blocks, column blocks]; the checkpoint's dtype, or
     float32 holding E4M3 values under a global scale.
     zero_point: int8, the scale's shape, None when symmetric. global_scale: float32 [1] or None.
-    codes: [out, in], what is stored: int8, float8_e4m3fn or uint8 (E2M1), see
+    codes: [out, in], what is stored: int8, float8_e4m3fn (E2M3 too) or uint8 (E2M1), see
     :mod:`stages.formats.codes`. None from a solver that gives a weight alone: it gets the nearest
     ones, once, from `stages.compress.solvers.rtn.with_codes`.
     original: what is rounded to those codes in place of ``weight``, because it says more than
@@ -135,9 +136,11 @@ def _codes(kind: str, num_bits: int) -> Rounding:
         return Rounding(binade=2.0**23, step=2.0**-23, low=-half, high=half - 1)
     if num_bits == 4:
         return Rounding(binade=1.0, step=0.5, low=-6.0, high=6.0)
+    if num_bits == 6:
+        return Rounding(binade=1.0, step=0.125, low=-7.5, high=7.5)
     if num_bits == 8:
         return Rounding(binade=2.0**-6, step=0.125, low=-448.0, high=448.0)
-    raise ValueError(f"float weights have 4 or 8 bits, not {num_bits}")
+    raise ValueError(f"float weights have 4, 6 or 8 bits, not {num_bits}")
 
 
 def _scales(
@@ -147,7 +150,7 @@ def _scales(
         return Rounding(binade=2.0**-126, step=1.0, low=2.0**-126, high=2.0**127)
     stored = scale_dtype or dtype
     if not stored.is_floating_point:
-        raise ValueError(f"scales of dtype {stored} need groups of 32 floats of 4 or 8 bits")
+        raise ValueError(f"scales of dtype {stored} need groups of 32 floats of 4, 6 or 8 bits")
     info = torch.finfo(stored)
     # float8 scales reach down to their subnormals, other dtypes have range to spare
     low = info.tiny * info.eps if info.bits == 8 else max(info.tiny, 2.0**-126)

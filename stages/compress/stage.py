@@ -26,6 +26,7 @@ from stages.schemes.chosen import CHOICE, guessed, settled
 from stages.schemes.engine_support import engine_notes, engine_warnings
 from stages.schemes.idle import idle_parts
 from stages.schemes.resolve import Resolution, Resolved, resolve
+from stages.schemes.transformers_support import transformers_notes
 from stages.weights.source import TensorSpec
 
 LITTLE = 4_000_000_000
@@ -114,7 +115,11 @@ class Compress(Stage):
             facts=blueprint,
             problems=problems,
             warnings=(*found.warnings, *engine_warnings(config.scheme)),
-            notes=(*rounding_note(config), *engine_notes(config.scheme)),
+            notes=(
+                *rounding_note(config),
+                *engine_notes(config.scheme),
+                *transformers_notes(found.modules, blueprint),
+            ),
             estimates=estimates,
             settled=replace(self, config=config, layers=layers),
         )

@@ -20,7 +20,8 @@ BOTH = np.concatenate([E2M1, -E2M1])
 def code_dtype(args: WeightFormat) -> torch.dtype:
     """The dtype of a weight's codes: int8 for integers of up to 8 bits, float8_e4m3fn for E4M3.
 
-    uint8 for E2M1, whose codes are 0 to 15: a bit for the sign and three for the magnitude.
+    uint8 for E2M1, whose codes are 0 to 15: a bit for the sign and three for the magnitude. E2M3
+    (FP6) has float8_e4m3fn as well: each of its numbers is one of E4M3, of the same value.
     """
     if args.type == "int":
         return torch.int8

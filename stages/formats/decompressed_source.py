@@ -125,7 +125,9 @@ class Decompressed:
             shape = dense.shape
         elif packed is not None and len(packed.shape) == 2:
             rows, width = packed.shape
-            shape = (rows, 2 * width)  # FP4, two codes a byte
+            weights = self.schemes[prefix].weights
+            bits = 6 if weights is not None and weights.num_bits == 6 else 4
+            shape = (rows, 8 * width // bits)  # FP4 and FP6; integers state their shape
             if (name := f"{prefix}.weight_shape") in specs:
                 stated = self._source.read([name])[name].flatten()[:3]
                 shape = tuple(int(size) for size in stated)

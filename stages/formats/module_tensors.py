@@ -93,7 +93,7 @@ def _listed(
     for name in compressor(library_scheme).compression_param_names(library_scheme):
         if name == "weight_packed":
             packed = (rows, words_in(columns, weights.num_bits))
-            bytes_of = (rows, columns // 2)
+            bytes_of = (rows, columns * weights.num_bits // 8)
             parts[name] = (packed, "I32") if layout == PACKED else (bytes_of, "U8")
         elif name == "weight":
             parts[name] = (shape, "I8" if weights.type == "int" else "F8_E4M3")

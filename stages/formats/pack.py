@@ -12,13 +12,15 @@ from torch import Tensor
 from pipeline.errors import UserError
 from stages.formats.codes import code_dtype, e8m0_of, to_e4m3
 from stages.formats.fp4_packing import FORMATS, bytes_of_codes
+from stages.formats.fp6_packing import FORMAT as FP6
+from stages.formats.fp6_packing import bytes_of_values
 from stages.formats.input_params import InputParams
 from stages.formats.int_packing import words_of_codes
 from stages.formats.row_blocks import by_rows, decompress_by_rows
 from stages.schemes.layouts import PACKED, codes_part, words_in
 from stages.schemes.protocols import WeightFormat
 
-MICROSCALED = ("mxfp4-pack-quantized", "mxfp8-quantized")
+MICROSCALED = ("mxfp4-pack-quantized", FP6, "mxfp8-quantized")
 
 
 def pack(
@@ -54,6 +56,8 @@ def pack(
         given["weight_shape"] = torch.tensor(codes.shape)
     elif layout in FORMATS:
         given["weight_packed"] = bytes_of_codes(codes)
+    elif layout == FP6:
+        given["weight_packed"] = bytes_of_values(codes)
     else:
         given[codes_part(layout)] = codes
     return {part: t.detach().contiguous() for part, t in given.items() if t is not None}

@@ -18,7 +18,7 @@ from stages.model.families import is_router
 from stages.schemes.layouts import layout_of
 from stages.schemes.protocols import ModuleFormat
 from stages.schemes.quant_args import QArgs
-from stages.schemes.resolve import Resolved, loader_choice
+from stages.schemes.resolve import Resolved, loader_choice, matches_name
 from stages.schemes.scheme import SchemeGroup
 
 DTYPES = ("scale_dtype", "zp_dtype")
@@ -44,8 +44,9 @@ def quantization_config(
 ) -> dict[str, Any]:
     """The `quantization_config` of a checkpoint in which exactly `resolved` is quantized.
 
-    `ignore` has the checkpoint names of every other Linear, and of the routers, which engines build
-    as Linears. The schema is that of compressed-tensors.
+    `ignore` names every other Linear, and the routers, which engines build as Linears. vLLM looks
+    for names as they are on disk, transformers for those of its module tree: where they differ,
+    both are there. The schema is that of compressed-tensors.
     """
     modules = [*blueprint.linears(), *(end for end in blueprint.ends() if end.kind == EMBEDDING)]
     schemes: dict[str, SchemeGroup] = {}
@@ -54,9 +55,9 @@ def quantization_config(
         if module.name in resolved:
             choice = resolved[module.name]
             schemes.setdefault(choice.group, choice.scheme)
-            members.setdefault(choice.group, []).append(module.prefix)
+            members.setdefault(choice.group, []).extend(reader_names(module))
     targets = {name: list(scheme.targets) for name, scheme in schemes.items()}
-    if _ambiguous(modules, resolved, targets):
+    if _ambiguous(modules, resolved, targets) or _too_wide(blueprint, resolved, targets):
         targets = members
     _name_ends(blueprint, resolved, targets)
     layouts = {name: layout_of(scheme) for name, scheme in schemes.items()}
@@ -116,16 +117,39 @@ def group_to_config(
 def unquantized(
     linears: Iterable[LinearSpec], resolved: Mapping[str, Resolved], blueprint: Blueprint
 ) -> list[str]:
-    """Checkpoint names of all dense Linears, and of the routers, which engines build as Linears."""
+    """Names of all dense Linears for every reader, and of the routers, which engines build so."""
     linears = list(linears)
     known = {linear.prefix for linear in linears}
-    names = [linear.prefix for linear in linears if linear.name not in resolved]
+    dense = [linear for linear in linears if linear.name not in resolved]
+    names = [name for linear in dense for name in reader_names(linear)]
+    if blueprint.outlined:
+        names += [name for linear in dense for name in _base_name(linear, blueprint)]
     for layer in blueprint.layers:
         for stored in layer.tensors.values():
             prefix, _, part = stored.rpartition(".")
             if part == "weight" and is_router(prefix) and prefix not in known:
                 names.append(prefix)
-    return [*names, *_carried(blueprint)]
+    return [*names, *blueprint.converted, *_carried(blueprint)]
+
+
+def reader_names(linear: LinearSpec) -> tuple[str, ...]:
+    """Names by which readers look for a module: that on disk, then that of the module tree.
+
+    transformers has no modules for single experts, so these have the one on disk only.
+    """
+    if linear.expert or linear.name == linear.prefix:
+        return (linear.prefix,)
+    return (linear.prefix, linear.name)
+
+
+def _base_name(linear: LinearSpec, blueprint: Blueprint) -> Iterator[str]:
+    """The likely name in transformers' module tree of a module that is known by its tensor only.
+
+    transformers keeps all but the head of a model in its base model, `model`.
+    """
+    name = "lm_head" if linear.name == blueprint.head else f"model.{linear.prefix}"
+    if name != linear.prefix and not linear.prefix.startswith("model."):
+        yield name
 
 
 def untied(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,7 +202,7 @@ def _name_ends(
         if end.name in resolved:
             group = resolved[end.name].group
             others = [target for target in targets[group] if target != EMBEDDING]
-            targets[group] = list(dict.fromkeys([*others, end.prefix]))
+            targets[group] = list(dict.fromkeys([*others, *reader_names(end)]))
 
 
 def _ambiguous(
@@ -186,14 +210,40 @@ def _ambiguous(
     resolved: Mapping[str, Resolved],
     targets: Mapping[str, Sequence[str]],
 ) -> bool:
-    # loaders let an exact name win over `re:` over a class, whatever the order of the groups
+    """Whether a reader that knows only one name of each module would find another group for one.
+
+    Loaders let an exact name win over `re:` over a class, whatever the order of the groups.
+    """
     owner = {target: name for name in reversed(list(targets)) for target in targets[name]}
     for linear in linears:
         if linear.name not in resolved:
             continue
-        target = loader_choice((linear.name, linear.prefix), linear.kind, owner)
-        if target is None or owner[target] != resolved[linear.name].group:
-            return True
+        for name in reader_names(linear):
+            target = loader_choice((name,), linear.kind, owner)
+            if target is None or owner[target] != resolved[linear.name].group:
+                return True
+    return False
+
+
+def _too_wide(
+    blueprint: Blueprint, resolved: Mapping[str, Resolved], targets: Mapping[str, Sequence[str]]
+) -> bool:
+    """Whether a pattern selects a dense matrix of another class, such as a position embedding.
+
+    Those are not in `ignore`, and transformers would look for their scales.
+    """
+    patterns = [t for group in targets.values() for t in group if t.startswith("re:")]
+    known = {linear.name for linear in blueprint.linears()} | resolved.keys()
+    parts = [(blueprint.outside, blueprint.outside_shapes)]
+    parts += [(layer.tensors, layer.shapes) for layer in blueprint.layers]
+    for tensors, shapes in parts if patterns else ():
+        for name, stored in tensors.items():
+            module, _, part = name.rpartition(".")
+            if part != "weight" or len(shapes[name]) != 2 or module in known:
+                continue
+            names = (module, stored.removesuffix(".weight"))
+            if any(matches_name(pattern, names) for pattern in patterns):
+                return True
     return False
 
 

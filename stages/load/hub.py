@@ -25,7 +25,7 @@ class HubModel:
     """The safetensors and small files of one revision of a repository.
 
     `config` has the numbers of the architecture, for planning before anything is downloaded.
-    Custom Python files are included only with `trust_remote_code`.
+    Python files go along where the configs name any (`auto_map`), or with `trust_remote_code`.
     """
 
     id: str
@@ -118,7 +118,7 @@ class HubModel:
         """The snapshot of a commit, from the cache if it is complete there, else from the hub."""
         cached = hub_files.cached_snapshot(self.id, commit)
         folder = look_into(cached, code=self.trust_remote_code) if cached else None
-        if folder is None or folder.problems:
+        if folder is None or folder.problems or (folder.lacking and not hub_files.offline()):
             code = self.trust_remote_code
             path = hub_files.download(self.id, commit, code=code, progress=progress)
             if self.revision != commit:

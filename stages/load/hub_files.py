@@ -16,8 +16,10 @@ from huggingface_hub import errors
 from huggingface_hub.utils.tqdm import tqdm
 
 from pipeline.errors import UserError
+from stages.load.code_files import CONFIGS, LONGEST, named_code
 from stages.load.side_files import is_small, read_config
 from stages.weights.checkpoint_files import STEMS, parse_index
+from stages.weights.untrusted_json import read_json
 
 Progress = Callable[[float, str], None]
 TIMEOUT = 5.0  # seconds, for the first request to the hub
@@ -77,15 +79,25 @@ def ask(id: str, revision: str) -> Revision:
 
 
 def download(id: str, commit: str, *, code: bool, progress: Progress) -> Path:
-    """Fetch the safetensors and small files of a commit; returns the snapshot's folder."""
+    """Fetch the safetensors and small files of a commit; returns the snapshot's folder.
+
+    Python files are among them with `code`, or where the model's configs name any.
+    """
     names = ask(id, commit).names
     weights = weight_names(id, commit, names)
+    code = code or any(_names_code(id, commit, name) for name in CONFIGS if name in names)
     wanted = [*weights, *(name for name in names if is_small(name, code=code))]
     with _one_line(id, commit):
         snapshot = hub.snapshot_download(
             id, revision=commit, allow_patterns=_exactly(wanted), tqdm_class=_bar(progress)
         )
     return Path(str(snapshot))
+
+
+def _names_code(id: str, commit: str, name: str) -> bool:
+    with _one_line(id, commit):
+        path = Path(hub.hf_hub_download(id, name, revision=commit))
+    return any(named_code(read_json(path, longest=LONGEST)))
 
 
 def remember(id: str, revision: str) -> None:

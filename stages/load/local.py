@@ -17,7 +17,7 @@ from stages.load.model_kind import Look, SourceFacts, Work
 class LocalModel:
     """A folder with config.json, tokenizer and safetensors, as transformers writes it.
 
-    Custom Python files are included only with `trust_remote_code`.
+    Python files go along where the configs name any (`auto_map`), or with `trust_remote_code`.
     """
 
     path: str

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.key import digest
 from pipeline.stage import Draft
+from stages.load.code_files import code_files, code_warnings
 from stages.load.model_kind import each
 from stages.load.side_files import check_config, copy_small, read_config, small_files
 from stages.model.artifact_names import MODEL
@@ -34,6 +35,7 @@ class Folder:
 
     `quantization` is the stored weights' quantization_config and `quantized_by` the file that has
     it; both are None for dense weights. `tensors` are those of the dense model in any case.
+    `lacking` names code files that the configs name and the folder has not.
     """
 
     path: Path
@@ -46,6 +48,7 @@ class Folder:
     quantized_by: str | None
     problems: tuple[UserError, ...]
     warnings: tuple[str, ...]
+    lacking: tuple[str, ...] = ()
 
 
 def look_into(path: Path, *, code: bool) -> Folder:
@@ -54,6 +57,7 @@ def look_into(path: Path, *, code: bool) -> Folder:
     layout: Layout | None = None
     config: dict[str, Any] | None = None
     small: dict[str, Path] = {}
+    named: tuple[str, ...] = ()
     size, tensors, stated = None, None, None
     warnings: tuple[str, ...] = ()
     try:
@@ -64,7 +68,8 @@ def look_into(path: Path, *, code: bool) -> Folder:
         problems.extend(each(error))
     if path.is_dir():
         try:
-            small = small_files(path, code=code)
+            named = code_files(path)
+            small = small_files(path, code=code or bool(named))
             config = read_config(path / "config.json")
             problems.extend(check_config(config, trust_remote_code=code))
             stated = quantization_of(path, config)
@@ -88,7 +93,8 @@ def look_into(path: Path, *, code: bool) -> Folder:
         quantization=stated[1] if stated else None,
         quantized_by=stated[0] if stated else None,
         problems=tuple(problems),
-        warnings=warnings,
+        warnings=(*warnings, *code_warnings(named, small, str(path))),
+        lacking=tuple(name for name in named if name not in small),
     )
 
 

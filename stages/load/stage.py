@@ -33,7 +33,7 @@ class Load(Stage):
     """
 
     kind = "load"
-    version = 1
+    version = 2
     Config = LoadConfig
     config: LoadConfig
     look: Look | None = None

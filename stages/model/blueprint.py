@@ -91,13 +91,14 @@ class Blueprint:
     `outside` maps parameters that belong to no decoder layer (embedding, final norm, lm_head,
     towers) to checkpoint names; a tied lm_head maps to the embedding's tensor. `carried` names
     checkpoint tensors that no parameter claims (such as extra prediction layers): save copies them
-    unchanged. `decoder`, `embedding` and `head` are the names of the module that holds the decoder
-    layers, of the token embedding and of the lm_head. `model_type` is the text model's. `patches`
-    maps replaced modules to their original classes. `cuts` maps names in `tensors` that the
-    original does not have to the parts of its fused tensors that they stand for, `joins` such names
-    to the tensors whose rows they are. `outlined` says why the model is known by its tensor names
-    only ("" if its class is known): then it cannot be run, and module names are those of the
-    checkpoint. `notes` are shown to the user.
+    unchanged. `converted` names the Linears of the module tree that transformers makes of tensors
+    of another layout: they stay dense. `decoder`, `embedding` and `head` are the names of the
+    module that holds the decoder layers, of the token embedding and of the lm_head. `model_type` is
+    the text model's. `patches` maps replaced modules to their original classes. `cuts` maps names
+    in `tensors` that the original does not have to the parts of its fused tensors that they stand
+    for, `joins` such names to the tensors whose rows they are. `outlined` says why the model is
+    known by its tensor names only ("" if its class is known): then it cannot be run, and module
+    names are those of the checkpoint. `notes` are shown to the user.
     """
 
     config: Mapping[str, Any]
@@ -116,6 +117,7 @@ class Blueprint:
     outside_shapes: Mapping[str, tuple[int, ...]]
     outside_linears: tuple[LinearSpec, ...] = ()
     carried: tuple[str, ...] = ()
+    converted: tuple[str, ...] = ()
     patches: Mapping[str, str] = field(default_factory=dict)
     cuts: Mapping[str, Cut] = field(default_factory=dict)
     joins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -208,6 +210,7 @@ class Blueprint:
             values["outside_shapes"] = _shapes(data["outside_shapes"])
             values["outside_linears"] = _linears(data["outside_linears"])
             values["carried"] = tuple(data["carried"])
+            values["converted"] = tuple(data.get("converted", ()))
             values["notes"] = tuple(data.get("notes", ()))
             values["joins"] = {n: tuple(parts) for n, parts in data.get("joins", {}).items()}
             values["cuts"] = {n: Cut.from_json(c) for n, c in data.get("cuts", {}).items()}

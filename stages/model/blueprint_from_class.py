@@ -177,6 +177,11 @@ def _assemble(
             if not linear.name.startswith(tuple(f"{x}." for x in tree.layers))
         ),
         carried=tuple(n for n in [*names.rest, *names.found.values()] if n not in claimed),
+        converted=tuple(
+            name
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Linear) and f"{name}.weight" not in tensors
+        ),
         patches=dict(patched_as),
         cuts=names.cuts,
         joins=names.joins,

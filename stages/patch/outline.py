@@ -15,10 +15,6 @@ from stages.model.blueprint_from_names import Spec, outline_of
 from stages.patch.survey import survey_of, write
 
 WHY = "this graph outlines the model from its tensor names, without its class"
-CODE = (
-    "config.json names code files of the model's own, which are not taken over: say "
-    "model.trust_remote_code=true to have them beside the compressed model"
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +31,7 @@ class Outline(Stage):
     """
 
     kind: ClassVar[str] = "outline"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     also_imports = ("stages.model.blueprint_from_names", "stages.quantized.open")
     Config: ClassVar[type] = OutlineConfig
 
@@ -65,14 +61,10 @@ class Outline(Stage):
 
 
 def _outlined(source: Artifact) -> Blueprint:
-    from dataclasses import replace
-
     from stages.quantized.open import open_source
 
     config = source.json(f"{MODEL}/config.json")
-    blueprint = outline_of(config, open_source(source).specs(), why=WHY)
-    code = config.get("auto_map") and not any((source.path / MODEL).glob("*.py"))
-    return replace(blueprint, notes=(*blueprint.notes, CODE)) if code else blueprint
+    return outline_of(config, open_source(source).specs(), why=WHY)
 
 
 def _expected(config: Mapping[str, Any]) -> Mapping[str, Spec]:

@@ -39,7 +39,7 @@ class Patch(Stage):
     """Writes `blueprint.json`; lists the decoder layers; its facts are the blueprint."""
 
     kind: ClassVar[str] = "patch"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     libraries: ClassVar[tuple[str, ...]] = ("transformers",)
     also_imports: ClassVar[tuple[str, ...]] = ("stages.model.blueprint_from_class",)
     Config: ClassVar[type] = PatchConfig

@@ -133,6 +133,8 @@ def _codes(module: Module, parts: Mapping[str, Tensor], scheme: QuantizationSche
     import torch
     from compressed_tensors.compressors.nvfp4.helpers import unpack_fp4_from_uint8
 
+    from stages.formats.fp6_packing import FORMAT as FP6
+    from stages.formats.fp6_packing import values_of_bytes
     from stages.quantized.unpack_bits import unpacked
 
     rows, columns = module.shape
@@ -141,6 +143,8 @@ def _codes(module: Module, parts: Mapping[str, Tensor], scheme: QuantizationSche
     packed = parts["weight_packed"]
     if scheme.format == PACKED:
         return unpacked(packed.T, module.grid.num_bits, columns).T.contiguous()
+    if scheme.format == FP6:
+        return values_of_bytes(packed)
     codes: Tensor = unpack_fp4_from_uint8(packed, rows, columns, dtype=torch.float32)
     return codes
 

@@ -22,6 +22,7 @@ PRESETS = frozenset(
         *("W2A4", "W3A4", "W4A4", "W4A16_ASYM", "W4AFP8", "INT8", "UNQUANTIZED"),
         *("FP8", "FP8_DYNAMIC", "FP8_BLOCK", "NVFP4", "NVFP4A16"),
         *("MXFP4", "MXFP4A16", "MXFP8", "MXFP8A16"),
+        *("MXFP4XFP8", "MXFP6A16", "MXFP6A8"),  # from compressed-tensors 0.20 on
     )
 )
 """compressed-tensors' presets; `conf/scheme` has each under its name in lower case."""

@@ -1,12 +1,14 @@
 """Engine support of number formats: a table made by reading and running the engines.
 
-Stated for vLLM 0.32 (its compressed-tensors loader; the CPU column was run) and transformers 5.17.
+Stated for vLLM 0.32 (its compressed-tensors loader; the CPU column was run) and transformers 5.17
+to 5.24 (both ends were run, and the releases between where they differ).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from stages.model.blueprint import EMBEDDING
 from stages.schemes.layouts import BYTES, PACKED, layout_of
@@ -15,6 +17,7 @@ from stages.schemes.scheme import SchemeConfig, SchemeGroup
 from stages.schemes.sizes import label
 
 ROWS = ("channel", "group")
+VLLM = "0.32"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +38,10 @@ def _plain_8(weights: QArgs, inputs: QArgs | None, kind: str) -> bool:
     return both and weights.type == kind and inputs is not None and inputs.type == kind
 
 
+def _same_or_none(weights: QArgs, inputs: QArgs | None) -> bool:
+    return inputs is None or inputs.scale_dtype == weights.scale_dtype
+
+
 READERS = (
     Reader(
         name="NVFP4",
@@ -43,7 +50,7 @@ READERS = (
     ),
     Reader(
         name="MXFP4",
-        fits=lambda w, x, _: w.scale_dtype == "uint8" and w.num_bits == 4,
+        fits=lambda w, x, _: w.scale_dtype == "uint8" and w.num_bits == 4 and _same_or_none(w, x),
         gpu="Blackwell; emulated before",
     ),
     Reader(
@@ -138,9 +145,26 @@ def reader(group: SchemeGroup) -> Reader | None:
     return None
 
 
+def packs_zero_points(group: SchemeGroup) -> bool:
+    """Whether a group's zero points are stored packed, several rows to a word."""
+    weights = group.weights
+    return (
+        weights is not None
+        and not weights.symmetric
+        and weights.strategy in ROWS
+        and layout_of(group) == PACKED
+    )
+
+
 def engine_warnings(scheme: SchemeConfig) -> Iterator[str]:
-    """Formats of modules, KV cache and attention that vLLM is not known to load."""
+    """Formats of modules, KV cache and attention that an engine does not load, by version."""
     for _, group in scheme.ordered():
+        if packs_zero_points(group):
+            yield (
+                f"transformers loads {label(group)} (packed zero points) up to 5.22.2; from 5.23.0 "
+                "on only with quantization_config=CompressedTensorsConfig(dequantize=True), "
+                "whoever wrote it"
+            )
         if reader(group) is None:
             yield (
                 f"no vLLM loader is known for {label(group)} ({layout_of(group)}): transformers "
@@ -151,6 +175,16 @@ def engine_warnings(scheme: SchemeConfig) -> Iterator[str]:
     for name, args in (("kv_cache", scheme.kv_cache), ("attention", scheme.attention)):
         if args is not None and not (args.type == "float" and args.num_bits == 8):
             yield f"vLLM loads scheme.{name} in FP8 only, not in {args.num_bits}-bit {args.type}"
+
+
+def vllm_support(scheme: SchemeConfig) -> dict[str, Any]:
+    """Entry of vLLM under `engines` of result.json: by the table, not by loading.
+
+    {"version", "checked": False, "loads": whether a loader is known for every format, "why"}.
+    """
+    unknown = [label(group) for _, group in scheme.ordered() if reader(group) is None]
+    why = list(engine_notes(scheme)) + [f"{name}: no loader is known" for name in unknown]
+    return {"version": VLLM, "checked": False, "loads": not unknown, "why": why}
 
 
 def engine_notes(scheme: SchemeConfig) -> Iterator[str]:

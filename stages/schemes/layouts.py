@@ -78,5 +78,5 @@ def _floats(weights: WeightFormat, inputs: InputFormat | None) -> str:
     if weights.num_bits == 4:
         return "mxfp4-pack-quantized" if microscaled else "nvfp4-pack-quantized"
     if microscaled:
-        return "mxfp8-quantized"
+        return "mxfp6-pack-quantized" if weights.num_bits == 6 else "mxfp8-quantized"
     return "naive-quantized" if inputs is None else "float-quantized"

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
+
+from packaging.version import Version
 
 from pipeline.errors import UserError
 
+LIBRARY = "compressed-tensors"
+SIX_BITS = Version("0.20.0")
+"""The first compressed-tensors that packs floats of 6 bits (E2M3)."""
 TYPES = ("int", "float")
 WEIGHT_STRATEGIES = ("tensor", "channel", "group", "block", "tensor_group")
 ACTIVATION_STRATEGIES = ("tensor", "token", "group", "tensor_group")
@@ -68,8 +74,10 @@ class QArgs:
         member("observer", self.observer, (None, *OBSERVERS))
         if self.type == "int" and not 2 <= self.num_bits <= 8:
             raise UserError(f"num_bits is {self.num_bits}", remedy="integers have 2 to 8 bits")
-        if self.type == "float" and self.num_bits not in (4, 8):
-            raise UserError(f"num_bits is {self.num_bits}", remedy="floats have 4 or 8 bits")
+        if self.type == "float" and self.num_bits not in (4, 6, 8):
+            raise UserError(f"num_bits is {self.num_bits}", remedy="floats have 4, 6 or 8 bits")
+        if self.type == "float" and self.num_bits == 6:
+            check_six_bits()
         if self.type == "float" and not self.symmetric:
             raise UserError(
                 "symmetric is false for a float type", remedy="floats are symmetric: drop it"
@@ -142,10 +150,10 @@ class QArgs:
                 f"scale_dtype {self.scale_dtype}",
                 remedy="it is for NVFP4: num_bits 4, type float, scale_dtype float8_e4m3fn",
             )
-        if self.type == "float" and self.num_bits == 4 and wanted is None:
+        if self.type == "float" and self.num_bits in (4, 6) and wanted is None:
             raise UserError(
-                "floats of 4 bits without scale_dtype",
-                remedy="say scale_dtype: float8_e4m3fn (NVFP4) or uint8 (MXFP4)",
+                f"floats of {self.num_bits} bits without scale_dtype",
+                remedy="say scale_dtype: float8_e4m3fn (NVFP4) or uint8 (MXFP4, MXFP6)",
             )
 
     @property
@@ -159,6 +167,16 @@ class QArgs:
         if not self.calibrated:
             return None
         return "histogram" if self.observer == "mse" else "range"
+
+
+def check_six_bits() -> None:
+    """Raise UserError where the installed compressed-tensors has no six-bit floats."""
+    installed = version(LIBRARY)
+    if Version(installed) < SIX_BITS:
+        raise UserError(
+            f"floats of 6 bits (MXFP6) are not known to compressed-tensors {installed}",
+            remedy=f"pip install '{LIBRARY}>={SIX_BITS}', or use scheme=mxfp8 or mxfp4",
+        )
 
 
 def member(what: str, value: object, allowed: tuple[object, ...]) -> None:

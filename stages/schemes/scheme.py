@@ -27,6 +27,7 @@ FORMATS = (
     "naive-quantized",
     "nvfp4-pack-quantized",
     "mxfp4-pack-quantized",
+    "mxfp6-pack-quantized",
     "mxfp8-quantized",
 )
 
@@ -253,6 +254,7 @@ def _check_format(weights: QArgs | None, layout: str | None) -> None:
         "naive-quantized": weights.type == "int" or weights.num_bits == 8,
         "nvfp4-pack-quantized": weights.type == "float" and weights.group_size == 16,
         "mxfp4-pack-quantized": weights.type == "float" and weights.group_size == 32,
+        "mxfp6-pack-quantized": weights.type == "float" and weights.num_bits == 6,
         "mxfp8-quantized": weights.type == "float" and weights.scale_dtype == "uint8",
     }
     if not fits[layout]:

@@ -1,7 +1,8 @@
 """The report section of the checks that a written checkpoint passed or failed.
 
 It shows `verify` of result.json: {ok, checks: [{name, ok, detail}]}; ok is null for a check that
-could not be done here.
+could not be done here. `engines` says of each engine by name which version was asked and whether it
+loads the checkpoint: {version, loads, checked (by loading it, or by a table), why: [..]}.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def page(result: Result) -> Markup:
 
 CHECKS = Section(
     order=800,
-    mappings=("verify",),
+    mappings=("verify", "engines"),
     finish=note_skipped,
     alerts=alerts,
     summary=summary,

@@ -9,11 +9,12 @@ from pipeline.errors import StageFailed, UserError
 from pipeline.stage import Task
 from stages.formats.module_tensors import expected_parts, kept_wide
 from stages.formats.quantization_config import unquantized, untied
+from stages.schemes.engine_support import vllm_support
 from stages.schemes.resolve import Resolved, matches_name
 from stages.schemes.scheme import SchemeGroup
 from stages.verify.checkpoint_under_test import Stored, Subject, subject_of
 from stages.verify.scale_checks import check_scales
-from stages.verify.stage import VerifyConfig, VerifyOptions
+from stages.verify.stage import VerifyConfig
 from stages.verify.tensor_checks import check_dense, check_plain, check_weights
 from stages.weights.checkpoint_files import LONGEST_INDEX, parse_index
 from stages.weights.dtypes import dtype_name
@@ -31,10 +32,10 @@ def run(config: VerifyConfig, task: Task) -> None:
     """Write verify.json; raise StageFailed where a check fails."""
     layers = [made for name, made in task.inputs.items() if name.startswith("layers")]
     free = all(made.meta["recipe"]["calibration"] is None for made in layers)
-    report = verify(task, config.verify, codes=config.codes(data_free=free))
+    report, engines = verify(task, config, codes=config.codes(data_free=free))
     draft = task.outputs["out"]
     draft.write_json("verify.json", report)
-    draft.meta["result"] = {"verify": report}
+    draft.meta["result"] = {"verify": report, "engines": engines}
     failed = [check for check in report["checks"] if check["ok"] is False]
     if failed:
         told = "\n".join(f"    {check['name']}: {check['detail']}" for check in failed)
@@ -44,17 +45,20 @@ def run(config: VerifyConfig, task: Task) -> None:
         )
 
 
-def verify(task: Task, options: VerifyOptions, *, codes: bool) -> dict[str, Any]:
-    """{"ok", "checks": [{"name", "ok", "detail"}]}; `ok` of a check is null if it was not run.
+def verify(
+    task: Task, config: VerifyConfig, *, codes: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """{"ok", "checks": [{"name", "ok", "detail"}]} and what is known of engines by name.
 
-    With `codes` weights in plain formats are read by loops of our own.
+    `ok` of a check is null if it was not run. With `codes` weights in plain formats are read by
+    loops of our own.
     """
-    checks = []
+    options, checks = config.verify, []
     try:
         subject = subject_of(task, codes)
     except UserError as error:
         checks.append({"name": "readable", "ok": False, "detail": str(error)})
-        return {"ok": False, "checks": checks}
+        return {"ok": False, "checks": checks}, {}
     checks.append({"name": "readable", "ok": True, "detail": str(len(subject.specs)) + " tensors"})
     todo: dict[str, Check] = {
         "index": check_index,
@@ -72,10 +76,19 @@ def verify(task: Task, options: VerifyOptions, *, codes: bool) -> dict[str, Any]
     for index, (name, check) in enumerate(todo.items()):
         task.progress(index / len(todo), name)
         checks.append(checked(name, check, subject))
+    engines: dict[str, Any] = {"vllm": vllm_support(config.scheme)}
+    if config.loads and subject.claims is not None:
+        from stages.verify.transformers_check import verdict_of
+
+        task.progress(1.0, "loading in transformers")
+        form = (subject.blueprint, subject.quantized)
+        verdict = verdict_of(subject.settings, subject.specs, *form)
+        checks.append(verdict.check())
+        engines["transformers"] = verdict.to_json()
     skipped = {"unchanged tensors": "verify.original is false"} if not options.original else {}
     skipped["engines"] = NOT_HERE
     checks += [{"name": name, "ok": None, "detail": why} for name, why in skipped.items()]
-    return {"ok": all(check["ok"] is not False for check in checks), "checks": checks}
+    return {"ok": all(check["ok"] is not False for check in checks), "checks": checks}, engines
 
 
 def checked(name: str, check: Callable[[T], Iterator[str]], subject: T) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from pipeline.errors import UserError
 from pipeline.stage import Estimate, Site, Stage, Survey
-from stages.compute.estimates import COMPRESS_PROCESS
+from stages.compute.estimates import COMPRESS_PROCESS, MODEL_PROCESS
 from stages.model.blueprint import Blueprint
 from stages.schemes.chosen import CHOICE, settled
 from stages.schemes.resolve import resolve
@@ -16,6 +16,9 @@ from stages.weights.row_bands import streaming_bytes
 BYTES_PER_SECOND = 2e8
 SECONDS = 2.0
 UNPACK = (None, "all", "codes")
+LOADERS = (None, "transformers", "none")
+LOADING_SECONDS = 6.0
+"""Importing transformers, and a model on the meta device."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,12 +27,20 @@ class VerifyOptions:
 
     `unpack`: compressed-tensors unpacks "all" weights, or loops of our own read the "codes" of
     plain formats, which is much faster; null: codes if nothing was calibrated, else all.
+    `loader`: "transformers" also loads the checkpoint as transformers does, without its weights,
+    and "none" leaves that out; null: transformers, unless nothing is calibrated by the graph.
     """
 
     original: bool = True
     unpack: str | None = None
+    loader: str | None = None
 
     def __post_init__(self) -> None:
+        if self.loader not in LOADERS:
+            raise UserError(
+                f"verify.loader is {self.loader!r}",
+                remedy="choose one of transformers, none, null",
+            )
         if self.unpack not in UNPACK:
             raise UserError(
                 f"verify.unpack is {self.unpack!r}", remedy="choose one of all, codes, null"
@@ -51,14 +62,19 @@ class VerifyConfig:
         unpack = self.verify.unpack
         return data_free if unpack is None else unpack == "codes"
 
+    @property
+    def loads(self) -> bool:
+        """Whether the checkpoint is loaded as transformers does."""
+        loader = self.verify.loader
+        return not self.data_free if loader is None else loader == "transformers"
+
 
 @dataclass(frozen=True, eq=False)
 class Verify(Stage):
     """Output `out`: verify.json with every check. Fails the run where one of them fails."""
 
     kind = "verify"
-    version = 3
-    libraries = ("compressed-tensors",)
+    version = 4
     Config = VerifyConfig
     work = ("stages.verify.run",)
     config: VerifyConfig
@@ -66,7 +82,13 @@ class Verify(Stage):
     """Whether anything outside the layers is compressed; until it is surveyed, it may be."""
 
     @property
+    def libraries(self) -> tuple[str, ...]:
+        return ("compressed-tensors", *(("transformers",) if self.config.loads else ()))
+
+    @property
     def also_imports(self) -> tuple[str, ...]:
+        if self.config.loads:
+            return ("stages.verify.transformers_check",)
         codes = self.config.codes(data_free=self.config.data_free)
         return () if codes else ("compressed_tensors",)
 
@@ -93,6 +115,9 @@ class Verify(Stage):
         memory = COMPRESS_PROCESS + 16 * widest
         if self.config.codes(data_free=self.config.data_free):
             memory = streaming_bytes(widest)
+        if config.loads:
+            memory = max(memory, MODEL_PROCESS)
+            seconds += LOADING_SECONDS
         estimate = Estimate(bytes=4096, memory=memory, seconds=seconds)
         stage = replace(self, config=config, outside=outside)
         return Survey(estimates={None: estimate}, settled=stage)

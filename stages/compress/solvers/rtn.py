@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from stages.compress.deprecated_args import takes_args
-from stages.compress.grid import Grid, QParams, Quantized, by_scale_of_row, expand, expand_rows
+from stages.compress.grid import (
+    Grid,
+    QParams,
+    Quantized,
+    by_scale_of_row,
+    expand,
+    expand_rows,
+    round_to,
+)
 from stages.compress.solvers.nearest_fp4 import nearest_fp4
 from stages.compress.solvers.numerical_error import NumericalError
 from stages.compute import loops
@@ -87,7 +95,7 @@ def nearest(weight: Tensor, qparams: QParams, grid: Grid) -> tuple[Tensor, Tenso
         codes = nearest_fp4(x.float())
         return codes, decode(codes)
     if grid.type == "float":
-        codes = to_e4m3(x)
+        codes = to_e4m3(round_to(x, grid.codes) if grid.num_bits == 6 else x)
         return codes, codes.float()
     if qparams.zero_point is not None:
         zero = expand_rows(qparams.zero_point.to(weight.dtype), grid, rows)

@@ -23,7 +23,7 @@ from stages.formats.quantization_config import quantization_config
 from stages.schemes.resolve import resolve
 from stages.weights import open_checkpoint
 from tests.stages.formats.fakes import blueprint
-from tests.stages.schemes.presets import QUANTIZED, load
+from tests.stages.schemes.presets import NAMES, QUANTIZED, load
 
 MODEL = blueprint(layers=1, width=128, inner=256)
 NORM = "model.layers.0.input_layernorm.weight"
@@ -109,7 +109,10 @@ def test_input_rules_are_those_of_the_scheme(tmp_path: Path, name: str, count: i
     assert len(rules) == count
 
 
-@pytest.mark.parametrize("name", ["w8a8", "fp8", "fp8_dynamic", "nvfp4", "mxfp4"])
+WITH_INPUTS = ("w8a8", "fp8", "fp8_dynamic", "nvfp4", "mxfp4", "mxfp4xfp8", "mxfp6a8")
+
+
+@pytest.mark.parametrize("name", [name for name in WITH_INPUTS if name in NAMES])
 def test_simulated_inputs_are_compressed_tensors_own_forward(tmp_path: Path, name: str) -> None:
     from compressed_tensors.quantization import QuantizationStatus
     from compressed_tensors.quantization.lifecycle.forward import set_forward_quantized

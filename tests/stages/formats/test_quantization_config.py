@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from compressed_tensors.quantization import QuantizationConfig
@@ -10,6 +11,7 @@ from compressed_tensors.quantization import QuantizationConfig
 from pipeline.errors import UserError
 from stages.formats.compressed_tensors_bridge import parse, schemes_in
 from stages.formats.quantization_config import quantization_config, scheme_of
+from stages.model.blueprint import Blueprint, LinearSpec
 from stages.schemes.quant_args import QArgs
 from stages.schemes.resolve import resolve
 from stages.schemes.scheme import SchemeConfig, SchemeGroup
@@ -45,6 +47,103 @@ def test_every_dense_linear_and_router_is_ignored_by_name() -> None:
         "model.layers.1.self_attn.q_proj",
         "model.layers.0.mlp.gate",
         "model.layers.1.mlp.gate",
+    }
+
+
+def renamed(model: Blueprint) -> Blueprint:
+    """The model with other names on disk than in the module tree, as LLaVA has them."""
+
+    def on_disk(name: str) -> str:
+        text = name.replace("model.", "language_model.model.", 1)
+        return text if text != name else f"language_model.{name}"
+
+    def moved(linears: tuple[LinearSpec, ...]) -> tuple[LinearSpec, ...]:
+        return tuple(replace(linear, prefix=on_disk(linear.name)) for linear in linears)
+
+    layers = tuple(
+        replace(
+            layer,
+            linears=moved(layer.linears),
+            tensors={name: on_disk(name) for name in layer.tensors},
+        )
+        for layer in model.layers
+    )
+    outside = {name: on_disk(name) for name in model.outside}
+    linears = moved(model.outside_linears)
+    return replace(model, layers=layers, outside=outside, outside_linears=linears)
+
+
+def test_both_names_of_a_dense_linear_are_ignored() -> None:
+    model = renamed(blueprint())
+    scheme = SchemeConfig(weights=W4, ignore=["lm_head", "re:.*layers.0.*q_proj"])
+    config = quantization_config(resolve(scheme, model).checked(), model)
+    assert set(config["ignore"]) == {
+        *("lm_head", "language_model.lm_head"),
+        "model.layers.0.self_attn.q_proj",
+        "language_model.model.layers.0.self_attn.q_proj",
+    }
+    (group,) = config["config_groups"].values()
+    assert group["targets"] == ["Linear"]
+
+
+def test_linears_that_transformers_makes_of_other_tensors_are_ignored() -> None:
+    model = replace(blueprint(), converted=("model.vision_tower.attn.q_proj",))
+    config = quantization_config(resolve(SchemeConfig(weights=W4), model).checked(), model)
+    assert config["ignore"] == ["lm_head", "model.vision_tower.attn.q_proj"]
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"re:language_model\.model\.layers.*down_proj$", r"re:model\.layers.*down_proj$"]
+)
+def test_a_target_that_one_reader_only_would_find_becomes_names_for_both(pattern: str) -> None:
+    model = renamed(blueprint(layers=1))
+    scheme = SchemeConfig(weights=W4, groups={"down": SchemeGroup(weights=W8, targets=[pattern])})
+    config = quantization_config(resolve(scheme, model).checked(), model)
+    groups = [group["targets"] for group in config["config_groups"].values()]
+    (down,) = (targets for targets in groups if any("down_proj" in name for name in targets))
+    assert down == [
+        "language_model.model.layers.0.mlp.down_proj",
+        "model.layers.0.mlp.down_proj",
+    ]
+    schemes = schemes_in(parse(config))
+    for linear in model.linears():
+        if linear.name != "lm_head":
+            bits = 8 if "down_proj" in linear.name else 4
+            for name in (linear.name, linear.prefix):
+                weights = scheme_of(name, schemes).weights
+                assert weights is not None and weights.num_bits == bits
+
+
+def test_a_pattern_that_also_finds_an_embedding_becomes_names() -> None:
+    model = blueprint(layers=1)
+    shapes = {**model.outside_shapes, "model.pos_embed.weight": (16, 64)}
+    outside = {**model.outside, "model.pos_embed.weight": "model.pos_embed.weight"}
+    wide = replace(model, outside=outside, outside_shapes=shapes)
+    scheme = SchemeConfig(weights=W4, targets=["re:.*_proj$"])
+    (narrow,) = _targets(scheme, wide)
+    assert narrow == ["re:.*_proj$"]
+    scheme = SchemeConfig(weights=W4, targets=["re:model"], ignore=["lm_head", "re:.*tokens"])
+    (names,) = _targets(scheme, wide)
+    assert names == [linear.name for linear in wide.layers[0].linears]
+    assert _targets(scheme, model) == [names]  # the token embedding is dense, too
+
+
+def _targets(scheme: SchemeConfig, model: Blueprint) -> list[list[str]]:
+    config = quantization_config(resolve(scheme, model).checked(), model)
+    return [group["targets"] for group in config["config_groups"].values()]
+
+
+def test_an_outlined_model_is_named_as_its_base_model_would_have_it() -> None:
+    tower = LinearSpec(name="vision.fc1", prefix="vision.fc1", in_features=64, out_features=64)
+    head = LinearSpec(name="text.lm_head", prefix="text.lm_head", in_features=64, out_features=32)
+    model = replace(
+        blueprint(), outlined="no class", head="text.lm_head", outside_linears=(head, tower)
+    )
+    scheme = SchemeConfig(weights=W4, ignore=["re:.*lm_head", "re:.*layers.0.*q_proj"])
+    config = quantization_config(resolve(scheme, model).checked(), model)
+    assert set(config["ignore"]) == {
+        *("text.lm_head", "lm_head", "vision.fc1", "model.vision.fc1"),
+        "model.layers.0.self_attn.q_proj",
     }
 
 

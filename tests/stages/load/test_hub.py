@@ -75,6 +75,13 @@ def test_custom_code_is_fetched_only_when_trusted(hub: Hub, load) -> None:
     assert (result.path / "model" / "modeling_own.py").exists()
 
 
+def test_code_that_the_config_names_is_fetched(hub: Hub, load) -> None:
+    own = {**CONFIG, "auto_map": {"AutoModelForCausalLM": "modeling_own.Own"}}
+    hub.files["config.json"] = json.dumps(own).encode()
+    result, _ = load(stage().survey(View()).settled)
+    assert (result.path / "model" / "modeling_own.py").exists()
+
+
 def test_a_branch_and_its_commit_are_the_same_source(hub: Hub) -> None:
     by_branch, by_commit = (
         made.survey(View()).settled for made in (stage(), stage(revision=COMMIT))

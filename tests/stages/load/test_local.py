@@ -41,6 +41,23 @@ def test_custom_code_is_copied_only_when_trusted(folder: Path, load) -> None:
     assert (result.path / "model" / "modeling_own.py").exists()
 
 
+def test_code_that_a_config_names_is_copied_and_not_run(folder: Path, load) -> None:
+    mark = folder.parent / "ran"
+    (folder / "modeling_own.py").write_text(f"open({str(mark)!r}, 'w')\n")
+    own = {"auto_map": {"AutoModel": "modeling_own.Own", "AutoConfig": "acme/own--conf.Own"}}
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | own))
+    tokenizer = {"auto_map": {"AutoTokenizer": ["tokenization_own.Own", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    survey = stage(folder).survey(View())
+    copied, lacking = survey.warnings
+    assert "modeling_own.py" in copied and "nothing here runs it" in copied
+    assert "tokenization_own.py" in lacking and "conf.py" not in lacking
+    result, _ = load(survey.settled)
+    assert (result.path / "model" / "modeling_own.py").exists()
+    assert not mark.exists()
+
+
 def test_weights_are_read_through_the_result(folder: Path, load) -> None:
     result, _ = load(surveyed(folder))
     source = open_source(result)

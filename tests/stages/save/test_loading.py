@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,13 +17,14 @@ from stages.formats.quantization_config import quantization_config
 from stages.schemes.resolve import resolve
 from stages.schemes.scheme import SchemeConfig, SchemeGroup
 from stages.weights import open_checkpoint
+from tests.loading import NEEDS_DENSE, loading_options
 from tests.stages.model.tiny import Tiny, tiny
 from tests.stages.save.checkpoints import EXPERTS, WIDE, Saved, save
 from tests.stages.schemes.presets import QUANTIZED, group, load
 
-# transformers 5.17 unpacks experts itself while it merges them, and only from the tensors named
-# here; for w4a16_asym and w8a8 it cannot do it at all. Its readers of the same formats in Linears
-# are compressed-tensors' own.
+# transformers (5.17, 5.24) unpacks experts itself while it merges them, and only from the tensors
+# named here; for w4a16_asym and w8a8 it cannot do it at all. Its readers of the same formats in
+# Linears are compressed-tensors' own.
 MOE_LOADS = ("w4a16", "w4a16_g64", "w8a16", "fp8_dynamic", "fp8", "mxfp4")
 EXPERT_LEFTOVERS = {
     "fp8": ("input_scale",),
@@ -41,13 +43,15 @@ def moe(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return tiny("qwen3_moe", tmp_path_factory.mktemp("moe"), dtype=torch.bfloat16, **EXPERTS)
 
 
-def loaded(saved: Saved, leftovers: tuple[str, ...] = ()) -> PreTrainedModel:
+def loaded(
+    saved: Saved, leftovers: tuple[str, ...] = (), options: dict[str, Any] | None = None
+) -> PreTrainedModel:
     """The model as transformers loads it, decompressed; it must have found every key.
 
-    `leftovers`: parts of experts that it has no use for.
+    `leftovers`: parts of experts that it has no use for. `options` of `from_pretrained`.
     """
     model, info = AutoModelForCausalLM.from_pretrained(
-        saved.folder, output_loading_info=True, dtype=torch.bfloat16
+        saved.folder, output_loading_info=True, dtype=torch.bfloat16, **(options or {})
     )
     assert not info["missing_keys"]
     unexpected = {key for key in info["unexpected_keys"] if not key.endswith(leftovers)}
@@ -56,7 +60,7 @@ def loaded(saved: Saved, leftovers: tuple[str, ...] = ()) -> PreTrainedModel:
     assert not info["mismatched_keys"]
     assert not info.get("error_msgs")
     quantizer = getattr(model, "hf_quantizer", None)
-    if quantizer is not None:
+    if quantizer is not None and not options:
         compressor: ModelCompressor = quantizer.compressor
         compressor.decompress_model(model)
     return model
@@ -72,10 +76,19 @@ def ours(saved: Saved) -> Decompressed:
 @pytest.mark.parametrize("name", QUANTIZED)
 def test_a_dense_model_loads_with_our_weights(tmp_path: Path, llama: Tiny, name: str) -> None:
     saved = save(llama, load(name), tmp_path)
-    model, source = loaded(saved), ours(saved)
+    model, source = loaded(saved, options=loading_options(name)), ours(saved)
     for linear in llama.blueprint().layers[1].linears:
         weight = source.read([f"{linear.prefix}.weight"])[f"{linear.prefix}.weight"]
         assert torch.equal(model.get_submodule(linear.name).weight, weight)
+
+
+@pytest.mark.skipif(not NEEDS_DENSE, reason="transformers before 5.23.0 loads packed zero points")
+def test_packed_zero_points_are_an_error_unless_weights_are_dequantized(
+    tmp_path: Path, llama: Tiny
+) -> None:
+    saved = save(llama, load("w4a16_asym"), tmp_path)
+    with pytest.raises(RuntimeError, match="mismatched_sizes"):
+        loaded(saved)
 
 
 @pytest.mark.parametrize("name", MOE_LOADS)

@@ -14,6 +14,8 @@ from stages.schemes.scheme import SchemeConfig, SchemeGroup
 from tests.jobs import Job
 from tests.stages.schemes.presets import FOLDER, NAMES
 
+UNREAD = ("mxfp6a16", "mxfp6a8", "mxfp4xfp8")
+"""Presets since compressed-tensors 0.20 that no loader of vLLM 0.32 is known to read."""
 SCHEMES = [FOLDER / f"{name}.yaml" for name in NAMES]
 RUN_ON_CPU = {"w4a16", "w4a16_g64", "w4a16_asym", "w8a8", "int8", "fp8_dynamic"}
 """What vLLM 0.32 was seen to run on a CPU."""
@@ -25,7 +27,16 @@ def scheme_of(path: Path) -> SchemeConfig:
 
 @pytest.mark.parametrize("path", SCHEMES, ids=lambda path: path.stem)
 def test_every_shipped_scheme_has_a_reader_in_vllm(path: Path) -> None:
-    assert not list(engine_warnings(scheme_of(path)))
+    warnings = list(engine_warnings(scheme_of(path)))
+    if path.stem in UNREAD:
+        (warning,) = warnings
+        assert "no vLLM loader is known" in warning
+    elif path.stem != "w4a16_asym":
+        assert not warnings
+    else:
+        (warning,) = warnings
+        assert "transformers loads W4A16 asym" in warning and "up to 5.22.2" in warning
+        assert "vLLM" not in warning and "dequantize=True" in warning
 
 
 @pytest.mark.parametrize("path", SCHEMES, ids=lambda path: path.stem)

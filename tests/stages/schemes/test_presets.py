@@ -8,6 +8,7 @@ from compressed_tensors.quantization import preset_name_to_scheme
 from compressed_tensors.quantization.quant_scheme import PRESET_SCHEMES
 from compressed_tensors.quantization.utils import calculate_qparams
 
+from pipeline.errors import UserError
 from stages.compress.grid import grid_of
 from stages.compress.observers import minmax
 from stages.compress.solvers.rtn import rtn
@@ -18,9 +19,10 @@ from stages.formats.input_params import InputParams
 from stages.formats.pack import pack, unpack
 from stages.model.blueprint import LinearSpec
 from stages.schemes.sizes import linear_bytes
-from tests.stages.schemes.presets import NAMES, QUANTIZED, group, load
+from tests.stages.schemes.presets import PACKS_SIX, QUANTIZED, SHIPPED, SIX_BITS, group, load
 
 OURS = {"none", "w4a16_g64", "mixed"}
+SINCE_020 = (*SIX_BITS, "mxfp4xfp8")
 
 
 @pytest.mark.parametrize("name", sorted(PRESET_SCHEMES))
@@ -35,9 +37,26 @@ def test_every_preset_is_shipped_with_its_own_numbers(name: str) -> None:
         assert getattr(ours, part) == getattr(preset, part), part
 
 
-def test_there_are_thirty_presets_and_nothing_else_is_shipped_as_one() -> None:
-    assert len(PRESET_SCHEMES) == 30
-    assert {name.lower() for name in PRESET_SCHEMES} | OURS == set(NAMES)
+def test_there_are_thirty_presets_or_more_and_nothing_else_is_shipped_as_one() -> None:
+    assert len(PRESET_SCHEMES) == (33 if PACKS_SIX else 30)
+    known = {name.lower() for name in PRESET_SCHEMES} | OURS
+    assert known | set(SINCE_020) == SHIPPED
+    assert PACKS_SIX == (known == SHIPPED)
+
+
+@pytest.mark.skipif(PACKS_SIX, reason="compressed-tensors from 0.20 on packs floats of six bits")
+@pytest.mark.parametrize("name", SIX_BITS)
+def test_floats_of_six_bits_are_refused_by_name_where_nothing_packs_them(name: str) -> None:
+    with pytest.raises(UserError, match=r"MXFP6.*compressed-tensors 0\.19"):
+        load(name)
+
+
+def test_mxfp4_with_fp8_inputs_has_the_numbers_of_its_preset() -> None:
+    found = group("mxfp4xfp8")
+    assert found.weights == group("mxfp4").weights and found.input_activations is not None
+    inputs = found.input_activations
+    assert (inputs.type, inputs.num_bits, inputs.group_size) == ("float", 8, 128)
+    assert inputs.dynamic is True and inputs.scale_dtype is None
 
 
 def test_scheme_none_quantizes_nothing() -> None:

@@ -17,7 +17,7 @@ from stages.schemes.sizes import label
     [
         ({"type": "bool"}, "int, float"),
         ({"num_bits": 9}, "2 to 8"),
-        ({"type": "float", "num_bits": 6}, "4 or 8"),
+        ({"type": "float", "num_bits": 5}, "4, 6 or 8"),
         ({"strategy": "rows"}, "tensor_group"),
         ({"strategy": "group"}, "positive group_size"),
         ({"strategy": "group", "group_size": 0}, "positive group_size"),

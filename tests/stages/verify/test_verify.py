@@ -49,7 +49,7 @@ def verify(saved: Saved, checkpoint: Path, **options: Any) -> dict[str, Any]:
     inputs = {**saved.inputs, "checkpoint": FakeArtifact(path=checkpoint.parent)}
     run(Verify(VerifyConfig(verify=VerifyOptions(**options))), inputs, out, checkpoint.parent)
     report: dict[str, Any] = out.json("verify.json")
-    assert out.meta["result"] == {"verify": report}
+    assert out.meta["result"]["verify"] == report
     return report
 
 

@@ -1,0 +1,21 @@
+"""How transformers is asked to load a scheme, by its version."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from packaging.version import Version
+from transformers import CompressedTensorsConfig
+
+ZERO_POINTS = ("w4a16_asym",)
+"""Schemes that pack zero points."""
+NEEDS_DENSE = Version(version("transformers")) >= Version("5.23.0")
+"""Whether packed zero points load only where all weights are dequantized on the way."""
+
+
+def loading_options(scheme: str) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for a checkpoint in a shipped scheme."""
+    if scheme in ZERO_POINTS and NEEDS_DENSE:
+        return {"quantization_config": CompressedTensorsConfig(dequantize=True)}
+    return {}
