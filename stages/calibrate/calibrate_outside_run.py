@@ -31,7 +31,7 @@ def run(config: LayerConfig, task: Task) -> None:
         for batch in batches(task.inputs["tokens"], config.calibrate.sequences):
             hidden = read_activations(before, batch, device=device)
             final = final_hidden(bones, batch.ids, hidden)
-            valid = None if batch.valid is None else batch.valid.to(device)
+            valid = None if batch.counted is None else batch.counted.to(device)
             with collector.forward(valid):
                 collector.see(blueprint.head, final)
             done = batch.index + 1

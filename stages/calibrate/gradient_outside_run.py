@@ -34,15 +34,24 @@ def run(config: EndingConfig, task: Task) -> None:
             found = torch.zeros_like(hidden)
             for row, length in enumerate(batch.lengths.tolist()):
                 with explained(blueprint.head):
-                    found[row] = _row(bones, batch.ids[row], hidden[row], length, draw)
+                    counts = None if batch.marks is None else batch.marks[row]
+                    found[row] = _row(bones, batch.ids[row], hidden[row], length, draw, counts)
             write_activations(draft, batch.index, found)
             task.progress((batch.index + 1) / batch.count, f"batch {batch.index + 1}")
 
 
 def _row(
-    bones: Skeleton, ids: Tensor, hidden: Tensor, length: int, draw: torch.Generator
+    bones: Skeleton,
+    ids: Tensor,
+    hidden: Tensor,
+    length: int,
+    draw: torch.Generator,
+    counts: Tensor | None,
 ) -> Tensor:
-    """Derivatives [T, hidden] for one row of ids [T], which is padded after `length` tokens."""
+    """Derivatives [T, hidden] for one row of ids [T], which is padded after `length` tokens.
+
+    counts: bool [T]; the loss is that of these tokens, each predicted at the one before. None: all.
+    """
     x = hidden[None].to(bones.device, bones.dtype).requires_grad_()
     final = final_hidden(bones, ids[None], x, gradients=True)
     above = torch.zeros_like(final)
@@ -52,6 +61,9 @@ def _row(
         given = final[:, part].detach().requires_grad_()
         scores = logits(bones, given, gradients=True)
         [above[:, part]] = torch.autograd.grad(scores, given, surprise(scores, draw))
+    if counts is not None:
+        predicted = torch.cat((counts[1:], counts.new_zeros(1))).to(above.device)
+        above[:, ~predicted] = 0
     [found] = torch.autograd.grad(final, x, above)
     return found[0]
 

@@ -82,7 +82,7 @@ def run(config: LayerConfig, task: Task) -> None:
                 below = through(place, batch, hidden, above)
             if passed_on is not None and below is not None:
                 write_activations(passed_on, batch.index, below)
-            tokens += int(batch.lengths.sum())
+            tokens += int(batch.lengths.sum() if batch.counted is None else batch.counted.sum())
             task.progress((batch.index + 1) / batch.count, f"batch {batch.index + 1}")
     if FISHER in task.outputs:
         means = fisher(place, squares, tokens)

@@ -59,7 +59,10 @@ class Collector:
 
     @contextmanager
     def forward(self, valid: Tensor | None) -> Iterator[None]:
-        """Context of one forward; valid: bool [b, T], False for padding, None if there is none."""
+        """Context of one forward.
+
+        valid: bool [b, T], False for padding and for tokens that do not count; None if all count.
+        """
         self._valid = valid
         try:
             yield

@@ -77,7 +77,7 @@ def run_layer(
     before = task.inputs.get(ACTIVATIONS)
     count = 0
     for batch in batches(task.inputs["tokens"], batch_size):
-        valid = batch.valid if collector is not None else None
+        valid = batch.counted if collector is not None else None
         with collector.forward(_on(valid, place)) if collector is not None else nullcontext():
             hidden = None
             if before is not None:

@@ -119,7 +119,8 @@ def compare_models(
     files = [sorted(folder.glob("*.safetensors")) for folder in states]
     for i, (rows, first, second) in enumerate(zip(samples.batches, *files, strict=True)):
         progress(i / len(samples.batches), f"batch {i + 1} of {len(samples.batches)}")
-        keep, targets = predictions(samples.ids[rows], samples.lengths[rows])
+        marks = None if samples.marks is None else samples.marks[rows]
+        keep, targets = predictions(samples.ids[rows], samples.lengths[rows], marks)
         if not len(targets):
             continue
         before, after = (read_batch(file)[:, :-1][keep] for file in (first, second))
@@ -140,13 +141,16 @@ def compare_models(
     return total
 
 
-def predictions(ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+def predictions(ids: Tensor, lengths: Tensor, marks: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Mask of the positions whose next token is in the same sample, and these next tokens.
 
-    ids: int64 [b, T], lengths: int64 [b]; returns bool [b, T-1] and int64 [number of True].
+    ids: int64 [b, T], lengths: int64 [b], marks: bool [b, T], False for tokens that do not count;
+    returns bool [b, T-1] and int64 [number of True].
     """
     positions = torch.arange(1, ids.shape[1])
     keep = positions < lengths[:, None]
+    if marks is not None:
+        keep &= marks[:, 1:]
     return keep, ids[:, 1:][keep]
 
 

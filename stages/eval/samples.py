@@ -8,16 +8,20 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.stage import Artifact
-from stages.model.artifact_names import TOKENS
+from stages.model.artifact_names import COUNTED, TOKENS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Samples:
-    """Token rows: ids int64 [N, T], padded on the right; lengths int64 [N]; `batch_size` rows."""
+    """Token rows: ids int64 [N, T], padded on the right; lengths int64 [N]; `batch_size` rows.
+
+    marks: bool [N, T], True for tokens whose prediction is measured; None where all are.
+    """
 
     ids: Tensor
     lengths: Tensor
     batch_size: int
+    marks: Tensor | None = None
 
     @staticmethod
     def load(tokens: Artifact, batch_size: int) -> Samples:
@@ -27,6 +31,7 @@ class Samples:
             ids=tensors["input_ids"].long(),
             lengths=tensors["lengths"].long(),
             batch_size=batch_size,
+            marks=tensors[COUNTED].bool() if COUNTED in tensors else None,
         )
 
     @property

@@ -5,7 +5,10 @@ from __future__ import annotations
 MODEL = "model"
 """Folder of a `load` result: config.json, tokenizer and the model's other small files."""
 TOKENS = "tokens.safetensors"
-"""File of a `tokens` or `excerpt` result: `input_ids` int32 [N, T] and `lengths` int32 [N]."""
+"""File of a `tokens` or `excerpt` result: `input_ids` int32 [N, T] and `lengths` int32 [N].
+
+Where only some tokens count in statistics also `counted` uint8 [N, T].
+"""
 ACTIVATIONS = "activations"
 """Output and input of the stages that run decoder layers: files of hidden states by batch."""
 HIDDEN = "hidden"
@@ -16,3 +19,6 @@ SENSITIVITY = "sensitivity.json"
 """File of a `sensitivity` result: error and bits of every module in every candidate format."""
 CHECKPOINT = "checkpoint"
 """Folder of a `save` result: the compressed model as loaders read it."""
+
+COUNTED = "counted"
+"""Tensor of a `tokens` result, where only some tokens count."""

@@ -16,19 +16,29 @@ from torch import Tensor
 from pipeline.errors import StageFailed
 from pipeline.stage import Artifact, Draft
 from stages.compute.estimates import PASSED_SHARE
-from stages.model.artifact_names import HIDDEN, TOKENS
+from stages.model.artifact_names import COUNTED, HIDDEN, TOKENS
 from stages.weights.safetensors_source import SafetensorsSource
 from stages.weights.tensor_content import TensorContent, reader
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """A batch of token rows: ids int64 [b, T], lengths int64 [b]; `count` is that of batches."""
+    """A batch of token rows: ids int64 [b, T], lengths int64 [b]; `count` is that of batches.
+
+    marks: bool [b, T], True for tokens that count in statistics; None where all do.
+    """
 
     index: int
     count: int
     ids: Tensor
     lengths: Tensor
+    marks: Tensor | None = None
+
+    @property
+    def counted(self) -> Tensor | None:
+        """bool [b, T], True for tokens that count in statistics; None if all of them do."""
+        valid = self.valid
+        return valid if self.marks is None else self.marks if valid is None else self.marks & valid
 
     @property
     def valid(self) -> Tensor | None:
@@ -43,6 +53,7 @@ def batches(tokens: Artifact, size: int) -> Iterator[Batch]:
     """The rows of a `tokens` result in order, `size` at a time."""
     with safe_open(tokens.file(TOKENS), framework="pt") as file:
         ids, lengths = file.get_slice("input_ids"), file.get_slice("lengths")
+        marks = file.get_slice(COUNTED) if COUNTED in file.keys() else None
         rows = ids.get_shape()[0]
         for index, start in enumerate(range(0, rows, size)):
             stop = min(start + size, rows)
@@ -51,6 +62,7 @@ def batches(tokens: Artifact, size: int) -> Iterator[Batch]:
                 count=-(-rows // size),
                 ids=ids[start:stop].long(),
                 lengths=lengths[start:stop].long(),
+                marks=None if marks is None else marks[start:stop].bool(),
             )
 
 

@@ -48,8 +48,11 @@ class SchemeGroup:
     format: str | None = None
     targets: list[str] = field(default_factory=lambda: ["Linear"])
     """The modules it is for: class names, module names, or `re:` and an expression."""
+    output_activations: Any = field(default=None, metadata={"key": False})
+    """Always null: refused with its reason."""
 
     def __post_init__(self) -> None:
+        check_outputs(self.output_activations)
         check_group(self.weights, self.input_activations, self.format)
         check_patterns("targets", self.targets)
 
@@ -100,8 +103,11 @@ class SchemeConfig:
     group_sizes: list[int] | None = field(default=None, metadata={"key": False})
     options: dict[str, SchemeConfig] = field(default_factory=dict, metadata={"key": False})
     solver: Any = field(default=None, metadata={"key": False, "component": "modifier"})
+    output_activations: Any = field(default=None, metadata={"key": False})
+    """Always null: refused with its reason."""
 
     def __post_init__(self) -> None:
+        check_outputs(self.output_activations)
         check_group(self.weights, self.input_activations, self.format)
         check_states(self.kv_cache, self.attention)
         check_patterns("targets", self.targets)
@@ -139,6 +145,17 @@ class SchemeConfig:
         options = [self.options[name] for name in self.candidates]
         chosen = [SchemeGroup(weights=o.weights, format=o.format) for o in options if o.weights]
         return [*(group for _, group in self.ordered()), *chosen]
+
+
+def check_outputs(outputs: object) -> None:
+    """Raise UserError for `output_activations`, which other tools' schemes have."""
+    if outputs is not None:
+        raise UserError(
+            "output_activations are not quantized: vLLM and SGLang compute outputs in the model's "
+            "dtype whatever the checkpoint says of them, so that it would promise what nobody does",
+            remedy="leave it out; for keys and values in the cache say kv_cache=fp8, for queries "
+            "too attention=fp8",
+        )
 
 
 def check_group(weights: QArgs | None, inputs: QArgs | None, layout: str | None) -> None:

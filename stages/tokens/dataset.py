@@ -61,3 +61,8 @@ class Dataset(ABC):
     @abstractmethod
     def describe(self) -> str:
         """A short name of the dataset for people."""
+
+
+def counted_tokens(dataset: Dataset) -> str:
+    """Which tokens of a dataset's samples count: `all`, or those of the `assistant`."""
+    return str(getattr(dataset, "tokens", "all"))

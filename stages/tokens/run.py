@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from pipeline.errors import UserError
 from pipeline.stage import Task
 from stages.model.artifact_names import MODEL, TOKENS
-from stages.tokens.dataset import Dataset, Document
+from stages.tokens.counted import not_counted, separated
+from stages.tokens.dataset import Dataset, Document, counted_tokens
 from stages.tokens.stage import TokensConfig
 from stages.tokens.tokenizer import Tokenizer
 from stages.tokens.vocabulary import check_vocabulary, vocabulary
@@ -19,16 +22,21 @@ from stages.tokens.windows import Candidates, Ids, choose, padded, stream_window
 
 
 def run(config: TokensConfig, task: Task) -> None:
-    """Write `tokens.safetensors` with `input_ids` int32 [N, T] and `lengths` int32 [N]."""
+    """Write `tokens.safetensors`; see `stages.tokens.stage`."""
     dataset: Dataset = config.dataset
     draft = task.outputs["out"]
-    ids, lengths = tokenise(
+    marked, lengths = tokenise(
         dataset,
         task.inputs["source"].path / MODEL,
         task.scratch,
         lambda text: task.progress(0.0, text),
     )
-    save_file({"input_ids": ids, "lengths": lengths}, draft.path / TOKENS)
+    ids, counted = separated(marked)
+    tensors: dict[str, NDArray[Any]] = {"input_ids": ids, "lengths": lengths}
+    if counted_tokens(dataset) != "all":
+        tensors["counted"] = counted
+        draft.meta.update(counted=int(counted.sum()))
+    save_file(tensors, draft.path / TOKENS)
     draft.meta.update(samples=len(ids), tokens=int(lengths.sum()), dataset=dataset.describe())
 
 
@@ -37,14 +45,21 @@ def tokenise(
 ) -> tuple[Ids, Ids]:
     """Ids int32 [num_samples, T], padded on the right, and lengths int32 [num_samples].
 
-    `model` is the folder with the tokenizer's files. Raises UserError, with the number of samples,
-    if the dataset is empty or has fewer samples than wanted.
+    Those that do not count are marked (`stages.tokens.counted`). `model` is the folder with the
+    tokenizer's files. Raises UserError, with the number of samples, if the dataset is empty or has
+    fewer samples than wanted.
     """
-    tokenizer = Tokenizer(model)
+    tokenizer = Tokenizer(model, assistant_only=counted_tokens(dataset) == "assistant")
     documents = _with_text(dataset, scratch)
     make = _packed if dataset.packing else _one_by_one
     ids, lengths = make(dataset, tokenizer, documents, progress)
-    check_vocabulary(ids, tokenizer, vocabulary(model))
+    plain, counted = separated(ids)
+    check_vocabulary(plain, tokenizer, vocabulary(model))
+    if not counted.any():
+        raise UserError(
+            f"no token of the assistant is in the {len(ids)} samples of {dataset.describe()}",
+            remedy="give a larger dataset.sequence_length, or say dataset.tokens=all",
+        )
     return ids, lengths
 
 
@@ -63,8 +78,10 @@ def _packed(
             progress(f"{number} documents")
             yield ids
 
-    length = dataset.sequence_length
-    cut = stream_windows(pieces(), length, tokenizer.bos)
+    length, bos = dataset.sequence_length, tokenizer.bos
+    if bos is not None and tokenizer.assistant_only:
+        bos = not_counted(bos)
+    cut = stream_windows(pieces(), length, bos)
     candidates = Candidates(cut, dataset.num_samples, dataset.seed)
     kept = {number: window.copy() for number, window in candidates}
     if candidates.count < dataset.num_samples:
@@ -103,7 +120,10 @@ def _one_by_one(
             remedy=_fewer(candidates.count, "dataset.packing=true"),
         )
     chosen = choose(candidates.count, dataset.num_samples, dataset.seed)
-    return padded([samples[number] for number in chosen], tokenizer.padding)
+    padding = tokenizer.padding
+    if tokenizer.assistant_only:
+        padding = not_counted(padding)
+    return padded([samples[number] for number in chosen], padding)
 
 
 def _fewer(count: int, otherwise: str) -> str:

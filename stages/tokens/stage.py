@@ -24,7 +24,10 @@ class TokensConfig:
 
 @dataclass(frozen=True, eq=False)
 class Tokens(Stage):
-    """Makes `tokens.safetensors` with `input_ids` int32 [N, T] and `lengths` int32 [N]."""
+    """Makes `tokens.safetensors` with `input_ids` int32 [N, T] and `lengths` int32 [N].
+
+    Where only some tokens count also `counted` uint8 [N, T], 1 for those that do.
+    """
 
     kind: ClassVar[str] = "tokens"
     version: ClassVar[int] = 1

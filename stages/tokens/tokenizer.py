@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 from transformers import AutoTokenizer
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from pipeline.errors import UserError
 from stages.tokens.dataset import Document
@@ -24,14 +26,20 @@ REFUSALS = (
 )
 """Exceptions of the expressions in a template, beside jinja's own."""
 
+GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 SOME = 6
 """Roles of a conversation that an error names."""
 
 
 class Tokenizer:
-    """The tokenizer in a model folder; it is only read, never changed or saved."""
+    """The tokenizer in a model folder; it is only read, never changed or saved.
 
-    def __init__(self, folder: Path) -> None:
+    With `assistant_only` every id that is no part of an assistant's turn comes as ~id, a negative
+    number (see :mod:`stages.tokens.counted`).
+    """
+
+    def __init__(self, folder: Path, *, assistant_only: bool = False) -> None:
+        self.assistant_only = assistant_only
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
             raise UserError(
@@ -72,6 +80,9 @@ class Tokenizer:
     ) -> Iterator[list[int]]:
         remaining = iter(documents)
         while group := list(islice(remaining, BATCH)):
+            if self.assistant_only:
+                yield from (self._marked(document) for document in group)
+                continue
             texts = [finish(d) if isinstance(d, str) else self._render(d) for d in group]
             chats = [not isinstance(d, str) for d in group]
             plain = special and not any(chats)
@@ -86,6 +97,39 @@ class Tokenizer:
     def named(self, id: int) -> str:
         """The text of one token."""
         return str(self._inner.convert_ids_to_tokens(int(id)))
+
+    def _marked(self, conversation: Document) -> list[int]:
+        """The ids of a conversation, ~id for those that do not count.
+
+        A token counts if some of its characters are the assistant's. transformers' own mask is not
+        taken: where a block ends in a character that is in no token, it counts all that follows.
+        """
+        text = self._render(conversation)
+        template = self._inner.get_chat_template()
+        if not self._inner.is_fast or not GENERATION.search(template):
+            raise UserError(
+                "dataset.tokens is 'assistant', but the model's chat template does not mark what "
+                "the assistant says: it has no {% generation %} block"
+                if self._inner.is_fast
+                else "dataset.tokens is 'assistant', which needs a tokenizer with a tokenizer.json",
+                remedy="say dataset.tokens=all, or put the assistant's text of the template in "
+                "{% generation %} ... {% endgeneration %}",
+            )
+        turns: Any = conversation
+        rendered: Any = render_jinja_template(
+            [turns],
+            chat_template=template,
+            return_assistant_tokens_mask=True,
+            **self._inner.special_tokens_map,
+        )
+        spans = rendered[1][0]
+        found = self._inner(
+            text, add_special_tokens=False, verbose=False, return_offsets_mapping=True
+        )
+        return [
+            id if any(start < to and end > at and end > start for at, to in spans) else ~id
+            for id, (start, end) in zip(found.input_ids, found.offset_mapping, strict=True)
+        ]
 
     def _render(self, conversation: Document) -> str:
         if self._inner.chat_template is None:

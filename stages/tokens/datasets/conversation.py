@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.errors import UserError
 from stages.tokens.dataset import Message
 
+MEDIA = ("image", "audio", "video")
 CALLS = ("tool_calls", "function_call")
 
 
@@ -17,7 +18,7 @@ def conversation(value: Any, where: str, *, filled: bool) -> list[Message]:
     `filled`: the rows come from a table, which gives every turn every key of any turn, null where
     it had none: such nulls are left out. A turn that calls tools keeps a `content` that is null,
     for templates tell by it that there is a call; of any other turn it is no text. Raises
-    UserError unless each turn has a role and a content, or calls tools.
+    UserError unless each turn has a role and a content, or calls tools, and for images and sounds.
     """
     turns = value if isinstance(value, list) else [value]
     return [_turn(turn, where, filled=filled) for turn in turns]
@@ -29,8 +30,21 @@ def _turn(turn: Any, where: str, *, filled: bool) -> Message:
         calls = any(given.get(name) for name in CALLS)
         if given.get("role") is not None and ("content" in turn or calls):
             content = given.get("content")
+            if medium := _medium(content):
+                raise UserError(
+                    f"{where} has a conversation with {medium}, which calibration cannot feed: it "
+                    "runs the language model alone, on token ids",
+                    remedy="give conversations of text",
+                )
             return {**given, "content": "" if content is None and not calls else content}
     raise UserError(f"{where} has no conversation", remedy="each must be a list of {role, content}")
+
+
+def _medium(content: Any) -> str:
+    """The type of the first part of a content that is no text but an image, a sound or a film."""
+    parts = content if isinstance(content, list) else []
+    kinds = [str(part.get("type", "")) for part in parts if isinstance(part, Mapping)]
+    return next((kind for kind in kinds if kind.removeprefix("input_").startswith(MEDIA)), "")
 
 
 def _without_nulls(value: Any) -> Any:

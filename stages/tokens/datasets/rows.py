@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pipeline.errors import UserError
-from pipeline.key import Json
+from pipeline.key import WHEN_SET, Json
 from stages.tokens.dataset import Dataset, Document
 from stages.tokens.dataset_files import content, find_files
 from stages.tokens.datasets.conversation import conversation
 
+COUNTED = ("all", "assistant")
 SPARSE = 1000
 """Rows that may lack the column before one has it."""
 
@@ -25,8 +26,9 @@ class Rows(Dataset):
     """Rows whose documents are a column of text or a column of conversations.
 
     `messages_column`, if set, holds lists of {role, content} that go through the tokenizer's chat
-    template; else `text_column` holds text. `max_documents` reads only the first rows, which makes
-    very large datasets usable.
+    template; else `text_column` holds text. With `tokens: assistant` only what the template marks
+    as the assistant's counts; the model sees the rest all the same. `max_documents` reads only the
+    first rows, which makes very large datasets usable.
     """
 
     filled: ClassVar[bool] = True
@@ -34,10 +36,21 @@ class Rows(Dataset):
 
     text_column: str = "text"
     messages_column: str | None = None
+    tokens: str = field(default="all", metadata={"key": WHEN_SET})
+    """all | assistant: which tokens of a conversation count in statistics and measures."""
     max_documents: int | None = None
 
     def __post_init__(self) -> None:
         Dataset.__post_init__(self)
+        if self.tokens not in COUNTED:
+            raise UserError(
+                f"tokens is {self.tokens!r}", remedy=f"choose one of {', '.join(COUNTED)}"
+            )
+        if self.tokens != "all" and self.messages_column is None:
+            raise UserError(
+                f"tokens is {self.tokens!r}, and the dataset has no conversations",
+                remedy="name their column: dataset.messages_column, or say tokens: all",
+            )
         if self.max_documents is not None and self.max_documents < 1:
             raise UserError(
                 f"max_documents is {self.max_documents}",

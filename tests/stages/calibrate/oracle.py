@@ -6,17 +6,31 @@ from collections import defaultdict
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tests.stages.calibrate.conftest import Scene
 
 
 def tokens(scene: Scene) -> tuple[Tensor, Tensor]:
-    """ids int64 [N, T] and bool [N, T] that is False for padding."""
+    """ids int64 [N, T] and bool [N, T] that is False for padding and for what does not count."""
     read = load_file(scene.inputs["tokens"].file("tokens.safetensors"))
     ids = read["input_ids"].long()
-    return ids, torch.arange(ids.shape[1])[None] < read["lengths"].long()[:, None]
+    valid = torch.arange(ids.shape[1])[None] < read["lengths"].long()[:, None]
+    return ids, valid & read["counted"].bool() if "counted" in read else valid
+
+
+def counted(scene: Scene, every: int = 3) -> None:
+    """Let only some tokens of the scene count: `every` of them does not, nor any of the last row.
+
+    Their activations are computed all the same.
+    """
+    path = scene.inputs["tokens"].file("tokens.safetensors")
+    read = load_file(path)
+    marks = torch.arange(read["input_ids"].shape[1]) % every != 1
+    marks = marks.expand(read["input_ids"].shape).clone()
+    marks[-1] = False
+    save_file({**read, "counted": marks.to(torch.uint8)}, path)
 
 
 def inputs_of(scene: Scene, layer: str) -> tuple[dict[str, Tensor], list[Tensor]]:

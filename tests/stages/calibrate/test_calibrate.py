@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.errors import StageFailed
 from tests.stages.calibrate.conftest import Scene
-from tests.stages.calibrate.oracle import inputs_of, tokens
+from tests.stages.calibrate.oracle import counted, inputs_of, tokens
 
 Make = Callable[..., Scene]
 PADDED = (24, 7, 24, 15, 3)
@@ -46,6 +46,38 @@ def test_statistics_equal_those_of_a_plain_forward(
         extremes = torch.stack((batches[:, 0].amin(), batches[:, 1].amax()))
         torch.testing.assert_close(extremes, torch.stack(x.aminmax()))
         assert batches.shape == (-(-len(tokens(made)[0]) // 2), 2)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3_moe"])
+@pytest.mark.parametrize("lengths", [(24,) * 5, PADDED], ids=["packed", "padded"])
+def test_tokens_that_do_not_count_are_in_no_statistic(
+    family: str, lengths: tuple[int, ...], scene: Make
+) -> None:
+    made = scene(family, lengths=lengths)
+    before = [made.calibrate(i, "activations")["activations"] for i in range(2)]
+    whole = [load_file(b.file("0001.safetensors"))["hidden"] for b in before]
+    counted(made)
+    found = chained(made, 1, "gram", "absmax", "range", "histogram")
+    wanted, _ = inputs_of(made, made.blueprint.members[1])
+    meta = made.calibrate(1, "gram")["gram"].meta
+    rows = int(tokens(made)[1].sum())
+    assert rows < sum(lengths) * 0.7
+    for name in made.blueprint.layers[1].linears:
+        if name.name not in wanted or name.expert:
+            continue
+        x, leader = wanted[name.name], meta["groups"][name.name]
+        assert meta["tokens"][leader] == rows == len(x)
+        gram = found["gram"][leader].double()
+        torch.testing.assert_close(gram, x.T @ x, rtol=1e-4, atol=1e-4 * float(gram.max()))
+        torch.testing.assert_close(found["absmax"][leader].double(), x.abs().amax(0))
+        low, high = x.aminmax()
+        batches = found["range"][leader].double()
+        torch.testing.assert_close(batches[:, 0].amin(), low)
+        torch.testing.assert_close(batches[:, 1].amax(), high)
+        assert int(found["histogram"][leader][:, 1].sum()) == x.numel()
+    after = [made.calibrate(i, "activations")["activations"] for i in range(2)]
+    same = [load_file(a.file("0001.safetensors"))["hidden"] for a in after]
+    assert all(map(torch.equal, whole, same))
 
 
 def test_linears_that_see_the_same_tensor_share_one_statistic(scene: Make) -> None:

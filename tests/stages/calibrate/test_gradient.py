@@ -18,7 +18,7 @@ from stages.calibrate.gradient_outside_run import surprise
 from stages.calibrate.gradient_run import explained
 from tests.stages.calibrate.conftest import Scene
 from tests.stages.calibrate.fakes import FakeArtifact
-from tests.stages.calibrate.oracle import tokens
+from tests.stages.calibrate.oracle import counted, tokens
 
 Make = Callable[..., Scene]
 
@@ -46,8 +46,11 @@ def backward(scene: Scene) -> dict[str, Tensor]:
     return found
 
 
-def whole(scene: Scene) -> dict[str, Tensor]:
-    """The same by one backward pass a row, for all Linears of transformers' model."""
+def whole(scene: Scene, *, marked: bool = False) -> dict[str, Tensor]:
+    """The same by one backward pass a row, for all Linears of transformers' model.
+
+    `marked`: rows are full, and only some of their tokens count.
+    """
     original, draw = scene.model.original(), torch.Generator().manual_seed(0)
     sums: dict[str, Tensor] = {}
     ids, valid = tokens(scene)
@@ -68,8 +71,13 @@ def whole(scene: Scene) -> dict[str, Tensor]:
         if isinstance(module, nn.Linear):
             module.register_forward_hook(note(name))
     for row, mask in zip(ids, valid, strict=True):
-        scores = original(row[None][:, : int(mask.sum())], use_cache=False).logits
-        scores.backward(surprise(scores, draw))
+        length = int(mask.nonzero().max()) + 1 if not marked else len(row)
+        scores = original(row[None][:, :length], use_cache=False).logits
+        above = surprise(scores, draw)
+        if marked:  # a token is predicted at the one before it
+            above[0, :-1] *= mask[1:, None]
+            above[0, -1] = 0
+        scores.backward(above)
     return {name: total / valid.sum() for name, total in sums.items()}
 
 
@@ -86,6 +94,16 @@ def test_the_chain_gives_what_one_backward_pass_gives(
     assert any("o_proj" in name for name in compared)
     for name in compared:
         assert found[name].max() > 0
+        torch.testing.assert_close(
+            found[name], expected[name], rtol=1e-3, atol=1e-4 * float(expected[name].max())
+        )
+
+
+def test_the_loss_of_tokens_that_do_not_count_is_left_out(scene: Make) -> None:
+    made = scene("llama", lengths=(24,) * 5)
+    counted(made)
+    found, expected = backward(made), whole(made, marked=True)
+    for name in found.keys() & expected.keys():
         torch.testing.assert_close(
             found[name], expected[name], rtol=1e-3, atol=1e-4 * float(expected[name].max())
         )

@@ -45,3 +45,7 @@ def test_only_real_tokens_of_the_same_sample_are_predicted():
     keep, targets = predictions(ids, torch.tensor([3, 2, 1]))
     assert keep.tolist() == [[True, True], [True, False], [False, False]]
     assert targets.tolist() == [2, 3, 5]
+    marks = torch.tensor([[1, 0, 1], [1, 1, 1], [1, 1, 1]]).bool()
+    keep, targets = predictions(ids, torch.tensor([3, 2, 1]), marks)
+    assert keep.tolist() == [[False, True], [True, False], [False, False]]
+    assert targets.tolist() == [3, 5]

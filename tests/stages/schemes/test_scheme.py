@@ -98,3 +98,9 @@ def test_groups_come_before_the_scheme_itself() -> None:
 )
 def test_labels_are_the_words_people_use(weights: QArgs, inputs: QArgs | None, text: str) -> None:
     assert label(SchemeGroup(weights=weights, input_activations=inputs)) == text
+
+
+@pytest.mark.parametrize("kind", [SchemeConfig, SchemeGroup])
+def test_quantized_outputs_are_refused_with_the_reason(kind: Any) -> None:
+    with pytest.raises(UserError, match="output_activations are not quantized: vLLM and SGLang"):
+        kind(weights=QArgs(), output_activations={"num_bits": 8})

@@ -115,3 +115,10 @@ def test_only_conversations_have_another_key_for_their_nulls(tmp_path):
     assert "conversations" not in semantics()
     assert semantics(messages_column="messages")["conversations"] == 2
     assert digest(semantics()) != digest(semantics(messages_column="messages"))
+
+
+@pytest.mark.parametrize("kind", ["image", "image_url", "input_audio", "video"])
+def test_images_and_sounds_are_refused_by_name(tmp_path, kind):
+    parts = [{"type": "text", "text": "what is it?"}, {"type": kind, "url": "a"}]
+    with pytest.raises(UserError, match=rf"has a conversation with {kind}, which calibration"):
+        text_of(tmp_path, [{"role": "user", "content": parts}], TEMPLATE)
