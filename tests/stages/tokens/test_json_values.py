@@ -87,7 +87,7 @@ def test_compressed_lines_are_read_as_they_are(tmp_path, packed):
         (b'{"a": "' + b"[" * 100_000 + b'"}\n' + b"[" * 100_000, "value 1"),
         (b'{"a": ' + b"9" * 5000 + b"}", "value 0: Exceeds the limit"),
         (b'{"a": "\xe9"}', "it is not UTF-8"),
-        (gzip.compress(b'{"a": 1}')[:-9], "end-of-stream"),
+        (gzip.compress(b'{"a": 1}', mtime=0)[:-9], "end-of-stream"),
     ],
 )
 def test_a_fault_is_one_error_with_its_place(tmp_path, content, told):
