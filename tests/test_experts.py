@@ -20,12 +20,14 @@ from compressed_tensors.quantization import QuantizationConfig, QuantizationSche
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from stages.model.meta_model import class_of, config_of
 from tests.jobs import Job
 from tests.stages.model.experts.families import EXPERTS
 from tests.stages.model.experts.tiny import IDS, random_model
 from tests.stages.tokens.fakes import byte_tokenizer
+from tests.test_data_free import disk
 
 FUSED = re.compile(
     r"\.(gate_up_proj|down_proj|input_linear\.weight|output_linear\.weight)(_bias)?$"
@@ -138,6 +140,51 @@ def test_rounded_experts_are_right_when_unpacked(
     family: str, some_text: Path, tmp_path: Path
 ) -> None:
     check(family, some_text, tmp_path, 0.25, "scheme=fp8_dynamic", "modifier=rtn")
+
+
+@pytest.mark.parametrize(
+    "family", [*QUICK[:1], pytest.param("qwen3_vl_moe", marks=pytest.mark.slow)]
+)
+def test_without_a_class_fused_experts_get_the_same_bytes(
+    family: str, some_text: Path, tmp_path: Path
+) -> None:
+    model = saved(family, tmp_path / "model")
+    job = Job(folder=tmp_path, model=model.folder, text=some_text)
+    job.run("class", "scheme=fp8_dynamic", "modifier=rtn")
+    disk(tmp_path, model.folder).run("names", "scheme=fp8_dynamic")
+    one, other = (unpacked(tmp_path / name / "checkpoint") for name in ("class", "names"))
+    assert one[1] == other[1]
+    assert one[0].keys() == other[0].keys()
+    assert all(torch.equal(one[0][name], other[0][name]) for name in one[0])
+    assert not any("visual" in name for name in one[1])
+
+
+def test_experts_in_mxfp4_are_read_as_transformers_reads_them(
+    some_text: Path, tmp_path: Path
+) -> None:
+    model = saved("gpt_oss", tmp_path / "model")
+    stored, dense = dict(model.tensors()), dict(model.tensors())
+    generator = torch.Generator().manual_seed(3)
+    for name in [n for n in stored if n.endswith(("gate_up_proj", "down_proj"))]:
+        experts, columns, rows = stored.pop(name).shape
+        shape = (experts, rows, columns // 32)
+        blocks = torch.randint(0, 256, (*shape, 16), dtype=torch.uint8, generator=generator)
+        scales = torch.randint(121, 124, shape, dtype=torch.uint8, generator=generator)
+        stored |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
+        dense[name] = convert_moe_packed_tensors(blocks, scales)
+    save_file(stored, model.folder / "model.safetensors", metadata={"format": "pt"})
+    config = model.config | {"quantization_config": {"quant_method": "mxfp4"}}
+    (model.folder / "config.json").write_text(json.dumps(config))
+    job = Job(folder=tmp_path, model=model.folder, text=some_text)
+    job.run("calibrated", "scheme=fp8_dynamic", "modifier=rtn")
+    disk(tmp_path, model.folder).run("data_free", "scheme=fp8_dynamic")
+    for graph in ("calibrated", "data_free"):
+        found, modules = unpacked(tmp_path / graph / "checkpoint")
+        gate = "model.layers.1.mlp.experts.3.gate_proj"
+        wanted = dense["model.layers.1.mlp.experts.gate_up_proj"][3, :, ::2].T
+        assert gate in modules
+        error = (found[f"{gate}.weight"].float() - wanted.float()).norm()
+        assert error < 0.04 * wanted.float().norm()
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,8 @@ from stages.schemes.quant_args import QArgs
 from stages.schemes.scheme import SchemeGroup
 from stages.weights.dtypes import dtype_name
 from stages.weights.positional_writer import PlacedFile
-from stages.weights.row_bands import WIDE, InFile, Matrix
+from stages.weights.row_bands import WIDE, Files, InFile, Matrix, files_of
 from stages.weights.safetensors_file import Scratch
-from stages.weights.safetensors_source import SafetensorsSource
 from stages.weights.source import TensorSpec
 
 if TYPE_CHECKING:
@@ -114,7 +113,7 @@ def solve_direct(layer: LayerState, names: Iterable[str]) -> Iterator[tuple[str,
 
 
 def solve_to_file(
-    layer: LayerState, source: SafetensorsSource, file: PlacedFile
+    layer: LayerState, source: Files, file: PlacedFile
 ) -> Iterator[tuple[str, Direct]]:
     """As :func:`solve_direct`, of all modules of a layer that was :func:`announced` for `file`.
 
@@ -139,8 +138,8 @@ def solve_to_file(
 
 def is_straight(config: CompressConfig, layer: LayerState) -> bool:
     """Whether the layer can be rounded from the files that its source reads; looks at headers."""
-    source = layer.source
-    if not isinstance(source, SafetensorsSource):
+    source = files_of(layer.source)
+    if source is None:
         return False
     specs = {name: source.spec(layer.subgraph.tensors[f"{name}.weight"]) for name in layer.resolved}
     weights = [
@@ -151,7 +150,7 @@ def is_straight(config: CompressConfig, layer: LayerState) -> bool:
     return goes_straight(config.modifiers, config.numerics.device, dtype, weights)
 
 
-def announced(layer: LayerState, source: SafetensorsSource) -> list[TensorSpec]:
+def announced(layer: LayerState, source: Files) -> list[TensorSpec]:
     """What the file of a layer that :func:`is_straight` will hold, from headers alone."""
     prefixes = {linear.name: linear.prefix for linear in layer.subgraph.linears}
     found: list[TensorSpec] = []
@@ -240,7 +239,8 @@ def rounded(
     return made
 
 
-def _files(layer: LayerState) -> SafetensorsSource:
-    if not isinstance(layer.source, SafetensorsSource):
+def _files(layer: LayerState) -> Files:
+    source = files_of(layer.source)
+    if source is None:
         raise TypeError(f"{type(layer.source).__name__} is no source of plain files")
-    return layer.source
+    return source

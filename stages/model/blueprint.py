@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.stage import Artifact
-from stages.model.cut import Cut
+from stages.model.experts.cut import Cut
 
 FILE = "blueprint.json"
 EMBEDDING = "Embedding"

@@ -16,9 +16,11 @@ from transformers.core_model_loading import revert_weight_conversion
 from pipeline.errors import UserError
 from stages.model.blueprint import Blueprint, LinearSpec, Subgraph
 from stages.model.checkpoint_names import Names, expected_names, map_names
+from stages.model.experts.linear_experts import LinearExperts
 from stages.model.families import Family, family_of, fused_groups, smoothing_pairs
 from stages.model.meta_model import NO_MODEL, Tree, config_of, dtype_of, meta_model, tree_of
 from stages.model.module_patches import Patched, patches, replacements, swapped
+from stages.model.structure.expert_proof import check_experts
 from stages.model.traits.linear_use import LinearUse, linear_use
 from stages.model.traits.ownership import bare_note, owned
 from stages.model.traits.transposed_linears import KIND, transposed_note
@@ -56,6 +58,8 @@ def blueprint_of(
     modules = replacements(model, patches() if by_class is None else by_class)
     names = map_names(model, modules, shapes)
     _check_experts(model, tree, names, modules)
+    if any(isinstance(module, LinearExperts) for module in modules.values()):
+        check_experts(config)
     with swapped(model, modules) as replaced:
         patched_as = {name: type(module).__name__ for name, module in replaced.items()}
         shapes |= {name: cut.shape(shapes[cut.stored]) for name, cut in names.cuts.items()}
@@ -118,11 +122,11 @@ def _check_experts(
         for name in sorted(containers):
             if name.startswith(f"{layer}."):
                 raise UserError(
-                    f"{name} is a {type(model.get_submodule(name)).__name__}, whose experts "
-                    "cannot be compressed one by one: no patch takes them apart, or the "
-                    "checkpoint holds them fused",
-                    remedy="use a model with one tensor for each expert's gate, up and down, or "
-                    "add a patch for this class",
+                    f"{name} is a {type(model.get_submodule(name)).__name__}, whose weights are "
+                    "no tensors of one Linear each: experts that no patch takes apart, or tensors "
+                    "that transformers puts together of others",
+                    remedy="add a patch for this class (entry-point group presswork.patches), or "
+                    "say graph=data_free",
                 )
 
 

@@ -10,12 +10,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from math import prod
 from typing import Any, Protocol
 
 from pipeline.errors import UserError
 from stages.model.blueprint import DTYPE_BYTES, Blueprint, LinearSpec, Subgraph
-from stages.model.families import fused_groups, is_router
+from stages.model.experts.cut import Cut
+from stages.model.experts.fused_names import fused_cuts, text_type
+from stages.model.families import fused_groups, score
+from stages.model.structure.towers import tower_units
 
 UNIT = re.compile(r"(.+?)\.(\d+)\.")
 """A unit of work: what tensor names have in common up to the first number."""
@@ -52,11 +56,15 @@ def outline_of(config: Mapping[str, Any], specs: Mapping[str, Spec], *, why: str
     `why` is the reason for an outline, for messages. Raises UserError for a checkpoint without any
     Linear in a numbered unit.
     """
+    cuts = fused_cuts(specs, text_type(config, TEXT))
+    specs = _taken_apart(specs, cuts)
     names = sorted(specs, key=natural)
     ends = _Ends.of(config, specs, names)
     units = _units(names)
     linears = {unit: tuple(_linears(tensors, specs, ends)) for unit, tensors in units.items()}
-    layers = {unit: tensors for unit, tensors in units.items() if linears[unit]}
+    linears = {unit: found for unit, found in linears.items() if found}
+    towers = tower_units(linears, config, TEXT, ends.embedding)
+    layers = {u: tensors for u, tensors in units.items() if u in linears and u not in towers}
     if not layers:
         raise UserError(
             "no tensor of this checkpoint is the weight of a Linear in a numbered layer "
@@ -86,6 +94,7 @@ def outline_of(config: Mapping[str, Any], specs: Mapping[str, Spec], *, why: str
         outside_shapes={name: specs[stored].shape for name, stored in outside.items()},
         outside_linears=_outside_linears(outside, specs, ends),
         outlined=why,
+        cuts=cuts,
         notes=tuple(_notes(names, specs)),
     )
 
@@ -104,6 +113,24 @@ def natural(name: str) -> list[tuple[int, str]]:
     """Sort key for tensor names that orders numbers by value: layers.2 before layers.10."""
     parts = name.split(".")
     return [(int(part), "") if NUMBER.fullmatch(part) else (-1, part) for part in parts]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Shape and dtype of a part of a tensor."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def _taken_apart(specs: Mapping[str, Spec], cuts: Mapping[str, Cut]) -> dict[str, Spec]:
+    """`specs` with the parts of fused tensors in their place."""
+    fused = {cut.stored for cut in cuts.values()}
+    found: dict[str, Spec] = {name: spec for name, spec in specs.items() if name not in fused}
+    for name, cut in cuts.items():
+        stored = specs[cut.stored]
+        found[name] = _Part(cut.shape(stored.shape), stored.dtype)
+    return found
 
 
 def _architecture(config: Mapping[str, Any]) -> str:
@@ -196,7 +223,7 @@ def _linears(names: Iterable[str], specs: Mapping[str, Spec], ends: _Ends) -> It
     )
     for name in names:
         prefix = name.removesuffix(".weight")
-        if not _is_matrix(name, specs[name]) or is_router(prefix) or NO_LINEAR.search(prefix):
+        if not _is_matrix(name, specs[name]) or score(prefix) or NO_LINEAR.search(prefix):
             continue
         if transposed and TRANSPOSED.search(prefix):
             continue
@@ -223,7 +250,7 @@ def _outside_linears(
     linears = []
     for name, stored in outside.items():
         prefix = name.removesuffix(".weight")
-        is_linear = prefix == ends.head or not (NO_LINEAR.search(prefix) or is_router(prefix))
+        is_linear = prefix == ends.head or not (NO_LINEAR.search(prefix) or score(prefix))
         if prefix != ends.embedding and is_linear and _is_matrix(name, specs[stored]):
             rows, columns = specs[stored].shape
             linears.append(_linear(prefix, rows, columns, specs))

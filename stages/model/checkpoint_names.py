@@ -19,7 +19,7 @@ from transformers.core_model_loading import (
 )
 
 from pipeline.errors import UserError
-from stages.model.cut import Cut
+from stages.model.experts.cut import Cut
 from stages.model.meta_model import config_of, dtype_of, meta_model
 from stages.model.module_patches import Patched
 
@@ -109,7 +109,7 @@ class _Mapping:
             self._claim(target if target in self.state else None, name)
         else:
             parameter = self._claimed(renamed, target, pattern)
-            if parameter is None:
+            if parameter is None and target.rpartition(".")[0] not in self.modules:
                 self._converted(target, pattern, name)
             self._claim(parameter, name)
 
@@ -163,7 +163,7 @@ class _Mapping:
         return bool(cuts)
 
     def _claimed(self, renamed: str, target: str, pattern: str) -> str | None:
-        """The parameter of a module patch that takes the tensor; None without a patch."""
+        """The parameter of a module patch that takes the tensor; None if none does."""
         module, _, leaf = target.rpartition(".")
         if module not in self.modules:
             return None
@@ -174,7 +174,7 @@ class _Mapping:
             index_in(renamed, pattern),
             _names(converter),
         )
-        return f"{module}.{claim}"
+        return f"{module}.{claim}" if claim else None
 
 
 def index_in(name: str, pattern: str) -> int:

@@ -35,7 +35,20 @@ FUSED = (
 TUPLE_LAYERS = frozenset({"FalconH1DecoderLayer", "Llama4TextDecoderLayer"})
 """Decoder layers that return a tuple whose first item is the hidden state."""
 
-ROUTER = re.compile(r"(?:^|\.)(?:gate|router|shared_expert_gate)$|\.router\.[^.]+$|\.gate\.wg$")
+ROUTER = re.compile(
+    r"(?:^|\.)(?:gate|router|shared_expert_gate)$|(?:^|\.)(?:gate|router\w*)\.(?:.+\.)?[^.]+$"
+)
+
+SCORES: Mapping[str, re.Pattern[str]] = {
+    "routers and gates of shared experts": ROUTER,
+    "weights of an index that selects tokens": re.compile(r"\.(?:indexer|scorer)\.weights_proj$"),
+    "mixing of alternating streams (AltUp)": re.compile(r"(?:^|\.)altup\."),
+}
+"""Linears that give a few scores (one an expert, a head, a stream), not features.
+
+Engines build them without a number format, they are tiny, and an error in them changes what is
+chosen. A class or a pattern never selects one, only its name does.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +106,11 @@ def family_of(model_type: str) -> Family | None:
 def is_router(name: str) -> bool:
     """Whether a module is a router or the gate of a shared expert: engines keep those dense."""
     return ROUTER.search(name) is not None
+
+
+def score(name: str) -> str | None:
+    """What a module gives scores for, by the rules of SCORES; None for one that makes features."""
+    return next((reason for reason, rule in SCORES.items() if rule.search(name)), None)
 
 
 def fused_groups(linears: Iterable[LinearSpec]) -> tuple[tuple[str, ...], ...]:

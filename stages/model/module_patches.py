@@ -9,7 +9,7 @@ from typing import Protocol
 from torch import nn
 
 from pipeline.registry import Registry
-from stages.model.cut import Cut
+from stages.model.experts.cut import Cut
 from stages.model.experts.linear_experts import LinearExperts, fits
 
 GROUP = "patch"
@@ -31,7 +31,7 @@ class Patched(Protocol):
 
         transformers would make parameter `target` of the replaced module from it by
         `operations` (class names); it is number `index` of the list that is number `source`.
-        Raises UserError for unexpected operations.
+        "" for a tensor that the model does not use. Raises UserError for unexpected operations.
         """
         ...
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import ManyErrors, UserError
 from stages.model.blueprint import EMBEDDING
-from stages.model.families import is_router
+from stages.model.families import score
 from stages.schemes.scheme import SchemeConfig, SchemeGroup
 
 if TYPE_CHECKING:
@@ -136,8 +136,8 @@ def selects(target: str, linear: LinearSpec, blueprint: Blueprint) -> bool:
     names = names_of(linear, blueprint)
     if linear.bare:
         return False  # the weight is used without a call: no engine would decompress it
-    if is_router(linear.name) or is_router(linear.prefix):
-        return target in names  # a class or a pattern never selects a router
+    if score(linear.name) or score(linear.prefix):
+        return target in names  # a class or a pattern never selects what gives scores
     return matches(target, names, linear.kind)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+from stages.weights.safetensors_file import Scratch
+from stages.weights.safetensors_source import SafetensorsSource
 from stages.weights.source import TensorSpec, WeightSource
 from stages.weights.writer import bytes_of, pieces
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Part(Protocol):
-    """Part of block `index` of the tensor `stored`, such as `stages.model.cut.Cut`."""
+    """Part of block `index` of the tensor `stored`, such as `stages.model.experts.cut.Cut`."""
 
     @property
     def stored(self) -> str: ...
@@ -48,6 +50,33 @@ class CutSource:
             stored = specs[cut.stored]
             specs[name] = replace(stored, name=name, shape=cut.shape(stored.shape))
         return specs
+
+    @property
+    def of_files(self) -> bool:
+        """Whether it lies over plain safetensors files, so that `spec` and `borrow` work."""
+        return isinstance(self.source, SafetensorsSource)
+
+    def spec(self, name: str) -> TensorSpec:
+        """The spec of one tensor; only the header of its own file is read."""
+        if name not in self._cuts:
+            return self._files().spec(name)
+        cut = self._cuts[name]
+        stored = self._files().spec(cut.stored)
+        return replace(stored, name=name, shape=cut.shape(stored.shape))
+
+    def borrow(self, name: str, scratch: Scratch, rows: tuple[int, int] | None = None) -> Tensor:
+        """A tensor, or its `rows` (start, stop); its block is read into `scratch`."""
+        if name not in self._cuts:
+            return self._files().borrow(name, scratch, rows)
+        cut = self._cuts[name]
+        block = self._files().borrow(cut.stored, scratch, (cut.index, cut.index + 1))[0]
+        part = cut.of(block)
+        return part if rows is None else part[rows[0] : rows[1]]
+
+    def _files(self) -> SafetensorsSource:
+        if not isinstance(self.source, SafetensorsSource):
+            raise TypeError(f"{type(self.source).__name__} is no source of plain files")
+        return self.source
 
     def pieces(self, name: str) -> Iterator[memoryview]:
         """The bytes of a tensor in order; each piece is valid until the next one is requested."""

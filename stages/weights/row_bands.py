@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from stages.weights.cut_source import CutSource
 from stages.weights.safetensors_file import Scratch
 from stages.weights.safetensors_source import SafetensorsSource
 from stages.weights.source import TensorSpec, WeightSource
@@ -65,11 +66,30 @@ class InMemory:
         return self.tensor[start:stop]
 
 
+class Files(Protocol):
+    """Tensors in safetensors files: a `SafetensorsSource`, or a `CutSource` over one."""
+
+    def spec(self, name: str) -> TensorSpec:
+        """The spec of one tensor."""
+        ...
+
+    def borrow(self, name: str, scratch: Scratch, rows: tuple[int, int] | None = None) -> Tensor:
+        """A tensor, or its `rows` (start, stop), read into `scratch`."""
+        ...
+
+
+def files_of(source: object) -> Files | None:
+    """The source itself if it reads plain safetensors files; None for others."""
+    if isinstance(source, SafetensorsSource):
+        return source
+    return source if isinstance(source, CutSource) and source.of_files else None
+
+
 @dataclass(frozen=True, slots=True)
 class InFile:
     """A matrix in a safetensors checkpoint, read into a buffer that is reused."""
 
-    source: SafetensorsSource
+    source: Files
     spec: TensorSpec
     scratch: Scratch = field(default_factory=Scratch)
 
@@ -97,6 +117,7 @@ class InFile:
 
 def matrix_of(source: WeightSource, spec: TensorSpec, scratch: Scratch) -> Matrix:
     """A matrix of `source`; from safetensors files it is read band by band into `scratch`."""
-    if isinstance(source, SafetensorsSource):
-        return InFile(source, spec, scratch)
+    files = files_of(source)
+    if files is not None:
+        return InFile(files, spec, scratch)
     return InMemory(source.read([spec.name])[spec.name])

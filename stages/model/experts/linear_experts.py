@@ -11,17 +11,9 @@ from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
 from pipeline.errors import UserError
-from stages.model.cut import Cut
-from stages.model.experts.layout import (
-    DOWN,
-    GATE,
-    GATE_UP,
-    UP,
-    Layout,
-    activation_of,
-    joined,
-    layout_of,
-)
+from stages.model.experts.containers import activation_of, joined, layout_of
+from stages.model.experts.cut import Cut
+from stages.model.experts.layout import DOWN, GATE, GATE_UP, UP, Layout
 
 MERGE, CONCATENATE = "MergeModulelist", "Concatenate"
 PER_EXPERT = {
@@ -83,6 +75,8 @@ class LinearExperts(nn.ModuleList):
     def claim(self, target: str, source: int, index: int, operations: tuple[str, ...]) -> str:
         """The Linear weight that takes one checkpoint tensor; see stages.model.module_patches."""
         linears = PER_EXPERT.get((target, operations))
+        if linears is not None and index >= len(self) and self.layout.identities:
+            return ""  # the numbers of experts that hand their input on are never read
         if linears is None or index >= len(self):
             raise UserError(
                 f"the checkpoint's experts make {target!r} by {operations}, which cannot be undone",

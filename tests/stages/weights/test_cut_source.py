@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.errors import UserError
-from stages.model.cut import Cut
+from stages.model.experts.cut import Cut
 from stages.weights.cut_source import CutSource
 from stages.weights.safetensors_source import SafetensorsSource
 from stages.weights.writer import pieces

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from stages.model.checkpoint_names import index_in
-from stages.model.expert_proof import apart_of, prove_experts
-from stages.model.experts.layout import layout_of
+from stages.model.experts.containers import layout_of
 from stages.model.experts.linear_experts import LinearExperts
 from stages.model.layer_tensors import all_tensors
+from stages.model.structure.expert_proof import apart_of, prove_experts
 from stages.weights.cut_source import CutSource
 from tests.stages.model.experts.families import EXPERTS
 from tests.stages.model.experts.tiny import IDS, random_model, tiny_experts

@@ -6,9 +6,11 @@ weights, are given tokens for each of their experts, and so are the Linears that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from pipeline.errors import UserError
 from stages.model.experts.layout import ROUTED, Layout
 from stages.model.experts.linear_experts import LinearExperts, fits
 from stages.model.module_patches import swapped
+from stages.model.shrunken import shrunken
 
 TOKENS = 8
 ROUNDING = 1e-5
@@ -39,6 +42,26 @@ class Proof:
     @property
     def exact(self) -> bool:
         return self.difference == 0.0
+
+
+def check_experts(config: Mapping[str, Any]) -> None:
+    """Raise UserError unless the experts of a model, taken apart, compute what they did.
+
+    It is tried on a shrunken instance of the model of a parsed config.json.
+    """
+    error = _unproven(json.dumps(dict(config), sort_keys=True))
+    if error is not None:
+        raise error
+
+
+@lru_cache(maxsize=64)
+def _unproven(config: str) -> UserError | None:
+    try:
+        small = shrunken(json.loads(config))
+        prove_experts(small.model, small.input_ids)
+    except UserError as error:
+        return error
+    return None
 
 
 def prove_experts(model: PreTrainedModel, input_ids: Tensor) -> dict[str, Proof]:
