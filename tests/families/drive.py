@@ -24,6 +24,7 @@ from tests.families.table import page
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.jsonl"
+PEER = HERE / "peer.jsonl"
 PAGE = HERE.parents[1] / "stages" / "docs" / "models.md"
 
 CASES: tuple[Case, ...] = (*DENSE, *EXPERTS, *HYBRID, *MULTIMODAL)
@@ -31,8 +32,7 @@ CASES: tuple[Case, ...] = (*DENSE, *EXPERTS, *HYBRID, *MULTIMODAL)
 
 def rows_of(cases: Iterable[Case], schemes: Iterable[Scheme]) -> Iterator[Row]:
     """Judge every case under every scheme, in a temporary folder for each case."""
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    quiet()
     schemes, made = list(schemes), versions()
     for case in cases:
         folder = Path(tempfile.mkdtemp(prefix=f"family-{case.name}-"))
@@ -47,6 +47,12 @@ def rows_of(cases: Iterable[Case], schemes: Iterable[Scheme]) -> Iterator[Row]:
             shutil.rmtree(folder)
 
 
+def quiet() -> None:
+    """No progress bars and warnings of transformers: there is a line for each result."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
 def versions() -> dict[str, str]:
     """What the rows depend on: libraries, and the commit and day of this repository."""
     git = ["git", "-C", str(HERE), "log", "-1", "--format=%h of %cs"]
@@ -58,7 +64,7 @@ def versions() -> dict[str, str]:
 def page_of(rows: Sequence[Row]) -> str:
     """The text of PAGE."""
     code = (HERE / "unpack.py").read_text(encoding="utf-8")
-    return page(rows, unpacking=len(code.splitlines()))
+    return page(rows, read(PEER), unpacking=len(code.splitlines()))
 
 
 def merged(old: Iterable[Row], new: Iterable[Row]) -> list[Row]:

@@ -49,6 +49,7 @@ def expert_matrices(tensors: Mapping[str, Tensor]) -> int:
 
 def original_names(tensors: Mapping[str, Tensor], original: Mapping[str, Tensor]) -> Named:
     """Dense tensors with those of experts fused where the original has them fused."""
+    tensors = {_own(name, original): tensor for name, tensor in tensors.items()}
     found = {name: tensor for name, tensor in tensors.items() if name in original}
     made: dict[str, str] = {}
     for name, wanted in original.items():
@@ -64,6 +65,17 @@ def original_names(tensors: Mapping[str, Tensor], original: Mapping[str, Tensor]
     if rest or missing:
         raise ValueError(f"names: {len(missing)} missing {missing[:2]}, {len(rest)} new {rest[:2]}")
     return Named(tensors=found, from_modules=made)
+
+
+def _own(name: str, original: Collection[str]) -> str:
+    """The name that an expert's tensor has in the original: some writers rename w1, w2 and w3."""
+    if name in original:
+        return name
+    for other, own in (("gate_proj", "w1"), ("up_proj", "w3"), ("down_proj", "w2")):
+        renamed = name.replace(f".{other}.", f".{own}.")
+        if renamed != name and renamed in original:
+            return renamed
+    return name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -46,8 +46,14 @@ def summary(rows: Iterable[Row]) -> str:
     return ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
 
 
-def page(rows: Sequence[Row], *, unpacking: int) -> str:
-    """The page; `unpacking`: lines of the code that unpacks."""
+def peer_line(row: Row) -> str:
+    """One model in both programs, for a terminal."""
+    sides = (f"{side}: {row[side]}" for side in ("ours", "peer"))
+    return f"{row['case']:20} {row['scheme']:12} " + "\n    ".join(sides)
+
+
+def page(rows: Sequence[Row], peers: Sequence[Row], *, unpacking: int) -> str:
+    """The page; `peers`: rows of both programs; `unpacking`: lines of the code that unpacks."""
     versions = sorted(
         {f"{name} {version}" for row in rows for name, version in row["made"].items()}
     )
@@ -58,7 +64,7 @@ def page(rows: Sequence[Row], *, unpacking: int) -> str:
         transformers=newest,
         versions=", ".join(versions),
     )
-    return "\n".join([intro, *_table(rows), *_refusals(rows), *_faults(rows), ""])
+    return "\n".join([intro, *_table(rows), *_refusals(rows), *_faults(rows), *_peers(peers), ""])
 
 
 def _table(rows: Sequence[Row]) -> Iterator[str]:
@@ -102,6 +108,31 @@ def _dense(found: Mapping[str, Row]) -> str:
         if not any(word in name for word in words)
     }
     return ", ".join(f"`{name}`" for name in sorted(shown))
+
+
+def _peers(rows: Sequence[Row]) -> Iterator[str]:
+    """Both programs side by side."""
+    if not rows:
+        return
+    yield "\n## Beside llm-compressor 0.14.0.1\n"
+    yield (
+        "`python -m tests.families --peer PYTHON --write`: the same models, tokens and judge. "
+        "Error as above; `experts`: matrices compressed of those there are.\n"
+    )
+    yield "| model | scheme | experts | error | in transformers | its experts | error | there |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    for row in rows:
+        cells = [cell for side in ("ours", "peer") for cell in _side(row[side])]
+        yield f"| {row['case']} | {row['scheme']} | {' | '.join(cells)} |"
+
+
+def _side(row: Row) -> tuple[str, str, str]:
+    if "error" not in row:
+        return "", f"{row['verdict']}: {row['reason'].split(chr(10))[0][:80]}", ""
+    done, total = row["experts"]
+    loaded = row["transformers"]
+    there = f"{loaded['error']:.3f}" if "error" in loaded else next(iter(loaded))
+    return f"{done} of {total}" if total else "", f"{row['error']:.3f}", there
 
 
 def _refusals(rows: Sequence[Row]) -> Iterator[str]:

@@ -1,0 +1,70 @@
+"""Checkpoints of tiny models by llm-compressor, run by the interpreter of its own environment.
+
+`python peer_run.py JOBS.json`: a list of {"model", "cls", "scheme", "tokens", "out"}; `tokens` is a
+safetensors file with `input_ids` [N, T]. Writes `OUT.error` beside a checkpoint that failed. It
+imports nothing of presswork.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+ROUTERS = ["lm_head", "re:.*mlp[.]gate$", "re:.*router.*", "re:.*shared_expert_gate$"]
+"""What its examples leave dense in mixtures of experts."""
+
+
+def main(jobs: str) -> None:
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    import torch
+
+    torch.set_num_threads(1)
+    for job in json.loads(Path(jobs).read_text(encoding="utf-8")):
+        try:
+            make(job)
+        except Exception as error:
+            told = f"{type(error).__name__}: {error}".split("\n")[0]
+            Path(f"{job['out']}.error").write_text(told, encoding="utf-8")
+
+
+def make(job: dict[str, Any]) -> None:
+    """One checkpoint, as its documentation has it for mixtures of experts."""
+    import torch
+    import transformers
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+    from datasets import Dataset
+    from llmcompressor import oneshot
+    from llmcompressor.modeling.moe.linearize import load_quantizable_moe
+    from llmcompressor.modifiers.gptq import GPTQModifier
+    from llmcompressor.modifiers.quantization import QuantizationModifier
+    from safetensors.torch import load_file
+
+    torch.manual_seed(0)
+    cls = getattr(transformers, job["cls"])
+    with load_quantizable_moe(cls):
+        model = cls.from_pretrained(job["model"], dtype="auto")
+    ids = load_file(job["tokens"])["input_ids"].tolist()
+    rows = {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
+    data: dict[str, Any] = {}
+    if job["scheme"] == "fp8_dynamic":
+        recipe = QuantizationModifier(targets=["Linear"], scheme="FP8_DYNAMIC", ignore=ROUTERS)
+    else:
+        weights = QuantizationArgs(num_bits=4, type="int", strategy="group", group_size=32)
+        group = QuantizationScheme(targets=["Linear"], weights=weights)
+        recipe = GPTQModifier(config_groups={"group_0": group}, ignore=ROUTERS)
+        data = {
+            "dataset": Dataset.from_dict(rows),
+            "max_seq_length": len(ids[0]),
+            "num_calibration_samples": len(ids),
+            "shuffle_calibration_samples": False,
+        }
+    tokenizer = transformers.AutoTokenizer.from_pretrained(job["model"])
+    oneshot(model=model, processor=tokenizer, recipe=recipe, **data)
+    model.save_pretrained(job["out"], save_compressed=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
