@@ -51,15 +51,9 @@ def _case(subject: Subject, folder: Path, python: str) -> Iterator[Row]:
         }
         for name in PEER_SCHEMES
     ]
-    (folder / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
-    command = [python, str(SCRIPT), str(folder / "jobs.json")]
-    subprocess.run(
-        command,
-        check=True,
-        timeout=SECONDS,
-        capture_output=True,
-        env={**os.environ, "PYTHONPATH": ""},
-    )
+    for job in jobs:
+        (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+        _run([python, str(SCRIPT), str(folder / "job.json")])
     for name in PEER_SCHEMES:
         yield {
             "case": subject.case.name,
@@ -67,6 +61,16 @@ def _case(subject: Subject, folder: Path, python: str) -> Iterator[Row]:
             "ours": _short(ours[name]),
             "peer": _short(_theirs(subject, name, folder / f"peer-{name}")),
         }
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(
+        command,
+        check=True,
+        timeout=SECONDS,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": ""},
+    )
 
 
 def _theirs(subject: Subject, scheme: str, checkpoint: Path) -> Row:

@@ -1,8 +1,8 @@
 """Checkpoints of tiny models by llm-compressor, run by the interpreter of its own environment.
 
-`python peer_run.py JOBS.json`: a list of {"model", "cls", "scheme", "tokens", "out"}; `tokens` is a
-safetensors file with `input_ids` [N, T]. Writes `OUT.error` beside a checkpoint that failed. It
-imports nothing of presswork.
+`python peer_run.py JOB.json`: {"model", "cls", "scheme", "tokens", "out"}; `tokens` is a file with
+`input_ids` [N, T]. Writes `OUT.error` instead of a checkpoint that failed. It imports nothing of
+presswork.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ ROUTERS = ["lm_head", "re:.*mlp[.]gate$", "re:.*router.*", "re:.*shared_expert_g
 """What its examples leave dense in mixtures of experts."""
 
 
-def main(jobs: str) -> None:
+def main(path: str) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import torch
 
     torch.set_num_threads(1)
-    for job in json.loads(Path(jobs).read_text(encoding="utf-8")):
-        try:
-            make(job)
-        except Exception as error:
-            told = f"{type(error).__name__}: {error}".split("\n")[0]
-            Path(f"{job['out']}.error").write_text(told, encoding="utf-8")
+    job = json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        make(job)
+    except Exception as error:
+        told = f"{type(error).__name__}: {error}".split("\n")[0]
+        Path(f"{job['out']}.error").write_text(told, encoding="utf-8")
 
 
 def make(job: dict[str, Any]) -> None:
@@ -44,7 +44,10 @@ def make(job: dict[str, Any]) -> None:
 
     torch.manual_seed(0)
     cls = getattr(transformers, job["cls"])
-    with load_quantizable_moe(cls):
+    try:
+        with load_quantizable_moe(cls):
+            model = cls.from_pretrained(job["model"], dtype="auto")
+    except ImportError:  # it may ask for torchvision; oneshot takes experts apart after loading too
         model = cls.from_pretrained(job["model"], dtype="auto")
     ids = load_file(job["tokens"])["input_ids"].tolist()
     rows = {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}

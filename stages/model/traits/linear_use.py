@@ -90,8 +90,10 @@ class _Uses(TorchFunctionMode):
         return func(*args, **given)
 
 
-def _zeros(hidden: Tensor, *_: Any, **__: Any) -> Tensor:
-    return torch.zeros_like(hidden)
+def _zeros(*args: Any, **kwargs: Any) -> Tensor:
+    """As many zeros as the first tensor has values: the output of experts has its inputs' shape."""
+    given = (*args, *kwargs.values())
+    return torch.zeros_like(next(value for value in given if isinstance(value, Tensor)))
 
 
 def _recorder(reached: set[str], name: str) -> Callable[..., None]:
