@@ -102,14 +102,16 @@ def judge(subject: Subject, scheme: Scheme) -> Row:
         return row | {"verdict": "crash", "reason": f"{type(raised).__name__}: {told} ({place})"}
     try:
         with _limited(SECONDS), _silent():
-            return row | measured(subject, scheme, run / "checkpoint")
+            return row | measured(subject, scheme, run / "checkpoint", _told(run))
     except Exception as raised:
         told = str(raised).strip().split("\n")[0][:300]
         return row | {"verdict": "wrong", "reason": f"{type(raised).__name__}: {told}"}
 
 
-def measured(subject: Subject, scheme: Scheme, checkpoint: Path) -> Row:
-    """The row of a checkpoint that a job has written."""
+def measured(
+    subject: Subject, scheme: Scheme, checkpoint: Path, told: Mapping[str, Any] | None = None
+) -> Row:
+    """The row of a checkpoint; `told`: what result.json says of transformers, if a job wrote it."""
     unpacked = unpack(checkpoint)
     named = original_names(unpacked.tensors, subject.tensors)
     quantized = {name.removesuffix(".weight") for name in named.compressed(unpacked.modules)}
@@ -132,7 +134,9 @@ def measured(subject: Subject, scheme: Scheme, checkpoint: Path) -> Row:
     if scheme.moves and not moved:
         faults.append("the transform changed nothing")
     loaded = _in_transformers(subject, checkpoint, 3 * noise + 0.03)
-    misread = [f"transformers loads it wrongly: {loaded['wrong']}"] if "wrong" in loaded else []
+    if told is not None and told["loads"] is False and "error" not in loaded:
+        loaded = {"cannot": "; ".join(told["why"])[:300]}
+    misread = _misread(loaded, told)
     verdict = "wrong" if faults else "misread" if misread else "ok"
     return {
         "verdict": verdict,
@@ -145,6 +149,26 @@ def measured(subject: Subject, scheme: Scheme, checkpoint: Path) -> Row:
         "noise": round(noise, 4),
         "transformers": loaded,
     }
+
+
+def _misread(loaded: Row, told: Mapping[str, Any] | None) -> list[str]:
+    """What a user of transformers is not told, or told wrongly."""
+    if "wrong" in loaded:
+        return [f"transformers loads it wrongly: {loaded['wrong']}"]
+    if told is None or told["loads"] is None:
+        return []
+    if told["loads"] is False and "error" in loaded:
+        return ["result.json says that transformers does not load it, but it does"]
+    if told["loads"] and "cannot" in loaded:
+        return [f"result.json says that transformers loads it: {loaded['cannot']}"]
+    return []
+
+
+def _told(run: Path) -> Mapping[str, Any] | None:
+    """What result.json says of loading in transformers: {loads, why}; None if nothing."""
+    result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    told: Mapping[str, Any] | None = result.get("engines", {}).get("transformers")
+    return told
 
 
 def _in_transformers(subject: Subject, checkpoint: Path, bound: float) -> Row:
