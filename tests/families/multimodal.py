@@ -39,7 +39,7 @@ MULTIMODAL: tuple[Case, ...] = (
         text_config={
             **WINDOWS,
             "global_head_dim": 32,
-            "hidden_size_per_layer_input": 16,
+            "hidden_size_per_layer_input": 32,
             "vocab_size_per_layer_input": 320,
             "enable_moe_block": True,
             "top_k_experts": 2,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tests.families.drive import CASES, rows_of
+from tests.families.drive import CASES, PAGE, RESULTS, page_of, read, rows_of
 from tests.families.judge import Subject, judge, measured
 from tests.families.schemes import SCHEMES
 
@@ -75,3 +75,7 @@ def test_every_family_is_right_or_refused() -> None:
     bad = [(r["case"], r["scheme"], r["reason"]) for r in rows if r["verdict"] not in GOOD]
     assert not bad
     assert len({row["case"] for row in rows if row["verdict"] == "refused"}) <= 5
+
+
+def test_the_page_says_what_the_results_say() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page_of(read(RESULTS))
