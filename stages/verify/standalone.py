@@ -18,6 +18,7 @@ from stages.model.families import fused_groups
 from stages.schemes.resolve import matches
 from stages.verify.run import check_index, checked
 from stages.verify.scale_checks import unusual_scales, wrong_scales
+from stages.verify.transformers_check import NAME, verdict_of
 from stages.verify.untrusted_folder import CACHE_SCALES, Folder, folder_of
 
 PLAIN_SCALES = ("BF16", "F16", "F32")
@@ -57,6 +58,10 @@ def inspect(path: Path, progress: Callable[[float, str], None]) -> dict[str, Any
             checks.append(checked(name, check, folder))
             if name == "scales" and checks[-1]["ok"]:
                 checks[-1]["detail"] = unusual(folder)
+    if folder.config is not None and folder.blueprint is not None:
+        progress(1.0, NAME)
+        form = (folder.blueprint, folder.quantized)
+        checks.append(verdict_of(folder.settings, folder.specs, *form).check())
     return {"ok": all(check["ok"] is not False for check in checks), "checks": checks}
 
 
