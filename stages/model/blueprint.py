@@ -136,6 +136,14 @@ class Blueprint:
                 return layer
         raise KeyError(name)
 
+    def shared(self) -> frozenset[str]:
+        """Names in the module tree of modules of several layers that are one in the checkpoint."""
+        homes: dict[str, list[str]] = {}
+        for layer in self.layers:
+            for name, stored in layer.tensors.items():
+                homes.setdefault(stored, []).append(name.rpartition(".")[0])
+        return frozenset(name for names in homes.values() if len(names) > 1 for name in names)
+
     def linears(self) -> Iterator[LinearSpec]:
         """Every Linear: those of the layers in order, then those outside."""
         for layer in self.layers:

@@ -24,6 +24,8 @@ LINEARS = frozenset({"Llama4TextExperts"})
 def transformers_notes(resolved: Mapping[str, Resolved], blueprint: Blueprint) -> Iterator[str]:
     """One line for each kind of modules in a plan that transformers does not load rightly."""
     lines: dict[str, None] = {}
+    if blueprint.shared() & resolved.keys():
+        lines["transformers does not read scales of modules that layers share"] = None
     for linear in blueprint.linears():
         if linear.name not in resolved:
             continue

@@ -103,12 +103,14 @@ class Limits:
     """The kinds of modules that some version of transformers does not load.
 
     `experts` are the names on disk of experts' Linears, `containers` those of their parents in the
-    module tree, `embeddings` all names of compressed embeddings.
+    module tree, `embeddings` all names of compressed embeddings, `shared` the names in the module
+    tree of what layers share: transformers ties weights to each other, but not their scales.
     """
 
     experts: frozenset[str]
     containers: frozenset[str]
     embeddings: frozenset[str]
+    shared: frozenset[str]
 
     @classmethod
     def of(cls, blueprint: Blueprint, quantized: Mapping[str, ModuleFormat]) -> Limits:
@@ -118,6 +120,7 @@ class Limits:
             experts=frozenset(linear.prefix for linear in experts),
             containers=frozenset(linear.name.rsplit(".", 2)[0] for linear in experts),
             embeddings=frozenset(name for end in ends for name in (end.name, end.prefix)),
+            shared=blueprint.shared(),
         )
 
     def kind(self, name: str) -> str:
@@ -127,6 +130,8 @@ class Limits:
             return "packed zero points"
         if module in self.embeddings:
             return "compressed embeddings"
+        if module in self.shared:
+            return "compressed modules that layers share"
         if module in self.experts:
             return INPUTS if part in INPUT_PARTS else "compressed experts"
         inside = any(name.startswith(f"{container}.") for container in self.containers)

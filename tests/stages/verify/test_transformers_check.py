@@ -188,6 +188,17 @@ def test_plans_say_which_experts_are_not_read(name: str) -> None:
         assert found.loads == (name == "llama4" or (name == "phimoe" and preset != "nvfp4a16"))
 
 
+def test_modules_that_layers_share_are_a_limit_of_transformers() -> None:
+    config = families.config_of(case_of("zamba2"))
+    plain = json.loads(config.to_json_string(use_diff=False)) | {"dtype": "bfloat16"}
+    model = blueprint_of(plain)
+    found = Headers.of(model, load("fp8_dynamic")).verdict()
+    assert not found.faults and found.loads is False
+    assert "modules that layers share" in found.limits[0]
+    (note,) = transformers_notes(resolve(load("fp8_dynamic"), model).checked(), model)
+    assert "modules that layers share" in note
+
+
 @pytest.mark.parametrize("preset", ["w4a16", "nvfp4a16", "w8a8", "fp8"])
 def test_verdicts_on_experts_are_those_of_from_pretrained(tmp_path: Path, preset: str) -> None:
     model = tiny("qwen3_moe", tmp_path / "model", dtype=torch.bfloat16, **EXPERTS)
