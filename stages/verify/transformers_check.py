@@ -14,6 +14,7 @@ from stages.model.meta_model import NO_MODEL, UnknownArchitecture
 from stages.schemes.protocols import ModuleFormat
 from stages.verify.transformers_experts import expert_problems
 from stages.verify.transformers_load import (
+    embedding_problems,
     format_problems,
     loading_of,
     name_problems,
@@ -78,6 +79,7 @@ def verdict_of(
             *shape_problems(loading, specs),
             *format_problems(loading, quantized),
             *expert_problems(loading, quantized),
+            *embedding_problems(loading),
         ]
     except UnknownArchitecture as error:
         return Verdict(loads=None, limits=(error.what,))

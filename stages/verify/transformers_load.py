@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from compressed_tensors.quantization import QuantizationScheme
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
@@ -187,6 +188,13 @@ def format_problems(loading: Loading, quantized: Mapping[str, ModuleFormat]) -> 
         chosen = getattr(module, "quantization_scheme", None)
         if _numbers(chosen) != _numbers(as_compressed_tensors(scheme)):
             yield Problem(name=prefix, text=f"{prefix} is read in the format of another group")
+
+
+def embedding_problems(loading: Loading) -> Iterator[Problem]:
+    """Embeddings whose codes are packed: transformers' initialization asks all for a `weight`."""
+    for name, module in loading.conversions.model.named_modules():
+        if isinstance(module, nn.Embedding) and not hasattr(module, "weight"):
+            yield Problem(name=f"{name}.weight", text=f"{name} has no weight but packed codes")
 
 
 def _numbers(scheme: QuantizationScheme | None) -> list[tuple[str, ...] | None]:

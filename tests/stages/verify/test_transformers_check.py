@@ -218,9 +218,12 @@ def test_a_quantized_head_and_embedding_are_told(tmp_path: Path) -> None:
     model = tiny("qwen3", tmp_path / "model", dtype=torch.bfloat16, **WIDE).blueprint()
     head = replace(load("w8a16"), ignore=[], groups={})
     assert Headers.of(model, head).verdict().loads
-    both = replace(head, targets=["Linear", "Embedding"])
-    found = Headers.of(model, both).verdict()
-    assert not found.faults
+    found = Headers.of(model, replace(head, targets=["Linear", "Embedding"])).verdict()
+    assert not found.faults and found.loads is False
+    assert "compressed embeddings: model.embed_tokens has no weight" in found.limits[0]
+    fp8 = replace(load("fp8_dynamic"), input_activations=None, ignore=[])
+    whole = Headers.of(model, replace(fp8, targets=["Linear", "Embedding"])).verdict()
+    assert whole.loads
 
 
 def test_a_model_without_a_class_is_no_failure(mixtures: dict[str, Blueprint]) -> None:
