@@ -23,7 +23,7 @@ from stages.compress.modifiers.rtn_route import (
 )
 from stages.model.blueprint import Blueprint
 from stages.schemes.chosen import CHOICE, guessed, settled
-from stages.schemes.engine_support import engine_notes, engine_warnings
+from stages.schemes.engine_support import engine_notes, engine_warnings, expert_warnings
 from stages.schemes.idle import idle_parts
 from stages.schemes.resolve import Resolution, Resolved, resolve
 from stages.schemes.transformers_support import transformers_notes
@@ -114,7 +114,11 @@ class Compress(Stage):
         return Survey(
             facts=blueprint,
             problems=problems,
-            warnings=(*found.warnings, *engine_warnings(config.scheme)),
+            warnings=(
+                *found.warnings,
+                *engine_warnings(config.scheme),
+                *expert_warnings(blueprint),
+            ),
             notes=(
                 *rounding_note(config),
                 *engine_notes(config.scheme),

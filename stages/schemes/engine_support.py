@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from stages.model.blueprint import EMBEDDING
+from stages.model.blueprint import EMBEDDING, Blueprint
 from stages.schemes.layouts import BYTES, PACKED, layout_of
 from stages.schemes.quant_args import QArgs
 from stages.schemes.scheme import SchemeConfig, SchemeGroup
@@ -18,6 +18,7 @@ from stages.schemes.sizes import label
 
 ROWS = ("channel", "group")
 VLLM = "0.32"
+GPT_OSS = "gpt_oss"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,6 +176,15 @@ def engine_warnings(scheme: SchemeConfig) -> Iterator[str]:
     for name, args in (("kv_cache", scheme.kv_cache), ("attention", scheme.attention)):
         if args is not None and not (args.type == "float" and args.num_bits == 8):
             yield f"vLLM loads scheme.{name} in FP8 only, not in {args.num_bits}-bit {args.type}"
+
+
+def expert_warnings(blueprint: Blueprint) -> Iterator[str]:
+    """Models whose experts vLLM does not take under the names of one expert's Linears."""
+    if blueprint.model_type == GPT_OSS and any(linear.expert for linear in blueprint.linears()):
+        yield (
+            f"vLLM {VLLM} passes over the gate_proj and up_proj of gpt-oss's experts without an "
+            "error (it looks for w13, both in one): compressed-tensors reads the checkpoint"
+        )
 
 
 def vllm_support(scheme: SchemeConfig) -> dict[str, Any]:

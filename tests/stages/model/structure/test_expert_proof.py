@@ -9,6 +9,7 @@ import pytest
 from pipeline.errors import UserError
 from stages.model.families import score
 from stages.model.structure import expert_proof
+from stages.schemes.engine_support import expert_warnings
 from stages.schemes.resolve import resolve
 from tests.stages.model.experts.tiny import tiny_experts
 from tests.stages.schemes.presets import load
@@ -29,6 +30,13 @@ def test_experts_that_are_not_proven_are_one_error_before_anything_runs(
             model.blueprint()
     finally:
         expert_proof._unproven.cache_clear()
+
+
+def test_what_vllm_does_with_the_experts_of_gpt_oss_is_told(tmp_path: Path) -> None:
+    gpt_oss = tiny_experts("gpt_oss", tmp_path / "one").blueprint()
+    (warning,) = expert_warnings(gpt_oss)
+    assert "gate_proj" in warning
+    assert not list(expert_warnings(tiny_experts("mixtral", tmp_path / "two").blueprint()))
 
 
 def test_an_index_that_selects_tokens_keeps_its_weights(tmp_path: Path) -> None:
