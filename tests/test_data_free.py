@@ -132,6 +132,17 @@ def test_partners_in_three_shards_share_their_global_scale(
     assert len(scales) == 1 and scales.pop() == pytest.approx(448.0 * 6.0 / largest, rel=2**-8)
 
 
+def test_transformers_is_asked_on_request_only(tmp_path: Path, tiny_llama: Path) -> None:
+    job, name = disk(tmp_path, tiny_llama), "loading in transformers"
+    plain = job.run("plain", "scheme=fp8_dynamic")
+    assert name not in {check["name"] for check in plain["verify"]["checks"]}
+    assert "transformers" not in plain["engines"]
+    asked = job.run("asked", "scheme=fp8_dynamic", "verify.loader=transformers")
+    assert built(asked) == {"verify"}
+    assert [check["ok"] for check in asked["verify"]["checks"] if check["name"] == name] == [True]
+    assert asked["engines"]["transformers"]["loads"] is True
+
+
 def test_a_model_without_a_class_goes_from_disk_to_disk(tmp_path: Path, tiny_llama: Path) -> None:
     model = odd_model(tiny_llama, tmp_path)
     (model / "modeling_odd.py").write_text("raise SystemExit\n")
