@@ -10,8 +10,9 @@ from transformers import CONFIG_MAPPING
 
 from pipeline.errors import UserError
 from stages.model.meta_model import config_of
-from stages.model.shrunken import LENGTH, ROWS, Shrunken, shrunken
-from stages.model.shrunken_fields import Kind, kind_of
+from stages.model.shrunken import Shrunken, shrunken
+from stages.model.shrunken.config_fields import Kind, kind_of
+from stages.model.shrunken.instance import LENGTH, ROWS
 
 LLAMA = {
     "model_type": "llama",

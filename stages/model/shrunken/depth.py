@@ -15,7 +15,7 @@ from torch import nn
 
 from pipeline.errors import UserError
 from stages.model.meta_model import config_of, meta_model, tree_of
-from stages.model.shrunken_fields import Kind, kind_of
+from stages.model.shrunken.config_fields import Kind, kind_of
 
 FEW = 3
 """So that a layer has one before it, and another before that."""
