@@ -17,7 +17,6 @@ from pipeline.errors import StageFailed, UserError
 from stages.model.blueprint import Blueprint, Subgraph
 from stages.model.blueprint_from_class import blueprint_of
 from stages.model.boundary import EMBEDDING, Boundary
-from stages.model.expert_proof import Proof, prove_experts
 from stages.model.meta_model import NO_MODEL
 from stages.model.replay import (
     Entry,
@@ -49,7 +48,6 @@ def prove(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises StageFailed, naming the first layer, where the replay differs by a bit.
     """
     small = shrunken(config, seed=SEED)
-    experts = prove_experts(small.model, small.input_ids)
     blueprint = blueprint_of(small.config)
     whole = skeleton(blueprint)
     randomize(whole.model, SEED)
@@ -63,7 +61,7 @@ def prove(config: Mapping[str, Any]) -> dict[str, Any]:
     if boundary is None:
         raise StageFailed("the model has no decoder layer")
     _check_ending(bones, tensors, small.input_ids, boundary, expected)
-    return _told(blueprint, small, boundary, experts)
+    return _told(blueprint, small, boundary)
 
 
 def run_whole(bones: Skeleton, input_ids: Tensor) -> Whole:
@@ -177,9 +175,7 @@ def _difference(found: Tensor, wanted: Tensor | None) -> str:
     return f" (largest difference {error:.3g}, largest value {float(wanted.abs().max()):.3g})"
 
 
-def _told(
-    blueprint: Blueprint, small: Shrunken, last: Boundary, experts: Mapping[str, Proof]
-) -> dict[str, Any]:
+def _told(blueprint: Blueprint, small: Shrunken, last: Boundary) -> dict[str, Any]:
     shapes = {name: list(tensor.shape) for name, tensor in last.tensors.items()}
     return {
         "architecture": blueprint.architecture,
@@ -192,6 +188,6 @@ def _told(
             "embedding_read": last.embedding is not None,
         },
         "pairs": [],
-        "experts": {kind: proof.difference for kind, proof in experts.items()},
+        "experts": {},
         "config": small.config,
     }

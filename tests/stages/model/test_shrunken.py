@@ -133,6 +133,11 @@ def test_tied_parameters_stay_one_tensor() -> None:
     assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
+def test_words_that_are_as_long_as_the_model_is_deep_are_no_pattern() -> None:
+    found = shrunken({**LLAMA, "num_hidden_layers": 4, "hidden_act": "silu"})
+    assert (found.layers, found.config["hidden_act"]) == (3, "silu")
+
+
 def test_what_cannot_be_shrunk_is_one_clear_error() -> None:
     with pytest.raises(UserError, match="no small blip model") as raised:
         small("blip")  # its text model does not run without an image
