@@ -11,7 +11,6 @@ from stages.calibrate.calibration_stage import GatheringStage
 from stages.calibrate.config import LIGHTER, LayerConfig
 from stages.calibrate.estimate import estimates
 from stages.model.artifact_names import ACTIVATIONS
-from stages.model.proofs.proof_input import proof_problem
 from stages.model.traits.learned_positions import length_problem
 
 
@@ -29,7 +28,7 @@ class Calibrate(GatheringStage):
     """
 
     kind: ClassVar[str] = "calibrate"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     work: ClassVar[tuple[str, ...]] = ("stages.calibrate.run",)
     ahead: ClassVar[str] = "stages.quantized.open"
@@ -42,9 +41,6 @@ class Calibrate(GatheringStage):
         return (ACTIVATIONS, *super().outputs)
 
     def survey(self, site: Site) -> Survey:
-        unproven = proof_problem(site)
-        if unproven is not None:
-            return Survey(problems=(unproven,), facts={"problems": ()})
         device = self.config.numerics.device
         calibrate = settled(self.config.calibrate, device, site)
         problem = length_problem(

@@ -127,21 +127,39 @@ def meta_model(config: PreTrainedConfig, dtype: str) -> PreTrainedModel:
             f"config.json describes no {config.model_type} model: {type(error).__name__}: {error}",
             remedy="correct it, or fetch the model again",
         ) from error
+    if "forward" not in _methods(type(model)):
+        # Qwen3-Omni as a whole: what generates text is one of its parts
+        model.__dict__["forward"] = text_part(model).forward
     model.requires_grad_(False)
     model.eval()
     return model
 
 
+def text_part(model: PreTrainedModel) -> PreTrainedModel:
+    """The part of a model that generates text: itself where it has an lm_head of its own."""
+    if model.get_output_embeddings() is not None:
+        return model
+    parts = (part for part in model.children() if isinstance(part, PreTrainedModel))
+    return next((part for part in parts if part.get_output_embeddings() is not None), model)
+
+
+def _methods(model_class: type) -> set[str]:
+    """Names that a class or its bases define, up to transformers' base class."""
+    bases = model_class.__mro__[: model_class.__mro__.index(PreTrainedModel)]
+    return {name for base in bases for name in vars(base)}
+
+
 def tree_of(model: PreTrainedModel) -> Tree:
     """Find decoder layers, embedding and lm_head of `model`; UserError if there are none."""
     names = {id(module): name for name, module in model.named_modules()}
-    decoder = model.get_decoder()
+    part = text_part(model)
+    decoder = part.get_decoder()
     text = model.config.get_text_config(decoder=True)
     # LongCat counts two for each layer, and its layers beside them
     count = getattr(text, "num_layers", None) or text.num_hidden_layers
-    head = model.get_output_embeddings()
+    head = part.get_output_embeddings()
     if decoder is head:  # ModernBERT calls its head `decoder`
-        decoder = model.base_model
+        decoder = part.base_model
     lists = [m for m in decoder.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
     if not lists or head is None:
         raise UserError(
@@ -152,7 +170,7 @@ def tree_of(model: PreTrainedModel) -> Tree:
     return Tree(
         decoder=names[id(decoder)],
         layers=tuple(f"{layers}.{index}" for index in range(count)),
-        embedding=names[id(model.get_input_embeddings())],
+        embedding=names[id(part.get_input_embeddings())],
         head=names[id(head)],
     )
 

@@ -37,6 +37,8 @@ def expert_matrices(tensors: Mapping[str, Tensor]) -> int:
     """How many matrices of experts a dense checkpoint holds, one by one or fused."""
     total = 0
     for name, tensor in tensors.items():
+        if name.startswith("talker."):  # Qwen3-Omni's speech: not the language model
+            continue
         if is_expert(name) and tensor.dim() == 2:
             total += 1
         elif tensor.dim() == 3 and ("expert" in name or "block_sparse_moe" in name):

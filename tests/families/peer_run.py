@@ -41,13 +41,17 @@ def make(job: dict[str, Any]) -> None:
     from llmcompressor.modifiers.gptq import GPTQModifier
     from llmcompressor.modifiers.quantization import QuantizationModifier
     from safetensors.torch import load_file
+    from transformers.monkey_patching import clear_patch_mapping
 
     torch.manual_seed(0)
     cls = getattr(transformers, job["cls"])
     try:
         with load_quantizable_moe(cls):
             model = cls.from_pretrained(job["model"], dtype="auto")
-    except ImportError:  # it may ask for torchvision; oneshot takes experts apart after loading too
+    except ImportError:
+        # transformers' patching looks into every module there is, some of which ask for
+        # torchvision; oneshot takes experts apart after loading as well
+        clear_patch_mapping()
         model = cls.from_pretrained(job["model"], dtype="auto")
     ids = load_file(job["tokens"])["input_ids"].tolist()
     rows = {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}

@@ -14,9 +14,10 @@ from stages.model.blueprint_from_class import blueprint_of, kind_of
 from tests.families.case import Case
 from tests.families.dense import DENSE
 from tests.families.hybrid import HYBRID
+from tests.families.multimodal import MULTIMODAL
 from tests.families.tiny import config_of
 
-CASES: dict[str, Case] = {case.name: case for case in (*DENSE, *HYBRID)}
+CASES: dict[str, Case] = {case.name: case for case in (*DENSE, *HYBRID, *MULTIMODAL)}
 
 
 def drawn(name: str) -> Blueprint:
@@ -64,3 +65,10 @@ def test_a_head_that_is_called_decoder_is_no_decoder() -> None:
     blueprint = drawn("modernbert-decoder")
     assert blueprint.head == "decoder"
     assert blueprint.members == tuple(f"model.layers.{index}" for index in range(4))
+
+
+def test_a_whole_without_a_forward_is_run_by_the_part_that_generates_text() -> None:
+    blueprint = drawn("qwen3_omni_moe")
+    assert blueprint.members == tuple(f"thinker.model.layers.{index}" for index in range(4))
+    assert blueprint.head == "thinker.lm_head"
+    assert any(name.startswith("talker.") for name in blueprint.outside)

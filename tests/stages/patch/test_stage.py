@@ -70,8 +70,7 @@ class Site:
 
 survey = Patch(PatchConfig()).survey(Site())
 assert len(survey.members) == 4
-tokens = {{"samples": 4, "sequence_length": 8}}
-Site.facts = {{"proof": None, "model": survey.facts, "tokens": tokens}}
+Site.facts = {{"model": survey.facts, "tokens": {{"samples": 4, "sequence_length": 8}}}}
 for stage in (Calibrate, Propagate):
     assert len(stage(LayerConfig()).survey(Site()).estimates) == 4
 assert not {{"torch", "transformers", "compressed_tensors", "safetensors"}} & set(sys.modules)

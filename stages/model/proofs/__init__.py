@@ -1,1 +1,0 @@
-"""Proofs of a model's structure on a shrunken instance, and how stages are given them."""
