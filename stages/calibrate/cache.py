@@ -13,6 +13,7 @@ from stages.calibrate.config import LIGHTER, CalibrateConfig
 from stages.calibrate.estimate import estimates
 from stages.compute.numerics import Numerics
 from stages.model.artifact_names import ACTIVATIONS
+from stages.model.proofs.proof_input import proof_problem
 from stages.model.traits.learned_positions import length_problem
 from stages.schemes.scheme import SchemeConfig
 
@@ -36,7 +37,7 @@ class Cache(Stage):
     """
 
     kind: ClassVar[str] = "cache"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "compressed-tensors")
     work: ClassVar[tuple[str, ...]] = ("stages.calibrate.cache_run",)
     lighter: ClassVar[str] = LIGHTER
@@ -47,6 +48,9 @@ class Cache(Stage):
         return {ACTIVATIONS: (ACTIVATIONS,), "weights": ("weights",)}
 
     def survey(self, site: Site) -> Survey:
+        unproven = proof_problem(site)
+        if unproven is not None:
+            return Survey(problems=(unproven,))
         problem = length_problem(
             site.facts.get("model"), site.facts.get("tokens"), "dataset.sequence_length"
         )

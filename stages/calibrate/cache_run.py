@@ -52,10 +52,10 @@ def run(config: CacheConfig, task: Task) -> None:
         for batch in batches(task.inputs["tokens"], config.calibrate.sequences):
             valid = None if batch.valid is None else batch.valid.to(place.device)
             before = task.inputs.get(ACTIVATIONS)
-            hidden = None
+            given = None
             if before is not None:
-                hidden = read_activations(before, batch, device=place.device)
-            replay(place.skeleton, place.subgraph.index, batch.ids, hidden)
+                given = read_activations(before, batch, device=place.device)
+            replay(place.skeleton, place.subgraph.index, batch.ids, given)
             task.progress((batch.index + 1) / batch.count, f"batch {batch.index + 1}")
     if not limits:
         raise StageFailed(

@@ -13,6 +13,7 @@ from stages.calibrate.estimate import GRAM
 from stages.compute.estimates import FORWARD_FLOPS, MODEL_PROCESS
 from stages.compute.gpu_estimates import head_on_gpu
 from stages.model.blueprint import Blueprint
+from stages.model.proofs.proof_input import proof_problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +24,7 @@ class CalibrateOutside(GatheringStage):
     """
 
     kind: ClassVar[str] = "calibrate_outside"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     work: ClassVar[tuple[str, ...]] = ("stages.calibrate.calibrate_outside_run",)
     lighter: ClassVar[str] = LIGHTER
@@ -31,6 +32,9 @@ class CalibrateOutside(GatheringStage):
     config: LayerConfig
 
     def survey(self, site: Site) -> Survey:
+        unproven = proof_problem(site)
+        if unproven is not None:
+            return Survey(problems=(unproven,))
         blueprint, tokens = site.facts.get("model"), site.facts.get("tokens")
         if not isinstance(blueprint, Blueprint) or not isinstance(tokens, dict):
             return Survey()

@@ -29,8 +29,8 @@ def run(config: LayerConfig, task: Task) -> None:
     before = task.inputs[ACTIVATIONS]
     with bones.materialized(tail):
         for batch in batches(task.inputs["tokens"], config.calibrate.sequences):
-            hidden = read_activations(before, batch, device=device)
-            final = final_hidden(bones, batch.ids, hidden)
+            given = read_activations(before, batch, device=device)
+            final = final_hidden(bones, batch.ids, given)
             valid = None if batch.counted is None else batch.counted.to(device)
             with collector.forward(valid):
                 collector.see(blueprint.head, final)

@@ -12,6 +12,7 @@ from stages.calibrate.calibration_stage import CalibrationStage
 from stages.calibrate.config import LayerConfig
 from stages.calibrate.estimate import estimates
 from stages.model.artifact_names import ACTIVATIONS
+from stages.model.proofs.proof_input import proof_problem
 from stages.model.traits.learned_positions import length_problem
 
 GRADIENT = "gradient"
@@ -32,7 +33,7 @@ class Gradient(CalibrationStage):
     """
 
     kind: ClassVar[str] = "gradient"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     work: ClassVar[tuple[str, ...]] = ("stages.calibrate.gradient_run",)
     lighter: ClassVar[str] = "lower calibrate.memory or dataset.sequence_length"
@@ -47,6 +48,9 @@ class Gradient(CalibrationStage):
         return frozenset({GRADIENT})
 
     def survey(self, site: Site) -> Survey:
+        unproven = proof_problem(site)
+        if unproven is not None:
+            return Survey(problems=(unproven,))
         problem = length_problem(
             site.facts.get("model"), site.facts.get("tokens"), "dataset.sequence_length"
         )

@@ -13,6 +13,7 @@ from stages.compute.estimates import FORWARD_FLOPS, MODEL_PROCESS
 from stages.compute.gpu_estimates import head_on_gpu
 from stages.compute.numerics import Numerics
 from stages.model.blueprint import Blueprint
+from stages.model.proofs.proof_input import proof_problem
 
 LOGITS = 1 << 25
 """Elements of logits that are in memory at once."""
@@ -38,7 +39,7 @@ class GradientOutside(CalibrationStage):
     """
 
     kind: ClassVar[str] = "gradient_outside"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     work: ClassVar[tuple[str, ...]] = ("stages.calibrate.gradient_outside_run",)
     lighter: ClassVar[str] = "lower calibrate.memory or dataset.sequence_length"
@@ -49,6 +50,9 @@ class GradientOutside(CalibrationStage):
         return frozenset(self.outputs)
 
     def survey(self, site: Site) -> Survey:
+        unproven = proof_problem(site)
+        if unproven is not None:
+            return Survey(problems=(unproven,))
         blueprint, tokens = site.facts.get("model"), site.facts.get("tokens")
         if not isinstance(blueprint, Blueprint) or not isinstance(tokens, dict):
             return Survey()

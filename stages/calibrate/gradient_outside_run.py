@@ -7,9 +7,10 @@ from torch import Tensor
 
 from pipeline.stage import Task
 from stages.calibrate.gradient_outside import LOGITS, EndingConfig
-from stages.calibrate.gradient_run import explained
+from stages.calibrate.gradient_run import as_leaf, explained, gradient_of
 from stages.model.artifact_names import ACTIVATIONS
 from stages.model.blueprint import Blueprint
+from stages.model.boundary import Boundary, joined
 from stages.model.boundary_activations import batches, read_activations, write_activations
 from stages.model.compute_dtype import computed
 from stages.model.layer_tensors import outside_tensors
@@ -30,30 +31,32 @@ def run(config: EndingConfig, task: Task) -> None:
     draft, before = task.outputs["out"], task.inputs[ACTIVATIONS]
     with bones.materialized(tail):
         for batch in batches(task.inputs["tokens"], config.calibrate.sequences):
-            hidden = read_activations(before, batch, device=device)
-            found = torch.zeros_like(hidden)
+            given = read_activations(before, batch, device=device)
+            rows = []
             for row, length in enumerate(batch.lengths.tolist()):
+                ids = batch.ids[row : row + 1]
+                counts = None if batch.marks is None else batch.marks[row]
                 with explained(blueprint.head):
-                    counts = None if batch.marks is None else batch.marks[row]
-                    found[row] = _row(bones, batch.ids[row], hidden[row], length, draw, counts)
-            write_activations(draft, batch.index, found)
+                    one = given.row(row, batch.ids)
+                    rows.append(_row(bones, ids, one, length, draw, counts))
+            write_activations(draft, batch.index, joined(rows, batch.ids))
             task.progress((batch.index + 1) / batch.count, f"batch {batch.index + 1}")
 
 
 def _row(
     bones: Skeleton,
     ids: Tensor,
-    hidden: Tensor,
+    before: Boundary,
     length: int,
     draw: torch.Generator,
     counts: Tensor | None,
-) -> Tensor:
-    """Derivatives [T, hidden] for one row of ids [T], which is padded after `length` tokens.
+) -> Boundary:
+    """Derivatives by what the last layer hands on, for ids [1, T] padded after `length` tokens.
 
     counts: bool [T]; the loss is that of these tokens, each predicted at the one before. None: all.
     """
-    x = hidden[None].to(bones.device, bones.dtype).requires_grad_()
-    final = final_hidden(bones, ids[None], x, gradients=True)
+    x = before.on(bones.device, bones.dtype).mapped(as_leaf)
+    final = final_hidden(bones, ids, x, gradients=True)
     above = torch.zeros_like(final)
     chunk = max(1, LOGITS // bones.blueprint.vocab_size)
     for start in range(0, length, chunk):
@@ -64,8 +67,8 @@ def _row(
     if counts is not None:
         predicted = torch.cat((counts[1:], counts.new_zeros(1))).to(above.device)
         above[:, ~predicted] = 0
-    [found] = torch.autograd.grad(final, x, above)
-    return found[0]
+    torch.autograd.backward([final], [above])
+    return x.mapped(gradient_of)
 
 
 def surprise(scores: Tensor, draw: torch.Generator) -> Tensor:

@@ -20,6 +20,7 @@ from stages.calibrate.config import LayerConfig
 from stages.calibrate.gradient import FISHER, GRADIENT
 from stages.calibrate.layer_replay import Place, filled, place_of
 from stages.model.artifact_names import ACTIVATIONS, FISHER_FILE
+from stages.model.boundary import Boundary, joined
 from stages.model.boundary_activations import Batch, batches, read_activations, write_activations
 from stages.model.replay import replay
 
@@ -75,11 +76,11 @@ def run(config: LayerConfig, task: Task) -> None:
     with filled(place, place.source), squares.watching(layer, prefix=prefix):
         for batch in batches(task.inputs["tokens"], config.calibrate.sequences):
             above = read_activations(after, batch, device=place.device)
-            hidden = None
+            given = None
             if before is not None:
-                hidden = read_activations(before, batch, device=place.device)
+                given = read_activations(before, batch, device=place.device)
             with explained(place.subgraph.name):
-                below = through(place, batch, hidden, above)
+                below = through(place, batch, given, above)
             if passed_on is not None and below is not None:
                 write_activations(passed_on, batch.index, below)
             tokens += int(batch.lengths.sum() if batch.counted is None else batch.counted.sum())
@@ -90,21 +91,42 @@ def run(config: LayerConfig, task: Task) -> None:
         task.outputs[FISHER].meta["tokens"] = tokens
 
 
-def through(place: Place, batch: Batch, hidden: Tensor | None, above: Tensor) -> Tensor | None:
-    """Derivatives with respect to `hidden` [b, T, hidden], from those by the output (`above`).
+def through(
+    place: Place, batch: Batch, before: Boundary | None, above: Boundary
+) -> Boundary | None:
+    """Derivatives by what the layer is given, from those by what it hands on (`above`).
 
     None for the first layer, before which no layer needs them.
     """
-    gradients: list[Tensor] = []
+    skeleton, rows = place.skeleton, []
     for row in range(len(batch.ids)):
         ids, given = batch.ids[row : row + 1], None
-        if hidden is not None:
-            given = hidden[row : row + 1].to(place.device, place.skeleton.dtype).requires_grad_()
-        output = replay(place.skeleton, place.subgraph.index, ids, given, gradients=True)
-        output.backward(above[row : row + 1].to(output))
-        if given is not None and given.grad is not None:
-            gradients.append(given.grad)
-    return torch.cat(gradients) if gradients else None
+        if before is not None:
+            given = before.row(row, batch.ids).on(skeleton.device, skeleton.dtype)
+            given = given.mapped(as_leaf)
+        output = replay(skeleton, place.subgraph.index, ids, given, gradients=True)
+        backward(output, above.row(row, batch.ids))
+        if given is not None:
+            rows.append(given.mapped(gradient_of))
+    return joined(rows, batch.ids) if rows else None
+
+
+def backward(output: Boundary, above: Boundary) -> None:
+    """Run the backward pass from derivatives by each tensor of `output`, where it has any."""
+    names = [name for name, tensor in output.tensors.items() if tensor.requires_grad]
+    names = [name for name in names if name in above.tensors]
+    gradients = [above.tensors[name].to(output.tensors[name]) for name in names]
+    torch.autograd.backward([output.tensors[name] for name in names], gradients)
+
+
+def as_leaf(tensor: Tensor) -> Tensor:
+    """A tensor whose gradient is kept, where there can be one."""
+    return tensor.detach().requires_grad_() if tensor.is_floating_point() else tensor
+
+
+def gradient_of(tensor: Tensor) -> Tensor:
+    """The gradient of a leaf; zeros where none has reached it."""
+    return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
 
 
 def fisher(place: Place, squares: Squares, tokens: int) -> dict[str, Tensor]:

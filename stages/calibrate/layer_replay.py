@@ -79,12 +79,12 @@ def run_layer(
     for batch in batches(task.inputs["tokens"], batch_size):
         valid = batch.counted if collector is not None else None
         with collector.forward(_on(valid, place)) if collector is not None else nullcontext():
-            hidden = None
+            given = None
             if before is not None:
-                hidden = read_activations(before, batch, device=place.device)
-            output = replay(place.skeleton, place.subgraph.index, batch.ids, hidden)
+                given = read_activations(before, batch, device=place.device)
+            output = replay(place.skeleton, place.subgraph.index, batch.ids, given)
         if shares is not None:
-            shares.take(output, _on(valid, place))
+            shares.take(output.hidden, _on(valid, place))
         if draft is not None:
             write_activations(draft, batch.index, output)
         count = batch.index + 1

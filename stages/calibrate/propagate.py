@@ -14,6 +14,7 @@ from stages.calibrate.calibration_stage import CalibrationStage
 from stages.calibrate.config import LIGHTER
 from stages.calibrate.estimate import estimates
 from stages.model.artifact_names import ACTIVATIONS
+from stages.model.proofs.proof_input import proof_problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class Propagate(CalibrationStage):
     """
 
     kind: ClassVar[str] = "propagate"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "compressed-tensors")
     work: ClassVar[tuple[str, ...]] = ("stages.calibrate.propagate_run",)
     lighter: ClassVar[str] = LIGHTER
@@ -42,6 +43,9 @@ class Propagate(CalibrationStage):
         return frozenset({ACTIVATIONS})
 
     def survey(self, site: Site) -> Survey:
+        unproven = proof_problem(site)
+        if unproven is not None:
+            return Survey(problems=(unproven,))
         device = self.config.numerics.device
         calibrate = settled(self.config.calibrate, device, site)
         costs = estimates(site, calibrate.batch_size, grams=False, device=device)

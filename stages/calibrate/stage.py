@@ -11,6 +11,7 @@ from stages.calibrate.calibration_stage import GatheringStage
 from stages.calibrate.config import LIGHTER, LayerConfig
 from stages.calibrate.estimate import estimates
 from stages.model.artifact_names import ACTIVATIONS
+from stages.model.proofs.proof_input import proof_problem
 from stages.model.traits.learned_positions import length_problem
 
 
@@ -28,7 +29,7 @@ class Calibrate(GatheringStage):
     """
 
     kind: ClassVar[str] = "calibrate"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     work: ClassVar[tuple[str, ...]] = ("stages.calibrate.run",)
     ahead: ClassVar[str] = "stages.quantized.open"
@@ -41,6 +42,9 @@ class Calibrate(GatheringStage):
         return (ACTIVATIONS, *super().outputs)
 
     def survey(self, site: Site) -> Survey:
+        unproven = proof_problem(site)
+        if unproven is not None:
+            return Survey(problems=(unproven,), facts={"problems": ()})
         device = self.config.numerics.device
         calibrate = settled(self.config.calibrate, device, site)
         problem = length_problem(

@@ -11,6 +11,7 @@ from stages.compute.numerics import Numerics
 from stages.eval.estimates import hidden_estimate
 from stages.model.blueprint import Blueprint
 from stages.model.blueprint_from_names import needs_class
+from stages.model.proofs.proof_input import proof_problem
 from stages.model.traits.learned_positions import length_problem
 
 
@@ -35,13 +36,16 @@ class Hidden(Stage):
     """
 
     kind: ClassVar[str] = "hidden"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("compressed-tensors", "torch", "transformers")
     work: ClassVar[tuple[str, ...]] = ("stages.eval.hidden_run",)
     lighter: ClassVar[str] = "lower eval.batch_size, which changes the result a little"
     Config: ClassVar[type] = HiddenConfig
 
     def survey(self, site: Site) -> Survey:
+        unproven = proof_problem(site)
+        if unproven is not None:
+            return Survey(problems=(unproven,))
         model = site.facts.get("model")
         if isinstance(model, Blueprint) and model.outlined:
             return Survey(problems=(needs_class(model),))

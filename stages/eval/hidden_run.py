@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from stages.fake_quant.activations import simulated_inputs
 from stages.fake_quant.attention_states import simulated_states
 from stages.model.artifact_names import HIDDEN
 from stages.model.blueprint import Blueprint, Subgraph
+from stages.model.boundary import Boundary, batch_dim
 from stages.model.boundary_activations import PassedOn
 from stages.model.compute_dtype import computed
 from stages.model.layer_tensors import layer_tensors, outside_tensors
@@ -77,17 +79,18 @@ def final_states(
                 simulated_states(bones, [layer.index], candidate.states),
             ):
                 for i, rows in enumerate(batches):
-                    hidden = passed.take(i, device=device) if layer.index else None
-                    hidden = replay(bones, layer.index, samples.ids[rows], hidden)
-                    _check(hidden, samples.lengths[rows], layer.name)
-                    passed.put(i, hidden)
+                    before = passed.take(i, device=device) if layer.index else None
+                    after = replay(bones, layer.index, samples.ids[rows], before)
+                    _check(after, samples.ids[rows], samples.lengths[rows], layer.name)
+                    passed.put(i, after)
         tail = outside_tensors(candidate.blueprint, tail_names(bones, head=False), candidate.source)
         with bones.materialized(tail):
             for i, rows in enumerate(batches):
-                hidden = passed.take(i, device=device)
-                hidden = final_hidden(bones, samples.ids[rows], hidden)
-                _check(hidden, samples.lengths[rows], "what follows the decoder layers")
-                yield hidden
+                before = passed.take(i, device=device)
+                final = final_hidden(bones, samples.ids[rows], before)
+                ends, told = Boundary.plain(final), "what follows the decoder layers"
+                _check(ends, samples.ids[rows], samples.lengths[rows], told)
+                yield final
 
 
 def _needed(bones: Skeleton, layer: Subgraph, candidate: Candidate) -> dict[str, Tensor]:
@@ -98,11 +101,14 @@ def _needed(bones: Skeleton, layer: Subgraph, candidate: Candidate) -> dict[str,
     }
 
 
-def _check(hidden: Tensor, lengths: Tensor, where: str) -> None:
-    if hidden.isfinite().all():
+def _check(boundary: Boundary, ids: Tensor, lengths: Tensor, where: str) -> None:
+    if boundary.hidden.isfinite().all():
         return
-    for row, length in zip(hidden, lengths.tolist(), strict=True):
-        if not row[:length].isfinite().all():
+    for index, length in enumerate(lengths.tolist()):
+        row = boundary.row(index, ids).hidden
+        dim = batch_dim(row.shape, torch.Size((1, ids.shape[1])))
+        tokens = row if dim is None else row.narrow(dim + 1, 0, length)
+        if not tokens.isfinite().all():
             raise StageFailed(
                 f"the output of {where} is not finite, so nothing can be measured on it",
                 remedy="the weights, or the scales of a compressed checkpoint, are broken there",

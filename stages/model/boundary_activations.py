@@ -16,7 +16,8 @@ from torch import Tensor
 from pipeline.errors import StageFailed
 from pipeline.stage import Artifact, Draft
 from stages.compute.estimates import PASSED_SHARE
-from stages.model.artifact_names import COUNTED, HIDDEN, TOKENS
+from stages.model.artifact_names import COUNTED, TOKENS
+from stages.model.boundary import Boundary
 from stages.weights.safetensors_source import SafetensorsSource
 from stages.weights.tensor_content import TensorContent, reader
 
@@ -66,24 +67,27 @@ def batches(tokens: Artifact, size: int) -> Iterator[Batch]:
             )
 
 
-def write_activations(draft: Draft, index: int, hidden: Tensor) -> None:
-    """Add the activations [b, T, hidden] of batch `index`, which must not change afterwards."""
-    draft.put(_file(index), TensorContent.of({HIDDEN: hidden}))
+def write_activations(draft: Draft, index: int, boundary: Boundary) -> None:
+    """Add what a layer hands on for batch `index`, which must not change afterwards."""
+    draft.put(_file(index), TensorContent.of(boundary.stored()))
 
 
-def read_activations(artifact: Artifact, batch: Batch, *, device: str = "cpu") -> Tensor:
-    """A copy of the activations [b, T, hidden] of one batch.
+def read_activations(artifact: Artifact, batch: Batch, *, device: str = "cpu") -> Boundary:
+    """A copy of what the layer before hands on for one batch.
 
-    Raises StageFailed if they were made for batches of another shape.
+    Raises StageFailed if it was made for batches of another shape.
     """
-    hidden = reader(artifact, _file(batch.index)).read([HIDDEN], device=device)[HIDDEN]
-    if hidden.shape[:2] != batch.ids.shape:
+    source = reader(artifact, _file(batch.index))
+    boundary = Boundary.from_stored(source.read(source.specs(), device=device))
+    shape = boundary.hidden.shape
+    sizes = [list(shape[d : d + 2]) for d in range(len(shape) - 1)]
+    if list(batch.ids.shape) not in sizes:
         raise StageFailed(
-            f"activations of batch {batch.index} are {list(hidden.shape)}, "
+            f"activations of batch {batch.index} are {list(shape)}, "
             f"its tokens are {list(batch.ids.shape)}",
             remedy="give the nodes that make and read them the same batch_size",
         )
-    return hidden
+    return boundary
 
 
 class PassedOn:
@@ -97,9 +101,9 @@ class PassedOn:
         self._scratch, self._batches = scratch, batches
         self._held: dict[int, TensorContent] = {}
 
-    def put(self, index: int, hidden: Tensor) -> None:
-        """Leave the activations [b, T, hidden] of a batch, which must not change afterwards."""
-        content = TensorContent.of({HIDDEN: hidden})
+    def put(self, index: int, boundary: Boundary) -> None:
+        """Leave what a layer hands on for a batch, which must not change afterwards."""
+        content = TensorContent.of(boundary.stored())
         for memory in content.memories:
             if content.bytes * self._batches <= memory.capacity // PASSED_SHARE:
                 self._held[index] = content.moved(memory.name)
@@ -107,12 +111,12 @@ class PassedOn:
         self._scratch.mkdir(parents=True, exist_ok=True)
         content.write(self._scratch / _file(index))
 
-    def take(self, index: int, *, device: str) -> Tensor:
-        """The activations that were put last for a batch, on `device`."""
+    def take(self, index: int, *, device: str) -> Boundary:
+        """What was put last for a batch, on `device`."""
         if (content := self._held.pop(index, None)) is not None:
-            return content.tensors[HIDDEN].to(device)
+            return Boundary.from_stored({n: t.to(device) for n, t in content.tensors.items()})
         source = SafetensorsSource.of_file(self._scratch / _file(index))
-        return source.read([HIDDEN], device=device)[HIDDEN]
+        return Boundary.from_stored(source.read(source.specs(), device=device))
 
 
 def _file(index: int) -> str:

@@ -32,9 +32,6 @@ FUSED = (
 )
 """Siblings that engines fuse into one matrix product; a group needs all of its members."""
 
-TUPLE_LAYERS = frozenset({"FalconH1DecoderLayer", "Llama4TextDecoderLayer"})
-"""Decoder layers that return a tuple whose first item is the hidden state."""
-
 ROUTER = re.compile(
     r"(?:^|\.)(?:gate|router|shared_expert_gate)$|(?:^|\.)(?:gate|router\w*)\.(?:.+\.)?[^.]+$"
 )

@@ -2,66 +2,94 @@
 
 Layers before the wanted one are stand-ins that pass on activations from disk; the layers after it
 are never reached. So the model's own code makes masks, rotary tables and whatever else is between
-the layers. No attention mask is passed: rows are padded on the right, where causal layers keep the
-padding from reaching a real token.
+the layers. How a layer returns its value, and what it writes for later layers, is recorded when it
+runs (:mod:`stages.model.boundary`). No attention mask is passed: rows are padded on the right,
+where causal layers keep the padding from reaching a real token.
 
 Nothing is recorded for a backward pass unless `gradients` is true.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from stages.model.families import TUPLE_LAYERS
+from stages.model.artifact_names import HIDDEN
+from stages.model.boundary import EMBEDDING, Boundary
+from stages.model.derived_tensors import Derived
+from stages.model.meta_model import NO_MODEL
 from stages.model.skeleton import Skeleton
 
 Forward = Callable[..., Any]
+Entry = tuple[str, str | int]
+"""A container that layers write into (number or name of the argument), and a key in it."""
+UNREAD = "unread"
+"""Key of a skeleton's memo: names of tensors of a boundary that nothing reads later."""
 
 
 class _Reached(Exception):
     """Leaves the forward with the wanted value."""
 
-    def __init__(self, value: Tensor) -> None:
+    def __init__(self, value: Any) -> None:
         self.value = value
+
+
+class _Decoded(BaseModelOutputWithPast):
+    """The output of a decoder that did not run: None for all but the hidden state."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
 
 
 def replay(
     skeleton: Skeleton,
     index: int,
     input_ids: Tensor,
-    hidden: Tensor | None,
+    before: Boundary | None,
     *,
     gradients: bool = False,
-) -> Tensor:
-    """The output [b, T, hidden] of decoder layer `index`, which must be materialized.
+) -> Boundary:
+    """What decoder layer `index`, which must be materialized, hands on.
 
-    input_ids: int64 [b, T]; hidden: the output of layer `index` - 1 in the model's dtype, None
-    for layer 0, which needs the embedding materialized. The result is on the skeleton's device.
+    input_ids: int64 [b, T]; before: what layer `index` - 1 hands on, None for layer 0, which needs
+    the embedding materialized. The result is on the skeleton's device. Raises StageFailed if the
+    layer hands on something that cannot be kept.
     """
     layer = skeleton.layers[index]
     forward = layer.forward
+    embedded: list[Tensor] = []
+    carried = set() if before is None else {(place, key) for place, key, _ in before.entries()}
 
     def last(*args: Any, **kwargs: Any) -> Any:
-        output = forward(*args, **kwargs)
-        raise _Reached(output[0] if isinstance(output, tuple) else output)
+        output, written = recorded_call(forward, args, kwargs, carried)
+        embedding = embedded[0] if before is None else before.embedding
+        raise _Reached(Boundary.of(output, written, embedding, skeleton.dtype))
 
     with ExitStack() as stack:
         stack.enter_context(torch.set_grad_enabled(gradients))
-        if index:
-            stack.enter_context(_handed_on(skeleton, index, input_ids, hidden))
+        if before is not None:
+            stack.enter_context(_handed_on(skeleton, index, input_ids, before))
+        elif index:
+            raise ValueError("only layer 0 can do without the activations before it")
+        else:
+            stack.enter_context(_recorded(skeleton, embedded))
         stack.enter_context(_replaced_forward([(layer, last)]))
-        return _value(skeleton, input_ids)
+        result: Boundary = _value(skeleton, input_ids)
+    if before is None:
+        _find_readers(skeleton, input_ids, result)
+    return result.without(skeleton.memo.get(UNREAD, ()))
 
 
 def final_hidden(
-    skeleton: Skeleton, input_ids: Tensor, hidden: Tensor, *, gradients: bool = False
+    skeleton: Skeleton, input_ids: Tensor, before: Boundary, *, gradients: bool = False
 ) -> Tensor:
-    """The input [b, T, hidden] of the lm_head, from the output of the last decoder layer.
+    """The input [b, T, hidden] of the lm_head, from what the last decoder layer hands on.
 
     What is between them (the final norm: `tail_names`) must be materialized.
     """
@@ -72,34 +100,52 @@ def final_hidden(
     count = len(skeleton.layers)
     with (
         torch.set_grad_enabled(gradients),
-        _handed_on(skeleton, count, input_ids, hidden),
+        _handed_on(skeleton, count, input_ids, before),
         _replaced_forward([(skeleton.head, reached)]),
     ):
-        return _value(skeleton, input_ids)
+        result: Tensor = _value(skeleton, input_ids)
+        return result
 
 
 def logits(skeleton: Skeleton, final: Tensor, *, gradients: bool = False) -> Tensor:
     """The logits [b, T, vocab] for an input [b, T, hidden] of the lm_head.
 
-    Scaling and soft-capping are the model's own. The final norm and the lm_head must be
-    materialized. `final` may cover any part of the tokens.
+    Scaling and soft-capping are the model's own. The lm_head must be materialized. `final` may
+    cover any part of the tokens.
     """
-    forward = skeleton.head.forward
     final = final.to(skeleton.device)
     ids = torch.zeros(final.shape[:2], dtype=torch.int64, device=skeleton.device)
+    decoded = _Decoded(last_hidden_state=final)  # type: ignore[arg-type]
+    stand_ins = [(module, lambda *args, **kwargs: decoded) for module in skeleton.trunks]
     with (
         torch.set_grad_enabled(gradients),
-        _handed_on(skeleton, len(skeleton.layers), ids, torch.zeros_like(final)),
-        _replaced_forward([(skeleton.head, lambda _: forward(final))]),
+        _replaced_forward([(skeleton.embedding, _zeros(skeleton, final)), *stand_ins]),
     ):
         result: Tensor = skeleton.model(input_ids=ids, use_cache=False).logits
         return result
 
 
+def recorded_call(
+    forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any], carried: set[Entry]
+) -> tuple[Any, dict[Entry, Any]]:
+    """What a layer returns, and what it and earlier ones (`carried`) wrote into its arguments."""
+    containers = _containers(args, kwargs)
+    there = {place: dict(_items(container)) for place, container in containers.items()}
+    output = forward(*args, **kwargs)
+    written = {
+        (place, key): value
+        for place, container in containers.items()
+        for key, value in _items(container)
+        if (place, key) in carried or there[place].get(key, forward) is not value
+    }
+    return output, written
+
+
 def stem_names(skeleton: Skeleton, index: int) -> tuple[str, ...]:
     """Parameters outside the layers that `replay` of layer `index` needs.
 
-    They are those of the text model without the embedding, which only layer 0 needs.
+    They are those of the text model without the embedding, which only layer 0 needs: what reads it
+    later finds it in the boundary.
     """
     blueprint = skeleton.blueprint
     prefix = f"{blueprint.decoder}." if blueprint.decoder else ""
@@ -120,7 +166,7 @@ def tail_names(skeleton: Skeleton, *, head: bool) -> tuple[str, ...]:
     return (*names, *(n for n in skeleton.blueprint.outside if head and n.startswith(prefix)))
 
 
-def _value(skeleton: Skeleton, input_ids: Tensor) -> Tensor:
+def _value(skeleton: Skeleton, input_ids: Tensor) -> Any:
     try:
         skeleton.model(input_ids=input_ids.to(skeleton.device), use_cache=False)
     except _Reached as reached:
@@ -128,27 +174,129 @@ def _value(skeleton: Skeleton, input_ids: Tensor) -> Tensor:
     raise RuntimeError("the forward of the model ended before the place that was asked for")
 
 
+def _find_readers(skeleton: Skeleton, input_ids: Tensor, first: Boundary) -> None:
+    """Find out once which of what the first layer hands on, or the embeddings, nobody reads.
+
+    A forward that cannot be followed counts as one that reads all, which is never wrong.
+    """
+    if UNREAD not in skeleton.memo:
+        try:
+            read = _read_later(skeleton, input_ids, first)
+        except NO_MODEL:
+            read = set(first.tensors)
+        returned = {EMBEDDING, *first.returned_names()}
+        skeleton.memo[UNREAD] = tuple(sorted(returned - read - {HIDDEN}))
+
+
+def _read_later(skeleton: Skeleton, input_ids: Tensor, first: Boundary) -> set[str]:
+    """Names of tensors that what follows the first layer reads.
+
+    All layers are stand-ins, so that only what the model does around them counts.
+    """
+    followed = {name: Derived() for name in (EMBEDDING, *first.returned_names())}
+    read: set[str] = set()
+    forward = skeleton.embedding.forward
+
+    def embedded(*args: Any, **kwargs: Any) -> Any:
+        result = forward(*args, **kwargs)
+        followed[EMBEDDING].add(result)
+        return result
+
+    def returned() -> Any:
+        value = first.mapped(torch.clone)
+        for name, derived in followed.items():
+            if name in value.tensors:
+                derived.add(value.tensors[name])
+        return value.value()
+
+    def arrived(value: object) -> None:
+        read.update(name for name, derived in followed.items() if derived.reaches(value))
+
+    def stand_in(*args: Any, **kwargs: Any) -> Any:
+        arrived((args, kwargs))
+        return returned()
+
+    def ended(final: Tensor) -> Tensor:
+        arrived(final)
+        raise _Reached(read)
+
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        ends = [(skeleton.embedding, embedded), (skeleton.head, ended)]
+        stack.enter_context(_replaced_forward(ends))
+        stack.enter_context(_replaced_forward([(skeleton.layers[0], lambda *a, **k: returned())]))
+        stack.enter_context(_replaced_forward((layer, stand_in) for layer in skeleton.layers[1:]))
+        for derived in followed.values():
+            stack.enter_context(derived)
+        result: set[str] = _value(skeleton, input_ids)
+        return result
+
+
+@contextmanager
+def _recorded(skeleton: Skeleton, embedded: list[Tensor]) -> Iterator[None]:
+    """Context in which the output of the token embedding is appended to `embedded`."""
+    forward = skeleton.embedding.forward
+
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        result = forward(*args, **kwargs)
+        embedded.append(result)
+        return result
+
+    with _replaced_forward([(skeleton.embedding, recorded)]):
+        yield
+
+
 @contextmanager
 def _handed_on(
-    skeleton: Skeleton, count: int, input_ids: Tensor, hidden: Tensor | None
+    skeleton: Skeleton, count: int, input_ids: Tensor, before: Boundary
 ) -> Iterator[None]:
-    """Context in which the first `count` layers are stand-ins, the last of which gives `hidden`."""
-    if hidden is None:
-        raise ValueError("only layer 0 can do without the activations before it")
-    value = hidden.to(device=skeleton.device, dtype=skeleton.dtype)
-    empty = value.new_zeros(()).expand(value.shape)
+    """Context in which the first `count` layers are stand-ins, the last of which gives `before`."""
+    before = before.on(skeleton.device, skeleton.dtype)
+    empty = before.mapped(lambda tensor: tensor.new_zeros(()).expand(tensor.shape))
+    embedding, zeros = before.embedding, _zeros(skeleton, before.hidden)
 
     def embedded(ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return value.new_zeros((*ids.shape, value.shape[-1]))
+        wanted = embedding is not None and ids.shape == input_ids.shape
+        return embedding.clone() if wanted and embedding is not None else zeros(ids)
 
-    def stand_in(layer: nn.Module, output: Tensor) -> tuple[nn.Module, Forward]:
-        wrapped = (output,) if type(layer).__name__ in TUPLE_LAYERS else output
-        return layer, lambda *args, **kwargs: wrapped
+    def last(*args: Any, **kwargs: Any) -> Any:
+        containers = _containers(args, kwargs)
+        for place, key, value in before.entries():
+            _write(containers[place], key, value)
+        return before.value()
 
-    stand_ins = [stand_in(layer, empty) for layer in skeleton.layers[: count - 1]]
-    stand_ins.append(stand_in(skeleton.layers[count - 1], value))
-    with _replaced_forward([(skeleton.embedding, embedded), *stand_ins]):
+    earlier = [
+        (skeleton.layers[i], lambda *args, **kwargs: empty.value()) for i in range(count - 1)
+    ]
+    here = (skeleton.layers[count - 1], last)
+    with _replaced_forward([(skeleton.embedding, embedded), *earlier, here]):
         yield
+
+
+def _zeros(skeleton: Skeleton, like: Tensor) -> Callable[..., Tensor]:
+    """A forward of the token embedding that gives zeros, with the device and dtype of `like`."""
+    weight = getattr(skeleton.embedding, "weight", None)
+    width = like.shape[-1] if weight is None else weight.shape[-1]
+    return lambda ids, *args, **kwargs: like.new_zeros((*ids.shape, width))
+
+
+def _containers(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, MutableMapping[Any, Any] | list[Any]]:
+    """The arguments of a layer into which it may write for later layers, by number or name."""
+    given = {**{str(i): value for i, value in enumerate(args)}, **kwargs}
+    return {name: v for name, v in given.items() if isinstance(v, MutableMapping | list)}
+
+
+def _items(container: MutableMapping[Any, Any] | list[Any]) -> list[tuple[Any, Any]]:
+    return list(enumerate(container) if isinstance(container, list) else container.items())
+
+
+def _write(container: MutableMapping[Any, Any] | list[Any], key: Any, value: object) -> None:
+    if isinstance(container, list) and key == len(container):
+        container.append(value)
+    else:
+        container[key] = value
 
 
 @contextmanager
@@ -156,6 +304,14 @@ def _replaced_forward(forwards: Iterable[tuple[nn.Module, Forward]]) -> Iterator
     """Context in which modules have another forward; their classes stay unchanged."""
     with ExitStack() as stack:
         for module, forward in forwards:
+            outer = module.__dict__.get("forward")
             module.__dict__["forward"] = forward
-            stack.callback(module.__dict__.pop, "forward")
+            stack.callback(_put_back, module, outer)
         yield
+
+
+def _put_back(module: nn.Module, forward: Forward | None) -> None:
+    if forward is None:
+        module.__dict__.pop("forward")
+    else:
+        module.__dict__["forward"] = forward

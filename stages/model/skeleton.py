@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +32,32 @@ class Skeleton:
     head: nn.Module
     device: torch.device
     replaced: Mapping[str, nn.Module]
+    memo: dict[str, Any] = field(default_factory=dict)
+    """What was found out about the model, and stays true of it."""
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of weights and activations."""
         dtype: torch.dtype = getattr(torch, self.blueprint.dtype)
         return dtype
+
+    @property
+    def trunks(self) -> tuple[nn.Module, ...]:
+        """The modules around the decoder layers that do not hold the lm_head, outermost first.
+
+        One of them gives the lm_head its input. Raises StageFailed if there is none.
+        """
+        parts, head = self.blueprint.layers[0].name.split("."), f"{self.blueprint.head}."
+        around = [".".join(parts[:count]) for count in range(1, len(parts))]
+        modules = [self.model.get_submodule(n) for n in around if not head.startswith(f"{n}.")]
+        found = tuple(module for module in modules if not isinstance(module, nn.ModuleList))
+        if not found:
+            raise StageFailed(
+                f"{self.blueprint.architecture} has no module around its decoder layers that does "
+                "not hold the lm_head as well",
+                remedy="report the architecture with its config.json",
+            )
+        return found
 
     def unpatch(self) -> None:
         """Undo the module patches; the skeleton cannot be used as such afterwards."""

@@ -9,6 +9,7 @@ import psutil
 import pytest
 import torch
 
+from stages.model.boundary import Boundary
 from stages.model.boundary_activations import PassedOn
 
 HIDDEN = torch.arange(24.0).reshape(2, 3, 4).to(torch.bfloat16)
@@ -25,14 +26,14 @@ def test_what_fits_a_quarter_of_the_memory_stays_there(
     for layer in range(2):
         for batch in range(3):
             if layer:
-                assert torch.equal(passed.take(batch, device="cpu"), HIDDEN + batch)
-            passed.put(batch, HIDDEN + batch + layer)
+                assert torch.equal(passed.take(batch, device="cpu").hidden, HIDDEN + batch)
+            passed.put(batch, Boundary.plain(HIDDEN + batch + layer))
     assert len(list(tmp_path.rglob("*.safetensors"))) == files
-    assert torch.equal(passed.take(2, device="cpu"), HIDDEN + 3)
+    assert torch.equal(passed.take(2, device="cpu").hidden, HIDDEN + 3)
 
 
 def test_what_passes_keeps_no_larger_tensor_alive(tmp_path: Path) -> None:
     large = torch.zeros(100, 2, 3, 4)
     passed = PassedOn(tmp_path, 1)
-    passed.put(0, large[0])
-    assert passed.take(0, device="cpu").untyped_storage().nbytes() == large[0].nbytes
+    passed.put(0, Boundary.plain(large[0]))
+    assert passed.take(0, device="cpu").hidden.untyped_storage().nbytes() == large[0].nbytes

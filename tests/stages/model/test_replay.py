@@ -8,26 +8,27 @@ import pytest
 import torch
 from torch import Tensor
 
+from stages.model.boundary import Boundary
 from stages.model.layer_tensors import all_tensors, layer_tensors, outside_tensors
 from stages.model.replay import final_hidden, logits, replay, stem_names, tail_names
 from stages.model.skeleton import Skeleton
-from tests.stages.model.tiny import FAMILIES, Tiny, tiny
+from tests.stages.model.tiny import FAMILIES, TIED_LAYERS, Tiny, tiny
 
 IDS = torch.randint(3, 96, (2, 24), generator=torch.Generator().manual_seed(1))
 ROUTED = {"qwen3_moe", "qwen2_moe", "mixtral", "olmoe"}
 
 
-def chain(model: Tiny, bones: Skeleton) -> list[Tensor]:
-    """The output of every layer, each replayed from the one before."""
-    hidden: Tensor | None = None
+def chain(model: Tiny, bones: Skeleton) -> list[Boundary]:
+    """What every layer hands on, each replayed from the one before."""
+    before: Boundary | None = None
     outputs = []
     for index, layer in enumerate(bones.blueprint.layers):
         names = stem_names(bones, index)
         tensors = layer_tensors(layer, model.source)
         tensors |= outside_tensors(bones.blueprint, names, model.source)
         with bones.materialized(tensors):
-            hidden = replay(bones, index, IDS, hidden)
-        outputs.append(hidden)
+            before = Boundary.from_stored(replay(bones, index, IDS, before).stored())
+        outputs.append(before)
     return outputs
 
 
@@ -46,7 +47,7 @@ def plain(model: Tiny) -> tuple[list[Tensor], Tensor]:
         return outputs, original(IDS, use_cache=False).logits
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *TIED_LAYERS])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_replayed_chain_equals_the_full_forward(
     family: str, dtype: torch.dtype, tmp_path: Path
@@ -63,7 +64,7 @@ def test_replayed_chain_equals_the_full_forward(
         tolerance = 1e-3 if dtype == torch.float32 else 0.3
         torch.testing.assert_close(mine, wanted[1], atol=tolerance, rtol=tolerance)
         return
-    assert all(torch.equal(a, b) for a, b in zip(outputs, wanted[0], strict=True))
+    assert all(torch.equal(a.hidden, b) for a, b in zip(outputs, wanted[0], strict=True))
     assert torch.equal(mine, wanted[1])
 
 

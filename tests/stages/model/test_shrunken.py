@@ -10,8 +10,9 @@ from transformers import CONFIG_MAPPING
 
 from pipeline.errors import UserError
 from stages.model.meta_model import config_of
-from stages.model.shrunken import LENGTH, ROWS, Shrunken, shrunken
-from stages.model.shrunken_fields import Kind, kind_of
+from stages.model.shrunken import Shrunken, shrunken
+from stages.model.shrunken.config_fields import Kind, kind_of
+from stages.model.shrunken.instance import LENGTH, ROWS
 
 LLAMA = {
     "model_type": "llama",
@@ -130,6 +131,11 @@ def test_double_precision_has_the_same_weights() -> None:
 def test_tied_parameters_stay_one_tensor() -> None:
     model = small("qwen3", tie_word_embeddings=True).model
     assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+def test_words_that_are_as_long_as_the_model_is_deep_are_no_pattern() -> None:
+    found = shrunken({**LLAMA, "num_hidden_layers": 4, "hidden_act": "silu"})
+    assert (found.layers, found.config["hidden_act"]) == (3, "silu")
 
 
 def test_what_cannot_be_shrunk_is_one_clear_error() -> None:

@@ -60,7 +60,41 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "mamba_d_state": 16,
         "mamba_chunk_size": 16,
     },
+    "gemma4_text": {
+        **WINDOW,
+        "layer_types": TYPES,
+        "num_kv_shared_layers": 2,
+        "vocab_size_per_layer_input": 96,
+        "hidden_size_per_layer_input": 8,
+        "global_head_dim": 32,
+    },
+    "gemma3n_text": {
+        **WINDOW,
+        "intermediate_size": [96] * 4,
+        "layer_types": TYPES,
+        "num_kv_shared_layers": 2,
+        "vocab_size_per_layer_input": 96,
+        "hidden_size_per_layer_input": 8,
+        "laurel_rank": 8,
+        "activation_sparsity_pattern": [0.9, 0.0, 0.0, 0.0],
+    },
+    "falcon": {"new_decoder_architecture": True, "num_kv_heads": 2, "ffn_hidden_size": 96},
+    "bloom": {"n_layer": 4, "n_head": 4},
+    "opt": {"ffn_dim": 96, "word_embed_proj_dim": 32, "do_layer_norm_before": False},
 }
+
+
+TIED_LAYERS: dict[str, dict[str, Any]] = {
+    "zamba2": {
+        "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"],
+        "attention_head_dim": 32,
+        "mamba_d_state": 16,
+        "mamba_headdim": 16,
+        "chunk_size": 16,
+        "adapter_rank": 8,
+    },
+}
+"""Families in which layers share modules."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,9 +144,13 @@ class Tiny:
 
 
 def tiny(family: str, folder: Path, *, dtype: torch.dtype = torch.float32, **changes: Any) -> Tiny:
-    """Save a tiny random model of a family (a key of FAMILIES) into `folder`."""
-    settings = {**COMMON, **FAMILIES[family], **changes}
+    """Save a tiny random model of a family (a key of FAMILIES or TIED_LAYERS) into `folder`."""
     config_class = transformers.CONFIG_MAPPING[family]
+    settings = {
+        name: value
+        for name, value in {**COMMON, **(FAMILIES | TIED_LAYERS)[family], **changes}.items()
+        if not isinstance(getattr(config_class, name, None), property)
+    }
     config = config_class(**settings)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=dtype)

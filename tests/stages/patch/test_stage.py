@@ -70,7 +70,8 @@ class Site:
 
 survey = Patch(PatchConfig()).survey(Site())
 assert len(survey.members) == 4
-Site.facts = {{"model": survey.facts, "tokens": {{"samples": 4, "sequence_length": 8}}}}
+tokens = {{"samples": 4, "sequence_length": 8}}
+Site.facts = {{"proof": None, "model": survey.facts, "tokens": tokens}}
 for stage in (Calibrate, Propagate):
     assert len(stage(LayerConfig()).survey(Site()).estimates) == 4
 assert not {{"torch", "transformers", "compressed_tensors", "safetensors"}} & set(sys.modules)

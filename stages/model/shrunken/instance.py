@@ -21,9 +21,9 @@ from transformers.utils import logging
 
 from pipeline.errors import StageFailed, UserError
 from stages.model.meta_model import NO_MODEL, config_of, meta_model, tree_of
-from stages.model.shrunken_depth import shallow_towers, small_depth
-from stages.model.shrunken_fields import Kind
-from stages.model.shrunken_widths import Sizes, Widths
+from stages.model.shrunken.config_fields import Kind
+from stages.model.shrunken.depth import shallow_towers, small_depth
+from stages.model.shrunken.widths import Sizes, Widths
 from stages.model.skeleton import fill_computed
 
 ROWS, LENGTH = 3, 29

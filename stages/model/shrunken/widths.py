@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stages.model.shrunken_fields import Kind, kind_of
+from stages.model.shrunken.config_fields import Kind, kind_of
 
 HIDDEN = ("hidden_size", "d_model", "n_embd", "dim_model", "embedding_dim", "embed_dim", "emb_dim")
 ATTENTION_HEADS = (

@@ -15,7 +15,7 @@ from torch import nn
 
 from pipeline.errors import UserError
 from stages.model.meta_model import config_of, meta_model, tree_of
-from stages.model.shrunken_fields import Kind, kind_of
+from stages.model.shrunken.config_fields import Kind, kind_of
 
 FEW = 3
 """So that a layer has one before it, and another before that."""
@@ -127,7 +127,8 @@ def _is_count(name: str, value: object) -> bool:
 
 def _cut(name: str, value: Any, count: int, kept: Sequence[int]) -> Any:
     """One value per layer: those of the kept layers; indices of layers: those that are left."""
-    if isinstance(value, Mapping) and value and all(str(key).isdigit() for key in value):
+    by_layer = isinstance(value, Mapping) and "layer" in name
+    if by_layer and value and all(str(key).isdigit() for key in value):
         return {str(kept.index(int(k))): v for k, v in value.items() if int(k) in kept}
     if not isinstance(value, str | list | tuple):
         return value
@@ -135,6 +136,8 @@ def _cut(name: str, value: Any, count: int, kept: Sequence[int]) -> Any:
     named = any(word in name for word in ("layer", "ind", "idx"))
     if named and value and len(indices) == len(value) and sorted(set(indices)) == indices:
         return [kept.index(item) for item in indices if item in kept] if indices[0] >= 0 else value
+    if isinstance(value, str) and not any(word in name for word in ("layer", "pattern")):
+        return value
     if len(value) == count:
         left = [value[i] for i in kept]
         return "".join(left) if isinstance(value, str) else left

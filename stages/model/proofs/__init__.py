@@ -1,0 +1,1 @@
+"""Proofs of a model's structure on a shrunken instance, and how stages are given them."""
