@@ -24,7 +24,9 @@ def chained(scene: Scene, index: int, *outputs: str) -> dict[str, dict[str, torc
     return {name: load_file(d.file(f"{name}.safetensors")) for name, d in drafts.items()}
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2", "phi3"])
+@pytest.mark.parametrize(
+    "family", ["llama", "qwen2", "gemma2", "phi3", "gemma4_text", "zamba2", "bloom", "opt"]
+)
 @pytest.mark.parametrize("lengths", [(24,) * 5, PADDED], ids=["packed", "padded"])
 def test_statistics_equal_those_of_a_plain_forward(
     family: str, lengths: tuple[int, ...], scene: Make

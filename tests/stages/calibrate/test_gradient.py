@@ -81,7 +81,9 @@ def whole(scene: Scene, *, marked: bool = False) -> dict[str, Tensor]:
     return {name: total / valid.sum() for name, total in sums.items()}
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2", "qwen3", "qwen3_moe"])
+@pytest.mark.parametrize(
+    "family", ["llama", "gemma2", "qwen3", "qwen3_moe", "gemma4_text", "gemma3n_text"]
+)
 @pytest.mark.parametrize("lengths", [(24, 24, 24, 24, 24), (24, 7, 24, 1, 15)])
 def test_the_chain_gives_what_one_backward_pass_gives(
     scene: Make, family: str, lengths: tuple[int, ...]

@@ -14,6 +14,7 @@ from stages.eval import run as comparison
 from stages.eval.hidden import Hidden, HiddenConfig
 from stages.eval.stage import Eval, EvalConfig
 from tests.stages.eval.chain import (
+    VOCAB,
     Chain,
     add_samples,
     chain,
@@ -45,10 +46,18 @@ def assert_close(result: dict, wanted: dict, tolerance: float) -> None:
     assert flat == {name: pytest.approx(value, rel=tolerance) for name, value in wanted.items()}
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "granite", "mixtral"])
+PER_LAYER = {"vocab_size_per_layer_input": VOCAB}
+
+
+@pytest.mark.parametrize(
+    "family",
+    ["llama", "qwen3", "gemma2", "granite", "mixtral", "gemma4_text", "gemma3n_text", "bloom"],
+)
 def test_measures_equal_those_of_plain_transformers(tmp_path: Path, family: str, monkeypatch):
     monkeypatch.setattr(comparison, "LOGITS", 10 * 272)  # several chunks a batch
-    made = chain(tmp_path, family)
+    made = chain(
+        tmp_path, family, **(PER_LAYER if family.startswith(("gemma3n", "gemma4")) else {})
+    )
     ids = add_samples(made, LENGTHS)
     checkpoint = dense_checkpoint(made, tmp_path / "save", noise=0.02)
     wanted = reference_result(
