@@ -5,17 +5,42 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipeline.errors import UserError
+from pipeline.stage import Site
 from stages.compress.config import CompressConfig
 from stages.model.blueprint import Blueprint
+from stages.model.pairs.proven import PAIRS, ProvenPairs
 from stages.schemes.resolve import Resolution
+
+PENDING = "the pairs of modules between which transforms move factors are found and proven first"
+
+
+def with_pairs(config: CompressConfig, site: Site, blueprint: Blueprint) -> Blueprint | None:
+    """The blueprint with the pairs that transforms use; None where they are yet to be proven.
+
+    In mode run that is done now, so that a model without any is known before all else.
+    """
+    if not config.transforms:
+        return blueprint
+    if PAIRS not in site.facts:
+        raise UserError(
+            f"modifier {config.transforms[0].kind!r} moves factors between modules, and nothing in "
+            "this graph finds and proves which",
+            remedy="add to the graph's nodes `pairs: {kind: pairs, inputs: {model: patch}}`, and "
+            "to the inputs of compress `pairs: pairs` (as conf/graph/calibrated.yaml does)",
+        )
+    proven = site.artifact(PAIRS)
+    return None if proven is None else ProvenPairs.load(proven).attached(blueprint)
 
 
 def idle_modifiers(
-    config: CompressConfig, blueprint: Blueprint, found: Resolution
+    config: CompressConfig, paired: Blueprint | None, found: Resolution
 ) -> Iterator[UserError]:
-    """One error for every modifier that would change nothing of the model."""
+    """One error for every modifier that would change nothing of the model.
+
+    paired: see `with_pairs`; while it is None, nothing is said of transforms.
+    """
     for modifier in config.modifiers:
-        reason = modifier.idle(blueprint)
+        reason = "" if paired is None else modifier.idle(paired)
         if not found.modules and not config.scheme.candidates:
             reason = "the scheme quantizes no weights"
         if reason:
@@ -25,8 +50,10 @@ def idle_modifiers(
             )
 
 
-def rounding_note(config: CompressConfig) -> Iterator[str]:
-    """What happens to the weights after transforms, where no solver is named."""
+def transform_notes(config: CompressConfig, *, pending: bool) -> Iterator[str]:
+    """What a plan says of transforms: pairs are yet to be proven, or no solver is named."""
+    if config.transforms and pending:
+        yield PENDING
     if config.transforms and config.solver is None and config.scheme.formats():
         kinds = [transform.kind for transform in config.transforms]
         yield (

@@ -15,6 +15,7 @@ from stages.compress.layer.statistics import Statistics
 from stages.compress.modifiers.base import Modifier, Solver
 from stages.compress.modifiers.rtn import Rtn
 from stages.model.blueprint import Blueprint
+from stages.model.pairs.proven import PAIRS, ProvenPairs
 from stages.quantized.open import open_model
 from stages.schemes.resolve import Resolved, resolve
 from stages.weights import WeightSource
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 def layer_state(config: CompressConfig, task: Task) -> LayerState:
     """The layer `task.member`, nothing of it read yet."""
     model, stored = task.inputs["model"], task.inputs["source"]
-    blueprint: Blueprint = task.resource(f"blueprint/{model.key}", lambda: Blueprint.load(model))
+    pairs = task.inputs.get(PAIRS)
+    blueprint: Blueprint = task.resource(
+        f"blueprint/{model.key}/{pairs.key if pairs else ''}", lambda: _blueprint(model, pairs)
+    )
     subgraph = blueprint.layers[task.index or 0]
     resolved: Mapping[str, Resolved] = task.resource(
         f"formats/{model.key}/{digest(config.scheme)}",
@@ -46,6 +50,12 @@ def layer_state(config: CompressConfig, task: Task) -> LayerState:
         source=source,
         content=(stored.key, statistics["gram"].key) if "gram" in statistics else (),
     )
+
+
+def _blueprint(model: Artifact, pairs: Artifact | None) -> Blueprint:
+    """The blueprint, with the pairs that transforms use where they take part."""
+    blueprint = Blueprint.load(model)
+    return blueprint if pairs is None else ProvenPairs.load(pairs).attached(blueprint)
 
 
 def grids_of(layer: LayerState) -> dict[str, Grid]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pipeline.key import Json, canonical
 from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.compress.config import CompressConfig, needed_statistics
-from stages.compress.idle_modifiers import idle_modifiers, rounding_note
+from stages.compress.idle_modifiers import idle_modifiers, transform_notes, with_pairs
 from stages.compress.layer_plan import (
     float16_revision,
     formats_key,
@@ -22,6 +22,7 @@ from stages.compress.modifiers.rtn_route import (
     only_rounds,
 )
 from stages.model.blueprint import Blueprint
+from stages.model.pairs.proven import PAIRS
 from stages.schemes.chosen import CHOICE, guessed, settled
 from stages.schemes.engine_support import engine_notes, engine_warnings, expert_warnings
 from stages.schemes.idle import idle_parts
@@ -80,7 +81,8 @@ class Compress(Stage):
         return frozenset({CHOICE})
 
     def demands(self) -> dict[str, tuple[str, ...]]:
-        return {"statistics": needed_statistics(self.config)}
+        pairs = ("out",) if self.config.transforms else ()
+        return {"statistics": needed_statistics(self.config), PAIRS: pairs}
 
     def survey(self, site: Site) -> Survey:
         blueprint = site.facts.get("model")
@@ -93,7 +95,10 @@ class Compress(Stage):
         streams, straight = _goes_straight(config, site, blueprint, found.modules)
         idle = idle_parts(config.scheme, blueprint, found.modules)
         problems, keeper = (*found.problems, *idle), config.keeper
-        problems = problems or tuple(idle_modifiers(config, blueprint, found))
+        paired: Blueprint | None = blueprint
+        if not problems:
+            paired = with_pairs(config, site, blueprint)
+            problems = tuple(idle_modifiers(config, paired, found))
         if keeper is not None and not problems and keeper.on_failure == "error":
             from stages.compress.modifiers.keep_check import unkeepable
 
@@ -120,7 +125,7 @@ class Compress(Stage):
                 *expert_warnings(blueprint),
             ),
             notes=(
-                *rounding_note(config),
+                *transform_notes(config, pending=paired is None),
                 *engine_notes(config.scheme),
                 *transformers_notes(found.modules, blueprint),
             ),

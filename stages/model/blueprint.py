@@ -67,7 +67,8 @@ class Subgraph:
 
     `tensors` maps every parameter and persistent buffer (module-tree names, patched) to its name
     in the checkpoint, `shapes` to its shape. `bytes` is their size in the model's dtype.
-    `pairs` and `fused` name modules in the module tree; `fused` lists groups of Linears that
+    `pairs` (none until those that were proven are attached: `stages.model.pairs.proven`) and
+    `fused` name modules in the module tree; `fused` lists groups of Linears that
     engines run as one. `shared` names parameters that something else writes into a checkpoint.
     """
 

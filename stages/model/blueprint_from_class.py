@@ -17,7 +17,7 @@ from pipeline.errors import UserError
 from stages.model.blueprint import Blueprint, LinearSpec, Subgraph
 from stages.model.checkpoint_names import Names, expected_names, map_names
 from stages.model.experts.linear_experts import LinearExperts
-from stages.model.families import Family, family_of, fused_groups, smoothing_pairs
+from stages.model.families import fused_groups
 from stages.model.meta_model import NO_MODEL, Tree, config_of, dtype_of, meta_model, tree_of
 from stages.model.module_patches import Patched, patches, replacements, swapped
 from stages.model.structure.expert_proof import check_experts
@@ -151,12 +151,11 @@ def _assemble(
     tied |= {b: found[a] for a, b in _tied(model).items() if a in found}
     tensors = {**tied, **found}
     text = model.config.get_text_config(decoder=True)
-    family = family_of(text.model_type)
     shapes = {n: tuple(t.shape) for n, t in model.state_dict().items() if n in tensors}
     outside = [n for n in shapes if not n.startswith(tuple(f"{x}." for x in tree.layers))]
     claimed = {tensors[name] for name in shapes}
     layers = owned(
-        [_layer(model, n, index, tensors, dtype, family) for index, n in enumerate(tree.layers)],
+        [_layer(model, n, index, tensors, dtype) for index, n in enumerate(tree.layers)],
         use,
         names.joins,
     )
@@ -206,13 +205,11 @@ def _layer(
     index: int,
     tensors: Mapping[str, str],
     dtype: str,
-    family: Family | None,
 ) -> Subgraph:
     layer = model.get_submodule(name)
     shapes = {f"{name}.{local}": tuple(t.shape) for local, t in layer.state_dict().items()}
     linears = tuple(_linears(f"{name}.", layer, tensors))
     parameters = sum(math.prod(shape) for shape in shapes.values())
-    modules = [f"{name}.{local}" for local, _ in layer.named_modules() if local]
     return Subgraph(
         name=name,
         index=index,
@@ -222,18 +219,8 @@ def _layer(
         shapes=shapes,
         parameters=parameters,
         bytes=parameters * torch.empty(0, dtype=getattr(torch, dtype)).element_size(),
-        pairs=smoothing_pairs(family, name, modules, linears, _head_dim(layer)),
         fused=fused_groups(linears),
     )
-
-
-def _head_dim(layer: nn.Module) -> int:
-    """The width of an attention head as the layer's own attention says it; 0 without attention.
-
-    The config is no place to ask: layers may differ, and state-space models have no heads.
-    """
-    widths = (getattr(module, "head_dim", None) for module in layer.modules())
-    return next((width for width in widths if isinstance(width, int)), 0)
 
 
 def kind_of(linear: nn.Linear) -> str:

@@ -1,4 +1,4 @@
-"""Model families as data: smoothing pairs of norms and Linears, fused Linears, routers.
+"""Model families as data: fused Linears, routers, and smoothing pairs that plugins name.
 
 Patterns are module names relative to a decoder layer, with `*` for one name component.
 """
@@ -17,8 +17,6 @@ GROUP = "family"
 
 ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 MLP = ("mlp.gate_proj", "mlp.up_proj")
-EXPERTS = ("mlp.experts.*.gate_proj", "mlp.experts.*.up_proj", "mlp.gate")
-SHARED = ("mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj", "mlp.shared_expert_gate")
 
 FUSED = (
     ("q_proj", "k_proj", "v_proj"),
@@ -50,7 +48,9 @@ chosen. A class or a pattern never selects one, only its name does.
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Family:
-    """Norms of a decoder layer -> all modules that each one feeds, for smoothing pairs.
+    """Norms of a decoder layer -> all modules that each one feeds: candidates for smoothing pairs.
+
+    Pairs are found without it (`stages.model.pairs`), and it is proven like them.
 
     A target may be a router, whose `weight` is [experts, hidden] but which is not a Linear.
     `norm_offset` is 1.0 if the norms multiply by 1 + weight. `value_output`: the attention's output
@@ -62,41 +62,12 @@ class Family:
     value_output: bool = True
 
 
-DENSE = Family(norms={"input_layernorm": ATTENTION, "post_attention_layernorm": MLP})
-SPARSE = Family(
-    norms={"input_layernorm": ATTENTION, "post_attention_layernorm": (*MLP, *EXPERTS, *SHARED)}
-)
-SANDWICH = Family(
-    norms={"input_layernorm": ATTENTION, "pre_feedforward_layernorm": MLP}, norm_offset=1.0
-)
-FUSED_LINEARS = Family(
-    norms={
-        "input_layernorm": ("self_attn.qkv_proj",),
-        "post_attention_layernorm": ("mlp.gate_up_proj",),
-    }
-)
-FAMILIES: Mapping[str, Family] = {
-    "llama": DENSE,
-    "qwen2": DENSE,
-    "qwen3": DENSE,
-    "mistral": DENSE,
-    "gemma2": SANDWICH,
-    "gemma3_text": SANDWICH,
-    "phi3": FUSED_LINEARS,
-    "qwen2_moe": SPARSE,
-    "qwen3_moe": SPARSE,
-    "mixtral": SPARSE,
-}
-"""Families by the model_type of the text model. Others have no pairs with norms."""
-
-
 def family_of(model_type: str) -> Family | None:
-    """The family of a text model, built in or a plugin's (entry-point group presswork.families)."""
-    if model_type in FAMILIES:
-        return FAMILIES[model_type]
+    """What a plugin says of a text model (entry-point group presswork.families); None: nothing."""
     registry = Registry.load()
-    added = model_type in registry.kinds(GROUP)
-    found: Family | None = registry.get(GROUP, model_type) if added else None
+    if model_type not in registry.kinds(GROUP):
+        return None
+    found: Family = registry.get(GROUP, model_type)
     return found
 
 

@@ -39,7 +39,7 @@ class Patch(Stage):
     """Writes `blueprint.json`; lists the decoder layers; its facts are the blueprint."""
 
     kind: ClassVar[str] = "patch"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     libraries: ClassVar[tuple[str, ...]] = ("transformers",)
     also_imports: ClassVar[tuple[str, ...]] = ("stages.model.blueprint_from_class",)
     Config: ClassVar[type] = PatchConfig
@@ -48,11 +48,10 @@ class Patch(Stage):
     """The blueprint, where the survey had to draw it from the weights' headers."""
 
     def semantics(self, member: str | None) -> Json:
-        """The patches and families of plugins as well: they may draw another blueprint."""
+        """The patches of plugins as well: they may draw another blueprint."""
         del member
-        added = Registry.load().added
-        plugins = {group: added[group] for group in ("patch", "family") if added.get(group)}
-        return canonical(self.config) | ({"plugins": plugins} if plugins else {})
+        added = Registry.load().added.get("patch")
+        return canonical(self.config) | ({"plugins": {"patch": added}} if added else {})
 
     def survey(self, site: Site) -> Survey:
         """From the store, from the weights, or (a plan without weights) from the config alone."""

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from stages.compress.layer.state import LayerState
     from stages.model.blueprint import Blueprint
 
-PAIRS = ("norm", "linear")
+LOOKED = {
+    "norm": "a norm whose output only Linears and routers read",
+    "linear": "a Linear whose output reaches Linears with every channel's factor kept",
+}
+PAIRS = tuple(LOOKED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,9 +47,10 @@ class SmoothQuant(Transform):
     def idle(self, blueprint: Blueprint) -> str:
         if any(pair.source_kind in self.pairs for x in blueprint.layers for pair in x.pairs):
             return ""
+        looked = ", ".join(f"{kind} ({LOOKED[kind]})" for kind in self.pairs)
         return (
-            f"{blueprint.model_type} has no pairs of modules between which a factor can move "
-            f"(pairs: {', '.join(self.pairs)})"
+            f"{blueprint.model_type} has no pairs of modules between which a factor can move; "
+            f"pairs: {looked}"
         )
 
     def rewrite(self, layer: LayerState) -> None:

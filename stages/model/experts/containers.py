@@ -72,8 +72,12 @@ def activation_of(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
     if not callable(act):
         return None
     function: Callable[[Tensor], Tensor] = act
+
+    def activation(inner: Tensor) -> Tensor:
+        return function(inner)
+
     if not gated:
-        return function
+        return activation  # a module would become one of the list of experts
 
     def gated_activation(joined: Tensor) -> Tensor:
         first, second = joined.chunk(2, dim=-1)

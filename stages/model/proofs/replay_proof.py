@@ -187,7 +187,6 @@ def _told(blueprint: Blueprint, small: Shrunken, last: Boundary) -> dict[str, An
             "hands_on": shapes,
             "embedding_read": last.embedding is not None,
         },
-        "pairs": [],
         "experts": {},
         "config": small.config,
     }

@@ -33,7 +33,7 @@ def small_depth(config: Mapping[str, Any], path: Sequence[str], depth: str) -> d
     of the field there that counts the decoder layers.
     """
     count = _at(config, path).get(depth, 0)  # 0: it is the length of a list
-    whole = _signatures(config)
+    whole = signatures(config)
     if whole is None or count <= FEW:
         return dict(config)
     kinds = {signature: i for i, signature in enumerate(dict.fromkeys(whole))}
@@ -43,7 +43,7 @@ def small_depth(config: Mapping[str, Any], path: Sequence[str], depth: str) -> d
         budget -= _at(small, path)[depth]
         if budget < 0:
             break
-        found = [kinds.get(signature, -1) for signature in _signatures(small) or ()]
+        found = [kinds.get(signature, -1) for signature in signatures(small) or ()]
         if _pairs(found) == wanted:
             return small
     return dict(config)
@@ -144,8 +144,11 @@ def _cut(name: str, value: Any, count: int, kept: Sequence[int]) -> Any:
     return value
 
 
-def _signatures(config: Mapping[str, Any]) -> list[Signature] | None:
-    """What each decoder layer is; None for a config that describes no model."""
+def signatures(config: Mapping[str, Any], *, widths: bool = True) -> list[Signature] | None:
+    """What each decoder layer is; None for a config that describes no model.
+
+    Without `widths`, layers of a shrunken instance have those of the model's own layers.
+    """
     try:
         model = meta_model(config_of(config), "float32")
         tree = tree_of(model)
@@ -165,14 +168,23 @@ def _signatures(config: Mapping[str, Any]) -> list[Signature] | None:
     for index, layer in enumerate(layers):
         shared = frozenset(INDEX.sub(".*", n) for n, p in layer.named_parameters() if id(p) in seen)
         seen.update(id(p) for p in layer.parameters())
-        kinds = tuple(str(values[index]) for values in lists)
-        modules = {_module(n, m): None for n, m in layer.named_modules()}
+        kinds = tuple(_kind(values[index], widths=widths) for values in lists)
+        modules = {_module(n, m, widths=widths): None for n, m in layer.named_modules()}
         found.append((kinds, shared, *modules))
     return found
 
 
-def _module(name: str, module: nn.Module) -> Signature:
-    shapes = tuple((n, tuple(p.shape)) for n, p in module.named_parameters(recurse=False))
+def _kind(value: object, *, widths: bool) -> str:
+    """A value of a list with one for each layer; a number beyond 1 may be a width."""
+    number = isinstance(value, int | float) and value not in (0, 1)
+    return type(value).__name__ if number and not widths else str(value)
+
+
+def _module(name: str, module: nn.Module, *, widths: bool) -> Signature:
+    shapes = tuple(
+        (n, tuple(p.shape) if widths else p.dim())
+        for n, p in module.named_parameters(recurse=False)
+    )
     attributes = tuple(
         (key, value if isinstance(value, bool | str) else type(value).__name__)
         for key, value in sorted(vars(module).items())

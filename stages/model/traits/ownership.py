@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from stages.model.blueprint import LinearSpec, Pair, Subgraph
+from stages.model.blueprint import LinearSpec, Subgraph
 from stages.model.traits.linear_use import LinearUse
 
 
@@ -21,8 +21,7 @@ def owned(
     copies, so no layer writes them. Linears whose weight is used without a call are marked.
     """
     owners = _owners(layers, use)
-    users = _users(layers)
-    return tuple(_owned(layer, owners, users, use, made) for layer in layers)
+    return tuple(_owned(layer, owners, use, made) for layer in layers)
 
 
 def _owners(layers: Sequence[Subgraph], use: LinearUse) -> dict[str, str]:
@@ -40,18 +39,9 @@ def _owners(layers: Sequence[Subgraph], use: LinearUse) -> dict[str, str]:
     return owners
 
 
-def _users(layers: Sequence[Subgraph]) -> dict[str, set[str]]:
-    users: dict[str, set[str]] = {}
-    for layer in layers:
-        for stored in layer.tensors.values():
-            users.setdefault(stored, set()).add(layer.name)
-    return users
-
-
 def _owned(
     layer: Subgraph,
     owners: Mapping[str, str],
-    users: Mapping[str, set[str]],
     use: LinearUse,
     made: Mapping[str, object],
 ) -> Subgraph:
@@ -65,17 +55,10 @@ def _owned(
     def stays(linear: LinearSpec) -> bool:
         return f"{linear.name}.weight" not in elsewhere
 
-    def movable(pair: Pair) -> bool:
-        """A factor moves where both sides serve the same layers: else one of them is changed."""
-        weights = [f"{name}.weight" for name in (pair.source, *pair.targets)]
-        found = [users[layer.tensors[name]] for name in weights if name in layer.tensors]
-        return all(one == found[0] for one in found) and not elsewhere.intersection(weights)
-
     linears = (replace(x, bare=True) if x.name in use.bare else x for x in layer.linears)
     return replace(
         layer,
         linears=tuple(linear for linear in linears if stays(linear)),
-        pairs=tuple(pair for pair in layer.pairs if movable(pair)),
         fused=tuple(
             group for group in layer.fused if not elsewhere & {f"{n}.weight" for n in group}
         ),

@@ -33,7 +33,7 @@ def inputs_of(
         parent, _, leaf = linear.name.rpartition(".")
         key = (
             parent if leaf in ("o_proj", "down_proj") else parent.split(".experts")[0] + "+in",
-            0,
+            linear.in_features,
         )
         if leaf in ("o_proj", "down_proj"):
             key = (linear.name, 1)

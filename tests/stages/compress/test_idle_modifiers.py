@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pipeline.errors import UserError
 from stages.compress.config import CompressConfig
 from stages.compress.modifiers.gptq import Gptq
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.modifiers.smoothquant import SmoothQuant
 from stages.compress.stage import Compress
-from stages.model.blueprint import Pair
+from stages.model.pairs.proven import KindOfLayer, PairPattern, ProvenPairs
 from stages.schemes.quant_args import QArgs
 from stages.schemes.scheme import SchemeConfig
 from tests.stages.formats.fakes import blueprint
 
 G16 = SchemeConfig(weights=QArgs(num_bits=4, strategy="group", group_size=16))
 NONE = SchemeConfig()
-PAIR = Pair(source="model.layers.0.norm", targets=("model.layers.0.mlp.up_proj",))
+PAIR = PairPattern(source="post_attention_layernorm", targets=("mlp.gate_proj", "mlp.up_proj"))
 
 
-def surveyed(scheme: SchemeConfig, *modifiers: Any, pairs: tuple[Pair, ...] = (PAIR,)) -> Any:
-    model = blueprint()
-    layers = tuple(replace(layer, pairs=pairs) for layer in model.layers)
-    site: Any = SimpleNamespace(
-        facts={"model": replace(model, layers=layers), "statistics": None},
-        artifact=lambda name: None,
-    )
+class Stored:
+    """A result of node `pairs`: these patterns for every layer."""
+
+    def __init__(self, *patterns: PairPattern) -> None:
+        layers = tuple(layer.name for layer in blueprint().layers)
+        kind = KindOfLayer(layers=layers, head_dim=16, patterns=patterns)
+        self.proven = ProvenPairs(kinds=(kind,))
+
+    def json(self, name: str) -> Any:
+        assert name == "pairs.json"
+        return self.proven.to_json()
+
+
+def surveyed(scheme: SchemeConfig, *modifiers: Any, stored: Stored | None = None) -> Any:
+    facts = {"model": blueprint(), "statistics": None, "pairs": None}
+    site: Any = SimpleNamespace(facts=facts, artifact=lambda name: stored)
     return Compress(CompressConfig(scheme=scheme, modifiers=modifiers)).survey(site)
 
 
@@ -44,11 +53,27 @@ def test_a_modifier_of_a_scheme_that_quantizes_nothing(modifier: Any) -> None:
 
 @pytest.mark.parametrize(("kinds", "fine"), [(["norm"], True), (["linear"], False)])
 def test_a_transform_without_pairs(kinds: list[str], fine: bool) -> None:
-    problems = surveyed(G16, SmoothQuant(pairs=kinds), Gptq()).problems
+    problems = surveyed(G16, SmoothQuant(pairs=kinds), Gptq(), stored=Stored(PAIR)).problems
     assert (not problems) == fine
     assert fine or "'smoothquant' would do nothing: tiny has no pairs" in problems[0].what
-    (alone,) = surveyed(G16, SmoothQuant(), pairs=()).problems
+    (alone,) = surveyed(G16, SmoothQuant(), stored=Stored()).problems
     assert "no pairs of modules" in alone.what
+    assert "a norm whose output only Linears and routers read" in alone.what
+
+
+def test_pairs_that_are_yet_to_be_proven_are_told() -> None:
+    found = surveyed(G16, SmoothQuant(), Gptq())
+    assert not found.problems
+    assert [note for note in found.notes if note.startswith("the pairs of modules between which")]
+    assert not [n for n in surveyed(G16, Gptq()).notes if n.startswith("the pairs of modules")]
+
+
+def test_a_graph_that_proves_no_pairs_has_no_transforms() -> None:
+    site: Any = SimpleNamespace(facts={"model": blueprint(), "statistics": None})
+    config = CompressConfig(scheme=G16, modifiers=(SmoothQuant(),))
+    with pytest.raises(UserError, match="'smoothquant' moves factors") as error:
+        Compress(config).survey(site)
+    assert "pairs: {kind: pairs, inputs: {model: patch}}" in str(error.value)
 
 
 def test_smoothing_without_a_solver_says_that_weights_are_rounded() -> None:

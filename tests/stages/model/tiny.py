@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from stages.model import Blueprint
 from stages.model.blueprint_from_class import blueprint_of
+from stages.model.pairs.prove_pairs import prove_pairs
+from stages.model.pairs.proven import ProvenPairs
+from stages.model.shrunken import shrunken
 from stages.model.skeleton import Skeleton, skeleton
 
 COMMON: dict[str, Any] = {
@@ -141,6 +145,17 @@ class Tiny:
 
     def skeleton(self, *, experts: str = "all") -> Skeleton:
         return skeleton(self.blueprint(experts=experts))
+
+    def pairs(self) -> ProvenPairs:
+        """The smoothing pairs, proven on a shrunken instance."""
+        return proven(json.dumps(self.config))
+
+
+@cache
+def proven(config: str) -> ProvenPairs:
+    """The smoothing pairs of a model's config.json, proven once however many tests ask."""
+    parsed = json.loads(config)
+    return prove_pairs(parsed, shrunken(parsed))
 
 
 def tiny(family: str, folder: Path, *, dtype: torch.dtype = torch.float32, **changes: Any) -> Tiny:

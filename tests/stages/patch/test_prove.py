@@ -18,7 +18,8 @@ from stages.calibrate.gradient_outside import EndingConfig, GradientOutside
 from stages.calibrate.propagate import Propagate
 from stages.calibrate.stage import Calibrate
 from stages.eval.hidden import Hidden, HiddenConfig
-from stages.patch.prove import Prove, ProveConfig
+from stages.patch.by_structure import NoOptions
+from stages.patch.prove import Prove
 from tests.stages.calibrate.fakes import Worker
 from tests.stages.model.site import FakeSite
 from tests.stages.model.tiny import tiny
@@ -26,7 +27,7 @@ from tests.stages.model.tiny import tiny
 
 def settled(config: dict[str, Any], blueprint: Any) -> Stage:
     site = FakeSite(facts={"model": replace(blueprint, config=config)}, mode="plan")
-    survey = Prove(ProveConfig()).survey(site)  # type: ignore[arg-type]
+    survey = Prove(NoOptions()).survey(site)  # type: ignore[arg-type]
     assert survey.settled is not None
     return survey.settled
 
@@ -42,7 +43,7 @@ def test_fine_tunes_share_a_proof_and_other_structures_do_not(tmp_path: Path) ->
 
 
 def test_it_depends_on_no_weights() -> None:
-    assert Prove(ProveConfig()).consults() == {"source", "model"}
+    assert Prove(NoOptions()).consults() == {"source", "model"}
 
 
 def test_the_proof_is_written(tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_the_proof_is_written(tmp_path: Path) -> None:
     proof = json.loads((tmp_path / "prove" / "proof.json").read_text())
     assert proof["replay"]["equal"] == "bits"
     assert proof["replay"]["layers"] == ["LlamaDecoderLayer"] * 3
-    assert (proof["pairs"], proof["experts"]) == ([], {})
+    assert proof["experts"] == {}
 
 
 def test_every_stage_that_replays_asks_for_a_proof() -> None:
@@ -72,10 +73,11 @@ def test_every_stage_that_replays_asks_for_a_proof() -> None:
 def test_a_plan_imports_no_torch() -> None:
     code = """
 import sys
-from stages.patch.prove import Prove, ProveConfig
+from stages.patch.by_structure import NoOptions
+from stages.patch.prove import Prove
 class Site:
     facts = {"model": None}
-survey = Prove(ProveConfig()).survey(Site())
+survey = Prove(NoOptions()).survey(Site())
 survey.settled.semantics(None)
 assert not {"torch", "transformers"} & set(sys.modules)
 """

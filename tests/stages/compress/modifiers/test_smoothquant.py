@@ -22,7 +22,7 @@ KINDS = ("gram", "absmax", "range")
 
 
 def state(model: Tiny, folder: Path, index: int = 0) -> LayerState:
-    found = model.blueprint()
+    found = model.pairs().attached(model.blueprint())
     layer = found.layers[index]
     resolved = resolve(SchemeConfig(weights=QArgs()), found).checked()
     mine = {linear.name for linear in layer.linears}

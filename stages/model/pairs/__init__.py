@@ -1,0 +1,1 @@
+"""Smoothing pairs: found by experiment on a small model of a class, proven there, and mapped."""
