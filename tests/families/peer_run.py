@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+
+PLAIN = "plain"
+"""Second argument: load as transformers does, and let oneshot take experts apart."""
 
 ROUTERS = ["lm_head", "re:.*mlp[.]gate$", "re:.*router.*", "re:.*shared_expert_gate$"]
 """What its examples leave dense in mixtures of experts."""
@@ -41,18 +46,19 @@ def make(job: dict[str, Any]) -> None:
     from llmcompressor.modifiers.gptq import GPTQModifier
     from llmcompressor.modifiers.quantization import QuantizationModifier
     from safetensors.torch import load_file
-    from transformers.monkey_patching import clear_patch_mapping
 
     torch.manual_seed(0)
     cls = getattr(transformers, job["cls"])
     try:
-        with load_quantizable_moe(cls):
+        context = nullcontext() if PLAIN in sys.argv else load_quantizable_moe(cls)
+        with context:
             model = cls.from_pretrained(job["model"], dtype="auto")
     except ImportError:
         # transformers' patching looks into every module there is, some of which ask for
-        # torchvision; oneshot takes experts apart after loading as well
-        clear_patch_mapping()
-        model = cls.from_pretrained(job["model"], dtype="auto")
+        # torchvision; oneshot takes experts apart after loading as well. A process of its own,
+        # since the mappings that were registered would load experts wrongly
+        subprocess.run([sys.executable, __file__, sys.argv[1], PLAIN], check=True)
+        return
     ids = load_file(job["tokens"])["input_ids"].tolist()
     rows = {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
     data: dict[str, Any] = {}
