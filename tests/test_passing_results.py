@@ -48,7 +48,7 @@ def test_neither_activations_nor_statistics_reach_the_store(job: Job, committed:
     job.run("run")
     assert committed == []
     kinds = {entry.kind for entry in store_of(job).entries()}
-    assert kinds == {"load", "patch", "tokens", "compress", "save", "verify"}
+    assert kinds == {"load", "patch", "prove", "tokens", "compress", "save", "verify"}
 
 
 def test_of_every_second_boundary_there_is_a_copy_and_nothing_else(
