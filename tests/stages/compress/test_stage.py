@@ -64,7 +64,8 @@ def test_it_asks_for_the_statistics_it_uses(
     scheme: str, modifiers: tuple[Any, ...], needed: tuple[str, ...]
 ) -> None:
     stage = Compress(CompressConfig(scheme=load(scheme), modifiers=modifiers))
-    assert stage.demands() == {"statistics": needed}
+    pairs = ("out",) if SmoothQuant() in modifiers else ()
+    assert stage.demands() == {"statistics": needed, "pairs": pairs}
 
 
 @pytest.mark.parametrize(
