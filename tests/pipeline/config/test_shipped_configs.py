@@ -11,8 +11,10 @@ from omegaconf import OmegaConf
 
 from pipeline.config.root import Config, load_config
 from pipeline.config.searchpath import own_configs
+from pipeline.errors import UserError
 from pipeline.registry import Registry
 from tests.pipeline.tiny import composed
+from tests.stages.schemes.presets import PACKS_SIX, SIX_BITS
 
 GROUPS = (
     "model",
@@ -61,6 +63,10 @@ def test_every_option_is_strictly_right(group: str, option: str) -> None:
     if group == "tracker" and option != "none" and find_spec(option) is None:
         pytest.skip(f"{option} is not installed")
     choice = f"+experiment={option}" if group == "experiment" else f"{group}={option}"
+    if group == "scheme" and option in SIX_BITS and not PACKS_SIX:
+        with pytest.raises(UserError, match=r"floats of 6 bits .* are not known"):
+            config(choice, *needs(group, option))
+        return
     made = config(choice, *needs(group, option))
     assert any(site.final for site in made.graph.sites.values())
 
