@@ -43,4 +43,8 @@ def test_every_stage_names_its_work_or_does_it_itself(stages: list[Stage]) -> No
 def test_what_depends_on_the_config_is_among_them(stages: list[Stage]) -> None:
     named = {kind: {s.modules for s in stages if s.kind == kind} for kind in ("compress", "verify")}
     assert named["compress"] == {("stages.compress.rtn_streaming",), ("stages.compress.run",)}
-    assert named["verify"] == {("stages.verify.run",), ("stages.verify.run", "compressed_tensors")}
+    assert named["verify"] == {
+        ("stages.verify.run",),
+        ("stages.verify.run", "compressed_tensors"),
+        ("stages.verify.run", "stages.verify.transformers_check"),
+    }
