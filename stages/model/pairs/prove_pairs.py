@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -43,7 +43,8 @@ def prove_pairs(config: Mapping[str, Any], small: Shrunken) -> ProvenPairs:
     They are found in one layer of each kind. Then all of them, in all layers at once, are given
     factors of their own: everything handed on, and the logits, stay equal to the bit.
     """
-    bones = skeleton(blueprint_of(small.config))
+    # in float32 whatever the model's dtype is: 1 + w, moved, has no room in bfloat16
+    bones = skeleton(replace(blueprint_of(small.config), dtype="float32"))
     bench = _bench(bones, small.input_ids)
     of_layer = _kinds(small.config)
     found: dict[Signature, Found] = {}

@@ -32,9 +32,9 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     rows: list[int] = []
     own = gptq.weight_energies
 
-    def counted(w: Tensor, *given: Any) -> Tensor:
+    def counted(w: Tensor, *given: Any, tf32: bool) -> Tensor:
         rows.append(w.shape[1])
-        return own(w, *given)
+        return own(w, *given, tf32=tf32)
 
     monkeypatch.setattr(gptq, "weight_energies", counted)
     monkeypatch.setattr(energies, "KNOWN", Energies())

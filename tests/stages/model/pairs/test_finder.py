@@ -57,6 +57,14 @@ def test_norms_and_what_they_feed(name: str) -> None:
     assert ProvenPairs.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
+def test_a_model_in_bfloat16_has_the_pairs_of_one_in_float32() -> None:
+    given = config("gemma2")
+    whole, half = ({**given, "dtype": dtype} for dtype in ("float32", "bfloat16"))
+    found = proven(json.dumps(half))
+    assert {p.norm_offset for kind in found.kinds for p in kind.patterns} == {0.0, 1.0}
+    assert found == proven(json.dumps(whole))
+
+
 @pytest.mark.parametrize("name", quick_or_slow(FAMILIES, frozenset({"qwen2_moe"})))
 def test_at_least_the_pairs_of_the_table_are_found(name: str) -> None:
     parsed = config(name)
