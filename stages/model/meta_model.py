@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import RLock
 from typing import Any
 
 import torch
@@ -30,6 +31,10 @@ NO_MODEL = (
     *(ArithmeticError, RuntimeError, AssertionError, ImportError),
 )
 """Exceptions that transformers' classes raise for configs with unexpected values."""
+
+BUILDING = RLock()
+"""Held while transformers builds a model or computes its buffers: meanwhile the default dtype of
+torch is the model's, in all threads of the process."""
 
 MOST = {re.compile(r"\w*(?:layers?|blocks?|depth)"): 2_000, re.compile(r"\w*experts"): 10_000}
 """Limits of a config's counts of modules: more than these would only exhaust the memory."""
@@ -120,7 +125,7 @@ def meta_model(config: PreTrainedConfig, dtype: str) -> PreTrainedModel:
     """
     model_class: Any = class_of(config)
     try:
-        with torch.device("meta"):
+        with BUILDING, torch.device("meta"):
             model: PreTrainedModel = model_class._from_config(config, dtype=getattr(torch, dtype))
     except NO_MODEL as error:
         raise UserError(

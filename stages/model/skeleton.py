@@ -14,7 +14,7 @@ from transformers.core_model_loading import build_glob_alternation
 
 from pipeline.errors import StageFailed, UserError
 from stages.model.blueprint import Blueprint
-from stages.model.meta_model import config_of, meta_model
+from stages.model.meta_model import BUILDING, config_of, meta_model
 from stages.model.module_patches import Patched, patches, replacements, swap
 
 
@@ -134,7 +134,8 @@ def fill_computed(model: PreTrainedModel, device: torch.device) -> None:
         _assign(model, name, torch.empty_like(buffer, device="cpu"))
         module: nn.Module = model.get_submodule(name.rpartition(".")[0])
         module._is_hf_initialized = False  # type: ignore[assignment]  # transformers' own mark
-    model.initialize_weights()
+    with BUILDING:
+        model.initialize_weights()
     for name in computed:
         _assign(model, name, _find(model, name).to(device))
 

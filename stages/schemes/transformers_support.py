@@ -63,7 +63,7 @@ def expert_limit(group: SchemeGroup) -> str:
     plain_fp8 = weights.type == "float" and weights.num_bits == 8 and layout == "float-quantized"
     if plain_fp8 and weights.strategy in ("tensor", "channel"):
         return ""
-    return "" if layout in (PACKED, "mxfp4-pack-quantized") else RAISES
+    return "" if layout in (PACKED, "mxfp4-pack-quantized", "mxfp6-pack-quantized") else RAISES
 
 
 def has_packed_zero_points(group: SchemeGroup) -> bool:

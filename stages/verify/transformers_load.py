@@ -100,7 +100,8 @@ def quantized_model(settings: Mapping[str, Any]) -> tuple[PreTrainedModel, HfQua
     Raises UserError for a config that transformers has no class for or rejects.
     """
     config = config_of(settings)
-    model = meta_model(config, dtype_of(config))
+    # cast afterwards: stages beside this one must not meet another default dtype than float32
+    model = meta_model(config, "float32").to(getattr(torch, dtype_of(config)))
     given = dict(settings["quantization_config"])
     with torch.device("meta"), redirect_stderr(io.StringIO()):  # bars, and names that match nothing
         quantizer: HfQuantizer = AutoHfQuantizer.from_config(given, pre_quantized=True)

@@ -32,7 +32,12 @@ MULTIMODAL: tuple[Case, ...] = (
         text_config={"model_type": "llama"},
         vision_config={"model_type": "clip_vision_model"},
     ),
-    case("gemma3", cls="Gemma3ForConditionalGeneration", text_config=WINDOWS, vision_config={}),
+    case(
+        "gemma3",
+        cls="Gemma3ForConditionalGeneration",
+        text_config=WINDOWS,
+        vision_config={"model_type": "siglip_vision_model"},
+    ),
     case(
         "gemma4",
         cls="Gemma4ForConditionalGeneration",

@@ -118,7 +118,7 @@ def test_sums_from_codes_are_those_of_what_is_unpacked(name: str) -> None:
     theirs = BaseCompressor.get_value_from_registry(str(scheme.format))
     stored = theirs.compress(dict(parts), scheme)
     sums = stored_sums(stored, scheme, torch.bfloat16)
-    if str(scheme.format) == "mxfp8-quantized":
+    if str(scheme.format) in ("mxfp8-quantized", "mxfp6-pack-quantized"):
         assert sums is None
         return
     wanted = bit_sums(theirs.decompress(dict(stored), scheme)["weight"])

@@ -69,6 +69,8 @@ def test_a_head_that_is_called_decoder_is_no_decoder() -> None:
 
 def test_a_whole_without_a_forward_is_run_by_the_part_that_generates_text() -> None:
     blueprint = drawn("qwen3_omni_moe")
-    assert blueprint.members == tuple(f"thinker.model.layers.{index}" for index in range(4))
+    # transformers 5.24 has one more module between them than 5.17
+    assert blueprint.decoder in ("thinker.model", "thinker.model.language_model")
+    assert blueprint.members == tuple(f"{blueprint.decoder}.layers.{index}" for index in range(4))
     assert blueprint.head == "thinker.lm_head"
     assert any(name.startswith("talker.") for name in blueprint.outside)

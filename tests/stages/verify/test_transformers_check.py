@@ -39,6 +39,8 @@ ERROR = {"fp8_dynamic": 0.25, "w4a16": 0.6}
 """Relative error of the logits of random weights; without scales it is about 1, or NaN."""
 EQUAL = 0.01
 """The same against dense weights with the values of the codes: bfloat16 rounds differently."""
+NEEDS_IMAGES = version("transformers").startswith("5.24.")
+"""Whether the forward of a whole Llama 4 fails in transformers where it is given text alone."""
 SINCE_5_23 = tuple(int(part) for part in version("transformers").split(".")[:2]) >= (5, 23)
 MOE = ("qwen3_moe", "mixtral")
 
@@ -179,6 +181,10 @@ def test_dense_formats_load_but_for_packed_zero_points(tmp_path: Path, preset: s
 def test_plans_say_which_experts_are_not_read(name: str) -> None:
     config = families.config_of(case_of(name))
     plain = json.loads(config.to_json_string(use_diff=False)) | {"dtype": "bfloat16"}
+    if name == "llama4" and NEEDS_IMAGES:
+        with pytest.raises(StageFailed, match="image_outputs"):
+            blueprint_of(plain)
+        return
     model = blueprint_of(plain)
     for preset in ("fp8_dynamic", "nvfp4a16"):
         found = Headers.of(model, load(preset)).verdict()
