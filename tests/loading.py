@@ -14,6 +14,11 @@ NEEDS_DENSE = Version(version("transformers")) >= Version("5.23.0")
 """Whether packed zero points load only where all weights are dequantized on the way."""
 
 
+def unread(scheme: str) -> list[str]:
+    """Checks of verification that stay open where transformers does not load a shipped scheme."""
+    return ["loading in transformers"] if scheme in ZERO_POINTS and NEEDS_DENSE else []
+
+
 def loading_options(scheme: str) -> dict[str, Any]:
     """Arguments of `from_pretrained` for a checkpoint in a shipped scheme."""
     if scheme in ZERO_POINTS and NEEDS_DENSE:

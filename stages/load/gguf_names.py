@@ -15,6 +15,7 @@ from transformers import modeling_gguf_pytorch_utils as gguf_loading
 
 from pipeline.errors import UserError
 from stages.load.model_kind import Work
+from stages.model.meta_model import BUILDING
 from stages.weights.gguf_header import GgufHeader, GgufTensor
 
 PER_TENSOR = (
@@ -76,7 +77,7 @@ def tensor_table(header: GgufHeader, config: Any, work: Work) -> dict[str, Any]:
             remedy="give the model as safetensors: model=local or model=hub",
         )
     auto: Any = AutoModelForCausalLM
-    with torch.device("meta"):
+    with BUILDING, torch.device("meta"):
         model = auto.from_config(config)
     view: Any = _Names.of(model)
     names = gguf_loading.get_gguf_hf_weights_map(view, processor(config=config.to_dict()))
