@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import cast
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pipeline.config.checked_loader import checked
 from pipeline.config.hydra_errors import explain
 from pipeline.config.primary import PrimaryConfig, primary_config, rules
 from pipeline.config.recipe_import import Imported, imported, unfit
@@ -52,7 +54,7 @@ def main() -> None:
 
 def _main(argv: Sequence[str]) -> int:
     command = _Command(given=primary_config(argv), sweeps=asked(argv))
-    with _hydra_raises() as full_traceback, warnings.catch_warnings():
+    with _hydra_raises() as full_traceback, warnings.catch_warnings(), checked():
         warnings.filterwarnings("error", r"provider=.*is not available", UserWarning)
         code = command.reported(command.start, full_traceback)
         if command.plan is None:
@@ -73,6 +75,12 @@ class _Command:
     def start(self) -> int:
         """Let Hydra compose the config and run. Raises the errors of Hydra and of the checks."""
         register()
+        if get_args_parser().parse_args().experimental_rerun is not None:
+            raise UserError(
+                "--experimental-rerun runs a pickle, which can hold any code",
+                remedy="start a run again from its config.yaml: --config-dir DIR "
+                "--config-name config",
+            )
         self.recipe = imported(self.given.overrides, Registry.load)
         self.given = replace(self.given, overrides=(*self.recipe.overrides, *self.given.overrides))
         for note in self.recipe.notes:

@@ -75,6 +75,8 @@ def _unknown_keys(first: str, overrides: Sequence[str], compose: Compose) -> Use
     while cfg is None:
         try:
             cfg = compose(kept)
+        except UserError as refused:
+            return refused
         except (HydraException, OmegaConfBaseException) as error:
             match = _UNKNOWN_KEY.match(str(error))
             if match and any(_key(given) == match["key"] for given in kept):
