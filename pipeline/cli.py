@@ -31,10 +31,12 @@ from pipeline.config.root import Config, load_config
 from pipeline.config.searchpath import register
 from pipeline.errors import StageFailed, UserError
 from pipeline.logs import logging_to
+from pipeline.masking import masked, masked_streams
 from pipeline.messages import message, print_crash, print_errors
 from pipeline.objective import objective
 from pipeline.registry import Registry
 from pipeline.report.files import read_result
+from pipeline.report.text_files import write_text
 from pipeline.sweeps.command import asked, composed, finish, folder_override, launched
 from pipeline.sweeps.jobs import begin, enter
 from pipeline.sweeps.plan import SweepPlan, planned, texts
@@ -54,7 +56,12 @@ def main() -> None:
 
 def _main(argv: Sequence[str]) -> int:
     command = _Command(given=primary_config(argv), sweeps=asked(argv))
-    with _hydra_raises() as full_traceback, warnings.catch_warnings(), checked():
+    with (
+        _hydra_raises() as full_traceback,
+        warnings.catch_warnings(),
+        checked(),
+        masked_streams(),
+    ):
         warnings.filterwarnings("error", r"provider=.*is not available", UserWarning)
         code = command.reported(command.start, full_traceback)
         if command.plan is None:
@@ -165,7 +172,8 @@ def _job_of_sweep(
         return code
 
     try:
-        error = _attempt(work, folder, label)
+        with masked_streams():  # here in the process of a launcher
+            error = _attempt(work, folder, label)
     except BaseException:
         record.ended(sweep, "interrupted")
         raise
@@ -185,7 +193,7 @@ def _attempt(work: Callable[[], int], folder: Path, label: str = "") -> str | No
         if isinstance(error, StageFailed) and not label:
             message(_resume_hint())
     except Exception as error:  # whatever it is, the user must learn where it is
-        reason = f"{type(error).__name__}: {error}"
+        reason = masked(f"{type(error).__name__}: {error}")
         print_crash(error, label, folder)
     _discard_if_empty(folder)
     return reason
@@ -226,13 +234,7 @@ def write_config(config: Config, folder: Path) -> Path:
     heading = (
         f"# A run's config, resolved. To run it again, also with other values:\n#   {command}\n"
     )
-    try:
-        path.write_text(f"{heading}defaults: [base, _self_]\n{text}", encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written: {error.strerror}",
-            remedy="choose another folder with hydra.run.dir=DIR",
-        ) from error
+    write_text(path, f"{heading}defaults: [base, _self_]\n{text}")
     return path
 
 

@@ -10,6 +10,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from omegaconf import OmegaConf
 
+from pipeline.config.environment import register_environment
+
 WITH_FOLDER = ("run", "sensitivity")
 """The modes that create a run folder."""
 
@@ -18,6 +20,7 @@ WIDTH = 96
 
 def register_resolvers() -> None:
     """Register the resolvers in this process."""
+    register_environment()
     OmegaConf.register_new_resolver("presswork.folder", folder, replace=True)
     OmegaConf.register_new_resolver("presswork.options", options, replace=True)
     OmegaConf.register_new_resolver("presswork.others", others, replace=True)

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import pipeline
+from pipeline.config.environment import Environment
 from pipeline.config.recipe_import import check_given
 from pipeline.config.references import References, aliases
 from pipeline.config.root_schema import (
@@ -32,6 +33,8 @@ from pipeline.config.schema import build
 from pipeline.config.unused_keys import WrittenNames, unreached, without_effect
 from pipeline.errors import ManyErrors, UserError
 from pipeline.machine.devices import resolve_device, usable_cpus
+from pipeline.masking import is_secret
+from pipeline.nested import leaves
 from pipeline.planning.site import GraphPlan, SitePlan
 from pipeline.registry import Registry, choices
 from pipeline.store import StoreConfig
@@ -50,7 +53,8 @@ class Config:
     """The loaded config that a mode receives. `graph` has no sites in modes that do not use it.
 
     `sections` are the free sections, resolved. `resolved` is the whole config for config.yaml:
-    resolved values, and the graph with its references, so that overrides of it still work. `runs`
+    resolved values, but for those of the environment, and the graph with its references, so that
+    overrides of it still work. `runs`
     are the folders searched for runs. `checkpoint` is the folder that mode=verify checks instead
     of the store. `tracker` receives each run, unless None. `key` is the one that mode=explain
     explains. `raw` is the config as it was composed, with its references.
@@ -92,18 +96,22 @@ def load_config(
     if experiment is not None:
         cfg.experiment = experiment
     raw = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
+    environment = Environment.of(cfg, _published(raw))
     uses_graph = raw["mode"] in GRAPH_MODES
     trace = References(raw)
     trace.follow(("graph", "nodes"))
     if uses_graph and trace.problems:
         _raise(trace.problems)
     plain = _resolved(cfg) if uses_graph else _without_graph(cfg)
-    root = build(RootConfig, {k: v for k, v in plain.items() if k in _TYPED}, "", registry)
+    if secrets := [*_secrets(raw, environment), *_secrets(plain, environment)]:
+        _raise(secrets)
+    typed = {name: value for name, value in plain.items() if name in _TYPED}
+    root = build(RootConfig, typed, "", registry, environment=environment)
     check_given(root.recipe, overrides)
     unused = tuple(raw["graph"].get("unused") or ())
     problems = list(without_effect(overrides, unused if uses_graph else ()))
     problems += unreached(raw, trace, typed=_TYPED, unused=unused)
-    sites, more = _sites(root.graph, raw, registry)
+    sites, more = _sites(root.graph, raw, registry, environment)
     if problems := [*problems, *more]:
         _raise(problems)
     sections = {name: value for name, value in plain.items() if name not in _TYPED}
@@ -125,13 +133,18 @@ def load_config(
         graph=GraphPlan(sites=sites),
         sections=sections,
         # the recipe is translated into the sections: rerunning does not need its file
-        resolved={**(_rerunnable(raw, plain) if uses_graph else plain), "recipe": None},
+        resolved={
+            **(_rerunnable(raw, environment.kept(raw, plain)) if uses_graph else plain),
+            "recipe": None,
+        },
         raw=raw,
     )
 
 
 _TYPED = tuple(RootConfig.__dataclass_fields__)
-_OPTIONAL = ("checkpoint", "recipe", "tracker", "objective", "ls", "key", "experiment")
+_OPTIONAL = frozenset(
+    ("checkpoint", "recipe", "tracker", "objective", "ls", "key", "experiment", "environment")
+)
 
 
 def _with_defaults(cfg: DictConfig, cwd: Path) -> DictConfig:
@@ -149,8 +162,36 @@ def _with_defaults(cfg: DictConfig, cwd: Path) -> DictConfig:
     if OmegaConf.is_dict(cfg.runner) and cfg.runner.get("threads") is None:
         filled.runner.threads = usable_cpus()
     if OmegaConf.is_dict(cfg.store) and isinstance(cfg.store.get("dir"), str):
-        filled.store.dir = str(cwd / Path(cfg.store.dir).expanduser())
+        store = cast(dict[str, Any], OmegaConf.to_container(cfg.store, resolve=False))
+        filled.store.dir = _absolute(str(store["dir"]), cfg.store.dir, cwd)
     return filled
+
+
+def _absolute(written: str, folder: str, cwd: Path) -> str:
+    """A folder as an absolute path, its variables of the environment kept as they are written."""
+    if "oc.env" not in written or folder.startswith("~"):
+        return str(cwd / Path(folder).expanduser())
+    return written if Path(folder).is_absolute() else f"{cwd}/{written}"
+
+
+def _published(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """The variables that a config allows to publish, as far as they are a list of texts."""
+    section = raw.get("environment")
+    names = section.get("published") if isinstance(section, Mapping) else None
+    return tuple(map(str, names)) if isinstance(names, list) else ()
+
+
+def _secrets(values: Mapping[str, Any], environment: Environment) -> list[UserError]:
+    """A problem for every value that is an access key: no key of a config takes one."""
+    return [
+        UserError(
+            f"{'.'.join(path)} is {environment.shown('.'.join(path), leaf)}, an access key",
+            remedy="no key takes one: the library that needs it reads its own variable of the "
+            "environment",
+        )
+        for path, leaf in leaves(values)
+        if isinstance(leaf, str) and path[0] != "graph" and is_secret(leaf)
+    ]
 
 
 def _resolved(cfg: Any) -> dict[str, Any]:
@@ -170,7 +211,7 @@ def _without_graph(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _sites(
-    graph: GraphConfig, raw: Mapping[str, Any], registry: Registry
+    graph: GraphConfig, raw: Mapping[str, Any], registry: Registry, environment: Environment
 ) -> tuple[dict[str, SitePlan], list[UserError]]:
     """Every valid site with its stage, and the problems of the others."""
     sites: dict[str, SitePlan] = {}
@@ -186,7 +227,9 @@ def _sites(
             problems.append(UserError(f"{here}.kind: {error.what}", remedy=error.remedy))
             continue
         try:
-            config = build(stage.Config, site.params, params, registry, told_as=names)
+            config = build(
+                stage.Config, site.params, params, registry, told_as=names, environment=environment
+            )
         except ManyErrors as errors:
             problems += errors.errors
         except UserError as error:

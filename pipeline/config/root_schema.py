@@ -58,6 +58,14 @@ class GcConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EnvironmentConfig:
+    """Variables of the environment whose values may be written into a checkpoint."""
+
+    published: list[str] = field(default_factory=list)
+    """Their names; without them, save.name=${oc.env:NAME} and its like are refused."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LsConfig:
     """What `mode=ls` shows: all, or what has the text `filter` in its name."""
 
@@ -129,6 +137,8 @@ class RootConfig:
     """Which numbers of result.json an optimizing sweeper is told."""
     tracker: Any = field(default=None, metadata={"component": "tracker"})
     """Who is told of each run; null: nobody."""
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
+    """What of the environment may end up in a checkpoint."""
     ls: LsConfig = field(default_factory=LsConfig)
     """What `mode=ls` shows."""
     key: str | None = None

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pipeline.config.environment import Environment
 from pipeline.errors import ManyErrors, UserError
 from pipeline.registry import Registry, nearest
 
@@ -28,6 +29,7 @@ def build(
     registry: Registry | None = None,
     *,
     told_as: Callable[[str], str] = str,
+    environment: Environment | None = None,
 ) -> T:
     """An instance of the dataclass `cls` from plain data (dicts, lists, scalars).
 
@@ -35,11 +37,17 @@ def build(
     the user wrote, for messages. A field with `metadata={"component": group}` holds a mapping with
     a `kind` and becomes an instance of the class that the registry has for it; one with
     `metadata={"components": group}` holds a mapping of such mappings and becomes a tuple, in order.
+    Values of `environment` are told as they are written, and refused in fields with
+    `metadata={"lands": True}`, whose values are written into results.
 
     Raises UserError for a key that `cls` does not have, a missing one, a value of another type
     and whatever `__post_init__` rejects; ManyErrors where there are several.
     """
-    builder = _Builder(registry=registry or Registry(), told_as=told_as)
+    builder = _Builder(
+        registry=registry or Registry(),
+        told_as=told_as,
+        environment=environment or Environment(),
+    )
     value = builder.mapping(cls, data, path)
     problems = list({str(problem): problem for problem in builder.problems}.values())
     if len(problems) == 1:
@@ -62,6 +70,7 @@ class _Builder:
 
     registry: Registry
     told_as: Callable[[str], str]
+    environment: Environment
     problems: list[UserError] = field(default_factory=list)
 
     def fail(self, path: str, what: str, remedy: str = "") -> _Invalid:
@@ -72,7 +81,7 @@ class _Builder:
     def mapping(self, cls: Any, data: object, path: str) -> Any:
         """A dataclass instance, or _INVALID."""
         if not isinstance(data, Mapping):
-            given = f"{data!r} ({in_words(type(data))})"
+            given = f"{self.shown(data, path)} ({in_words(type(data))})"
             return self.fail(path, f"{given} is given where a mapping belongs")
         fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
         hints = get_type_hints(cls)
@@ -101,6 +110,10 @@ class _Builder:
     def rejected(self, error: UserError, fields: Mapping[str, object], path: str) -> None:
         """Record an error of `__post_init__`, with the path of the class before the field."""
         section = self.told_as(path)
+        error = UserError(
+            self.environment.hidden(section, error.what),
+            remedy=self.environment.hidden(section, error.remedy),
+        )
         parent, _, last = section.rpartition(".")
         first = re.split(r"\W", error.what, maxsplit=1)[0]
         if section and first == last and error.what[len(first) : len(first) + 1] == ".":
@@ -110,6 +123,10 @@ class _Builder:
         else:
             what = error.what
         self.problems.append(UserError(what, remedy=error.remedy))
+
+    def shown(self, data: object, path: str) -> str:
+        """A value for messages, without what comes from the environment."""
+        return self.environment.shown(self.told_as(path), data)
 
     def unknown_keys(
         self, data: Mapping[Any, object], fields: Mapping[str, object], path: str
@@ -128,6 +145,8 @@ class _Builder:
             )
 
     def field(self, item: dataclasses.Field[Any], hint: Any, data: object, path: str) -> Any:
+        if item.metadata.get("lands"):
+            self.problems += self.environment.withheld(self.told_as(path))
         group = item.metadata.get("component")
         if group is not None:
             return None if data is None else self.component(group, data, path)
@@ -140,7 +159,8 @@ class _Builder:
         """An instance of the class that the registry has for `data["kind"]`."""
         if not isinstance(data, Mapping) or not isinstance(data.get("kind"), str):
             known = ", ".join(self.registry.kinds(group))
-            return self.fail(path, f"{data!r} names no kind of {group}", f"the kinds are {known}")
+            given = self.shown(data, path)
+            return self.fail(path, f"{given} names no kind of {group}", f"the kinds are {known}")
         try:
             cls = self.registry.get(group, data["kind"])
         except UserError as error:
@@ -157,7 +177,8 @@ class _Builder:
         if data is None:
             return ()
         if not isinstance(data, Mapping):
-            return self.fail(path, f"{data!r} is given where a mapping by name belongs")
+            given = self.shown(data, path)
+            return self.fail(path, f"{given} is given where a mapping by name belongs")
         return tuple(self.component(group, data[name], _join(path, str(name))) for name in data)
 
     def value(self, hint: Any, data: object, path: str) -> Any:
@@ -188,7 +209,8 @@ class _Builder:
             return typing.cast(Any, OmegaConf.to_object(merged)).value
         except OmegaConfBaseException:
             key = self.told_as(path)
-            self.problems.append(UserError(f"{key} is {data!r}, which is not {in_words(hint)}"))
+            given = self.shown(data, path)
+            self.problems.append(UserError(f"{key} is {given}, which is not {in_words(hint)}"))
             return _INVALID
 
 

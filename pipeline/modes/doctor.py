@@ -18,6 +18,7 @@ from pipeline.config.root import Config
 from pipeline.errors import UserError
 from pipeline.machine.devices import usable, usable_cpus
 from pipeline.machine.gpus import driver_version, gpus, torch_cuda
+from pipeline.masking import masked
 from pipeline.report.units import size
 from pipeline.store import Store
 
@@ -42,7 +43,7 @@ def doctor(config: Config, run_dir: Path) -> int:
     del run_dir
     table = Table("what", "found", box=None, header_style="bold")
     for name, value in (*_versions(), *_machine(config), *_places(config)):
-        table.add_row(name, value)
+        table.add_row(name, masked(value))
     Console(highlight=False).print(table)
     return 0
 

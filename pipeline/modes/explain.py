@@ -12,11 +12,13 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.config.environment import Environment
 from pipeline.config.key_help import Place, meaning, place_of
 from pipeline.config.origins import Composition
 from pipeline.config.root import Config
 from pipeline.config.root_schema import RootConfig
 from pipeline.errors import UserError
+from pipeline.masking import masked
 from pipeline.nested import leaves
 from pipeline.registry import Registry, nearest
 
@@ -84,7 +86,7 @@ def _settings(path: tuple[str, ...], composition: Composition) -> Table:
     for number, setting in enumerate(settings):
         label = "set by" if number == 0 else "then by"
         value = "" if isinstance(setting.value, Mapping) else f": {_shown(setting.value)}"
-        table.add_row(label, f"{setting.place}{value}  ({setting.why})")
+        table.add_row(label, f"{setting.place}{value}  ({masked(setting.why)})")
     return table
 
 
@@ -96,8 +98,12 @@ def _table() -> Table:
 
 
 def _plain(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with references resolved where possible; the graph unresolved."""
+    """The config with references resolved where possible; the graph unresolved.
+
+    Values of the environment stay as they are written.
+    """
     cfg = OmegaConf.create(dict(raw))
+    environment = Environment.of(cfg)
     plain: dict[str, Any] = {"graph": raw["graph"]}
     for name in (name for name in raw if name != "graph"):
         try:
@@ -106,7 +112,7 @@ def _plain(raw: Mapping[str, Any]) -> dict[str, Any]:
             plain[name] = OmegaConf.to_container(node, resolve=True) if config else node
         except OmegaConfBaseException:
             plain[name] = raw[name]  # a dangling reference is shown as written
-    return plain
+    return {name: environment.kept(raw[name], value, (name,)) for name, value in plain.items()}
 
 
 def _value(plain: Mapping[str, Any], path: tuple[str, ...]) -> Any:
@@ -128,7 +134,7 @@ def _shown(value: Any) -> str:
         return str(value).lower().replace("none", "null")
     if isinstance(value, Mapping):
         return "" if value else "{}"
-    return str(value)
+    return masked(str(value))
 
 
 def _unknown(

@@ -11,6 +11,7 @@ from pipeline.config.root import Config
 from pipeline.graph import Graph, Ref
 from pipeline.machine.devices import unusable
 from pipeline.machine.gpus import gpu_of
+from pipeline.masking import masked
 from pipeline.planning.expand import expand
 from pipeline.planning.plan import Plan, make_plan, plan_rows, totals, totals_by_kind
 from pipeline.report.units import nearby, size
@@ -130,7 +131,7 @@ def print_difference(changes: Difference, last: Run, console: Console) -> None:
     else:
         table = Table("key", "then", "now", box=None, header_style="bold")
         for key, (then, now) in changes.keys.items():
-            table.add_row(key, str(then), str(now))
+            table.add_row(key, masked(str(then)), masked(str(now)))
         console.print(table)
     table = Table("nodes", box=None, header_style="bold")
     for heading in ("same", "other", "new", "gone"):

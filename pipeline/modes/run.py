@@ -24,6 +24,7 @@ from pipeline.report.progress import progress
 from pipeline.report.record import NodeRecord, RunRecord, RunStatus
 from pipeline.report.section import sections
 from pipeline.report.summary import print_summary
+from pipeline.report.text_files import write_text
 from pipeline.runner.listener import Watcher
 from pipeline.runner.local import LocalRunner
 from pipeline.runner.preflight import check_device, check_room
@@ -55,7 +56,7 @@ class _Run:
             self.watcher.message(f"warning: {text}")
         self.plan = make_plan(expanded.graph, self.store.has)
         rows = json.dumps(plan_rows(self.plan), indent=1)
-        (self.run_dir / "plan.json").write_text(rows + "\n", encoding="utf-8")
+        write_text(self.run_dir / "plan.json", rows + "\n")
         transient = self.runner.transient(expanded.graph)
         check_device(self.plan, self.config.device, transient)
         check_room(self.plan, transient, self.store.free_bytes(), str(self.store.root))

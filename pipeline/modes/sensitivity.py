@@ -21,6 +21,7 @@ from pipeline.planning.site import SitePlan
 from pipeline.registry import Registry
 from pipeline.report.progress import progress
 from pipeline.report.section import Study
+from pipeline.report.text_files import write_text
 from pipeline.runner.local import LocalRunner
 from pipeline.runner.preflight import check_device, check_room
 from pipeline.runs.folders import SENSITIVITY as FILE
@@ -54,15 +55,15 @@ def sensitivity(config: Config, run_dir: Path) -> int:
         graph = _towards(expanded.graph, name)
         plan = make_plan(graph, store.has)
         rows = json.dumps(plan_rows(plan), indent=1)
-        (run_dir / "plan.json").write_text(rows + "\n", encoding="utf-8")
+        write_text(run_dir / "plan.json", rows + "\n")
         check_device(plan, config.device, runner.transient(graph))
         check_room(plan, runner.transient(graph), store.free_bytes(), str(store.root))
         runner.run(graph)
     finally:
         watcher.stop()
     content = study.collect([_content(store, graph, ref) for ref in graph.targets])
-    (run_dir / FILE).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    (run_dir / PAGE).write_text(study.page(content, config.resolved), encoding="utf-8")
+    write_text(run_dir / FILE, json.dumps(content, indent=1) + "\n")
+    write_text(run_dir / PAGE, study.page(content, config.resolved))
     console = Console(highlight=False)
     console.print(study.table(content))
     console.print(f"page  {escape(str(run_dir / PAGE))}", soft_wrap=True)

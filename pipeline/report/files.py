@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from pipeline.errors import UserError
 from pipeline.report.html import render
 from pipeline.report.record import RunRecord
 from pipeline.report.result import SCHEMA, assemble
+from pipeline.report.text_files import write_text
 
 RESULT = "result.json"
 REPORT = "report.html"
@@ -24,8 +24,8 @@ CONFIG = "config.yaml"
 def write_reports(run: RunRecord) -> dict[str, Any]:
     """Write result.json and report.html into the run folder; returns the result."""
     result = assemble(run)
-    _write(run.run_dir / RESULT, json.dumps(result, indent=1, allow_nan=False) + "\n")
-    _write(run.run_dir / REPORT, render(result, run.config))
+    write_text(run.run_dir / RESULT, json.dumps(result, indent=1, allow_nan=False) + "\n")
+    write_text(run.run_dir / REPORT, render(result, run.config))
     return result
 
 
@@ -35,7 +35,7 @@ def rebuild(run_dir: Path) -> Path:
     Returns its path. Raises UserError if the folder has no result of this schema.
     """
     result = read_result(run_dir)
-    _write(run_dir / REPORT, render(result, read_config(run_dir)))
+    write_text(run_dir / REPORT, render(result, read_config(run_dir)))
     return run_dir / REPORT
 
 
@@ -76,10 +76,3 @@ def read_config(run_dir: Path) -> Mapping[str, Any]:
     # `defaults` only serves to compose the file again; it is not part of the config.
     keys = plain if isinstance(plain, dict) else {}
     return {str(name): value for name, value in keys.items() if name != "defaults"}
-
-
-def _write(path: Path, text: str) -> None:
-    # Neither a reader nor a killed process may leave or see half a file.
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

@@ -9,10 +9,11 @@ sweep.html       the same as a page
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from pipeline.report.text_files import write_text
 
 JOBS = "jobs"
 PLAN = "jobs/plan.json"
@@ -22,14 +23,6 @@ PAGE = "sweep.html"
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file atomically: jobs on other machines read these while they are written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -8,8 +8,9 @@ from typing import Any
 
 from pipeline.report.html import environment
 from pipeline.report.section import cost_metric
+from pipeline.report.text_files import write_text
 from pipeline.sweeps.columns import columns, text
-from pipeline.sweeps.files import PAGE, SWEEP, write_json, write_text
+from pipeline.sweeps.files import PAGE, SWEEP, write_json
 from pipeline.sweeps.jobs import read_sweep
 from pipeline.sweeps.leaderboard import assemble
 from pipeline.sweeps.plot import plots

@@ -17,9 +17,11 @@ STATISTICS = ("gram", "absmax", "range", "histogram")
 class CompressConfig:
     """A scheme, and how its numbers are found: transforms in order, then one solver (or rtn)."""
 
-    scheme: SchemeConfig
+    scheme: SchemeConfig = field(metadata={"lands": True})
     """The number format of weights and activations, and the modules it is for."""
-    modifiers: tuple[Any, ...] = field(default=(), metadata={"components": "modifier"})
+    modifiers: tuple[Any, ...] = field(
+        default=(), metadata={"components": "modifier", "lands": True}
+    )
     """How the numbers are found: transforms in order, then one solver."""
     numerics: Numerics = field(default_factory=Numerics)
 

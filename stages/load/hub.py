@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.errors import UserError
@@ -28,13 +28,13 @@ class HubModel:
     Python files go along where the configs name any (`auto_map`), or with `trust_remote_code`.
     """
 
-    id: str
+    id: str = field(metadata={"lands": True})
     """The repository on the hub: OWNER/NAME."""
     revision: str = "main"
     """A branch, a tag, or a commit, which makes the run independent of the branch."""
     config: dict[str, Any] | None = None
     trust_remote_code: bool = False
-    license: str | None = None
+    license: str | None = field(default=None, metadata={"lands": True})
     """The licence, for the model card."""
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class WheelModel:
     config: dict[str, Any] | None = None
     dtype: str = "bfloat16"
     """The dtype to which weights are dequantized."""
-    license: str | None = None
+    license: str | None = field(default=None, metadata={"lands": True})
     """The licence, for the model card."""
 
     def __post_init__(self) -> None:

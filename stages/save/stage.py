@@ -27,7 +27,7 @@ class SaveOptions:
     larger than `max_shard_bytes`, unless it has a single tensor; null: a file for each layer.
     """
 
-    name: str | None = None
+    name: str | None = field(default=None, metadata={"lands": True})
     compressed: bool = True
     max_shard_bytes: int | None = None
 
@@ -43,7 +43,7 @@ class SaveOptions:
 class SaveConfig:
     """The scheme that the layers were compressed with, and how to save them."""
 
-    scheme: SchemeConfig
+    scheme: SchemeConfig = field(metadata={"lands": True})
     save: SaveOptions = field(default_factory=SaveOptions)
     """How the checkpoint is written."""
 

@@ -28,10 +28,10 @@ class Hub(Rows):
 
     kind: ClassVar[str] = "hub"
 
-    id: str
+    id: str = field(metadata={"lands": True})
     """The dataset on the hub: OWNER/NAME."""
-    config: str | None = None
-    split: str = "train"
+    config: str | None = field(default=None, metadata={"lands": True})
+    split: str = field(default="train", metadata={"lands": True})
     revision: str = field(default="main", metadata={"key": False})
     streaming: bool = field(default=True, metadata={"key": False})
 
