@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,10 @@ from torch import Tensor, nn
 
 from pipeline.errors import StageFailed
 from stages.calibrate.statistics.base import Statistic, given_to
+
+
+class Enough(Exception):
+    """Every module has seen its inputs of this forward; nothing after it is needed."""
 
 
 @dataclass(slots=True)
@@ -25,6 +30,14 @@ class Collected:
     groups: dict[str, str]
     tokens: dict[str, int]
     values: dict[str, dict[str, Tensor]]
+
+    def is_finite(self) -> bool:
+        """Whether no statistic of any input is infinite or NaN."""
+        return all(
+            bool(value.isfinite().all())
+            for found in self.values.values()
+            for value in found.values()
+        )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -40,6 +53,9 @@ class Collector:
     rows: Tensor | None = None
     _valid: Tensor | None = None
     _seen: dict[tuple[int, ...], tuple[Tensor, str]] = field(default_factory=dict)
+    _calls: Counter[str] = field(default_factory=Counter)
+    _whole: Counter[str] | None = None
+    _left: int | None = None
 
     @contextmanager
     def watching(self, layer: nn.Module, *, prefix: str, send_all: bool) -> Iterator[None]:
@@ -58,17 +74,25 @@ class Collector:
             yield
 
     @contextmanager
-    def forward(self, valid: Tensor | None) -> Iterator[None]:
-        """Context of one forward.
+    def forward(self, valid: Tensor | None, *, stops: bool = False) -> Iterator[None]:
+        """Context of one forward, which the context leaves early if it `stops`.
 
         valid: bool [b, T], False for padding and for tokens that do not count; None if all count.
+        A forward that stops does so once every module was called as often as in the first one,
+        which does not stop; if some were not called in that one, none does.
         """
         self._valid = valid
+        self._left = self._whole.total() if stops and self._whole is not None else None
         try:
             yield
+        except Enough:
+            pass
         finally:
+            if self._whole is None and all(self._calls[name] for name in self.names):
+                self._whole = self._calls.copy()
             self._valid, self.rows = None, None
             self._seen.clear()
+            self._calls.clear()
 
     def collected(self) -> Collected:
         """Everything gathered, under the first name (in module order) of each group."""
@@ -92,6 +116,11 @@ class Collector:
         def seen(module: nn.Module, args: tuple[Any, ...]) -> None:
             del module
             self.see(name, args[0])
+            self._calls[name] += 1
+            if self._left is not None:
+                self._left -= 1
+                if self._left == 0 and self._calls == self._whole:
+                    raise Enough
 
         return seen
 

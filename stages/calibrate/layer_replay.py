@@ -21,6 +21,9 @@ from stages.model.skeleton import Skeleton, skeleton
 from stages.quantized.open import open_model
 from stages.weights import WeightSource
 
+MEASURED = 2048
+"""So many tokens settle the shares of a layer's blocks (`residual_share`), which are means."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
@@ -71,21 +74,24 @@ def run_layer(
 ) -> None:
     """Replay the layer for every batch; write its output if wanted, feed collectors if given.
 
-    The layer must be `filled`. One batch of activations is in memory at a time.
+    The layer must be `filled`. One batch of activations is in memory at a time. Where nobody wants
+    the output, forwards end with the last Linear's input once `shares` has `MEASURED` tokens.
     """
     draft = task.outputs.get(ACTIVATIONS)
     before = task.inputs.get(ACTIVATIONS)
     count = 0
     for batch in batches(task.inputs["tokens"], batch_size):
-        valid = batch.counted if collector is not None else None
-        with collector.forward(_on(valid, place)) if collector is not None else nullcontext():
-            given = None
+        output, given = None, None
+        valid = _on(batch.counted, place) if collector is not None else None
+        stops = draft is None and (shares is None or shares.tokens >= MEASURED)
+        gathering = nullcontext() if collector is None else collector.forward(valid, stops=stops)
+        with gathering:
             if before is not None:
                 given = read_activations(before, batch, device=place.device)
             output = replay(place.skeleton, place.subgraph.index, batch.ids, given)
         if shares is not None:
-            shares.take(output.hidden, _on(valid, place))
-        if draft is not None:
+            shares.take(None if output is None else output.hidden, valid)
+        if draft is not None and output is not None:
             write_activations(draft, batch.index, output)
         count = batch.index + 1
         task.progress(count / batch.count, f"batch {count} of {batch.count}")

@@ -43,11 +43,14 @@ class Shares:
                 stack.callback(block.register_forward_hook(self._hook(name)).remove)
             yield
 
-    def take(self, output: Tensor, valid: Tensor | None) -> None:
-        """Add one forward: its `output` [b, T, hidden]; valid: bool [b, T], False for padding."""
+    def take(self, output: Tensor | None, valid: Tensor | None) -> None:
+        """Add one forward: its `output` [b, T, hidden]; valid: bool [b, T], False for padding.
+
+        One that ended early, without an output, is left out.
+        """
         before, self._before = self._before, None
         written, self._written = self._written, {}
-        if before is None or before.shape != output.shape:
+        if output is None or before is None or before.shape != output.shape:
             return
         x = _energy(before, valid)
         self.tokens += len(x)
@@ -85,5 +88,5 @@ def blocks_of(layer: str, modules: Iterable[str]) -> tuple[str, ...]:
 
 def _energy(x: Tensor, valid: Tensor | None) -> Tensor:
     """Squared norm of every token, float32 [n]."""
-    energy = x.float().square().sum(dim=-1)
+    energy = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float32).square()
     return energy.flatten() if valid is None else energy[valid]

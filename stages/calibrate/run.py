@@ -33,14 +33,14 @@ def run(config: LayerConfig, task: Task) -> None:
     ):
         run_layer(task, place, config.calibrate.sequences, collector, shares)
     if collector is not None and shares is not None:
-        meta, found = task.inputs["tokens"].meta, shares.finish()
-        if not all(map(math.isfinite, found.values())):
+        meta, found, collected = task.inputs["tokens"].meta, shares.finish(), collector.collected()
+        if not (all(map(math.isfinite, found.values())) and collected.is_finite()):
             raise StageFailed(
                 f"the activations of {place.subgraph.name} are not finite for some calibration "
                 f"tokens, in {place.blueprint.dtype}",
                 remedy="check the model's weights, or run it in a wider dtype",
             )
-        write_statistics(drafts, collector.collected(), meta, found)
+        write_statistics(drafts, collected, meta, found)
 
 
 def statistics_of(names: Mapping[str, Draft]) -> dict[str, Statistic]:

@@ -29,7 +29,7 @@ class Calibrate(GatheringStage):
     """
 
     kind: ClassVar[str] = "calibrate"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     work: ClassVar[tuple[str, ...]] = ("stages.calibrate.run",)
     ahead: ClassVar[str] = "stages.quantized.open"

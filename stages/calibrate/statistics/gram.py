@@ -50,7 +50,8 @@ class Gram:
             stop = min(start + BLOCK, len(state))
             state[stop:, start:stop] = state[start:stop, stop:].T
             corner = state[start:stop, start:stop]
-            corner.copy_(corner.triu() + corner.triu(1).T)
+            below = torch.ones_like(corner, dtype=torch.bool).tril_(-1)
+            corner.copy_(torch.where(below, corner.T, corner))
         return state
 
 
