@@ -88,5 +88,5 @@ def blocks_of(layer: str, modules: Iterable[str]) -> tuple[str, ...]:
 
 def _energy(x: Tensor, valid: Tensor | None) -> Tensor:
     """Squared norm of every token, float32 [n]."""
-    energy = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float32).square()
+    energy: Tensor = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float32).square()
     return energy.flatten() if valid is None else energy[valid]
