@@ -21,6 +21,7 @@ from stages.load.gguf_tokenizer import tokenizer_of
 from stages.load.model_folder import describe
 from stages.load.model_kind import Work
 from stages.model.artifact_names import MODEL
+from stages.weights.gguf_finite import check_gguf_finite
 from stages.weights.gguf_header import GgufHeader, read_gguf_header
 from stages.weights.gguf_source import GgufSource
 from stages.weights.source_manifest import SourceFile, SourceManifest
@@ -37,12 +38,20 @@ def write_gguf(
 ) -> None:
     """Write source.json, small files and meta for a GGUF file into a draft.
 
+    Its weights are looked at once: one that is not finite is an error before anything runs.
+
     `file` is the entry of source.json; `path` is where the file is now.
     """
     header = read_gguf_header(path)
     config = config_of(header, dtype=dtype)
     public = public_config(config)
     tensors = tensor_table(header, config, work)
+    check_gguf_finite(
+        path,
+        tensors,
+        dtype=DTYPES[dtype],
+        progress=lambda share: work.progress(0.4 + 0.1 * share, "looking for weights not finite"),
+    )
     folder = draft.path / MODEL
     folder.mkdir(parents=True, exist_ok=True)
     work.progress(0.5, "converting the tokenizer")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +63,11 @@ def check_finite(source: SafetensorsSource, *, progress: Callable[[float], None]
             found += [] if wrong is None else [f"{spec.name} has {wrong}"]
             done += spec.bytes
             progress(done / total)
+    refuse(found)
+
+
+def refuse(found: Sequence[str]) -> None:
+    """Raise UserError for tensors that are not finite, each in words, if there are any."""
     if found:
         more = f", and {len(found) - NAMED} tensors more" if len(found) > NAMED else ""
         raise UserError(

@@ -13,6 +13,7 @@ from stages.load.gguf import GgufModel
 from stages.load.gguf_tokenizer import tokenizer_of
 from stages.load.stage import Load, LoadConfig
 from stages.quantized.open import open_source
+from stages.weights.gguf_header import read_gguf_header
 from tests.stages.load.conftest import View, write_gguf_model
 
 
@@ -136,6 +137,18 @@ def test_factors_of_scaled_rope_are_warned_about(tmp_path: Path, load) -> None:
     write_gguf_model(tmp_path / "x.gguf", extra=("rope_freqs",))
     _, warnings = load(surveyed(tmp_path / "x.gguf"))
     assert any("rope_freqs" in warning for warning in warnings)
+
+
+def test_a_scale_that_is_no_number_is_an_error_that_names_the_tensor(
+    tiny_gguf: Path, load
+) -> None:
+    header = read_gguf_header(tiny_gguf)
+    tensor = next(t for t in header.tensors.values() if t.type == "Q8_0")
+    with tiny_gguf.open("r+b") as file:
+        file.seek(tensor.start + 34)  # the second block's scale
+        file.write(b"\xff\x7f")
+    with pytest.raises(UserError, match=rf"{tensor.name}'?, Q8_0\) has NaN at \[0, 32\]"):
+        load(surveyed(tiny_gguf))
 
 
 def test_a_broken_file_is_one_problem(tmp_path: Path) -> None:
