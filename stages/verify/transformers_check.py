@@ -13,8 +13,8 @@ from stages.model.blueprint import EMBEDDING, Blueprint
 from stages.model.meta_model import NO_MODEL, UnknownArchitecture
 from stages.schemes.protocols import ModuleFormat
 from stages.verify.transformers_experts import expert_problems
+from stages.verify.transformers_initialization import initialization_problems
 from stages.verify.transformers_load import (
-    embedding_problems,
     format_problems,
     loading_of,
     name_problems,
@@ -79,7 +79,7 @@ def verdict_of(
             *shape_problems(loading, specs),
             *format_problems(loading, quantized),
             *expert_problems(loading, quantized),
-            *embedding_problems(loading),
+            *initialization_problems(loading),
         ]
     except UnknownArchitecture as error:
         return Verdict(loads=None, limits=(error.what,))
@@ -88,7 +88,7 @@ def verdict_of(
     kinds: dict[str, list[str]] = {}
     limits = Limits.of(blueprint, quantized)
     for problem in problems:
-        kinds.setdefault(limits.kind(problem.name), []).append(problem.text)
+        kinds.setdefault(limits.kind(problem.name) or problem.kind, []).append(problem.text)
     remarks = (INPUTS,) if kinds.pop(INPUTS, ()) else ()
     faults = tuple(kinds.pop("", ()))
     known = tuple(f"{kind}: {_told(texts)}" for kind, texts in kinds.items())

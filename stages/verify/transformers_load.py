@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from compressed_tensors.quantization import QuantizationScheme
-from torch import nn
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
@@ -40,10 +39,14 @@ ZERO_POINT = ".weight_zero_point"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """A tensor of the checkpoint, or a parameter without one, that transformers trips over."""
+    """A tensor of the checkpoint, or a parameter without one, that transformers trips over.
+
+    `kind`: what of transformers is at its limits, where that is no matter of the name.
+    """
 
     name: str
     text: str
+    kind: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -189,13 +192,6 @@ def format_problems(loading: Loading, quantized: Mapping[str, ModuleFormat]) -> 
         chosen = getattr(module, "quantization_scheme", None)
         if _numbers(chosen) != _numbers(as_compressed_tensors(scheme)):
             yield Problem(name=prefix, text=f"{prefix} is read in the format of another group")
-
-
-def embedding_problems(loading: Loading) -> Iterator[Problem]:
-    """Embeddings whose codes are packed: transformers' initialization asks all for a `weight`."""
-    for name, module in loading.conversions.model.named_modules():
-        if isinstance(module, nn.Embedding) and not hasattr(module, "weight"):
-            yield Problem(name=f"{name}.weight", text=f"{name} has no weight but packed codes")
 
 
 def _numbers(scheme: QuantizationScheme | None) -> list[tuple[str, ...] | None]:

@@ -23,6 +23,7 @@ from stages.schemes.scheme import SchemeConfig, SchemeGroup
 from stages.schemes.transformers_support import expert_limit, transformers_notes
 from stages.verify.stage import Verify, VerifyConfig
 from stages.verify.transformers_check import NAME
+from stages.verify.transformers_initialization import KIND
 from tests.families import tiny as families
 from tests.families.case import Case
 from tests.families.drive import CASES
@@ -230,6 +231,35 @@ def test_a_quantized_head_and_embedding_are_told(tmp_path: Path) -> None:
     fp8 = replace(load("fp8_dynamic"), input_activations=None, ignore=[])
     whole = Headers.of(model, replace(fp8, targets=["Linear", "Embedding"])).verdict()
     assert whole.loads
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("falcon", "transformer.h.0.self_attention.query_key_value has no weight but packed"),
+        ("mamba", "backbone.layers.0.mixer is not initialized: AttributeError"),
+    ],
+)
+def test_initialization_that_asks_for_packed_weights_is_a_limit(name: str, told: str) -> None:
+    config = families.config_of(case_of(name))
+    model = blueprint_of(json.loads(config.to_json_string(use_diff=False)) | {"dtype": "bfloat16"})
+    found = Headers.of(model, scheme("w4a16")).verdict()
+    assert not found.faults and found.loads is False
+    (limit,) = found.limits
+    assert limit.startswith(f"{KIND}: {told}")
+    assert Headers.of(model, scheme("fp8_dynamic")).verdict().loads
+
+
+def test_what_is_initialized_from_values_fails_no_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(self: Any, module: Any) -> None:
+        del self
+        if isinstance(module, torch.nn.Embedding):
+            module.weight.max().item()  # no tensor of the meta device has a value
+
+    monkeypatch.setattr(transformers.LlamaPreTrainedModel, "_init_weights", init)
+    config = transformers.LlamaConfig(**WIDE)
+    model = blueprint_of(json.loads(config.to_json_string(use_diff=False)) | {"dtype": "bfloat16"})
+    assert Headers.of(model, load("w4a16")).verdict().loads
 
 
 def test_a_model_without_a_class_is_no_failure(mixtures: dict[str, Blueprint]) -> None:
