@@ -10,7 +10,9 @@ from transformers import CompressedTensorsConfig
 
 ZERO_POINTS = ("w4a16_asym",)
 """Schemes that pack zero points."""
-NEEDS_DENSE = Version(version("transformers")) >= Version("5.23.0")
+SINCE = "5.23"
+"""The first version of transformers that loads packed zero points only as dense weights."""
+NEEDS_DENSE = Version(version("transformers")) >= Version(SINCE)
 """Whether packed zero points load only where all weights are dequantized on the way."""
 
 

@@ -25,11 +25,13 @@ from pipeline.config.searchpath import own_configs
 from tests.benchmarks.launch import REPOSITORY, launch, presswork
 from tests.benchmarks.memory import text_of_bytes
 from tests.benchmarks.random_llama import Shape, write_model
+from tests.loading import SINCE, unread
 
 HERE = Path(__file__).parent
 SHAPE = Shape(layers=2, hidden=256, intermediate=512, heads=4, kv_heads=2, vocab=512)
 SKIPPED = {"none", "unquantized", "auto"}
 SECONDS = 300
+NUMBER = re.compile(r"\d+\.\d\d")
 PREFIX = re.compile(r"^(\(EngineCore.*?\)\s*|\[rank\d+\]:\s*)+")
 NOISE = re.compile(r"^\s*$|^\[|^sys:|Warning|warn\(|^\s+at |^frame #")
 
@@ -71,6 +73,18 @@ def answer(command: Sequence[str]) -> str:
     return _last_words(done.stdout + "\n" + done.stderr)
 
 
+def in_transformers(scheme: str, checkpoint: Path, tokens: Path) -> str:
+    """The answer of the installed transformers, and whether it is the one expected by version."""
+    command = [sys.executable, str(HERE / "transformers_run.py"), str(checkpoint), str(tokens)]
+    found = answer(command)
+    if not unread(scheme):
+        return found
+    if NUMBER.fullmatch(found):
+        return f"{found}, though it should not load from {SINCE} on"
+    dense = answer([*command, "dequantize"])
+    return f"not as it is from {SINCE} on, as expected; {dense} with dequantize=True"
+
+
 def _last_words(output: str) -> str:
     spoken = [PREFIX.sub("", line).strip() for line in output.splitlines()]
     errors = [i for i, line in enumerate(spoken) if re.match(r"\w*(Error|Exception)\b", line)]
@@ -95,9 +109,7 @@ def run(scheme: str, work: Path, model: Path, text: Path, tokens: Path, vllm: st
     return Row(
         scheme=scheme,
         unpacked="ok" if "nothing wrong was found" in sound else sound.splitlines()[-1],
-        transformers=answer(
-            [sys.executable, str(HERE / "transformers_run.py"), str(checkpoint), str(tokens)]
-        ),
+        transformers=in_transformers(scheme, checkpoint, tokens),
         vllm=answer([vllm, str(HERE / "vllm_run.py"), str(checkpoint), str(tokens), "Hello"]),
     )
 

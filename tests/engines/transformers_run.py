@@ -1,6 +1,7 @@
-"""Perplexity of a checkpoint in transformers: `transformers_run.py CHECKPOINT TOKENS`.
+"""Perplexity of a checkpoint in transformers: `transformers_run.py CHECKPOINT TOKENS [dequantize]`.
 
-The last line printed is JSON: {"perplexity"}. It imports nothing of presswork.
+With `dequantize` transformers turns all weights into dense ones while it loads. The last line
+printed is JSON: {"perplexity"}. It imports nothing of presswork.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import sys
 from pathlib import Path
 
 
-def main(checkpoint: str, tokens: str) -> None:
+def main(checkpoint: str, tokens: str, how: str = "") -> None:
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, CompressedTensorsConfig
 
     rows = json.loads(Path(tokens).read_text(encoding="utf-8"))
+    dense = how == "dequantize"
+    options = {"quantization_config": CompressedTensorsConfig(dequantize=True)} if dense else {}
     model, loading = AutoModelForCausalLM.from_pretrained(
-        checkpoint, dtype=torch.bfloat16, output_loading_info=True
+        checkpoint, dtype=torch.bfloat16, output_loading_info=True, **options
     )
     if wrong := loading["missing_keys"] | loading["unexpected_keys"]:
         raise SystemExit(f"keys that do not fit: {sorted(wrong)[:4]}")
