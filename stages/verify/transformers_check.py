@@ -16,6 +16,7 @@ from stages.verify.transformers_experts import expert_problems
 from stages.verify.transformers_initialization import initialization_problems
 from stages.verify.transformers_load import (
     format_problems,
+    forward_problems,
     loading_of,
     name_problems,
     shape_problems,
@@ -79,6 +80,7 @@ def verdict_of(
             *shape_problems(loading, specs),
             *format_problems(loading, quantized),
             *expert_problems(loading, quantized),
+            *forward_problems(loading),
             *initialization_problems(loading),
         ]
     except UnknownArchitecture as error:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from compressed_tensors.quantization import QuantizationScheme
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
@@ -192,6 +193,22 @@ def format_problems(loading: Loading, quantized: Mapping[str, ModuleFormat]) -> 
         chosen = getattr(module, "quantization_scheme", None)
         if _numbers(chosen) != _numbers(as_compressed_tensors(scheme)):
             yield Problem(name=prefix, text=f"{prefix} is read in the format of another group")
+
+
+def forward_problems(loading: Loading) -> Iterator[Problem]:
+    """A model whose weights stay compressed because its own forward is never called.
+
+    compressed-tensors decompresses them by a hook on the first forward of the whole model.
+    Qwen3-Omni has none: it generates by calling its parts.
+    """
+    model = loading.conversions.model
+    if model._forward_pre_hooks and type(model).forward is nn.Module.forward:
+        text = (
+            f"{type(model).__name__} has no forward of its own, in which weights would be "
+            "decompressed: give from_pretrained "
+            "quantization_config=CompressedTensorsConfig(dequantize=True)"
+        )
+        yield Problem(name="", text=text, kind="models that only their parts run")
 
 
 def _numbers(scheme: QuantizationScheme | None) -> list[tuple[str, ...] | None]:

@@ -250,6 +250,23 @@ def test_initialization_that_asks_for_packed_weights_is_a_limit(name: str, told:
     assert Headers.of(model, scheme("fp8_dynamic")).verdict().loads
 
 
+def test_a_whole_without_a_forward_is_never_decompressed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "forward", torch.nn.Module.forward)
+    config = transformers.LlamaConfig(**WIDE)
+    model = blueprint_of(json.loads(config.to_json_string(use_diff=False)) | {"dtype": "bfloat16"})
+    found = Headers.of(model, load("fp8_dynamic")).verdict()
+    assert not found.faults and found.loads is False
+    assert "has no forward of its own" in found.limits[0] and "dequantize=True" in found.limits[0]
+
+
+@pytest.mark.slow
+def test_qwen3_omni_is_such_a_whole() -> None:
+    config = families.config_of(case_of("qwen3_omni_moe"))
+    model = blueprint_of(json.loads(config.to_json_string(use_diff=False)) | {"dtype": "bfloat16"})
+    found = Headers.of(model, load("fp8_dynamic")).verdict()
+    assert "Qwen3OmniMoeForConditionalGeneration has no forward of its own" in found.limits[0]
+
+
 def test_what_is_initialized_from_values_fails_no_check(monkeypatch: pytest.MonkeyPatch) -> None:
     def init(self: Any, module: Any) -> None:
         del self
