@@ -12,6 +12,7 @@ from pipeline.registry import Registry
 from pipeline.stage import Draft, Task
 from stages.calibrate.calibration_stage import STATISTICS
 from stages.calibrate.config import LayerConfig
+from stages.calibrate.first_batch import check_first_batch
 from stages.calibrate.input_hooks import Collected, Collector
 from stages.calibrate.layer_replay import Place, filled, place_of, run_layer
 from stages.calibrate.residual_share import Shares, blocks_of
@@ -27,11 +28,10 @@ def run(config: LayerConfig, task: Task) -> None:
     drafts = {name: draft for name, draft in task.outputs.items() if name != ACTIVATIONS}
     collector = collector_of(place, statistics_of(drafts)) if drafts else None
     shares = shares_of(place) if drafts else None
-    with (
-        filled(place, place.source),
-        watching(place, collector, shares, experts=place.blueprint.experts),
-    ):
-        run_layer(task, place, config.calibrate.sequences, collector, shares)
+    with filled(place, place.source):
+        check_first_batch(task, place, config.calibrate.sequences)
+        with watching(place, collector, shares, experts=place.blueprint.experts):
+            run_layer(task, place, config.calibrate.sequences, collector, shares)
     if collector is not None and shares is not None:
         meta, found, collected = task.inputs["tokens"].meta, shares.finish(), collector.collected()
         if not (all(map(math.isfinite, found.values())) and collected.is_finite()):

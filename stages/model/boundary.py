@@ -101,6 +101,10 @@ class Boundary:
         """Names of the tensors that the layer returned, in order."""
         return tuple(_names(self.returned))
 
+    def written_names(self) -> frozenset[str]:
+        """Names of the tensors that this and earlier layers wrote into containers."""
+        return frozenset(name for *_, structure in self.written for name in _names(structure))
+
     def without(self, names: Container[str]) -> Boundary:
         """The same boundary with None in place of some tensors, which nothing reads."""
         return Boundary(
@@ -124,7 +128,14 @@ class Boundary:
 
     def row(self, index: int, ids: Tensor) -> Boundary:
         """The part of sequence `index` of a batch with token ids [b, T]."""
-        return self.mapped(lambda tensor: _row(tensor, index, ids.shape))
+        kept = self.written_names()
+        tensors = {
+            name: _row(tensor, index, ids.shape, kept=name in kept)
+            for name, tensor in self.tensors.items()
+        }
+        return Boundary(
+            tensors=tensors, returned=self.returned, written=self.written, exact=self.exact
+        )
 
     def stored(self) -> dict[str, Tensor]:
         """All tensors by name, with the structure among them where it is not plain."""
@@ -152,10 +163,11 @@ def joined(rows: Sequence[Boundary], ids: Tensor) -> Boundary:
     """The boundary of a batch with ids [b, T] from those of its sequences; inverse of `row`."""
     one = torch.Size((1, ids.shape[1]))
     first = rows[0]
+    kept = first.written_names()
     tensors = {}
     for name, tensor in first.tensors.items():
         flat = tensor.dim() > 0 and tensor.shape[0] == ids.shape[1] != 1
-        dim = 0 if flat else batch_dim(tensor.shape, one)
+        dim = 0 if flat else batch_dim(tensor.shape, one, kept=name in kept)
         parts = [row.tensors[name] for row in rows]
         tensors[name] = tensor if dim is None else torch.cat(parts, dim=dim)
     return Boundary(
@@ -163,22 +175,26 @@ def joined(rows: Sequence[Boundary], ids: Tensor) -> Boundary:
     )
 
 
-def batch_dim(shape: torch.Size, ids: torch.Size) -> int | None:
+def batch_dim(shape: torch.Size, ids: torch.Size, *, kept: bool = False) -> int | None:
     """The dimension of sequences in a tensor made from token ids [b, T]; None if it has none.
 
-    It is the one before the tokens; where no such pair is, the first of size b.
+    It is the one before the tokens; where no such pair is, the first of size b. What layers write
+    into containers (`kept`: keys and values [b, heads, T, width]) has it first: there may be as
+    many heads as sequences.
     """
     sizes = list(shape)
+    if kept and sizes[:1] == [ids[0]]:
+        return 0
     pairs = [d for d in range(len(sizes) - 1) if sizes[d : d + 2] == list(ids)]
     if pairs:
         return pairs[0]
     return sizes.index(ids[0]) if ids[0] in sizes else None
 
 
-def _row(tensor: Tensor, index: int, ids: torch.Size) -> Tensor:
+def _row(tensor: Tensor, index: int, ids: torch.Size, *, kept: bool) -> Tensor:
     if tensor.dim() and tensor.shape[0] == ids[0] * ids[1] != ids[0]:  # tokens in one dimension
         return tensor[index * ids[1] : (index + 1) * ids[1]]
-    dim = batch_dim(tensor.shape, ids)
+    dim = batch_dim(tensor.shape, ids, kept=kept)
     return tensor if dim is None else tensor.narrow(dim, index, 1)
 
 

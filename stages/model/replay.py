@@ -86,6 +86,35 @@ def replay(
     return result.without(skeleton.memo.get(UNREAD, ()))
 
 
+def replay_two(
+    skeleton: Skeleton, index: int, input_ids: Tensor, before: Boundary | None
+) -> Boundary:
+    """What decoder layer `index` + 1 hands on in one forward with layer `index`; no embeddings.
+
+    Both must be materialized, for the rest see `replay`. Between the two is nothing but the model.
+    """
+    layer, following = skeleton.layers[index : index + 2]
+    forward, last_forward = layer.forward, following.forward
+    carried = set() if before is None else {(place, key) for place, key, _ in before.entries()}
+
+    def first(*args: Any, **kwargs: Any) -> Any:
+        output, written = recorded_call(forward, args, kwargs, carried)
+        carried.update(written)
+        return output
+
+    def last(*args: Any, **kwargs: Any) -> Any:
+        output, written = recorded_call(last_forward, args, kwargs, carried)
+        raise _Reached(Boundary.of(output, written, None, skeleton.dtype))
+
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        if before is not None:
+            stack.enter_context(_handed_on(skeleton, index, input_ids, before))
+        stack.enter_context(_replaced_forward([(layer, first), (following, last)]))
+        result: Boundary = _value(skeleton, input_ids)
+        return result
+
+
 def final_hidden(
     skeleton: Skeleton, input_ids: Tensor, before: Boundary, *, gradients: bool = False
 ) -> Tensor:
