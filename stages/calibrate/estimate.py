@@ -2,81 +2,109 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from pipeline.stage import Estimate, Site
 from stages.compute import gpu_estimates as gpu
 from stages.compute.estimates import FORWARD_FLOPS, MODEL_PROCESS
 from stages.model.artifact_names import ACTIVATIONS
-from stages.model.blueprint import Blueprint, Subgraph
+from stages.model.blueprint import DTYPE_BYTES, Blueprint, Subgraph
+from stages.model.compute_dtype import computed
+from stages.model.layer_types import firsts_after_another
+from stages.model.proofs.proof_input import boundary_width
 
 GRAM = "gram"
 """The only statistic that takes space."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Load:
+    """What runs through every layer: `rows` sequences of `width` tokens, `batch` at a time.
+
+    `handed` is the number of values of each token that a layer hands on, `size` their bytes each.
+    """
+
+    rows: int
+    width: int
+    batch: int
+    handed: int
+    size: int
+
+    def sequence(self, blueprint: Blueprint, layer: Subgraph, device: str) -> int:
+        """What the forward of one sequence takes, with all of a boundary before and after it."""
+        more = max(0, self.handed - blueprint.hidden_size) * self.width * self.size
+        return sequence_bytes(blueprint, layer, self.width, device) + 2 * more
+
+
 def estimates(
     site: Site, batch_size: int | None, *, grams: bool, device: str = "cpu"
 ) -> dict[str | None, Estimate]:
-    """Bytes, memory and seconds by layer; empty while model, tokens or batch size are unknown."""
+    """Bytes, memory and seconds by layer; empty while model, tokens or batch size are unknown.
+
+    With `grams` also the next layer is counted where it is checked beside its own
+    (:mod:`stages.calibrate.first_batch`).
+    """
     blueprint, tokens = site.facts.get("model"), site.facts.get("tokens")
     if not isinstance(blueprint, Blueprint) or not isinstance(tokens, dict) or batch_size is None:
         return {}
-    rows, width = tokens["samples"], tokens["sequence_length"]
-    batch = min(batch_size, rows)
-    found: dict[str | None, Estimate] = {
-        layer.name: _estimate(blueprint, layer, rows, width, batch, grams)
-        for layer in blueprint.layers
-    }
-    if device == "cpu":
-        return found
-    return {
-        layer.name: _on_gpu(
-            found[layer.name], blueprint, layer, (rows, width, batch), grams, device
+    load = Load(
+        rows=tokens["samples"],
+        width=tokens["sequence_length"],
+        batch=min(batch_size, tokens["samples"]),
+        handed=boundary_width(site, blueprint),
+        size=DTYPE_BYTES.get(computed(blueprint, device).dtype, 4),
+    )
+    checked = set(firsts_after_another(blueprint)) if grams else set()
+    found: dict[str | None, Estimate] = {}
+    for layer in blueprint.layers:
+        cost = _estimate(blueprint, layer, load, grams)
+        following = load.size * (
+            blueprint.layers[layer.index + 1].parameters if layer.index + 1 in checked else 0
         )
-        for layer in blueprint.layers
-    }
+        if device == "cpu":
+            alone = MODEL_PROCESS + load.size * layer.parameters
+            beside = alone + following + load.sequence(blueprint, layer, device)
+            cost = replace(cost, memory=max(cost.memory, beside))
+        else:
+            cost = _on_gpu(cost, blueprint, layer, load, grams, device)
+            beside = layer.bytes + following + load.sequence(blueprint, layer, device)
+            cost = replace(cost, device_memory=max(cost.device_memory, beside))
+        found[layer.name] = cost
+    return found
 
 
-def _estimate(
-    blueprint: Blueprint, layer: Subgraph, rows: int, width: int, batch: int, grams: bool
-) -> Estimate:
-    size = layer.bytes // max(1, layer.parameters)
-    activations = rows * width * blueprint.hidden_size * size
+def _estimate(blueprint: Blueprint, layer: Subgraph, load: Load, grams: bool) -> Estimate:
+    tokens = load.rows * load.width
+    activations = tokens * load.handed * load.size
     shared = _shared(layer)
     gram = sum(4 * n * n for n in shared.values()) if grams else 0
-    working = batch * sequence_bytes(blueprint, layer, width, "cpu")
-    operations = 2 * layer.parameters * rows * width
-    operations += sum(n * n * rows * width for n in shared.values()) if grams else 0
+    working = load.batch * load.sequence(blueprint, layer, "cpu")
+    operations = 2 * layer.parameters * tokens
+    operations += sum(n * n * tokens for n in shared.values()) if grams else 0
     return Estimate(
         bytes=activations + gram,
-        memory=MODEL_PROCESS + layer.bytes + gram + working,
+        memory=MODEL_PROCESS + load.size * layer.parameters + gram + working,
         seconds=operations / FORWARD_FLOPS,
         outputs={ACTIVATIONS: activations} | ({GRAM: gram} if grams else {}),
     )
 
 
 def _on_gpu(
-    cost: Estimate,
-    blueprint: Blueprint,
-    layer: Subgraph,
-    tokens: tuple[int, int, int],
-    grams: bool,
-    device: str,
+    cost: Estimate, blueprint: Blueprint, layer: Subgraph, load: Load, grams: bool, device: str
 ) -> Estimate:
     """The same on a GPU; activations between layers are not counted, for they may lie elsewhere."""
-    rows, width, batch = tokens
+    tokens = load.rows * load.width
     shared = _shared(layer).values() if grams else ()
     fixed = layer.bytes + sum(4 * n * n for n in shared)
-    each = sequence_bytes(blueprint, layer, width, device)
-    forward = 2 * layer.parameters * rows * width / gpu.FORWARD_FLOPS
+    each = load.sequence(blueprint, layer, device)
     return replace(
         cost,
         memory=MODEL_PROCESS + gpu.CUDA_PROCESS + layer.bytes,
         seconds=gpu.LAYER_SECONDS
-        + forward
-        + sum(gpu.gram_seconds(rows * width, n) for n in shared),
-        device_memory=fixed + batch * each,
-        remedy=gpu.smaller_batch(device, "calibrate.batch_size", batch, fixed, each),
+        + 2 * layer.parameters * tokens / gpu.FORWARD_FLOPS
+        + sum(gpu.gram_seconds(tokens, n) for n in shared),
+        device_memory=fixed + load.batch * each,
+        remedy=gpu.smaller_batch(device, "calibrate.batch_size", load.batch, fixed, each),
     )
 
 

@@ -25,8 +25,13 @@ BYTES = 5e9
 WIDTHS = {"float32": 4, "float64": 8}
 
 
-def hidden_estimate(model: object, tokens: object, batch_size: int, device: str) -> Estimate:
-    """Estimate of one pass over the layers; zeros while model or tokens are unknown."""
+def hidden_estimate(
+    model: object, tokens: object, batch_size: int, device: str, handed: int | None = None
+) -> Estimate:
+    """Estimate of one pass over the layers; zeros while model or tokens are unknown.
+
+    `handed`: values of each token that a layer hands on, a hidden state (None) or more.
+    """
     if not isinstance(model, Blueprint) or not isinstance(tokens, Mapping):
         return Estimate()
     length = tokens["sequence_length"]
@@ -34,12 +39,14 @@ def hidden_estimate(model: object, tokens: object, batch_size: int, device: str)
     width = _width(computed(model, device))
     layer = max(layer.parameters for layer in model.layers)
     embedding = model.vocab_size * model.hidden_size
-    states = 16 * min(batch_size * length, count) * model.hidden_size
+    handed = max(handed or 0, model.hidden_size)
+    more = 2 * (handed - model.hidden_size)
+    states = (16 * model.hidden_size + more) * min(batch_size * length, count)
     parameters = sum(layer.parameters for layer in model.layers)
-    passed = count * model.hidden_size * width
+    passed = count * handed * width
     in_memory = passed if passed <= psutil.virtual_memory().total // PASSED_SHARE else 0
     cost = Estimate(
-        bytes=passed,
+        bytes=count * model.hidden_size * width,
         memory=EVAL_PROCESS + width * (layer + embedding + states) + in_memory,
         seconds=STARTUP + 2 * parameters * count / EVAL_FLOPS,
     )
@@ -48,7 +55,7 @@ def hidden_estimate(model: object, tokens: object, batch_size: int, device: str)
     batch = min(batch_size, tokens["samples"])
     card = gpu_of(device)
     on_device = passed if card is None or passed <= card.total_bytes // PASSED_SHARE else 0
-    fixed, each = width * (layer + embedding), width * 16 * length * model.hidden_size
+    fixed, each = width * (layer + embedding), width * length * (16 * model.hidden_size + more)
     fixed += on_device
     return replace(
         cost,

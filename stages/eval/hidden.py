@@ -11,7 +11,7 @@ from stages.compute.numerics import Numerics
 from stages.eval.estimates import hidden_estimate
 from stages.model.blueprint import Blueprint
 from stages.model.blueprint_from_names import needs_class
-from stages.model.proofs.proof_input import proof_problem
+from stages.model.proofs.proof_input import boundary_width, proof_problem
 from stages.model.traits.learned_positions import length_problem
 
 
@@ -54,5 +54,6 @@ class Hidden(Stage):
         problem = length_problem(model, tokens, "eval.dataset.sequence_length")
         if problem is not None:
             return Survey(problems=(problem,))
-        estimate = hidden_estimate(model, tokens, config.batch_size, config.numerics.device)
+        handed = boundary_width(site, model) if isinstance(model, Blueprint) else None
+        estimate = hidden_estimate(model, tokens, config.batch_size, config.numerics.device, handed)
         return Survey(estimates={None: estimate})

@@ -30,5 +30,6 @@ class FakeSite:
 
     def prepare(self) -> None: ...
 
-    def own(self) -> FakeArtifact | None:
+    def own(self, stage: object = None) -> FakeArtifact | None:
+        del stage
         return self.stored

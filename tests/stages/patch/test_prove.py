@@ -20,7 +20,7 @@ from stages.calibrate.stage import Calibrate
 from stages.eval.hidden import Hidden, HiddenConfig
 from stages.patch.by_structure import NoOptions
 from stages.patch.prove import Prove
-from tests.stages.calibrate.fakes import Worker
+from tests.stages.calibrate.fakes import FakeArtifact, Worker
 from tests.stages.model.site import FakeSite
 from tests.stages.model.tiny import tiny
 
@@ -54,6 +54,10 @@ def test_the_proof_is_written(tmp_path: Path) -> None:
     assert proof["replay"]["equal"] == "bits"
     assert proof["replay"]["layers"] == ["LlamaDecoderLayer"] * 3
     assert proof["experts"] == {}
+    stored = FakeArtifact(path=tmp_path / "prove")
+    for own, facts in ((None, None), (stored, proof)):
+        site = FakeSite(facts={"model": model.blueprint()}, stored=own, mode="plan")
+        assert Prove(NoOptions()).survey(site).facts == facts  # type: ignore[arg-type]
 
 
 def test_every_stage_that_replays_asks_for_a_proof() -> None:
