@@ -139,9 +139,7 @@ def test_factors_of_scaled_rope_are_warned_about(tmp_path: Path, load) -> None:
     assert any("rope_freqs" in warning for warning in warnings)
 
 
-def test_a_scale_that_is_no_number_is_an_error_that_names_the_tensor(
-    tiny_gguf: Path, load
-) -> None:
+def test_a_scale_that_is_no_number_is_an_error_that_names_the_tensor(tiny_gguf: Path, load) -> None:
     header = read_gguf_header(tiny_gguf)
     tensor = next(t for t in header.tensors.values() if t.type == "Q8_0")
     with tiny_gguf.open("r+b") as file:
