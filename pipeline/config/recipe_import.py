@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 
 from pipeline.errors import UserError
 from pipeline.nested import leaves
+from pipeline.plain_file import open_plain
 from pipeline.registry import Registry
 
 KEY = "recipe"
@@ -137,7 +138,7 @@ def _parsed(word: str) -> Override | None:
 
 def _text(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             data = file.read(LARGEST + 1)
         text = data.decode()
     except OSError as error:

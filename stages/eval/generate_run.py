@@ -22,6 +22,7 @@ from stages.model.blueprint import Blueprint
 from stages.model.compute_dtype import computed
 from stages.model.layer_tensors import all_tensors
 from stages.model.skeleton import Skeleton, skeleton
+from stages.model.token_ids import check_ids
 from stages.model.traits.learned_positions import learned_positions
 
 
@@ -73,6 +74,7 @@ def generated(config: GenerateConfig, task: Task, blueprint: Blueprint) -> list[
 
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer in a model folder; UserError if it is missing or cannot be loaded."""
+    check_ids(folder)
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (ValueError, OSError, KeyError, TypeError, ImportError) as error:

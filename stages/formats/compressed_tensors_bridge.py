@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,13 +13,14 @@ from pydantic import ValidationError
 from pipeline.errors import UserError
 from stages.formats.quantization_config import MIXED
 from stages.schemes.layouts import layout_of
+from stages.schemes.patterns import check_patterns
 from stages.schemes.protocols import ModuleFormat
 from stages.schemes.quant_args import QArgs
-from stages.schemes.scheme import SchemeGroup
+from stages.schemes.scheme import MOST_GROUPS, SchemeGroup
 
 UNREADABLE = (
     *(ValidationError, ValueError, NotImplementedError, RecursionError),
-    *(re.error, OverflowError),  # of regular expressions
+    OverflowError,
     *(TypeError, KeyError, AttributeError),  # its validators do not check all types
 )
 """Exceptions that compressed-tensors raises for invalid configs."""
@@ -61,14 +61,15 @@ def as_compressed_tensors(scheme: ModuleFormat) -> QuantizationScheme:
 
 def parse(config: Mapping[str, Any]) -> QuantizationConfig:
     """Parse a `quantization_config` with compressed-tensors; UserError if it is invalid."""
+    groups = config.get("config_groups")
+    if isinstance(groups, Mapping) and len(groups) > MOST_GROUPS:
+        raise UserError(
+            f"quantization_config has {len(groups)} groups: no checkpoint has over {MOST_GROUPS}"
+        )
     try:
         parsed = QuantizationConfig.model_validate(dict(config))
-        for pattern in (
-            *(parsed.ignore or ()),
-            *(t for s in schemes_in(parsed) for t in s.targets),
-        ):
-            if pattern.startswith("re:"):
-                re.compile(pattern[3:])
+        targets = [target for scheme in schemes_in(parsed) for target in scheme.targets]
+        check_patterns("quantization_config", [*(parsed.ignore or ()), *targets])
         parsed.model_dump_json()  # fails for invalid Unicode: half of a surrogate pair
     except UNREADABLE as error:
         raise UserError(f"quantization_config is not a valid one: {error}") from error

@@ -15,7 +15,7 @@ from stages.formats.compressed_tensors_bridge import parse, schemes_in
 from stages.formats.input_params import InputParams, InputRule
 from stages.formats.module_tensors import INPUT_PARTS, MISFITS, PARTS, stored_parts
 from stages.formats.pack import unpack
-from stages.formats.quantization_config import quantized_prefixes, scheme_of
+from stages.formats.quantization_config import Schemes, quantized_prefixes
 from stages.schemes.layouts import words_in
 from stages.weights import TensorSpec, WeightSource
 from stages.weights.dtypes import dtype_name
@@ -40,8 +40,9 @@ class Decompressed:
     @cached_property
     def schemes(self) -> dict[str, QuantizationScheme]:
         """The scheme of every compressed module by its name in the checkpoint."""
-        prefixes, groups = quantized_prefixes(list(self._stored_specs)), schemes_in(self._config)
-        return {prefix: scheme_of(prefix, groups) for prefix in prefixes}
+        prefixes = quantized_prefixes(list(self._stored_specs))
+        schemes = Schemes(schemes_in(self._config))
+        return {prefix: schemes.of(prefix) for prefix in prefixes}
 
     @cached_property
     def _specs(self) -> dict[str, TensorSpec]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pipeline.errors import UserError
 from stages.model.blueprint import EMBEDDING, Blueprint, LinearSpec
@@ -18,7 +18,7 @@ from stages.model.families import is_router
 from stages.schemes.layouts import layout_of
 from stages.schemes.protocols import ModuleFormat
 from stages.schemes.quant_args import QArgs
-from stages.schemes.resolve import Resolved, loader_choice, matches_name
+from stages.schemes.resolve import Resolved, Targets, matches_name
 from stages.schemes.scheme import SchemeGroup
 
 DTYPES = ("scale_dtype", "zp_dtype")
@@ -173,20 +173,32 @@ def groups_from_config(config: Mapping[str, Any]) -> list[SchemeGroup]:
         ) from error
 
 
-def scheme_of(prefix: str, schemes: Iterable[M], kind: str = "Linear") -> M:
-    """The scheme that loaders use for the compressed module `prefix`.
+class Schemes(Generic[M]):
+    """The groups of a checkpoint, indexed by their targets: the first that names one has it."""
 
-    Raises UserError if no group targets it.
-    """
-    owner: dict[str, M] = {}
-    for scheme in schemes:
-        owner.update((target, scheme) for target in scheme.targets if target not in owner)
-    target = loader_choice((prefix,), kind, owner)
-    if target is None:
-        raise UserError(
-            f"{prefix} is stored compressed, but no group of quantization_config is for it"
-        )
-    return owner[target]
+    def __init__(self, schemes: Iterable[M]) -> None:
+        self._owner: dict[str, M] = {}
+        for scheme in schemes:
+            for target in scheme.targets:
+                self._owner.setdefault(target, scheme)
+        self._targets = Targets.of(self._owner)
+
+    def of(self, prefix: str, kind: str = "Linear") -> M:
+        """The scheme that loaders use for the compressed module `prefix`.
+
+        Raises UserError if no group targets it.
+        """
+        target = self._targets.choice((prefix,), kind)
+        if target is None:
+            raise UserError(
+                f"{prefix} is stored compressed, but no group of quantization_config is for it"
+            )
+        return self._owner[target]
+
+
+def scheme_of(prefix: str, schemes: Iterable[M], kind: str = "Linear") -> M:
+    """The scheme of one module; see :class:`Schemes`."""
+    return Schemes(schemes).of(prefix, kind)
 
 
 def quantized_prefixes(names: Sequence[str]) -> list[str]:
@@ -215,11 +227,12 @@ def _ambiguous(
     Loaders let an exact name win over `re:` over a class, whatever the order of the groups.
     """
     owner = {target: name for name in reversed(list(targets)) for target in targets[name]}
+    known = Targets.of(owner)
     for linear in linears:
         if linear.name not in resolved:
             continue
         for name in reader_names(linear):
-            target = loader_choice((name,), linear.kind, owner)
+            target = known.choice((name,), linear.kind)
             if target is None or owner[target] != resolved[linear.name].group:
                 return True
     return False

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.errors import UserError
+from stages.model.config_counts import check_counts
 from stages.quantized.catalog import quantization_of, reader_of
 from stages.weights.checkpoint_files import inside
 from stages.weights.untrusted_json import read_json
@@ -53,7 +54,7 @@ def copy_small(files: Mapping[str, Path], target: Path) -> None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read config.json; UserError if it is missing, not a JSON object, or without model_type."""
+    """Read config.json; UserError if it is missing, no JSON object, or senseless."""
     if not path.is_file():
         raise UserError(
             f"there is no {path}", remedy="give a model folder as transformers writes it"
@@ -63,6 +64,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} says no model_type", remedy="give a model folder as transformers writes it"
         )
+    check_counts(config)
     return config
 
 

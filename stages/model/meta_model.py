@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -25,6 +24,7 @@ from transformers import (
 )
 
 from pipeline.errors import UserError
+from stages.model.config_counts import check_counts
 
 NO_MODEL = (
     *(ValueError, TypeError, KeyError, IndexError, AttributeError),
@@ -35,9 +35,6 @@ NO_MODEL = (
 BUILDING = RLock()
 """Held while transformers builds a model or computes its buffers: meanwhile the default dtype of
 torch is the model's, in all threads of the process."""
-
-MOST = {re.compile(r"\w*(?:layers?|blocks?|depth)"): 2_000, re.compile(r"\w*experts"): 10_000}
-"""Limits of a config's counts of modules: more than these would only exhaust the memory."""
 
 CODE = frozenset(
     f"{lead}{what}_implementation" for lead in ("", "_") for what in ("attn", "experts")
@@ -73,7 +70,7 @@ def config_of(config: Mapping[str, Any]) -> PreTrainedConfig:
             f"config.json has model_type {model_type!r}, which transformers does not know",
             remedy=f"{hint}use a model that transformers has, or a newer transformers",
         )
-    _check_counts(config)
+    check_counts(config)
     plain = _plain({name: v for name, v in config.items() if name != "quantization_config"})
     with TemporaryDirectory() as folder:
         # through a file, because only then does transformers decode infinity and NaN
@@ -178,18 +175,6 @@ def tree_of(model: PreTrainedModel) -> Tree:
         embedding=names[id(part.get_input_embeddings())],
         head=names[id(head)],
     )
-
-
-def _check_counts(config: Mapping[str, Any]) -> None:
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            _check_counts(value)
-        for pattern, most in MOST.items():
-            if isinstance(value, int | float) and pattern.fullmatch(name) and value > most:
-                raise UserError(
-                    f"config.json has {name} {value}: no model has more than {most}",
-                    remedy="correct it, or fetch the model again",
-                )
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

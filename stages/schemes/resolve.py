@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import ManyErrors, UserError
 from stages.model.blueprint import EMBEDDING
 from stages.model.families import score
+from stages.schemes.patterns import MARK, matches_pattern
 from stages.schemes.scheme import SchemeConfig, SchemeGroup
 
 if TYPE_CHECKING:
@@ -85,20 +86,36 @@ def matches(target: str, names: Iterable[str], kind: str) -> bool:
 
 def matches_name(target: str, names: Iterable[str]) -> bool:
     """Whether `target` is one of `names`, or a `re:` pattern that matches the start of one."""
-    if target.startswith("re:"):
-        pattern = re.compile(target[3:])
-        return any(pattern.match(name) for name in names)
+    if target.startswith(MARK):
+        return any(matches_pattern(target, name) for name in names)
     return target in names
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Targets:
+    """The targets of all groups of a checkpoint, to look up those of many modules."""
+
+    names: frozenset[str]
+    patterns: tuple[str, ...]
+
+    @classmethod
+    def of(cls, targets: Iterable[str]) -> Targets:
+        given = frozenset(targets)
+        patterns = sorted(target for target in given if MARK in target)
+        return cls(names=given.difference(patterns), patterns=tuple(patterns))
+
+    def choice(self, names: Iterable[str], kind: str) -> str | None:
+        """The target that loaders pick: an exact name, a `re:` pattern, then the class."""
+        names = tuple(names)
+        if exact := self.names.intersection(names):
+            return min(exact)
+        matching = (target for target in self.patterns if matches_name(target, names))
+        return next(matching, kind if kind in self.names else None)
+
+
 def loader_choice(names: Iterable[str], kind: str, targets: Iterable[str]) -> str | None:
-    """The target that loaders pick among those of all groups: exact name, `re:`, then class."""
-    names = tuple(names)
-    ordered = sorted(targets, key=lambda target: ("re:" in target, target))
-    for target in ordered:
-        if matches_name(target, names):
-            return target
-    return next((target for target in ordered if target == kind), None)
+    """The target that loaders pick among those of all groups; see :class:`Targets`."""
+    return Targets.of(targets).choice(names, kind)
 
 
 def compact(linears: Iterable[LinearSpec]) -> list[str]:

@@ -5,13 +5,13 @@ Plain values without torch: `mode=plan` reads them without loading anything else
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.registry import choices
+from stages.schemes.patterns import check_patterns
 from stages.schemes.quant_args import (
     ACTIVATION_STRATEGIES,
     STATE_STRATEGIES,
@@ -30,6 +30,10 @@ FORMATS = (
     "mxfp6-pack-quantized",
     "mxfp8-quantized",
 )
+
+
+MOST_GROUPS = 1000
+"""Groups of a scheme, or of a checkpoint's quantization_config."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,6 +116,11 @@ class SchemeConfig:
         check_states(self.kv_cache, self.attention)
         check_patterns("targets", self.targets)
         check_patterns("ignore", self.ignore)
+        if len(self.groups) > MOST_GROUPS:
+            raise UserError(
+                f"scheme.groups has {len(self.groups)} groups",
+                remedy=f"at most {MOST_GROUPS} are possible: one for each format will do",
+            )
         for name, group in self.groups.items():
             if group.weights is None:
                 raise UserError(
@@ -246,18 +255,6 @@ def check_candidates(scheme: SchemeConfig) -> None:
     for size in scheme.group_sizes or ():
         if size < 1:
             raise UserError(f"group_sizes has {size}", remedy="give positive sizes, such as 64")
-
-
-def check_patterns(what: str, patterns: list[str]) -> None:
-    """Raise UserError for a `re:` pattern that is not a regular expression."""
-    for pattern in patterns:
-        if pattern.startswith("re:"):
-            try:
-                re.compile(pattern[3:])
-            except re.error as error:
-                raise UserError(
-                    f"{what} has {pattern!r}, which is no regular expression: {error}"
-                ) from error
 
 
 def _check_format(weights: QArgs | None, layout: str | None) -> None:

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from pipeline.errors import UserError
+from stages.model.token_ids import check_ids
 from stages.tokens.dataset import Document
 
 SEPARATOR = "\n\n"
@@ -47,6 +48,7 @@ class Tokenizer:
                 remedy="put its tokenizer files (tokenizer.json, tokenizer_config.json) beside "
                 "the weights",
             )
+        check_ids(folder)
         try:
             self._inner: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except (ValueError, OSError, KeyError, TypeError, ImportError) as error:

@@ -13,7 +13,7 @@ import torch
 from pipeline.errors import UserError
 from pipeline.stage import Artifact, Task
 from stages.formats.layer_artifact import CACHE, LAYER
-from stages.formats.quantization_config import groups_from_config, quantized_prefixes, scheme_of
+from stages.formats.quantization_config import Schemes, groups_from_config, quantized_prefixes
 from stages.model.artifact_names import CHECKPOINT
 from stages.model.blueprint import Blueprint
 from stages.quantized.open import open_model
@@ -108,7 +108,7 @@ def subject_of(task: Task, codes: bool) -> Subject:
     specs = saved.specs()
     given = settings.get("quantization_config")
     claims = None if given is None else claims_of(given, codes)
-    schemes = () if claims is None else claims.schemes
+    schemes = Schemes(() if claims is None else claims.schemes)
     prefixes = quantized_prefixes(list(specs))
     return Subject(
         folder=folder,
@@ -119,7 +119,7 @@ def subject_of(task: Task, codes: bool) -> Subject:
         specs=specs,
         settings=settings,
         claims=claims,
-        quantized={p: scheme_of(p, schemes) for p in prefixes} if claims else {},
+        quantized={p: schemes.of(p) for p in prefixes} if claims else {},
         layers=layers,
         untied=untied,
         caches=_caches(task, len(original.layers)),

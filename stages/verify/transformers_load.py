@@ -33,6 +33,7 @@ from stages.formats.compressed_tensors_bridge import as_compressed_tensors
 from stages.model.blueprint_from_names import natural
 from stages.model.meta_model import config_of, dtype_of, meta_model
 from stages.schemes.protocols import ModuleFormat
+from stages.verify.bounded_patterns import bounded
 from stages.weights import TensorSpec
 
 ZERO_POINT = ".weight_zero_point"
@@ -106,7 +107,7 @@ def quantized_model(settings: Mapping[str, Any]) -> tuple[PreTrainedModel, HfQua
     config = config_of(settings)
     # cast afterwards: stages beside this one must not meet another default dtype than float32
     model = meta_model(config, "float32").to(getattr(torch, dtype_of(config)))
-    given = dict(settings["quantization_config"])
+    given = bounded(settings["quantization_config"], [name for name, _ in model.named_modules()])
     with torch.device("meta"), redirect_stderr(io.StringIO()):  # bars, and names that match nothing
         quantizer: HfQuantizer = AutoHfQuantizer.from_config(given, pre_quantized=True)
         quantizer.validate_environment(device_map=None, weights_only=True)

@@ -15,7 +15,7 @@ from pipeline.errors import ManyErrors, UserError
 from stages.formats.compressed_tensors_bridge import parse, schemes_in
 from stages.formats.decompressed_source import Decompressed
 from stages.formats.module_tensors import INPUT_PARTS, PARTS
-from stages.formats.quantization_config import scheme_of
+from stages.formats.quantization_config import Schemes
 from stages.model.blueprint import EMBEDDING, Blueprint, LinearSpec
 from stages.model.families import is_router
 from stages.schemes.resolve import matches
@@ -100,6 +100,11 @@ class Folder:
     def problem(self) -> str:
         return self._from_class[2]
 
+    @cached_property
+    def schemes(self) -> Schemes[QuantizationScheme]:
+        """The groups of the config."""
+        return Schemes(schemes_in(self.parsed()))
+
     @property
     def routers(self) -> frozenset[str]:
         """Linears that are routers: engines keep them dense whatever the targets say."""
@@ -144,10 +149,10 @@ def folder_of(path: Path) -> Folder:
         parts.setdefault(prefix, set()).add(part)
     compressed = {p: frozenset(local) for p, local in parts.items() if local & MARKS}
     quantized, uncovered = {}, []
-    schemes = [] if config is None else schemes_in(config)
+    schemes = Schemes([] if config is None else schemes_in(config))
     for prefix in compressed if config is not None else ():
         try:
-            quantized[prefix] = scheme_of(prefix, schemes)
+            quantized[prefix] = schemes.of(prefix)
         except UserError:
             uncovered.append(prefix)
     return Folder(

@@ -24,6 +24,13 @@ WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 STRING, ARRAY, UINT32 = 8, 9, 4
 KEPT = frozenset({"general.architecture", "general.name"})
 MOST_KEYS, MOST_TENSORS, MOST_ELEMENTS = 100_000, 1_000_000, 4_000_000
+INTEGERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 10: "<Q", 11: "<q"}
+MOST = {
+    **{"block_count": 2_000, "leading_dense_block_count": 2_000, "nextn_predict_layers": 2_000},
+    **{"expert_count": 10_000, "expert_used_count": 10_000, "expert_shared_count": 10_000},
+    **{"context_length": 1 << 28, "vocab_size": 1 << 24},
+}
+"""Limits of counts of the model, by the last part of the key: readers make lists so long."""
 LONGEST_NAME, MOST_DIMENSIONS = 65_536, 4
 
 
@@ -101,6 +108,10 @@ class _Walk:
                 texts[key] = self.text(LONGEST_NAME)
             elif key == "general.alignment" and kind == UINT32:
                 alignment = self.unpack("<I")[0]
+            elif kind in INTEGERS and (most := MOST.get(key.rpartition(".")[2])) is not None:
+                count = self.unpack(INTEGERS[kind])[0]
+                if count > most:
+                    self.fail(f"it has {key} {count}: no model has more than {most}")
             else:
                 self.skip(kind)
             if key in spans:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.plain_file import open_plain
 
 DEEPEST = 64
 
@@ -17,7 +18,7 @@ def read_json(path: Path, *, longest: int) -> dict[str, Any]:
     Raises UserError for a file that cannot be read, is larger, or holds something else.
     """
     try:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             data = file.read(longest + 1)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error

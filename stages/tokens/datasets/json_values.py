@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from pipeline.errors import UserError
+from pipeline.plain_file import open_plain
 
 CHUNK = 1 << 20
 """Characters that are read at a time."""
 
-LONGEST = 1 << 27
-"""Characters of one value; a longer one is an error, so that no file exhausts the memory."""
+LONGEST = 1 << 23
+"""Characters of one value; a longer one is an error, so that no file exhausts the memory:
+parsed, a value can take a hundred times as many bytes."""
 
 NEAR_END = 16
 """A fault so near the end of what was read may be a number or a word that goes on."""
@@ -61,7 +63,7 @@ def _unreadable(path: Path, reason: str) -> UserError:
 
 
 def _opened(path: Path) -> IO[bytes]:
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         start = file.read(8)
     for magic, opened in COMPRESSED.items():
         if start.startswith(magic):
@@ -126,5 +128,5 @@ class _Text:
     def _more(self) -> None:
         """Read on, as much as is there already, so that a long value is not tried too often."""
         rest = self.text[self.at :]
-        more = self.read(max(CHUNK, len(rest)))
+        more = self.read(max(CHUNK, min(len(rest), LONGEST - len(rest))))
         self.text, self.at, self.ended = rest + more, 0, not more
