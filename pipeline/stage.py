@@ -68,6 +68,13 @@ class Draft(Protocol):
         """
         ...
 
+    def write_last(self, name: str, text_of: Callable[[Mapping[str, str]], str]) -> None:
+        """Have a text file written from the sha256 (hex) of all other files, by their names.
+
+        Only a result that is stored has it: nothing hashes one that is dropped after the run.
+        """
+        ...
+
 
 class Site(Protocol):
     """What a stage sees while the graph is expanded, before anything runs."""

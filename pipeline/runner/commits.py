@@ -65,6 +65,9 @@ class PendingDraft(HeldDraft):
 
     origin: StoredDraft
 
+    def write_last(self, name: str, text_of: Callable[[Mapping[str, str]], str]) -> None:
+        self.origin.write_last(name, text_of)
+
     def flushed(self, kind: type[BaseException] | None, *_: object) -> None:
         """Write the contents into the draft of the store, unless the node has failed."""
         if kind is None:
@@ -214,7 +217,7 @@ class Commits:
             meta=held.meta,
             record=held.record,
             contents=held.contents,
-            names=held.names,
+            names=tuple(sorted({*held.names, *draft.origin.last})),
             stored=lambda: self._stored(commit, held.key),
         )
 

@@ -92,6 +92,10 @@ class HeldDraft(StoredDraft):
         else:
             self.contents[name] = kept
 
+    def write_last(self, name: str, text_of: Callable[[Mapping[str, str]], str]) -> None:
+        del text_of
+        raise StageFailed(f"{name} of {self.label} lists hashes, which a transient result lacks")
+
     def release(self) -> None:
         """Give back what its contents took of the budget."""
         for content in self.contents.values():

@@ -8,11 +8,12 @@ the writer died, and of two writers of one key the first wins.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
 import stat
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,6 +43,8 @@ class StoredDraft:
     path: Path
     meta: dict[str, Any] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
+    last: dict[str, Callable[[Mapping[str, str]], str]] = field(default_factory=dict)
+    """Files that are written once all others are hashed, by name: see `write_last`."""
 
     def write_json(self, name: str, value: Json) -> None:
         """Write one JSON file. Raises StageFailed for values that JSON lacks, such as NaN."""
@@ -57,6 +60,16 @@ class StoredDraft:
     def put(self, name: str, content: Content) -> None:
         """Write one file from its content in memory."""
         content.write(self.place(name))
+
+    def write_last(self, name: str, text_of: Callable[[Mapping[str, str]], str]) -> None:
+        """Have a text file written from the sha256 (hex) of all other files, by their names.
+
+        They are hashed for the manifest anyway, so that nothing is read for it a second time.
+        Raises ValueError for a name such as "../x".
+        """
+        if not inside(name):
+            raise ValueError(f"{name!r} is not a name for a file of a result")
+        self.last[name] = text_of
 
     def place(self, name: str) -> Path:
         """The path of a file to be written; its folder is there. Raises ValueError for "../x"."""
@@ -89,10 +102,13 @@ def seal_draft(draft: StoredDraft, pool: Executor, known: Digests) -> dict[str, 
         name: (FileRecord(size=mark[0], sha256=sha), mark)
         for name, mark, sha in zip(names, marks, hashes, strict=True)
     }
+    others = {name: record.sha256 for name, (record, _) in sealed.items()}
+    for name, text_of in draft.last.items():
+        sealed[name] = seal_text(draft.place(name), text_of(others))
     known.update((mark, record.sha256) for record, mark in sealed.values())
     try:
         body = {**draft.record, "key": draft.key, "output": draft.output, "meta": draft.meta}
-        text = render(body, {name: record for name, (record, _) in sealed.items()})
+        text = render(body, {name: sealed[name][0] for name in sorted(sealed)})
     except (ValueError, TypeError) as error:
         raise StageFailed(f"what {draft.label} says about itself is not JSON: {error}") from error
     manifest = draft.path / MANIFEST
@@ -100,6 +116,15 @@ def seal_draft(draft: StoredDraft, pool: Executor, known: Digests) -> dict[str, 
     manifest.chmod(0o444)
     list(pool.map(sync, [manifest, *folders(draft.path)]))
     return {name: mark for name, (_, mark) in sealed.items()}
+
+
+def seal_text(path: Path, text: str) -> tuple[FileRecord, Stamp]:
+    """Write a small file as `seal_draft` leaves the others: read-only, synced, hashed."""
+    content = text.encode()
+    path.write_bytes(content)
+    mark = freeze(path)
+    sync(path)
+    return FileRecord(size=mark[0], sha256=hashlib.sha256(content).hexdigest()), mark
 
 
 def files_of(draft: StoredDraft) -> Iterable[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
@@ -16,6 +17,7 @@ from pipeline.errors import StageFailed
 from pipeline.key import canonical
 from pipeline.stage import Artifact, Task
 from stages.formats.layer_artifact import CACHE, LAYER
+from stages.formats.provenance import PROVENANCE, render
 from stages.formats.quantization_config import QuantizedStates, quantization_config, untied
 from stages.model.artifact_names import CHECKPOINT, MODEL
 from stages.model.blueprint import Blueprint
@@ -65,7 +67,8 @@ def run(config: SaveConfig, task: Task) -> None:
     recipe = recipe_of(config, layers)
     text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=100)
     (folder / "recipe.yaml").write_text(text, encoding="utf-8")
-    _write_json(folder / "provenance.json", provenance_of(origin, task.inputs["model"], layers))
+    provenance = provenance_of(origin, task.inputs["model"], layers)
+    draft.write_last(f"{CHECKPOINT}/{PROVENANCE}", partial(proven, provenance))
     original = [specs[name] for name in original_names(blueprint)]
     weights = max(1, sum(prod(spec.shape) for spec in original))
     size = {
@@ -172,6 +175,13 @@ def provenance_of(source: Artifact, model: Artifact, layers: Sequence[Artifact])
         },
         "compressed_tensors": version("compressed-tensors"),
     }
+
+
+def proven(content: Mapping[str, Any], hashes: Mapping[str, str]) -> str:
+    """The text of provenance.json: `content`, and the sha256 of every file of the checkpoint."""
+    start = f"{CHECKPOINT}/"
+    inside = (name for name in hashes if name.startswith(start))
+    return render(content, {name.removeprefix(start): hashes[name] for name in inside})
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -60,7 +60,7 @@ class Save(Stage):
     """Output `out`: the folder `checkpoint/`, its layer shards hard links to those of compress."""
 
     kind = "save"
-    version = 3
+    version = 4
     libraries = ("compressed-tensors",)
     Config = SaveConfig
     work = ("stages.save.run",)

@@ -9,13 +9,14 @@ from typing import Any
 from compressed_tensors.quantization import QuantizationScheme
 
 from pipeline.errors import ManyErrors, UserError
-from stages.formats.compressed_tensors_bridge import parse, schemes_in
+from stages.formats.compressed_tensors_bridge import parse
 from stages.formats.module_tensors import INPUT_PARTS, MISFITS, expected_parts
 from stages.formats.pack import unpack
-from stages.formats.quantization_config import scheme_of
+from stages.formats.provenance import checked_files
 from stages.model.blueprint import LinearSpec
 from stages.model.families import fused_groups
 from stages.schemes.resolve import matches
+from stages.verify.known_config import unknown_parts
 from stages.verify.run import check_index, checked
 from stages.verify.scale_checks import unusual_scales, wrong_scales
 from stages.verify.transformers_check import NAME, verdict_of
@@ -29,11 +30,13 @@ def inspect(path: Path, progress: Callable[[float, str], None]) -> dict[str, Any
 
     `ok` of a check is null if it was not run.
     """
+    progress(0.0, "files")
+    proven = checked_files(path)
     try:
         folder = folder_of(path)
     except (UserError, ManyErrors) as error:
         failed = {"name": "readable", "ok": False, "detail": str(error)}
-        return {"ok": False, "checks": [failed]}
+        return {"ok": False, "checks": [*([proven] if proven["ok"] is not None else []), failed]}
     todo: dict[str, Callable[[Folder], Iterator[str]]] = {
         "index": check_index,
         "config": check_config,
@@ -48,7 +51,8 @@ def inspect(path: Path, progress: Callable[[float, str], None]) -> dict[str, Any
     if folder.config is None:
         todo = {name: todo[name] for name in ("index", "config")}
     checks: list[dict[str, Any]] = [
-        {"name": "readable", "ok": True, "detail": f"{len(folder.specs)} tensors"}
+        proven,
+        {"name": "readable", "ok": True, "detail": f"{len(folder.specs)} tensors"},
     ]
     for position, (name, check) in enumerate(todo.items()):
         progress(position / len(todo), name)
@@ -90,6 +94,7 @@ def check_config(folder: Folder) -> Iterator[str]:
     if method != "compressed-tensors":
         yield f"quant_method is {method!r}, not 'compressed-tensors'"
         return
+    yield from unknown_parts(given)
     parsed = parse(given)
     status = getattr(parsed.quantization_status, "value", None)
     if status != "compressed":
@@ -100,13 +105,14 @@ def check_covered(folder: Folder) -> Iterator[str]:
     """Every module stored compressed has a group, and every Linear with a group is compressed."""
     for prefix in folder.uncovered:
         yield f"{prefix} is stored compressed, but no group of quantization_config is for it"
+    routers = folder.routers
     for linear in folder.linears():
         if linear.prefix in folder.compressed or folder.is_ignored(linear):
             continue
-        if linear.name in folder.routers:
+        if linear.name in routers:
             continue
         try:
-            scheme_of(linear.prefix, schemes_in(folder.parsed()), linear.kind)
+            folder.schemes.of(linear.prefix, linear.kind)
         except UserError:
             continue
         yield f"{linear.prefix} is stored dense, but a group of quantization_config is for it"

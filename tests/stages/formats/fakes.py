@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.content import Content
 from pipeline.errors import UserError
+from pipeline.sha256 import file_sha256
 from stages.model.blueprint import Blueprint, LinearSpec, Subgraph
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -94,6 +95,7 @@ class FakeArtifact:
     path: Path
     key: str = "0" * 64
     meta: dict[str, Any] = field(default_factory=dict)
+    last: dict[str, Callable[[Mapping[str, str]], str]] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -115,6 +117,16 @@ class FakeArtifact:
 
     def write_json(self, name: str, value: Any) -> None:
         (self.path / name).write_text(json.dumps(value))
+
+    def write_last(self, name: str, text_of: Callable[[Mapping[str, str]], str]) -> None:
+        self.last[name] = text_of
+
+    def finish(self) -> None:
+        """Write what is written last, as the store does when a draft is committed."""
+        files = sorted(path for path in self.path.rglob("*") if path.is_file())
+        hashes = {path.relative_to(self.path).as_posix(): file_sha256(path) for path in files}
+        for name, text_of in self.last.items():
+            (self.path / name).write_text(text_of(hashes), encoding="utf-8")
 
 
 def names(linears: Sequence[LinearSpec]) -> list[str]:

@@ -80,4 +80,5 @@ def run(stage: Stage, inputs: dict[str, Any], out: FakeArtifact, folder: Path) -
             resource=lambda name, make: make(),
         )
     )
+    out.finish()
     return warnings
