@@ -18,11 +18,17 @@ from pipeline.config.origins import Composition
 from pipeline.config.root import Config
 from pipeline.config.root_schema import RootConfig
 from pipeline.errors import UserError
+from pipeline.machine.processor import processor
 from pipeline.masking import masked
 from pipeline.nested import leaves
 from pipeline.registry import Registry, nearest
 
 ABSENT = object()
+ON_PROCESSORS = (
+    "On a CPU, steps that sum floating-point numbers (calibration, solvers, evaluation) have keys "
+    "with the processor in them, for another one sums in another order: their results are used "
+    "again on processors like this one, those of all other steps everywhere. It is "
+)
 
 
 def explain(config: Config, run_dir: Path) -> int:
@@ -51,6 +57,8 @@ def explain(config: Config, run_dir: Path) -> int:
     if options := composition.options("/".join(path)):
         console.print(f"  options    {', '.join(options)}", markup=False, soft_wrap=False)
     console.print(_settings(path, composition))
+    if path == ("device",):
+        console.print(f"  {ON_PROCESSORS}{processor()}", markup=False)
     return 0
 
 

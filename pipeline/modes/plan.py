@@ -12,6 +12,7 @@ from pipeline.graph import Graph, Ref
 from pipeline.machine.devices import unusable
 from pipeline.machine.gpus import gpu_of
 from pipeline.masking import masked
+from pipeline.planning.elsewhere import elsewhere_note
 from pipeline.planning.expand import expand
 from pipeline.planning.plan import Plan, make_plan, plan_rows, totals, totals_by_kind
 from pipeline.report.units import nearby, size
@@ -22,6 +23,7 @@ from pipeline.runs.diff import Difference, difference, last_alike
 from pipeline.runs.folders import Run, find_runs
 from pipeline.stage import Artifact
 from pipeline.store import Store
+from pipeline.store.processors import noted_processors
 
 _STATUS = {"hit": "cached", "build": "to run", "idle": "not needed"}
 
@@ -60,7 +62,9 @@ def plan(config: Config, run_dir: Path) -> int:
     console.print(table)
     for text in expanded.warnings:
         console.print(f"warning: {text}", markup=False)
-    for text in expanded.notes:
+    noted = noted_processors(store.layout)
+    elsewhere = elsewhere_note(planned, noted, lambda key: store.get(key) is not None)
+    for text in (*expanded.notes, *elsewhere):
         console.print(f"note: {text}", markup=False)
     away = config.device != "cpu" and unusable(config.device)
     if away:

@@ -17,6 +17,8 @@ from rich.console import Console
 from pipeline.config.root import Config
 from pipeline.errors import UserError
 from pipeline.graph import Graph, Ref
+from pipeline.machine.processor import processor
+from pipeline.planning.elsewhere import elsewhere_note, sums
 from pipeline.planning.expand import expand
 from pipeline.planning.plan import Plan, make_plan, plan_rows
 from pipeline.report.files import write_reports
@@ -29,6 +31,7 @@ from pipeline.runner.listener import Watcher
 from pipeline.runner.local import LocalRunner
 from pipeline.runner.preflight import check_device, check_room
 from pipeline.store import Store, StoredArtifact, collect, link_tree
+from pipeline.store.processors import note_processor, noted_processors
 from pipeline.trackers.tracked import tracked
 
 log = logging.getLogger(__name__)
@@ -55,6 +58,8 @@ class _Run:
         for text in expanded.warnings:
             self.watcher.message(f"warning: {text}")
         self.plan = make_plan(expanded.graph, self.store.has)
+        for text in self.elsewhere():
+            self.watcher.message(f"note: {text}")
         rows = json.dumps(plan_rows(self.plan), indent=1)
         write_text(self.run_dir / "plan.json", rows + "\n")
         transient = self.runner.transient(expanded.graph)
@@ -64,6 +69,14 @@ class _Run:
         self.publish(expanded.graph)
         if self.config.store.max_bytes is not None:
             collect(self.store, dry_run=False)
+
+    def elsewhere(self) -> tuple[str, ...]:
+        """What is stored from another processor, and not used; this one is noted for others."""
+        if self.plan is None or not sums(self.plan.graph):
+            return ()
+        others = noted_processors(self.store.layout)
+        note_processor(self.store.layout, processor())
+        return elsewhere_note(self.plan, others, self.store.has)
 
     def publish(self, graph: Graph) -> None:
         """Link the results that sites publish into the run folder."""

@@ -37,6 +37,10 @@ class Layout:
     def seals(self) -> Path:
         return self.root / "seals"
 
+    @property
+    def processors(self) -> Path:
+        return self.root / "processors"
+
     def folders(self) -> tuple[Path, ...]:
         return (self.root, self.tmp, self.locks, self.live, self.quarantine, self.seals)
 

@@ -11,7 +11,7 @@ from pipeline.stage import Site, Stage, Survey
 from stages.calibrate.batch_size import settled
 from stages.calibrate.config import LIGHTER, CalibrateConfig
 from stages.calibrate.estimate import estimates
-from stages.compute.numerics import Numerics
+from stages.compute.numerics import Numerics, summed
 from stages.model.artifact_names import ACTIVATIONS
 from stages.model.proofs.proof_input import proof_problem
 from stages.model.traits.learned_positions import length_problem
@@ -67,5 +67,5 @@ class Cache(Stage):
         return {
             "states": canonical(self.config.scheme.states()),
             "calibrate": canonical(self.config.calibrate),
-            "numerics": canonical(self.config.numerics),
+            "numerics": summed(self.config.numerics),
         }

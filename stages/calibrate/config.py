@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from pipeline.errors import UserError
 from pipeline.key import Json, canonical
-from stages.compute.numerics import Numerics
+from stages.compute.numerics import Numerics, summed
 
 PROPAGATE = ("compressed", "original")
 EXPERTS = ("all", "routed")
@@ -75,7 +75,7 @@ class LayerConfig:
     """`batch_size` and `numerics` decide the order of sums, and so are part of the key."""
 
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
-    numerics: Numerics = field(default_factory=Numerics)
+    numerics: Numerics = field(default_factory=Numerics, metadata={"key": summed})
 
     def with_gram(self) -> Json:
         """The key of a stage that gathers Gram matrices: on a GPU it tells how they are summed.

@@ -11,7 +11,7 @@ from stages.calibrate.calibration_stage import CalibrationStage
 from stages.calibrate.config import CalibrateConfig
 from stages.compute.estimates import FORWARD_FLOPS, MODEL_PROCESS
 from stages.compute.gpu_estimates import head_on_gpu
-from stages.compute.numerics import Numerics
+from stages.compute.numerics import Numerics, summed
 from stages.model.blueprint import Blueprint
 from stages.model.proofs.proof_input import proof_problem
 
@@ -24,7 +24,7 @@ class EndingConfig:
     """`seed` draws the labels."""
 
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
-    numerics: Numerics = field(default_factory=Numerics)
+    numerics: Numerics = field(default_factory=Numerics, metadata={"key": summed})
     seed: int = 0
 
 

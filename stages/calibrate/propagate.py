@@ -13,6 +13,7 @@ from stages.calibrate.cache import CacheConfig
 from stages.calibrate.calibration_stage import CalibrationStage
 from stages.calibrate.config import LIGHTER
 from stages.calibrate.estimate import estimates
+from stages.compute.numerics import summed
 from stages.model.artifact_names import ACTIVATIONS
 from stages.model.proofs.proof_input import proof_problem
 
@@ -56,4 +57,4 @@ class Propagate(CalibrationStage):
         """What the scheme says is in the inputs."""
         del member
         config = self.config
-        return {"calibrate": canonical(config.calibrate), "numerics": canonical(config.numerics)}
+        return {"calibrate": canonical(config.calibrate), "numerics": summed(config.numerics)}

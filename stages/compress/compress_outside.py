@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pipeline.errors import UserError
-from pipeline.key import Json, canonical
+from pipeline.key import Json
 from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.compress.config import CompressConfig, needed_statistics
 from stages.compress.layer_plan import (
@@ -101,7 +101,7 @@ class CompressOutside(Stage):
         return {
             "scheme": {} if ends is None else formats_key(ends.blueprint.ends(), ends.formats),
             "modifiers": [m.semantics() for m in solvers_of(self.config)],
-            "numerics": canonical(self.config.numerics),
+            "numerics": self.config.numerics_key(),
             **({} if ends is None else float16_revision(ends.blueprint.dtype)),
         }
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.key import Json, canonical
 from stages.compress.modifiers.base import Modifier, Solver, Transform, check_order
-from stages.compute.numerics import Numerics
+from stages.compress.modifiers.rtn_route import only_rounds
+from stages.compute.numerics import Numerics, summed
 from stages.schemes.scheme import SchemeConfig
 
 STATISTICS = ("gram", "absmax", "range", "histogram")
@@ -53,6 +55,18 @@ class CompressConfig:
     def keeper(self) -> Solver | None:
         """The solver that takes over what the source is quantized to, if that is asked for."""
         return self.solver if self.solver is not None and self.solver.keeps else None
+
+    @property
+    def sums(self) -> bool:
+        """Whether a result depends on the order of sums: of errors, of products, in a factor.
+
+        Rounding under min-max scales, and keeping what a source holds, take each entry alone.
+        """
+        return self.keeper is None and not only_rounds(self.modifiers, "cpu")
+
+    def numerics_key(self) -> Json:
+        """The part of the key that says on what is computed."""
+        return summed(self.numerics) if self.sums else canonical(self.numerics)
 
 
 def needed_statistics(config: CompressConfig) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from stages.compress.modifiers.base import Solver
 from stages.compress.modifiers.rtn import Rtn
 from stages.compute import gpu_estimates as gpu
 from stages.compute.estimates import COMPRESS_PROCESS, CORE_FLOPS
-from stages.compute.numerics import Numerics
+from stages.compute.numerics import Numerics, summed
 from stages.model.blueprint import Blueprint, Subgraph
 from stages.schemes.candidates import Units, units_of
 from stages.schemes.scheme import SchemeConfig
@@ -95,7 +95,7 @@ class Sensitivity(Stage):
             "modules": mine,
             "formats": {name: canonical(group) for name, group in formats.items() if name in tried},
             "solver": self.config.solver.semantics(),
-            "numerics": canonical(self.config.numerics),
+            "numerics": summed(self.config.numerics),
         }
 
     def _estimate(self, layer: Subgraph, units: Units) -> Estimate:

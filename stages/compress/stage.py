@@ -142,7 +142,7 @@ class Compress(Stage):
         return {
             "scheme": scheme,
             "modifiers": [modifier.semantics() for modifier in config.modifiers],
-            "numerics": canonical(config.numerics),
+            "numerics": config.numerics_key(),
             **({"guessed": True} if layers is not None and layers.guessed else {}),
             **({} if layers is None else float16_revision(layers.blueprint.dtype)),
         }

@@ -6,8 +6,10 @@ import re
 from dataclasses import dataclass, field
 
 from pipeline.errors import UserError
+from pipeline.key import Json, canonical
 from pipeline.machine.devices import unusable
 from pipeline.machine.gpus import gpu_of
+from pipeline.machine.processor import in_key
 
 
 def device_in_key(device: str) -> str:
@@ -55,3 +57,13 @@ class Numerics:
                 )
             torch.cuda.set_device(int(self.device.partition(":")[2] or 0))
         torch.set_num_threads(self.threads)
+
+
+def summed(numerics: Numerics) -> Json:
+    """What a key says where a result depends on the order of floating-point sums.
+
+    That order is the libraries' choice, by the processor; what only rounds entry by entry has the
+    same bytes on every one, and says `canonical(numerics)`.
+    """
+    found: Json = canonical(numerics)
+    return {**found, "device": in_key()} if numerics.device == "cpu" else found

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pipeline.errors import UserError
 from pipeline.stage import Site, Stage, Survey
-from stages.compute.numerics import Numerics
+from stages.compute.numerics import Numerics, summed
 from stages.eval.estimates import generate_estimate
 from stages.model.blueprint import Blueprint
 from stages.model.blueprint_from_names import needs_class
@@ -23,7 +23,7 @@ class GenerateConfig:
     max_new_tokens: int = 24
     """Number of tokens added to a prompt."""
     max_model_bytes: int = 4 * 10**9
-    numerics: Numerics = field(default_factory=Numerics)
+    numerics: Numerics = field(default_factory=Numerics, metadata={"key": summed})
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pipeline.errors import UserError
 from pipeline.stage import Site, Stage, Survey
-from stages.compute.numerics import Numerics
+from stages.compute.numerics import Numerics, summed
 from stages.eval.estimates import hidden_estimate
 from stages.model.blueprint import Blueprint
 from stages.model.blueprint_from_names import needs_class
@@ -20,7 +20,7 @@ class HiddenConfig:
     """`batch_size` sequences run at once; it can affect the order of sums."""
 
     batch_size: int = 4
-    numerics: Numerics = field(default_factory=Numerics)
+    numerics: Numerics = field(default_factory=Numerics, metadata={"key": summed})
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from pipeline.stage import Site, Stage, Survey
-from stages.compute.numerics import Numerics
+from stages.compute.numerics import Numerics, summed
 from stages.eval.estimates import eval_estimate
 from stages.model.blueprint import Blueprint
 from stages.model.blueprint_from_names import needs_class
@@ -16,7 +16,7 @@ from stages.model.blueprint_from_names import needs_class
 class EvalConfig:
     """Device and threads; everything else comes with the hidden states."""
 
-    numerics: Numerics = field(default_factory=Numerics)
+    numerics: Numerics = field(default_factory=Numerics, metadata={"key": summed})
 
 
 @dataclass(frozen=True, eq=False)

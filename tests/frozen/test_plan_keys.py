@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.frozen.cases import WHOLE, cases_of, plan_of
+from tests.frozen.cases import WHOLE, Case, cases_of, plan_of
 from tests.frozen.models import FAMILIES, write_model, write_text
 from tests.frozen.plans import CONFIGS, Keys
 from tests.frozen.stored import differing, stored
@@ -36,9 +36,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model of a GPU is part of a key, and the stored ones were made without any."""
+def one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GPU and processor are part of a key: the stored ones were made without the one."""
     monkeypatch.setattr("pipeline.machine.gpus.gpus", tuple)
+    monkeypatch.setattr("pipeline.machine.processor.processor", lambda: "of the frozen keys")
 
 
 def digest(keys: Keys) -> str:
@@ -70,3 +71,30 @@ def test_plan_keys_are_as_they_were(graph: str, family: str, models: Path) -> No
     changed = {name: differing(before["whole"][name], keys) for name, keys in whole.items()}
     assert {name: nodes for name, nodes in changed.items() if nodes} == {}
     assert differing(before["cases"], cases) == []
+
+
+SUMS = ("calibrate", "cache", "propagate", "gradient", "sensitivity", "hidden", "eval", "generate")
+"""What kinds of nodes sum always; compress does where a solver or an observer searches."""
+
+
+@pytest.mark.parametrize(
+    ("case", "compress"),
+    [
+        (Case(base="evaluated", scheme="w4a16_g64"), False),
+        (Case(base="data_free", scheme="w4a16_g64", values={"modifier.rtn.observer": "mse"}), True),
+    ],
+    ids=["rounding", "searching"],
+)
+def test_keys_differ_by_processor_where_something_is_summed_and_nowhere_else(
+    case: Case, compress: bool, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for name in ("Intel 1-2", "Amd 3-4"):
+        monkeypatch.setattr("pipeline.machine.processor.processor", lambda name=name: name)
+        found.append(plan_of(case, models / "llama", models / "text.txt"))
+    kinds = {name.partition("[")[0] for name in found[0]}
+    changed = {name.partition("[")[0] for name in found[0] if found[0][name] != found[1][name]}
+    made = {"compress", "save", "verify"}
+    assert changed & made == (made if compress else set())
+    assert not changed & {"load", "patch", "pairs", "prove", "tokens"}
+    assert changed >= kinds & set(SUMS)

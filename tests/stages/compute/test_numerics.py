@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.key import canonical, digest
-from stages.compute.numerics import Numerics
+from stages.compute.numerics import Numerics, summed
 from tests.pipeline.machine.fake_driver import MODELS, fake_gpus
 
 H200, A100 = MODELS
@@ -18,6 +18,15 @@ def test_the_key_of_a_cpu_holds_its_kind_only() -> None:
     assert keyed("cpu") == {"device": "cpu", "threads": 2}
     with fake_gpus(H200):
         assert keyed("cpu") == {"device": "cpu", "threads": 2}
+
+
+def test_the_key_of_what_sums_holds_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("Intel 1-2 avx2", "Amd 3-4 avx2"):
+        monkeypatch.setattr("pipeline.machine.processor.processor", lambda name=name: name)
+        found = summed(Numerics(device="cpu", threads=2))
+        assert found == {"device": f"cpu, {name}", "threads": 2}
+        with fake_gpus(H200):
+            assert summed(Numerics(device="cuda", threads=2)) == keyed("cuda")
 
 
 def test_which_of_equal_gpus_computes_is_no_part_of_the_key() -> None:
