@@ -23,6 +23,7 @@ from stages.model.artifact_names import HIDDEN
 from stages.model.boundary import EMBEDDING, Boundary
 from stages.model.derived_tensors import Derived
 from stages.model.meta_model import NO_MODEL
+from stages.model.off_meta import OffMeta
 from stages.model.skeleton import Skeleton
 
 Forward = Callable[..., Any]
@@ -65,8 +66,10 @@ def replay(
     forward = layer.forward
     embedded: list[Tensor] = []
     carried = set() if before is None else {(place, key) for place, key, _ in before.entries()}
+    around = ExitStack()
 
     def last(*args: Any, **kwargs: Any) -> Any:
+        around.close()  # the layer is all there, and is not slowed down
         output, written = recorded_call(forward, args, kwargs, carried)
         embedding = embedded[0] if before is None else before.embedding
         raise _Reached(Boundary.of(output, written, embedding, skeleton.dtype))
@@ -80,7 +83,7 @@ def replay(
         else:
             stack.enter_context(_recorded(skeleton, embedded))
         stack.enter_context(_replaced_forward([(layer, last)]))
-        result: Boundary = _value(skeleton, input_ids)
+        result: Boundary = _value(skeleton, input_ids, around)
     if before is None:
         _find_readers(skeleton, input_ids, result)
     return result.without(skeleton.memo.get(UNREAD, ()))
@@ -148,6 +151,7 @@ def logits(skeleton: Skeleton, final: Tensor, *, gradients: bool = False) -> Ten
     stand_ins = [(module, lambda *args, **kwargs: decoded) for module in skeleton.trunks]
     with (
         torch.set_grad_enabled(gradients),
+        OffMeta(skeleton.device),
         _replaced_forward([(skeleton.embedding, _zeros(skeleton, final)), *stand_ins]),
     ):
         result: Tensor = skeleton.model(input_ids=ids, use_cache=False).logits
@@ -195,11 +199,14 @@ def tail_names(skeleton: Skeleton, *, head: bool) -> tuple[str, ...]:
     return (*names, *(n for n in skeleton.blueprint.outside if head and n.startswith(prefix)))
 
 
-def _value(skeleton: Skeleton, input_ids: Tensor) -> Any:
-    try:
-        skeleton.model(input_ids=input_ids.to(skeleton.device), use_cache=False)
-    except _Reached as reached:
-        return reached.value
+def _value(skeleton: Skeleton, input_ids: Tensor, around: ExitStack | None = None) -> Any:
+    """What the forward is left with; it runs inside `around`, which may be closed on the way."""
+    with around or ExitStack() as stack:
+        stack.enter_context(OffMeta(skeleton.device))
+        try:
+            skeleton.model(input_ids=input_ids.to(skeleton.device), use_cache=False)
+        except _Reached as reached:
+            return reached.value
     raise RuntimeError("the forward of the model ended before the place that was asked for")
 
 
@@ -303,10 +310,17 @@ def _handed_on(
 
 
 def _zeros(skeleton: Skeleton, like: Tensor) -> Callable[..., Tensor]:
-    """A forward of the token embedding that gives zeros, with the device and dtype of `like`."""
+    """A forward of the token embedding that gives zeros of its dtype, on the device of `like`.
+
+    What a model makes of the embeddings for all layers (rotary tables) has their dtype, which the
+    hidden state need not have: ZAYA's is float32 whatever the model's is.
+    """
     weight = getattr(skeleton.embedding, "weight", None)
-    width = like.shape[-1] if weight is None else weight.shape[-1]
-    return lambda ids, *args, **kwargs: like.new_zeros((*ids.shape, width))
+    width, dtype = like.shape[-1], like.dtype
+    if weight is not None:
+        width = weight.shape[-1]
+        dtype = skeleton.dtype_of(f"{skeleton.blueprint.embedding}.weight", weight)
+    return lambda ids, *args, **kwargs: like.new_zeros((*ids.shape, width), dtype=dtype)
 
 
 def _containers(

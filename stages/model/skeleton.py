@@ -86,12 +86,15 @@ class Skeleton:
                 f"tensor for {name} is {list(tensor.shape)}, the model has {list(old.shape)}",
                 remedy="check that config.json and the weights belong together",
             )
-        dtype = self._dtype_of(name, old)
+        dtype = self.dtype_of(name, old)
         _assign(self.model, name, tensor.to(device=self.device, dtype=dtype))
         return old
 
-    def _dtype_of(self, name: str, old: Tensor) -> torch.dtype:
-        """The dtype of a parameter: transformers keeps some in float32 whatever the model's is."""
+    def dtype_of(self, name: str, old: Tensor) -> torch.dtype:
+        """The dtype of parameter `name` once materialized; `old` is what stands for it now.
+
+        transformers keeps some in float32 whatever the model's dtype is.
+        """
         plan = self.model._get_dtype_plan(self.dtype)
         if plan and build_glob_alternation(list(plan))[0].search(name):
             return torch.float32

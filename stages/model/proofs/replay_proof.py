@@ -52,7 +52,8 @@ def prove(config: Mapping[str, Any]) -> dict[str, Any]:
     whole = skeleton(blueprint)
     randomize(whole.model, SEED)
     tensors: dict[str, Tensor] = dict(whole.model.state_dict())
-    expected = run_whole(whole, small.input_ids)
+    with whole.materialized(tensors):  # in the dtypes that transformers loads them in
+        expected = run_whole(whole, small.input_ids)
     bones = skeleton(blueprint)
     boundary: Boundary | None = None
     for layer, wanted in zip(blueprint.layers, expected.layers, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,10 @@ from pipeline.errors import StageFailed
 from stages.model import replay as replaying
 from stages.model.artifact_names import HIDDEN
 from stages.model.boundary import EMBEDDING, Boundary, batch_dim
+from stages.model.off_meta import OffMeta
 from stages.model.proofs.replay_proof import prove
+from tests.families.drive import CASES
+from tests.families.tiny import config_of
 
 GEMMA4: dict[str, Any] = {
     "model_type": "gemma4_text",
@@ -52,6 +56,32 @@ def test_a_model_of_every_kind_is_proven(
     assert {n: tuple(s[:2]) for n, s in found["hands_on"].items() if n != EMBEDDING} == {
         name: shape[:2] for name, shape in handed_on.items()
     }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hy_v4",  # keeps some parameters in float32
+        "zaya",  # a hidden state in float32, rotary tables in the dtype of the embeddings
+        "idefics3",  # moves embeddings to the device of its first parameter, which is not there
+    ],
+)
+def test_a_model_in_bfloat16_is_proven_whatever_lies_on_the_meta_device(name: str) -> None:
+    small = config_of(next(case for case in CASES if case.name == name))
+    small.dtype = torch.bfloat16
+    found = prove(json.loads(small.to_json_string(use_diff=False)))["replay"]
+    assert (found["equal"], found["layers_of_model"]) == ("bits", 4)
+
+
+def test_nothing_real_gets_to_the_meta_device() -> None:
+    real, meta = torch.ones(2), torch.ones(2, device="meta")
+    with OffMeta(torch.device("cpu")):
+        moved = real.to(torch.device("meta")), real.to(device="meta", dtype=torch.float16)
+        made = torch.zeros(3, device=meta.device)
+        kept = meta.to("meta"), meta + 1
+    assert torch.equal(moved[0], real) and torch.equal(moved[1], real.half())
+    assert torch.equal(made, torch.zeros(3))
+    assert all(tensor.is_meta for tensor in kept)
 
 
 def test_gemma_4_hands_on_keys_values_and_embeddings() -> None:
