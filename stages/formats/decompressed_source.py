@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -25,11 +25,20 @@ class Decompressed:
     """A `WeightSource` over a compressed checkpoint or layer that reads like the dense one.
 
     Names are those before compression; compressed weights are returned in `dtype`. `config` is a
-    `quantization_config`.
+    `quantization_config`. Of the modules `turned` (GPT-2's Conv1D) the dense model has a weight
+    [in, out], and so has a checkpoint where it is called `weight`: `shape` and `stored` give what
+    is theirs as a Linear's, [out, in].
     """
 
-    def __init__(self, source: WeightSource, config: Mapping[str, Any], dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        source: WeightSource,
+        config: Mapping[str, Any],
+        dtype: torch.dtype,
+        turned: Container[str] = (),
+    ) -> None:
         self._source = source
+        self._turned = turned
         self._config = parse(config)
         self._dtype = dtype
 
@@ -53,9 +62,9 @@ class Decompressed:
                 specs[name] = spec
         for prefix in self.schemes:
             name = f"{prefix}.weight"
-            specs[name] = TensorSpec(
-                name=name, shape=self.shape(prefix), dtype=dtype_name(self._dtype)
-            )
+            shape = self.shape(prefix)
+            dense = shape[::-1] if prefix in self._turned else shape
+            specs[name] = TensorSpec(name=name, shape=dense, dtype=dtype_name(self._dtype))
         return specs
 
     def specs(self) -> Mapping[str, TensorSpec]:
@@ -78,7 +87,10 @@ class Decompressed:
 
     def stored(self, prefix: str, *, device: str = "cpu") -> dict[str, Tensor]:
         """The tensors of one compressed module as they are stored, by local name, without bias."""
-        return stored_parts(self._source, self._stored_specs, prefix, device=device)
+        parts = stored_parts(self._source, self._stored_specs, prefix, device=device)
+        if prefix in self._turned and "weight" in parts:
+            parts["weight"] = parts["weight"].T.contiguous()
+        return parts
 
     def input_rules(self, prefixes: Mapping[str, str]) -> dict[str, InputRule]:
         """The rules of modules' inputs by module name.
@@ -111,10 +123,11 @@ class Decompressed:
                 f"{prefix} is {list(shape)} by its weights, but {list(weight.shape)} by its scales",
                 remedy="fetch the checkpoint again",
             )
-        return weight.to(self._dtype)
+        weight = weight.to(self._dtype)
+        return weight.T.contiguous() if prefix in self._turned else weight
 
     def shape(self, prefix: str) -> tuple[int, ...]:
-        """The shape of a compressed module's weight; UserError if its tensors do not give it."""
+        """The shape [out, in] of a compressed weight; UserError if its tensors do not give it."""
         specs = self._stored_specs
         dense, packed = (specs.get(f"{prefix}.{part}") for part in ("weight", "weight_packed"))
         shape: tuple[int, ...] = ()
@@ -123,7 +136,7 @@ class Decompressed:
                 f"{prefix} has both weight and weight_packed", remedy="fetch the checkpoint again"
             )
         if dense is not None:
-            shape = dense.shape
+            shape = dense.shape[::-1] if prefix in self._turned else dense.shape
         elif packed is not None and len(packed.shape) == 2:
             rows, width = packed.shape
             weights = self.schemes[prefix].weights

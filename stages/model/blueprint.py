@@ -97,7 +97,8 @@ class Blueprint:
     module that holds the decoder layers, of the token embedding and of the lm_head. `model_type` is
     the text model's. `patches` maps replaced modules to their original classes. `cuts` maps names
     in `tensors` that the original does not have to the parts of its fused tensors that they stand
-    for, `joins` such names to the tensors whose rows they are. `outlined` says why the model is
+    for, `joins` such names to the tensors whose rows they are. `turned` names tensors that the
+    original has as [in, out] and that are read as [out, in]. `outlined` says why the model is
     known by its tensor names only ("" if its class is known): then it cannot be run, and module
     names are those of the checkpoint. `notes` are shown to the user.
     """
@@ -122,6 +123,7 @@ class Blueprint:
     patches: Mapping[str, str] = field(default_factory=dict)
     cuts: Mapping[str, Cut] = field(default_factory=dict)
     joins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    turned: tuple[str, ...] = ()
     outlined: str = ""
     notes: tuple[str, ...] = ()
 
@@ -222,6 +224,7 @@ class Blueprint:
             values["converted"] = tuple(data.get("converted", ()))
             values["notes"] = tuple(data.get("notes", ()))
             values["joins"] = {n: tuple(parts) for n, parts in data.get("joins", {}).items()}
+            values["turned"] = tuple(data.get("turned", ()))
             values["cuts"] = {n: Cut.from_json(c) for n, c in data.get("cuts", {}).items()}
             return cls(**values)
         except (KeyError, TypeError, ValueError) as error:

@@ -23,7 +23,7 @@ from stages.model.module_patches import Patched, patches, replacements, swapped
 from stages.model.structure.expert_proof import check_experts
 from stages.model.traits.linear_use import LinearUse, linear_use
 from stages.model.traits.ownership import bare_note, owned
-from stages.model.traits.transposed_linears import KIND, transposed_note
+from stages.model.traits.transposed_linears import as_linears, turned
 
 FLAT = re.compile(r"\.experts\b")
 """Modules of experts; matrices of two dimensions in them (DBRX's) hold the rows of all of them."""
@@ -57,6 +57,9 @@ def blueprint_of(
     tree = tree_of(model)
     modules = replacements(model, patches() if by_class is None else by_class)
     names = map_names(model, modules, shapes)
+    conv1d = {n: names.found[w] for n in turned(model) if (w := f"{n}.weight") in names.found}
+    as_linear = as_linears(conv1d, shapes, model)
+    shapes |= as_linear
     _check_experts(model, tree, names, modules)
     if any(isinstance(module, LinearExperts) for module in modules.values()):
         check_experts(config)
@@ -66,7 +69,8 @@ def blueprint_of(
         shapes |= {name: _joined([shapes[x] for x in parts]) for name, parts in names.joins.items()}
         _check(model, names, shapes)
         use = linear_use(model, tree.layers, modules)
-        return _assemble(config, model, tree, names, dtype, experts, patched_as, use)
+        drawn = _assemble(config, model, tree, names, dtype, experts, patched_as, use)
+    return replace(drawn, turned=tuple(as_linear))
 
 
 def _tied(model: PreTrainedModel) -> Mapping[str, str]:
@@ -188,10 +192,7 @@ def _assemble(
         patches=dict(patched_as),
         cuts=names.cuts,
         joins=names.joins,
-        notes=(
-            *transposed_note(n for n, m in model.named_modules() if type(m).__name__ == KIND),
-            *bare_note(layers),
-        ),
+        notes=bare_note(layers),
     )
 
 

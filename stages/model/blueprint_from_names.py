@@ -61,6 +61,11 @@ def outline_of(config: Mapping[str, Any], specs: Mapping[str, Spec], *, why: str
     names = sorted(specs, key=natural)
     ends = _Ends.of(config, specs, names)
     units = _units(names)
+    turned = {name for tensors in units.values() for name in _turned(tensors, specs)}
+    specs = {
+        name: _Part(spec.shape[::-1], spec.dtype) if name in turned else spec
+        for name, spec in specs.items()
+    }
     linears = {unit: tuple(_linears(tensors, specs, ends)) for unit, tensors in units.items()}
     linears = {unit: found for unit, found in linears.items() if found}
     towers = tower_units(linears, config, TEXT, ends.embedding)
@@ -95,6 +100,7 @@ def outline_of(config: Mapping[str, Any], specs: Mapping[str, Spec], *, why: str
         outside_linears=_outside_linears(outside, specs, ends),
         outlined=why,
         cuts=cuts,
+        turned=tuple(name for name in names if name in turned),
         notes=tuple(_notes(names, specs)),
     )
 
@@ -214,18 +220,20 @@ def _unit(
     )
 
 
-def _linears(names: Iterable[str], specs: Mapping[str, Spec], ends: _Ends) -> Iterator[LinearSpec]:
-    names = list(names)
-    transposed = any(
+def _turned(names: Iterable[str], specs: Mapping[str, Spec]) -> Iterator[str]:
+    """The weights of a unit that the disk has as [in, out]: all of them, if c_attn is wide."""
+    matrices = [name for name in names if _is_matrix(name, specs[name])]
+    if any(
         name.endswith(".c_attn.weight") and specs[name].shape[1] > specs[name].shape[0]
-        for name in names
-        if len(specs[name].shape) == 2
-    )
+        for name in matrices
+    ):
+        yield from (n for n in matrices if TRANSPOSED.search(n.removesuffix(".weight")))
+
+
+def _linears(names: Iterable[str], specs: Mapping[str, Spec], ends: _Ends) -> Iterator[LinearSpec]:
     for name in names:
         prefix = name.removesuffix(".weight")
         if not _is_matrix(name, specs[name]) or score(prefix) or NO_LINEAR.search(prefix):
-            continue
-        if transposed and TRANSPOSED.search(prefix):
             continue
         rows, columns = specs[name].shape
         if prefix.rpartition(".")[2] in HEADS and rows == ends.shape[0]:

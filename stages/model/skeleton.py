@@ -16,6 +16,7 @@ from pipeline.errors import StageFailed, UserError
 from stages.model.blueprint import Blueprint
 from stages.model.meta_model import BUILDING, config_of, meta_model
 from stages.model.module_patches import Patched, patches, replacements, swap
+from stages.model.traits.transposed_linears import turned
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,6 +114,7 @@ def skeleton(
     """
     model = meta_model(config_of(blueprint.config), blueprint.dtype)
     fill_computed(model, torch.device(device))
+    turned(model)
     replaced = swap(model, replacements(model, patches() if by_class is None else by_class))
     return Skeleton(
         blueprint=blueprint,

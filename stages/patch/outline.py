@@ -31,7 +31,7 @@ class Outline(Stage):
     """
 
     kind: ClassVar[str] = "outline"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     also_imports = ("stages.model.blueprint_from_names", "stages.quantized.open")
     Config: ClassVar[type] = OutlineConfig
 

@@ -39,7 +39,7 @@ class Patch(Stage):
     """Writes `blueprint.json`; lists the decoder layers; its facts are the blueprint."""
 
     kind: ClassVar[str] = "patch"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     libraries: ClassVar[tuple[str, ...]] = ("transformers",)
     also_imports: ClassVar[tuple[str, ...]] = ("stages.model.blueprint_from_class",)
     Config: ClassVar[type] = PatchConfig
@@ -76,8 +76,12 @@ class Patch(Stage):
 def draw(config: PatchConfig, source: Artifact) -> Blueprint:
     """The blueprint of a loaded model, from its config.json and its tensors' headers."""
     from stages.quantized.open import open_source
+    from stages.quantized.source import check_turned
 
-    return _blueprint(config, source.json(f"{MODEL}/config.json"), open_source(source).specs())
+    opened = open_source(source)
+    blueprint = _blueprint(config, source.json(f"{MODEL}/config.json"), opened.specs())
+    check_turned(opened, blueprint.turned)
+    return blueprint
 
 
 def expected(config: PatchConfig, facts: object) -> Blueprint | None:

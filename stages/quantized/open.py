@@ -11,6 +11,7 @@ from stages.weights.joined_source import JoinedSource
 from stages.weights.safetensors_source import SafetensorsSource
 from stages.weights.source import WeightSource
 from stages.weights.source_manifest import SourceManifest
+from stages.weights.turned_source import TurnedSource
 
 
 def open_source(artifact: Artifact) -> WeightSource:
@@ -35,9 +36,11 @@ def open_model(artifact: Artifact, blueprint: Blueprint) -> WeightSource:
     """The weights of a `load` result under the names of its blueprint.
 
     Experts that are fused on disk read as one tensor for each of their Linears; what the disk has
-    in pieces reads as one.
+    in pieces reads as one, and what it has as [in, out] as [out, in].
     """
     source = open_source(artifact)
+    if blueprint.turned:
+        source = TurnedSource(source, blueprint.turned)
     if blueprint.joins:
         source = JoinedSource(source, blueprint.joins)
     return CutSource(source, blueprint.cuts) if blueprint.cuts else source

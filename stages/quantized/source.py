@@ -128,6 +128,22 @@ class QuantizedSource(ABC):
         return prefix if part == "weight" and prefix in self.modules else None
 
 
+def check_turned(source: WeightSource, turned: Iterable[str]) -> None:
+    """Raise UserError if a quantized source has one of the weights `turned` compressed.
+
+    Those are [in, out] in a dense checkpoint (GPT-2's Conv1D).
+    """
+    if not isinstance(source, QuantizedSource):
+        return
+    found = [name for name in turned if name.removesuffix(".weight") in source.modules]
+    if found:
+        raise UserError(
+            f"{found[0]} is compressed, and a Conv1D in the model: its orientation depends on who "
+            "wrote it, so that such checkpoints are not read again",
+            remedy="give the dense model that it was made from",
+        )
+
+
 @contextmanager
 def misfits(prefix: str) -> Iterator[None]:
     """Context that turns failures to decode tensors of a module into a UserError."""

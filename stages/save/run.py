@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from math import prod
@@ -27,7 +27,9 @@ from stages.save.model_card import Card, model_card
 from stages.save.shards import Part, file_parts, parts_of, shard_parts, write_shards
 from stages.save.stage import SaveConfig
 from stages.schemes.resolve import Resolved, resolve
+from stages.weights import WeightSource
 from stages.weights.aliased_source import Aliased
+from stages.weights.turned_source import TurnedSource
 
 CONFIG = "config.json"
 
@@ -47,7 +49,7 @@ def run(config: SaveConfig, task: Task) -> None:
     caches = caches_of(task, blueprint)
     parts = [
         *parts_of(dense, source, config.save.max_shard_bytes),
-        *layer_parts(config, layers),
+        *layer_parts(config, layers, blueprint.turned),
         *(part for cache in caches for part in file_parts(cache.file(CACHE))),
     ]
     written = write_shards(folder, parts, task.progress)
@@ -96,17 +98,25 @@ def run(config: SaveConfig, task: Task) -> None:
     draft.meta["compressed"] = config.save.compressed
 
 
-def layer_parts(config: SaveConfig, layers: Sequence[Artifact]) -> Iterator[Part]:
-    """The files of the layers: as they are stored, or decompressed to dense weights."""
+def layer_parts(
+    config: SaveConfig, layers: Sequence[Artifact], turned: Collection[str]
+) -> Iterator[Part]:
+    """The files of the layers: as they are stored, or decompressed to dense weights.
+
+    Weights `turned` become [in, out] again, as the original has them.
+    """
     limit = config.save.max_shard_bytes
     for layer in layers:
-        if config.save.compressed:
+        if config.save.compressed and not turned:
             yield from shard_parts(layer.path, limit)
-        else:
-            from stages.formats.compressed_layer import CompressedLayer
+            continue
+        from stages.formats.compressed_layer import CompressedLayer
 
-            weights = CompressedLayer(layer).weights
-            yield from parts_of(weights.specs().values(), weights, limit)
+        made = CompressedLayer(layer)
+        weights: WeightSource = made.shard if config.save.compressed else made.weights
+        if turned:
+            weights = TurnedSource(weights, turned)
+        yield from parts_of(weights.specs().values(), weights, limit)
 
 
 def layers_of(task: Task, blueprint: Blueprint) -> list[Artifact]:

@@ -21,6 +21,7 @@ from stages.schemes.protocols import ModuleFormat
 from stages.weights import TensorSpec, WeightSource, open_checkpoint
 from stages.weights.aliased_source import Aliased
 from stages.weights.safetensors_source import SafetensorsSource
+from stages.weights.turned_source import TurnedSource
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,8 +56,10 @@ class Subject:
 
     `blueprint` and `source` name the tensors as the checkpoint should; `untied`: lm_head and
     embedding were tied in the original and are not any more. `quantized` maps the checkpoint names
-    of modules to the schemes that config.json gives them. `plain`: compressed weights were to be
-    saved dense, with their dequantized values. `caches` are the qparams of attention states.
+    of modules to the schemes that config.json gives them. `saved` and `specs` have weights that the
+    disk has as [in, out] as [out, in], `on_disk` is as the files are. `plain`: compressed weights
+    were to be saved dense, with their dequantized values. `caches` are the qparams of attention
+    states.
     `codes`: compiled loops of our own read weights in plain formats.
     """
 
@@ -66,6 +69,7 @@ class Subject:
     original: Mapping[str, TensorSpec]
     saved: WeightSource
     specs: Mapping[str, TensorSpec]
+    on_disk: Mapping[str, TensorSpec]
     settings: Mapping[str, Any]
     claims: Claims | None
     quantized: Mapping[str, ModuleFormat]
@@ -100,7 +104,10 @@ def subject_of(task: Task, codes: bool) -> Subject:
     source: WeightSource = open_model(task.inputs["source"], original)
     if untied:
         source = Aliased(source, original.aliases())
-    saved = open_checkpoint(folder)
+    saved: WeightSource = open_checkpoint(folder)
+    on_disk = saved.specs()
+    if blueprint.turned:
+        saved = TurnedSource(saved, blueprint.turned)
     try:
         settings = json.loads((folder / "config.json").read_bytes())
     except (OSError, ValueError) as error:
@@ -117,6 +124,7 @@ def subject_of(task: Task, codes: bool) -> Subject:
         original=source.specs(),
         saved=saved,
         specs=specs,
+        on_disk=on_disk,
         settings=settings,
         claims=claims,
         quantized={p: schemes.of(p) for p in prefixes} if claims else {},

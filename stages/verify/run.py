@@ -82,7 +82,7 @@ def verify(
 
         task.progress(1.0, "loading in transformers")
         form = (subject.blueprint, subject.quantized)
-        verdict = verdict_of(subject.settings, subject.specs, *form)
+        verdict = verdict_of(subject.settings, subject.on_disk, *form)
         checks.append(verdict.check())
         engines["transformers"] = verdict.to_json()
     skipped = {"unchanged tensors": "verify.original is false"} if not options.original else {}

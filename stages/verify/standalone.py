@@ -130,6 +130,8 @@ def check_parts(folder: Folder) -> Iterator[str]:
         wanted = expected_parts(scheme, shape, folder.dtype_name)
         for part, (size, dtype) in wanted.items():
             found = folder.specs.get(f"{prefix}.{part}")
+            if part == "weight" and prefix in folder.turned:
+                size = size[::-1]
             if found is None:
                 yield f"{prefix}.{part} is missing"
             elif found.shape != size or not _fits(part, found.dtype, dtype):

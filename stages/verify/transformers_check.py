@@ -115,21 +115,31 @@ class Limits:
     containers: frozenset[str]
     embeddings: frozenset[str]
     shared: frozenset[str]
+    conv1d: frozenset[str]
+    """All names of compressed Conv1D modules: compressed-tensors makes parameters for Linears."""
 
     @classmethod
     def of(cls, blueprint: Blueprint, quantized: Mapping[str, ModuleFormat]) -> Limits:
         experts = [linear for linear in blueprint.linears() if linear.expert]
         ends = [e for e in blueprint.ends() if e.kind == EMBEDDING and e.prefix in quantized]
+        turned = [
+            linear
+            for linear in blueprint.linears()
+            if f"{linear.prefix}.weight" in blueprint.turned and linear.prefix in quantized
+        ]
         return cls(
             experts=frozenset(linear.prefix for linear in experts),
             containers=frozenset(linear.name.rsplit(".", 2)[0] for linear in experts),
             embeddings=frozenset(name for end in ends for name in (end.name, end.prefix)),
             shared=blueprint.shared(),
+            conv1d=frozenset(name for x in turned for name in (x.name, x.prefix)),
         )
 
     def kind(self, name: str) -> str:
         """The kind of module that a tensor or parameter belongs to; "" if it has to be loaded."""
         module, _, part = name.rpartition(".")
+        if module in self.conv1d:
+            return "compressed Conv1D modules"
         if part == "weight_zero_point" and module not in self.experts:
             return "packed zero points"
         if module in self.embeddings:

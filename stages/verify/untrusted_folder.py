@@ -69,7 +69,27 @@ class Folder:
 
     def dense(self) -> Decompressed:
         """The checkpoint as a dense model; modules that the config does not cover are left out."""
-        return Decompressed(self.saved, self.settings["quantization_config"], self.dtype)
+        given = self.settings["quantization_config"]
+        return Decompressed(self.saved, given, self.dtype, self.turned)
+
+    @cached_property
+    def turned(self) -> frozenset[str]:
+        """Compressed modules whose class keeps its weight as [in, out] (GPT-2's Conv1D)."""
+        from transformers import CONFIG_MAPPING
+
+        from stages.model.meta_model import config_of, dtype_of, meta_model
+        from stages.model.traits.transposed_linears import conv1d_names
+
+        if str(self.settings.get("model_type")) not in CONFIG_MAPPING:
+            return frozenset()
+        try:
+            config = config_of(self.settings)
+            names = tuple(conv1d_names(meta_model(config, dtype_of(config))))
+        except UserError:
+            return frozenset()
+        # a checkpoint of the model without its head has names without `transformer.`
+        ends = {prefix: f".{prefix}" for prefix in self.compressed}
+        return frozenset(p for p, end in ends.items() if any(f".{n}".endswith(end) for n in names))
 
     @cached_property
     def _from_class(self) -> tuple[Blueprint | None, str, str]:

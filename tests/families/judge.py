@@ -16,6 +16,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers.pytorch_utils import Conv1D
 
 from pipeline.errors import UserError
 from tests.families.case import Case
@@ -40,13 +41,17 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Subject:
-    """A written tiny model: its folder, tensors on disk and logits in float32."""
+    """A written tiny model: its folder, tensors on disk and logits in float32.
+
+    `turned` are its modules that keep a weight [in, out].
+    """
 
     case: Case
     folder: Path
     tensors: Mapping[str, Tensor]
     logits: Tensor
     architecture: str
+    turned: frozenset[str]
 
     @classmethod
     def write(cls, case: Case, folder: Path) -> Subject:
@@ -59,6 +64,7 @@ class Subject:
             tensors=tensors_of(path),
             logits=logits(model),
             architecture=architecture,
+            turned=frozenset(n for n, m in model.named_modules() if isinstance(m, Conv1D)),
         )
 
     def dense(self, tensors: Mapping[str, Tensor], name: str) -> Tensor:
@@ -112,7 +118,7 @@ def measured(
     subject: Subject, scheme: Scheme, checkpoint: Path, told: Mapping[str, Any] | None = None
 ) -> Row:
     """The row of a checkpoint; `told`: what result.json says of transformers, if a job wrote it."""
-    unpacked = unpack(checkpoint)
+    unpacked = unpack(checkpoint, subject.turned)
     named = original_names(unpacked.tensors, subject.tensors)
     quantized = {name.removesuffix(".weight") for name in named.compressed(unpacked.modules)}
     noise = error(

@@ -7,7 +7,7 @@ a fault that both share with the writer cannot hide.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,15 +40,22 @@ def tensors_of(folder: Path) -> dict[str, Tensor]:
     return found
 
 
-def unpack(folder: Path) -> Unpacked:
-    """Dequantize every weight of a checkpoint folder."""
+def unpack(folder: Path, turned: Collection[str] = ()) -> Unpacked:
+    """Dequantize every weight of a checkpoint folder.
+
+    The modules `turned` keep theirs as [in, out]: a `weight` of theirs is so on disk, and scales
+    and packed codes are those of [out, in].
+    """
     tensors = tensors_of(folder)
     bits = _bits(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     modules = {n.removesuffix(".weight_scale") for n in tensors if n.endswith(".weight_scale")}
     dense = {n: t for n, t in tensors.items() if not _part_of(n, modules)}
     for module in modules:
         parts = {p: tensors[f"{module}.{p}"] for p in PARTS if f"{module}.{p}" in tensors}
-        dense[f"{module}.weight"] = weight(parts, bits)
+        if module in turned and "weight" in parts:
+            parts["weight"] = parts["weight"].T
+        made = weight(parts, bits)
+        dense[f"{module}.weight"] = made.T if module in turned else made
     return Unpacked(tensors=dense, modules=frozenset(modules))
 
 

@@ -93,14 +93,18 @@ def test_only_matrices_that_multiply_activations_are_linears() -> None:
     assert any("I32" in note for note in found.notes)
 
 
-def test_weights_stored_the_other_way_round_are_no_linears() -> None:
+def test_weights_stored_the_other_way_round_are_turned() -> None:
     attention, norm = "h.0.attn.c_attn.weight", "h.0.attn.other.weight"
     turned = outlined(
         {attention: spec(8, 24), "h.0.mlp.c_fc.weight": spec(8, 32), norm: spec(8, 8)}
     )
-    assert [x.name for x in turned.linears()] == ["h.0.attn.other"]
+    sizes = {x.name: (x.out_features, x.in_features) for x in turned.linears()}
+    assert sizes == {"h.0.attn.c_attn": (24, 8), "h.0.attn.other": (8, 8), "h.0.mlp.c_fc": (32, 8)}
+    assert turned.turned == (attention, "h.0.mlp.c_fc.weight")
+    assert turned.layers[0].shapes[attention] == (24, 8)
     upright = outlined({attention: spec(24, 8), "h.0.mlp.c_fc.weight": spec(32, 8)})
     assert [x.name for x in upright.linears()] == ["h.0.attn.c_attn", "h.0.mlp.c_fc"]
+    assert upright.turned == ()
 
 
 def test_fused_experts_are_named_and_left_alone() -> None:
