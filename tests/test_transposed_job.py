@@ -25,7 +25,8 @@ from tests.families.logits import error, logits
 from tests.jobs import Job
 from tests.test_data_free import disk
 
-PARTS = ("weight", "weight_packed", "weight_scale", "weight_shape", "weight_global_scale")
+PARTS = ("weight", "weight_packed", "weight_scale", "weight_zero_point", "weight_shape")
+PARTS += ("weight_global_scale",)
 
 
 @pytest.fixture

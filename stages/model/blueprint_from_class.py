@@ -119,7 +119,7 @@ def _check_experts(
             or (parameter.dim() == 2 and FLAT.search(name))
             for parameter in module.parameters(recurse=False)
         )
-        and name not in modules
+        and not f"{name}.".startswith(tuple(f"{patched}." for patched in modules))
         and not type(module).__module__.startswith("torch.nn")
     }
     for layer in tree.layers:

@@ -142,7 +142,7 @@ class _Mapping:
 
     def _cut(self, target: str, pattern: str | None, name: str, shape: tuple[int, ...]) -> bool:
         """Map the parts of a fused tensor; False if it is not one that a patch can take apart."""
-        module, _, leaf = target.rpartition(".")
+        module, leaf = self._patched(target)
         cuts_of = getattr(self.modules.get(module), "cuts", None)
         if cuts_of is None:
             return False
@@ -156,11 +156,19 @@ class _Mapping:
         if operations == ("Transpose",) and wanted is not None and shape == tuple(wanted.shape):
             operations = ()  # transformers leaves what has the right shape as it is
         cuts: Mapping[str, Cut] = cuts_of(leaf, source, name, operations)
-        base = _written(name, module)
+        base = _written(name, module, leaf)
         for local, cut in cuts.items():
             self._claim(f"{module}.{local}", f"{base}.{local}")
             self.cuts[f"{base}.{local}"] = cut
         return bool(cuts)
+
+    def _patched(self, target: str) -> tuple[str, str]:
+        """The patched module that a parameter is of, and the parameter's name in it."""
+        parts = target.split(".")
+        for count in range(len(parts) - 1, 0, -1):
+            if (module := ".".join(parts[:count])) in self.modules:
+                return module, ".".join(parts[count:])
+        return target.rpartition(".")[0], parts[-1]
 
     def _claimed(self, renamed: str, target: str, pattern: str) -> str | None:
         """The parameter of a module patch that takes the tensor; None if none does."""
@@ -190,12 +198,15 @@ def _names(converter: WeightConverter) -> tuple[str, ...]:
     return tuple(type(operation).__name__ for operation in converter.operations)
 
 
-def _written(stored: str, module: str) -> str:
+def _written(stored: str, module: str, leaf: str) -> str:
     """The name of a container of experts in a checkpoint that holds the tensor `stored` of it.
 
     `a.mlp.experts.gate_up_proj` is of `a.mlp.experts`, `a.block_sparse_moe.input_linear.weight` of
-    `a.block_sparse_moe.experts`: engines look for one expert's tensors there.
+    `a.block_sparse_moe.experts`: engines look for one expert's tensors there. `leaf` is the name of
+    the tensor's parameter in the module.
     """
+    if "." in leaf and stored.endswith(f".{leaf}"):
+        return stored.removesuffix(f".{leaf}")
     leaf = module.rpartition(".")[2]
     parent = stored.removesuffix(".weight").rpartition(".")[0]
     return parent if parent.rpartition(".")[2] == leaf else f"{parent}.{leaf}"

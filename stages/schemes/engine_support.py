@@ -6,6 +6,7 @@ to 5.24 (both ends were run, and the releases between where they differ).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,10 @@ from stages.schemes.sizes import label
 ROWS = ("channel", "group")
 VLLM = "0.32"
 GPT_OSS = "gpt_oss"
+FUSED = re.compile(
+    r"\.(?:(?:gate_up_proj|up_proj|down_proj)(?:_bias)?|(?:input|output)_linear\.weight)$"
+)
+"""Fused tensors of experts that engines take one by one as well."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,6 +189,13 @@ def expert_warnings(blueprint: Blueprint) -> Iterator[str]:
         yield (
             f"vLLM {VLLM} passes over the gate_proj and up_proj of gpt-oss's experts without an "
             "error (it looks for w13, both in one): compressed-tensors reads the checkpoint"
+        )
+    own = next((c.stored for c in blueprint.cuts.values() if not FUSED.search(c.stored)), None)
+    if own is not None:
+        yield (
+            f"vLLM {VLLM} takes experts that are fused under names of their own (as {own}) from those "
+            "tensors only, so that it does not load them compressed: compressed-tensors reads the "
+            "checkpoint"
         )
 
 

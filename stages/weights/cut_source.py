@@ -16,13 +16,20 @@ if TYPE_CHECKING:
 
 
 class Part(Protocol):
-    """Part of block `index` of the tensor `stored`, such as `stages.model.experts.cut.Cut`."""
+    """Part of block `index` of the tensor `stored`, such as `stages.model.experts.cut.Cut`.
+
+    Blocks are the first dimension, or so many (`blocks`, if it is not 0) matrices one below the
+    other.
+    """
 
     @property
     def stored(self) -> str: ...
 
     @property
     def index(self) -> int: ...
+
+    @property
+    def blocks(self) -> int: ...
 
     def shape(self, stored: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the part of a tensor of shape `stored`."""
@@ -69,8 +76,12 @@ class CutSource:
         if name not in self._cuts:
             return self._files().borrow(name, scratch, rows)
         cut = self._cuts[name]
-        block = self._files().borrow(cut.stored, scratch, (cut.index, cut.index + 1))[0]
-        part = cut.of(block)
+        files = self._files()
+        span = (cut.index, cut.index + 1)
+        if cut.blocks:
+            span = rows_of_block(files.spec(cut.stored), cut.index, cut.blocks)
+        block = files.borrow(cut.stored, scratch, span)
+        part = cut.of(block if cut.blocks else block[0])
         return part if rows is None else part[rows[0] : rows[1]]
 
     def _files(self) -> SafetensorsSource:
@@ -98,13 +109,25 @@ class CutSource:
             if block is None or held != (cut.stored, cut.index):
                 # gate and up of one expert follow each other: their block is read once
                 block, held = None, (cut.stored, cut.index)
-                block = read_block(self.source, cut.stored, cut.index)
+                block = read_block(self.source, cut.stored, cut.index, cut.blocks)
             found[name] = cut.of(block).to(device)
         return {name: found[name] for name in wanted}
 
 
-def read_block(source: WeightSource, name: str, index: int) -> Tensor:
-    """Block `index` of a tensor's first dimension; the rest of it is not read where that works."""
+def rows_of_block(spec: TensorSpec, index: int, blocks: int) -> tuple[int, int]:
+    """(start, stop) of the rows of one of `blocks` matrices that lie one below the other."""
+    rows = spec.shape[0] // blocks
+    return index * rows, (index + 1) * rows
+
+
+def read_block(source: WeightSource, name: str, index: int, blocks: int = 0) -> Tensor:
+    """Block `index` of a tensor (see `Part`); the rest of it is not read where that works."""
+    if blocks:
+        if isinstance(source, SafetensorsSource):
+            rows = rows_of_block(source.spec(name), index, blocks)
+            return source.borrow(name, Scratch(), rows=rows)
+        whole = source.read([name])[name]
+        return whole.view(blocks, -1, whole.shape[1])[index]
     reader = getattr(source, "read_block", None)
     block: Tensor = reader(name, index) if reader is not None else source.read([name])[name][index]
     return block

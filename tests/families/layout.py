@@ -13,6 +13,16 @@ EXPERT = re.compile(r"\.experts?\.\d+\.")
 
 FLAT = re.compile(r"\.experts\.mlp\.\w+$")
 """Matrices in which DBRX has all experts' rows one below the other."""
+LEAVES = {
+    "gate_up_proj": ("gate_proj", "up_proj"),
+    "input_linear": ("gate_proj", "up_proj"),
+    "output_linear": ("down_proj",),
+    "down_proj": ("down_proj",),
+    "up_proj": ("up_proj",),
+    **{"fc1": ("gate_proj", "up_proj"), "fc2": ("down_proj",)},
+    **{"w1": ("gate_proj",), "v1": ("up_proj",), "w2": ("down_proj",)},
+}
+"""Fused tensor -> what it is made of; the last two lines are Aria's and DBRX's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,11 +52,16 @@ def expert_matrices(tensors: Mapping[str, Tensor]) -> int:
         if is_expert(name) and tensor.dim() == 2:
             total += 1
         elif tensor.dim() == 3 and ("expert" in name or "block_sparse_moe" in name):
-            doubled = re.search(r"(gate_up_proj|input_linear(\.weight)?|gate_up)$", name)
+            doubled = re.search(r"(gate_up_proj|(input_linear|fc1)(\.weight)?|gate_up)$", name)
             total += tensor.shape[0] * (2 if doubled else 1)
         elif tensor.dim() == 2 and FLAT.search(name):
-            total += 1
+            total += _flat_experts(name, tensors)
     return total
+
+
+def _flat_experts(name: str, tensors: Mapping[str, Tensor]) -> int:
+    """How many experts a matrix of DBRX has: those that its router has scores for."""
+    return len(tensors[f"{name.partition('.experts.')[0]}.router.layer.weight"])
 
 
 def original_names(tensors: Mapping[str, Tensor], original: Mapping[str, Tensor]) -> Named:
@@ -55,11 +70,12 @@ def original_names(tensors: Mapping[str, Tensor], original: Mapping[str, Tensor]
     found = {name: tensor for name, tensor in tensors.items() if name in original}
     made: dict[str, str] = {}
     for name, wanted in original.items():
-        if name not in found and (wanted.dim() == 3 or name.endswith("_bias")):
+        flat = FLAT.search(name) is not None
+        if name not in found and (wanted.dim() == 3 or name.endswith("_bias") or flat):
             fused = _fused(name, original, tensors)
             if fused is not None:
                 found[name] = fused.tensor
-                made |= dict.fromkeys(fused.modules, name) if wanted.dim() == 3 else {}
+                made |= dict.fromkeys(fused.modules, name) if wanted.dim() == 3 or flat else {}
     rest = [
         name for name in tensors if name not in original and name.rpartition(".")[0] not in made
     ]
@@ -94,17 +110,14 @@ def _fused(
     container, _, leaf = name.removesuffix(".weight").rpartition(".")
     bias = leaf.endswith("_bias")
     part = "bias" if bias else "weight"
-    leaves = {
-        "gate_up_proj": ("gate_proj", "up_proj"),
-        "input_linear": ("gate_proj", "up_proj"),
-        "output_linear": ("down_proj",),
-        "down_proj": ("down_proj",),
-        "up_proj": ("up_proj",),
-    }.get(leaf.removesuffix("_bias"))
-    inside = container if container.endswith("experts") else f"{container}.experts"
+    leaves, flat = LEAVES.get(leaf.removesuffix("_bias")), FLAT.search(name) is not None
     if leaves is None:
         return None
-    modules = [[f"{inside}.{e}.{x}" for x in leaves] for e in range(wanted.shape[0])]
+    if flat:
+        container = container.removesuffix(".mlp")
+    inside = container if container.endswith("experts") else f"{container}.experts"
+    count = _flat_experts(name, original) if flat else wanted.shape[0]
+    modules = [[f"{inside}.{e}.{x}" for x in leaves] for e in range(count)]
     if any(f"{m}.{part}" not in tensors for row in modules for m in row):
         return None
     # gpt-oss, whose experts have biases, has gate and up row by row in turns
@@ -112,6 +125,9 @@ def _fused(
     rows = [[tensors[f"{m}.{part}"] for m in row] for row in modules]
     joined = [torch.stack(r, dim=1).flatten(0, 1) if turns else torch.cat(r) for r in rows]
     stacked = torch.stack(joined)
-    if not bias and (turns or stacked.shape != wanted.shape):
+    if flat:
+        stacked = stacked.transpose(1, 2) if leaf == "w2" else stacked
+        stacked = stacked.flatten(0, 1)
+    elif not bias and (turns or stacked.shape != wanted.shape):
         stacked = stacked.transpose(1, 2)
     return Fused(tensor=stacked, modules=[m for row in modules for m in row])

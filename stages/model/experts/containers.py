@@ -1,7 +1,8 @@
 """Expert containers of transformers, recognised by their protocol.
 
 A container says of itself `has_gate`, `has_bias`, `is_transposed` and `is_concatenated`
-(transformers' `use_experts_implementation`); one that does not is read from its shapes.
+(transformers' `use_experts_implementation`); one that does not is read from its shapes, and one
+with other names by the order of its weights.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from stages.model.experts.by_order import activation_by_order, layout_by_order
 from stages.model.experts.layout import (
     DOWN,
     GATE_UP,
@@ -28,6 +30,11 @@ FLAGS = ("has_gate", "has_bias", "is_transposed", "is_concatenated")
 
 def layout_of(module: nn.Module) -> Layout | None:
     """The layout of an expert container; None for a module that is none, or an unknown one."""
+    return _stated(module) or layout_by_order(module)
+
+
+def _stated(module: nn.Module) -> Layout | None:
+    """The layout of a container with transformers' names."""
     shapes = {name: tuple(p.shape) for name, p in module.named_parameters(recurse=False)}
     gated = GATE_UP in shapes
     first = shapes.get(GATE_UP if gated else UP)
@@ -69,6 +76,8 @@ def activation_of(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
     gated = hasattr(module, GATE_UP)
     if gated and gate is not None:
         return cast(Callable[[Tensor], Tensor], gate)
+    if not gated and not hasattr(module, UP):
+        return activation_by_order(module)
     if not callable(act):
         return None
     function: Callable[[Tensor], Tensor] = act

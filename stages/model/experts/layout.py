@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from stages.model.experts.cut import Cut
 
 GATE_UP, GATE, UP, DOWN = "gate_up_proj", "gate_proj", "up_proj", "down_proj"
-ROUTED, SORTED = 3, 1
-"""Arguments of a container's forward: tokens, indices and weights; or tokens sorted by expert."""
+ROUTED, SCORED, SORTED = 3, 2, 1
+"""Arguments of a container's forward: tokens, indices and weights; tokens and the router's logits;
+or tokens sorted by expert."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,7 +19,10 @@ class Layout:
 
     Weights are [experts, out, in], or [experts, in, out] if `transposed`; the rows of gate and up
     are two halves, or alternate if `interleaved`. `bias`: every expert's Linears have one.
-    `identities`: experts past the last one hand their input on. `arguments` is ROUTED or SORTED.
+    `identities`: experts past the last one hand their input on. `arguments` is ROUTED, SCORED or
+    SORTED. `names` maps parameters that are called otherwise, or lie in a submodule, to the names
+    used here, `turned` has those of these names whose matrices are the other way round than
+    `transposed` says; `flat`: a parameter has the experts' matrices one below the other.
     """
 
     experts: int
@@ -29,6 +34,9 @@ class Layout:
     interleaved: bool
     identities: bool
     arguments: int
+    names: Mapping[str, str] = field(default_factory=dict)
+    turned: frozenset[str] = frozenset()
+    flat: bool = False
 
     @property
     def linears(self) -> tuple[str, ...]:
@@ -37,6 +45,8 @@ class Layout:
 
     def parameters(self) -> dict[str, tuple[str, ...]]:
         """Fused weight -> the Linears whose rows it holds."""
+        if GATE in self.names.values():
+            return {linear: (linear,) for linear in self.linears}
         return {GATE_UP: (GATE, UP), DOWN: (DOWN,)} if self.gate else {UP: (UP,), DOWN: (DOWN,)}
 
     def cuts(self, target: str, stored: str, operations: tuple[str, ...]) -> dict[str, Cut]:
@@ -45,9 +55,11 @@ class Layout:
         transformers would make the fused parameter `target` of it by `operations`. Empty if they
         are unknown ones.
         """
+        target = self.names.get(target, target)
         weight, bias = target.removesuffix("_bias"), target.endswith("_bias")
         linears = self.parameters().get(weight, ())
-        transposed = (self.transposed != (operations == ("Transpose",))) and not bias
+        turned = self.transposed != (weight in self.turned)
+        transposed = (turned != (operations == ("Transpose",))) and not bias
         if operations == ("Interleave",):
             interleaved = True
         elif operations in ((), ("Transpose",)):
@@ -65,6 +77,7 @@ class Layout:
                     stop=stop,
                     step=step,
                     transposed=transposed,
+                    blocks=self.experts if self.flat else 0,
                 )
         return found
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
 from pipeline.errors import UserError
+from stages.model.experts.by_order import Route, route_of
 from stages.model.experts.containers import activation_of, joined, layout_of
 from stages.model.experts.cut import Cut
-from stages.model.experts.layout import DOWN, GATE, GATE_UP, UP, Layout
+from stages.model.experts.layout import DOWN, GATE, GATE_UP, SCORED, UP, Layout
 
 MERGE, CONCATENATE = "MergeModulelist", "Concatenate"
 PER_EXPERT = {
@@ -49,8 +50,10 @@ class LinearExperts(nn.ModuleList):
         experts: list[LinearExpert],
         layout: Layout,
         activation: Callable[[Tensor], Tensor],
+        route: Route | None = None,
     ) -> None:
         super().__init__(experts)
+        self.route = route
         self.layout = layout
         self.activation = activation
         self.send_all = False
@@ -70,7 +73,8 @@ class LinearExperts(nn.ModuleList):
         dtype = next(module.parameters()).dtype
         with no_init_weights():
             experts = [LinearExpert(layout, dtype) for _ in range(layout.experts)]
-        return cls(experts, layout, activation)
+        route = route_of(module) if layout.arguments == SCORED else None
+        return cls(experts, layout, activation, route)
 
     def claim(self, target: str, source: int, index: int, operations: tuple[str, ...]) -> str:
         """The Linear weight that takes one checkpoint tensor; see stages.model.module_patches."""
@@ -100,12 +104,19 @@ class LinearExperts(nn.ModuleList):
     ) -> Tensor:
         """Weighted sum of the routed experts' outputs.
 
-        hidden: [n, H]; top_k_index: int64 [n, k]; top_k_weights: [n, k]; returns [n, H]. Without
-        them `hidden` is [experts x n, H], the tokens of one expert after those of another (zeros
-        where a token is not routed to it), and so is the result.
+        hidden: [n, H] or [b, T, H], and so is the result; top_k_index: int64 [n, k]; top_k_weights:
+        [n, k]. A container that routes by itself has the router's logits [n, experts] in place of
+        both. Without anything `hidden` is [experts x n, H], the tokens of one expert after those of
+        another (zeros where a token is not routed to it).
         """
+        if top_k_index is not None and top_k_weights is None and self.route is not None:
+            top_k_index, top_k_weights = self.route(top_k_index)
         if top_k_index is None or top_k_weights is None:
             return self._of_sorted(hidden)
+        shape = hidden.shape
+        return self._of_routed(hidden.flatten(0, -2), top_k_index, top_k_weights).view(shape)
+
+    def _of_routed(self, hidden: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         if self.send_all:
             for expert in self:
                 self._through(cast(LinearExpert, expert), hidden)

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -69,7 +69,7 @@ def shrunken(config: Mapping[str, Any], *, seed: int = 0, dtype: str = "float32"
     """
     whole = config_of(config)
     path, text = text_path(whole)
-    plain = json.loads(whole.to_json_string(use_diff=False))
+    plain = _everything(whole)
     with _quiet():
         few = small_depth(shallow_towers(plain, path), path, depth_name(text))
     errors: list[str] = []
@@ -92,6 +92,26 @@ def shrunken(config: Mapping[str, Any], *, seed: int = 0, dtype: str = "float32"
         f"no small {whole.model_type} model could be made to prove on: {errors[0]}",
         remedy="report the architecture with its config.json",
     )
+
+
+def _everything(config: PreTrainedConfig) -> dict[str, Any]:
+    """A config as config.json would have it with all its fields, those at their defaults too.
+
+    Of parts whose class takes no other fields than its own (DBRX's) the base class's are left out
+    where they are at their defaults.
+    """
+    plain: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
+    try:
+        config_of(plain)
+    except UserError:
+        base = {field.name for field in fields(PreTrainedConfig)}
+        for name in config.sub_configs:
+            part = getattr(config, name, None)
+            if isinstance(part, PreTrainedConfig):
+                own = {field.name for field in fields(type(part))} - base
+                own |= part.to_diff_dict().keys()
+                plain[name] = {n: v for n, v in plain[name].items() if n in own}
+    return plain
 
 
 def instance(

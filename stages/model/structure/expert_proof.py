@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pipeline.errors import UserError
-from stages.model.experts.layout import ROUTED, Layout
+from stages.model.experts.layout import SCORED, SORTED, Layout
 from stages.model.experts.linear_experts import LinearExperts, fits
 from stages.model.module_patches import swapped
 from stages.model.shrunken import shrunken
@@ -90,11 +90,14 @@ def prove_experts(model: PreTrainedModel, input_ids: Tensor) -> dict[str, Proof]
 def apart_of(module: nn.Module) -> LinearExperts:
     """The experts of a materialized container as Linears that hold its numbers."""
     experts = LinearExperts.of(module)
-    parameters = dict(module.named_parameters(recurse=False))
+    parameters = dict(module.named_parameters(recurse=bool(experts.layout.names)))
     for target, parameter in parameters.items():
         for name, cut in experts.cuts(target, 0, target, ()).items():
             parent, _, leaf = name.rpartition(".")
-            weight = nn.Parameter(cut.of(parameter[cut.index].detach()), requires_grad=False)
+            blocks = parameter.detach()
+            if cut.blocks:
+                blocks = blocks.view(cut.blocks, -1, blocks.shape[1])
+            weight = nn.Parameter(cut.of(blocks[cut.index]), requires_grad=False)
             experts.get_submodule(parent)._parameters[leaf] = weight
     return experts
 
@@ -108,7 +111,7 @@ def _outputs(module: nn.Module, experts: LinearExperts) -> tuple[Tensor, Tensor]
 def _tokens(layout: Layout) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
     count = layout.experts + (1 if layout.identities else 0)
-    if layout.arguments != ROUTED:
+    if layout.arguments == SORTED:
         hidden = torch.randn(layout.experts, TOKENS, layout.hidden, generator=generator)
         hidden[:, ::3] = 0  # tokens that are not routed there
         return (hidden.flatten(0, 1),)
@@ -116,12 +119,14 @@ def _tokens(layout: Layout) -> tuple[Tensor, ...]:
     first = torch.arange(tokens) % count
     indices = torch.stack((first, (first + 1) % count), dim=-1)
     hidden = torch.randn(tokens, layout.hidden, generator=generator)
+    if layout.arguments == SCORED:
+        return hidden, torch.randn(tokens, count, generator=generator)
     return hidden, indices, torch.rand(tokens, 2, generator=generator)
 
 
 def _proof(kind: str, wanted: Tensor, found: Tensor) -> Proof:
     size = wanted.abs().max().clamp_min(torch.finfo(wanted.dtype).tiny)
-    difference = float((wanted - found).abs().max() / size)
+    difference = float((wanted.view(found.shape) - found).abs().max() / size)
     if not difference <= ROUNDING:  # also where it is not a number
         raise UserError(
             f"the experts of {kind} compute something else once they are Linears of their own "

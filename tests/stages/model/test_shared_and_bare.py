@@ -93,6 +93,14 @@ def test_convolutions_that_the_disk_has_in_pieces_are_read_as_one(name: str) -> 
     assert Blueprint.from_json(json.loads(json.dumps(blueprint.to_json()))) == blueprint
 
 
-def test_experts_in_one_matrix_are_refused() -> None:
-    with pytest.raises(UserError, match="DbrxExpertGLU"):
-        drawn("dbrx")
+def test_experts_in_one_matrix_are_read_row_by_row() -> None:
+    blueprint = drawn("dbrx")
+    name = "transformer.blocks.1.ffn.experts.2"
+    down = blueprint.cuts[f"{name}.down_proj.weight"]
+    assert (down.stored, down.index, down.blocks, down.transposed) == (
+        *("transformer.blocks.1.ffn.experts.mlp.w2", 2, 4, True),
+    )
+    assert blueprint.layers[1].shapes[f"{name}.down_proj.weight"] == (64, 96)
+    assert Blueprint.from_json(json.loads(json.dumps(blueprint.to_json()))) == blueprint
+    with pytest.raises(UserError, match=r"w2 is \[383, 64\], which has no matrix"):
+        down.shape((383, 64))

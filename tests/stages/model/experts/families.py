@@ -96,6 +96,14 @@ EXPERTS: dict[str, dict[str, Any]] = {
         "global_head_dim": 16,
         "layer_types": ["sliding_attention", "full_attention"],
     },
+    "dbrx": {
+        **{"d_model": 64, "n_heads": 4, "n_layers": 2},
+        "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 1e4},
+        "ffn_config": {
+            **{"ffn_hidden_size": 96, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 64},
+        },
+    },
+    "aria_text": {"moe_num_experts": 4, "moe_topk": 2, "moe_num_shared_experts": 1},
     "granitemoe": {**LOCAL, "num_experts_per_tok": 2},
     "granitemoehybrid": {
         **LOCAL,

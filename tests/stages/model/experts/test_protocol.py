@@ -18,7 +18,16 @@ from stages.weights.cut_source import CutSource
 from tests.stages.model.experts.families import EXPERTS
 from tests.stages.model.experts.tiny import IDS, random_model, tiny_experts
 
-QUICK = ["gpt_oss", "llama4_text", "nemotron_h", "granitemoe", "deepseek_v3", "gemma4_text"]
+QUICK = [
+    "dbrx",
+    "aria_text",
+    "gpt_oss",
+    "llama4_text",
+    "nemotron_h",
+    "granitemoe",
+    "deepseek_v3",
+    "gemma4_text",
+]
 """One family of each layout, of each way to call a container, of each way to store it."""
 ALL = [
     family if family in QUICK else pytest.param(family, marks=pytest.mark.slow)
@@ -94,6 +103,39 @@ def test_what_a_container_does_not_say_is_found_out_by_the_proof() -> None:
     model.model.layers[1].mlp.experts = Interleaved()
     with pytest.raises(UserError, match="Interleaved compute something else"):
         prove_experts(model, IDS)
+
+
+class Backwards(nn.Module):
+    """A container with names of its own, which gives `up` before `gate`."""
+
+    def __init__(self, *, up_first: bool = True, inner: int = 48) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.act, self.hidden_size, self.up_first = nn.SiLU(), 64, up_first
+        self.one, self.two, self.three = (
+            nn.Parameter(torch.randn(4, inner, 64, generator=generator)) for _ in range(3)
+        )
+
+    def forward(self, hidden: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+        output = torch.zeros_like(hidden)
+        for expert in range(4):
+            rows, place = torch.where(index == expert)
+            first, second = (hidden[rows] @ w[expert].T for w in (self.one, self.two))
+            up, gate = (first, second) if self.up_first else (second, first)
+            result = (self.act(gate) * up) @ self.three[expert] * weights[rows, place, None]
+            output.index_add_(0, rows, result)
+        return output
+
+
+def test_a_container_with_names_of_its_own_is_read_by_order_and_proven() -> None:
+    model = random_model("gpt_oss")
+    model.model.layers[1].mlp.experts = Backwards(up_first=False)
+    proofs = prove_experts(model, IDS)
+    assert proofs["Backwards"].difference < 1e-6
+    model.model.layers[1].mlp.experts = Backwards()
+    with pytest.raises(UserError, match="Backwards compute something else"):
+        prove_experts(model, IDS)
+    assert layout_of(Backwards(inner=64)) is None  # square: it does not tell which way round
 
 
 def test_another_layout_is_refused_by_class_name() -> None:

@@ -63,7 +63,7 @@ EXPECTED: Mapping[str, tuple[str, ...]] = {
     "exaone4": (),
     "gemma3n_text": (f"pre_feedforward_layernorm -> {MLP}",),
     "minimax": ("self_attn.norm -> self_attn.out_proj",),
-    "gpt2": (),  # its matrices are transposed
+    "gpt2": ("ln_1 -> attn.c_attn", "ln_2 -> mlp.c_fc"),  # its matrices are transposed
     # latent attention
     "minicpm3": (*DEEPSEEK[:4],),
     "deepseek_v3": DEEPSEEK,

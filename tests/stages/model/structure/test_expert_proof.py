@@ -36,7 +36,10 @@ def test_what_vllm_does_with_the_experts_of_gpt_oss_is_told(tmp_path: Path) -> N
     gpt_oss = tiny_experts("gpt_oss", tmp_path / "one").blueprint()
     (warning,) = expert_warnings(gpt_oss)
     assert "gate_proj" in warning
-    assert not list(expert_warnings(tiny_experts("mixtral", tmp_path / "two").blueprint()))
+    (warning,) = expert_warnings(tiny_experts("aria_text", tmp_path / "three").blueprint())
+    assert "experts.fc1.weight" in warning
+    for family in ("mixtral", "granitemoe"):
+        assert not list(expert_warnings(tiny_experts(family, tmp_path / family).blueprint()))
 
 
 def test_an_index_that_selects_tokens_keeps_its_weights(tmp_path: Path) -> None:
