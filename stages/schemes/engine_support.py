@@ -193,9 +193,8 @@ def expert_warnings(blueprint: Blueprint) -> Iterator[str]:
     own = next((c.stored for c in blueprint.cuts.values() if not FUSED.search(c.stored)), None)
     if own is not None:
         yield (
-            f"vLLM {VLLM} takes experts that are fused under names of their own (as {own}) from those "
-            "tensors only, so that it does not load them compressed: compressed-tensors reads the "
-            "checkpoint"
+            f"vLLM {VLLM} takes experts that are fused under names of their own ({own}) from those "
+            "tensors only, so that it loads none that are compressed: compressed-tensors reads them"
         )
 
 
