@@ -5,13 +5,13 @@ from __future__ import annotations
 from pipeline.stage import Artifact, Upcoming
 from stages.model.blueprint import Blueprint
 from stages.quantized.catalog import opened
+from stages.quantized.turned_source import TurnedSource
 from stages.weights.checkpoint_files import Layout
 from stages.weights.cut_source import CutSource
 from stages.weights.joined_source import JoinedSource
 from stages.weights.safetensors_source import SafetensorsSource
 from stages.weights.source import WeightSource
 from stages.weights.source_manifest import SourceManifest
-from stages.weights.turned_source import TurnedSource
 
 
 def open_source(artifact: Artifact) -> WeightSource:

@@ -23,13 +23,13 @@ from stages.model.artifact_names import CHECKPOINT, MODEL
 from stages.model.blueprint import Blueprint
 from stages.quantized.catalog import INTERNAL
 from stages.quantized.open import open_model
+from stages.quantized.turned_source import TurnedSource
 from stages.save.model_card import Card, model_card
 from stages.save.shards import Part, file_parts, parts_of, shard_parts, write_shards
 from stages.save.stage import SaveConfig
 from stages.schemes.resolve import Resolved, resolve
 from stages.weights import WeightSource
 from stages.weights.aliased_source import Aliased
-from stages.weights.turned_source import TurnedSource
 
 CONFIG = "config.json"
 

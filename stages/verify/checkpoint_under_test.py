@@ -17,11 +17,11 @@ from stages.formats.quantization_config import Schemes, groups_from_config, quan
 from stages.model.artifact_names import CHECKPOINT
 from stages.model.blueprint import Blueprint
 from stages.quantized.open import open_model
+from stages.quantized.turned_source import TurnedSource
 from stages.schemes.protocols import ModuleFormat
 from stages.weights import TensorSpec, WeightSource, open_checkpoint
 from stages.weights.aliased_source import Aliased
 from stages.weights.safetensors_source import SafetensorsSource
-from stages.weights.turned_source import TurnedSource
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from stages.quantized.turned_source import TurnedSource
 from stages.weights import open_checkpoint
-from stages.weights.turned_source import TurnedSource
 
 
 def test_only_the_named_ones_are_transposed(tmp_path: Path) -> None:
