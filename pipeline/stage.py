@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -151,6 +151,10 @@ class Survey:
     settled: Stage | None = None
 
 
+def _unwatched(paths: Iterable[Path]) -> None:
+    del paths
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
     """One node being run: its inputs, the outputs that are wanted, and the framework's services.
@@ -170,6 +174,9 @@ class Task:
     warn: Callable[[str], None]
     resource: Callable[[str, Callable[[], Any]], Any]
     """`resource(name, make)`: a per-worker cache for what is slow to make and never in a result."""
+    reads: Callable[[Iterable[Path]], None] = _unwatched
+    """`reads(paths)`: says, before they are read, which files outside the store the node reads by
+    their paths. If one has changed when the node is done, its results are not stored."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

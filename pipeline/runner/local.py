@@ -17,6 +17,7 @@ from pipeline.import_ahead import importing
 from pipeline.key import canonical
 from pipeline.machine.device_memory import peak_device_bytes, reset_device_peak
 from pipeline.machine.out_of_memory import exhausted, too_little
+from pipeline.outside import Readings
 from pipeline.planning.plan import Plan, make_plan
 from pipeline.runner.commits import Commit, Commits, PendingDraft, PendingResult
 from pipeline.runner.forecast import reserved
@@ -296,6 +297,7 @@ class LocalRunner:
         stored, held = passing.split(node, wanted)
         began = time.monotonic()
         stored_drafts = commits.drafts(opened.enter_context(self.store.drafts(stored)), opened)
+        outside = Readings()
         with self.store.scratch() as scratch, passing.drafts(node, held) as held_drafts:
             drafts: dict[str, HeldDraft] = {**stored_drafts, **held_drafts}
             task = Task(
@@ -308,9 +310,11 @@ class LocalRunner:
                 progress=partial(self.watcher.update, node.name),
                 warn=warnings.append,
                 resource=self._resource,
+                reads=outside.add,
             )
             try:
-                graph.stages[node.site].run(task)
+                with outside.watched():
+                    graph.stages[node.site].run(task)
             except (UserError, MemoryError, RuntimeError, OSError) as error:
                 if (whose := exhausted(error)) is not None:
                     stage = graph.stages[node.site]

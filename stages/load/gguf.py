@@ -9,11 +9,12 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.key import Json
+from pipeline.outside import unchanged
 from pipeline.stage import Artifact, Draft
 from stages.load.gguf_file import check_dtype, gguf_semantics
 from stages.load.model_kind import Look, SourceFacts, Work, each
 from stages.weights.gguf_header import read_gguf_header
-from stages.weights.hashes import sha256_of
+from stages.weights.hashes import identified, sha256_of
 from stages.weights.source_manifest import SourceFile
 
 
@@ -24,6 +25,8 @@ class GgufModel:
     path: str
     """The GGUF file."""
     dtype: str = "bfloat16"
+    rehash: bool = False
+    """Read all of the file for its sha256, also if it seems to be as it was when last read."""
 
     def __post_init__(self) -> None:
         check_dtype(self.dtype)
@@ -42,7 +45,9 @@ class GgufModel:
         try:
             header = read_gguf_header(self.file)
             size = header.size
-            identity = f"gguf:{sha256_of([self.file])[self.file]}"
+            found = identified([self.file], rehash=self.rehash)[self.file]
+            unchanged({self.file: header.state}, {self.file: found.state})
+            identity = f"gguf:{found.sha256}"
         except UserError as error:
             problems = each(error)
         return Look(
@@ -63,6 +68,7 @@ class GgufModel:
         from stages.load.gguf_convert import write_gguf
 
         work.progress(0.0, f"reading {self.path}")
+        work.reads([self.file])
         sha256 = sha256_of([self.file])[self.file]
         file = SourceFile.of(self.file.name, self.file, sha256)
         write_gguf(draft, self.file, file, identity=f"gguf:{sha256}", dtype=self.dtype, work=work)

@@ -14,6 +14,7 @@ from transformers import AutoConfig, GenerationConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from pipeline.errors import UserError
+from pipeline.outside import PinnedFile
 from pipeline.stage import Draft
 from stages.load.gguf_file import DTYPES
 from stages.load.gguf_names import tensor_table
@@ -70,7 +71,8 @@ def write_gguf(
         kind="gguf", identity=identity, files=(file,), tensors=tensors, settings=settings
     )
     manifest.write(draft)
-    specs = GgufSource.of(path, manifest).specs().values()
+    pinned = PinnedFile(path, header.state)
+    specs = GgufSource.of(pinned, manifest).specs().values()
     describe(draft, identity, public, sum(spec.bytes for spec in specs))
 
 

@@ -11,7 +11,14 @@ from pipeline.errors import UserError
 from pipeline.key import Json
 from pipeline.stage import Artifact, Draft
 from stages.load import hub_files
-from stages.load.model_folder import Folder, look_into, write_folder
+from stages.load.model_folder import (
+    Folder,
+    blob_sha256,
+    check_content,
+    look_into,
+    sound,
+    write_folder,
+)
 from stages.load.model_kind import Look, SourceFacts, Work
 from stages.load.side_files import check_config
 from stages.weights.source_manifest import SourceManifest
@@ -36,6 +43,8 @@ class HubModel:
     trust_remote_code: bool = False
     license: str | None = field(default=None, metadata={"lands": True})
     """The licence, for the model card."""
+    rehash: bool = False
+    """Compare the weight files in the hub's cache with the sha256 that the hub names them by."""
 
     def __post_init__(self) -> None:
         if not REPOSITORY.fullmatch(self.id) or ".." in self.id:
@@ -93,18 +102,23 @@ class HubModel:
 
     def renew(self, stored: Artifact, identity: str) -> None:
         """Download again what is missing from the hub's cache; the store holds no weights."""
+        files = SourceManifest.load(stored).files
         try:
-            for file in SourceManifest.load(stored).files:
-                file.locate(stored.path)
+            found = [file.locate(stored.path) for file in files]
         except UserError:
             self.fetch(identity.rpartition("@")[2], lambda fraction, text: None)
+            return
+        if self.rehash:
+            check_content({file.path: file.sha256 for file in found})
 
     def load(self, draft: Draft, identity: str | None, work: Work) -> str:
         commit = (identity or "").rpartition("@")[2] or self.commit("run")[0] or self.revision
         work.progress(0.0, f"fetching {self.id}")
         folder = self.fetch(commit, work.progress)
         loaded = f"hub:{self.id}@{commit}"
-        write_folder(draft, folder, loaded, work.progress)
+        if self.rehash:
+            check_content({path: blob_sha256(path) for path in sound(folder).files.values()})
+        write_folder(draft, folder, loaded, work)
         draft.meta["license"] = self.license
         for warning in folder.warnings:
             work.warn(warning)

@@ -23,6 +23,8 @@ class LocalModel:
     path: str
     """The folder, as transformers or the hub have it."""
     trust_remote_code: bool = False
+    rehash: bool = False
+    """Read all files for their sha256, also those that seem to be as they were when last read."""
 
     @property
     def folder(self) -> Path:
@@ -34,7 +36,7 @@ class LocalModel:
     def look(self, *, mode: str) -> Look:
         del mode  # everything is here already
         folder = look_into(self.folder, code=self.trust_remote_code)
-        identity = None if folder.problems else content_of(folder)
+        identity = None if folder.problems else content_of(folder, rehash=self.rehash)
         return Look(
             facts=SourceFacts(
                 config=folder.config,
@@ -59,5 +61,5 @@ class LocalModel:
         work.progress(0.0, f"reading {self.path}")
         folder = look_into(self.folder, code=self.trust_remote_code)
         loaded = content_of(folder)
-        write_folder(draft, folder, loaded, work.progress)
+        write_folder(draft, folder, loaded, work)
         return loaded

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.key import digest
+from pipeline.outside import FileState, state_of, unchanged
 from pipeline.stage import Draft
 from stages.load.code_files import code_files, code_warnings
-from stages.load.model_kind import each
+from stages.load.model_kind import Work, each
 from stages.load.side_files import check_config, copy_small, read_config, small_files
 from stages.model.artifact_names import MODEL
 from stages.quantized.catalog import dense_dtype, opened, quantization_of
 from stages.quantized.source import QuantizedSource
 from stages.weights.checkpoint_files import Layout, find_weights, home_of
 from stages.weights.finite import check_finite
-from stages.weights.hashes import sha256_of
+from stages.weights.hashes import identified, sha256_of
 from stages.weights.safetensors_source import SafetensorsSource
 from stages.weights.source import TensorSpec, WeightSource
 from stages.weights.source_manifest import SourceFile, SourceManifest
 
-Progress = Callable[[float, str], None]
 HEX = frozenset("0123456789abcdef")
 CODES = ("F8_", "F4", "U8", "I8")
 PACKED = (".qweight", ".weight_packed", ".weight_scale_inv")
@@ -35,7 +35,8 @@ class Folder:
 
     `quantization` is the stored weights' quantization_config and `quantized_by` the file that has
     it; both are None for dense weights. `tensors` are those of the dense model in any case.
-    `lacking` names code files that the configs name and the folder has not.
+    `lacking` names code files that the configs name and the folder has not. `states` are those in
+    which the files were found, before any of them was read.
     """
 
     path: Path
@@ -49,6 +50,12 @@ class Folder:
     problems: tuple[UserError, ...]
     warnings: tuple[str, ...]
     lacking: tuple[str, ...] = ()
+    states: Mapping[Path, FileState] = field(default_factory=dict)
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """All files of a folder without problems, by name."""
+        return {**self.small, **sound(self).files}
 
 
 def look_into(path: Path, *, code: bool) -> Folder:
@@ -60,16 +67,19 @@ def look_into(path: Path, *, code: bool) -> Folder:
     named: tuple[str, ...] = ()
     size, tensors, stated = None, None, None
     warnings: tuple[str, ...] = ()
+    states: dict[Path, FileState] = {}
     try:
         layout = find_weights(path)
+        states.update((file, state_of(file)) for file in layout.files.values())
         tensors = SafetensorsSource(layout).specs()
-        size = sum(file.stat().st_size for file in layout.files.values())
+        size = sum(states[file].size for file in layout.files.values())
     except UserError as error:
         problems.extend(each(error))
     if path.is_dir():
         try:
             named = code_files(path)
             small = small_files(path, code=code or bool(named))
+            states.update((file, state_of(file)) for file in small.values())
             config = read_config(path / "config.json")
             problems.extend(check_config(config, trust_remote_code=code))
             stated = quantization_of(path, config)
@@ -95,18 +105,21 @@ def look_into(path: Path, *, code: bool) -> Folder:
         problems=tuple(problems),
         warnings=(*warnings, *code_warnings(named, small, str(path))),
         lacking=tuple(name for name in named if name not in small),
+        states=states,
     )
 
 
-def write_folder(draft: Draft, folder: Folder, identity: str, progress: Progress) -> None:
+def write_folder(draft: Draft, folder: Folder, identity: str, work: Work) -> None:
     """Write source.json, small files and meta for a folder into a draft.
 
     Its weights are read once, so that one that is not finite is an error before anything runs.
     """
     layout = sound(folder)
+    work.reads(folder.files.values())
+    unchanged(folder.states, {path: state_of(path) for path in folder.files.values()})
     check_finite(
         SafetensorsSource(layout),
-        progress=lambda share: progress(share, "looking for weights that are not finite"),
+        progress=lambda share: work.progress(share, "looking for weights that are not finite"),
     )
     hashes = {path: blob_sha256(path) for path in layout.files.values()}
     unknown = [path for path, known in hashes.items() if known is None]
@@ -133,12 +146,27 @@ def write_folder(draft: Draft, folder: Folder, identity: str, progress: Progress
         draft.meta["stored_bytes"] = sum(spec.bytes for spec in stored)
 
 
-def content_of(folder: Folder) -> str:
-    """The identity of a folder without problems: a digest of the sha256 of its files by name."""
-    layout = sound(folder)
-    files = {**folder.small, **layout.files}
-    hashes = sha256_of(files.values())
-    return "sha256:" + digest({name: hashes[path] for name, path in files.items()})
+def content_of(folder: Folder, *, rehash: bool = False) -> str:
+    """The identity of a folder without problems: a digest of the sha256 of its files by name.
+
+    Raises FileChanged if one of them is another by now than was inspected.
+    """
+    files = folder.files
+    found = identified(files.values(), rehash=rehash)
+    unchanged(folder.states, {path: each.state for path, each in found.items()})
+    return "sha256:" + digest({name: found[path].sha256 for name, path in files.items()})
+
+
+def check_content(files: Mapping[Path, str | None]) -> None:
+    """Read files, and raise UserError for the first that has another sha256 than it should have."""
+    found = identified(files, rehash=True)
+    for path, expected in files.items():
+        if expected is not None and found[path].sha256 != expected:
+            raise UserError(
+                f"{path} has other content than the hub says: its sha256 is "
+                f"{found[path].sha256}, not {expected}",
+                remedy=f"remove {path.resolve()} and run again: it is fetched anew",
+            )
 
 
 def source_of(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,6 +51,7 @@ class Work:
     scratch: Path
     progress: Callable[[float, str], None]
     warn: Callable[[str], None]
+    reads: Callable[[Iterable[Path]], None]
 
 
 class ModelKind(Protocol):

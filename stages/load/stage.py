@@ -78,7 +78,7 @@ class Load(Stage):
     def run(self, task: Task) -> None:
         draft = task.outputs["out"]
         known = self.look.facts.identity if self.look is not None else None
-        work = Work(scratch=task.scratch, progress=task.progress, warn=task.warn)
+        work = Work(scratch=task.scratch, progress=task.progress, warn=task.warn, reads=task.reads)
         loaded = self.model.load(draft, known, work)
         if known is not None and loaded != known:
             raise StageFailed(

@@ -25,7 +25,12 @@ def open_source(artifact: Artifact) -> WeightSource:
         from stages.weights.gguf_source import GgufSource
 
         return GgufSource.of(next(iter(files.values())), manifest)
-    layout = Layout(where=manifest.identity, files=files, tensors=manifest.tensors)
+    layout = Layout(
+        where=manifest.identity,
+        files={name: file.path for name, file in files.items()},
+        tensors=manifest.tensors,
+        pinned=files,
+    )
     stored = SafetensorsSource(layout)
     if "quantization" not in manifest.settings:
         return stored

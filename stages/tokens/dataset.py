@@ -51,6 +51,10 @@ class Dataset(ABC):
         Imports no library that is slow to import. Raises UserError if something is missing.
         """
 
+    def files(self) -> tuple[Path, ...]:
+        """The local files that `documents` reads; if one changes meanwhile, nothing is stored."""
+        return ()
+
     @abstractmethod
     def documents(self, scratch: Path) -> Iterator[Document]:
         """All documents in a fixed order; temporary files go under `scratch`.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from pipeline.errors import UserError
+from pipeline.errors import StageFailed, UserError
 from pipeline.key import Json, canonical
-from pipeline.stage import Estimate, Site, Stage, Survey
+from pipeline.stage import Estimate, Site, Stage, Survey, Task
 from stages.compute.estimates import TOKENIZER_PROCESS
 from stages.tokens.dataset import Dataset
 
@@ -34,6 +34,8 @@ class Tokens(Stage):
     libraries: ClassVar[tuple[str, ...]] = ("tokenizers", "transformers")
     work: ClassVar[tuple[str, ...]] = ("stages.tokens.run",)
     Config: ClassVar[type] = TokensConfig
+    content: Json = None
+    """The identity of the dataset's content, once it is surveyed."""
 
     @property
     def dataset(self) -> Dataset:
@@ -44,7 +46,7 @@ class Tokens(Stage):
         """Find missing files now; facts say how many tokens there will be at most."""
         dataset = self.dataset
         try:
-            dataset.identity()
+            content = canonical(dataset.identity())
         except UserError as error:
             return Survey(problems=(error,))
         size = dataset.num_samples * dataset.sequence_length
@@ -55,6 +57,7 @@ class Tokens(Stage):
                 "dataset": dataset.describe(),
             },
             estimates={None: Estimate(bytes=4 * size, memory=TOKENIZER_PROCESS, seconds=SECONDS)},
+            settled=replace(self, content=content),
         )
 
     def semantics(self, member: str | None) -> Json:
@@ -63,9 +66,22 @@ class Tokens(Stage):
         return {
             "kind": dataset.kind,
             "fields": canonical(dataset),
-            "content": canonical(dataset.identity()),
+            "content": self._identity() if self.content is None else self.content,
             **_conversations_revision(dataset),
         }
+
+    def run(self, task: Task) -> None:
+        """Tokenize what the key names: files that were replaced since are an error."""
+        task.reads(self.dataset.files())
+        if self.content is not None and self._identity() != self.content:
+            raise StageFailed(
+                f"{self.dataset.describe()} has changed since the run began",
+                remedy="run the same command again: it takes the dataset as it is then",
+            )
+        super().run(task)
+
+    def _identity(self) -> Json:
+        return canonical(self.dataset.identity())
 
 
 def _conversations_revision(dataset: Dataset) -> dict[str, Json]:

@@ -7,10 +7,11 @@ symbolic links that lead out of the folder are refused.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from pipeline.errors import ManyErrors, UserError
+from pipeline.outside import PinnedFile
 from stages.weights.safetensors_file import Header, read_header
 from stages.weights.untrusted_json import read_json
 
@@ -24,12 +25,18 @@ class Layout:
     """The weight files of a checkpoint by file name; `tensors` maps each tensor to its file.
 
     `tensors` is None for a checkpoint in one file, which has all that its header lists. `where`
-    names the checkpoint in messages.
+    names the checkpoint in messages. `pinned` has files of which it is known in what state they
+    have the right content; of others, each reader keeps to the state that it finds first.
     """
 
     where: str
     files: Mapping[str, Path]
     tensors: Mapping[str, str] | None
+    pinned: Mapping[str, PinnedFile] = field(default_factory=dict)
+
+    def header(self, name: str) -> Header:
+        """The header of one of the files. Raises UserError for a broken file."""
+        return read_header(self.pinned.get(name, self.files[name]))
 
 
 def find_weights(folder: Path) -> Layout:
@@ -57,9 +64,9 @@ def read_headers(layout: Layout) -> dict[str, Header]:
     """The headers of all files by file name; all broken files and missing tensors raise at once."""
     headers: dict[str, Header] = {}
     problems: list[UserError] = []
-    for name, path in layout.files.items():
+    for name in layout.files:
         try:
-            headers[name] = read_header(path)
+            headers[name] = layout.header(name)
         except UserError as error:
             problems.append(error)
     missing: dict[str, list[str]] = {}

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from pipeline.errors import UserError
+from pipeline.outside import FileState, opened
 
 REMEDY = "fetch or convert the file again"
 WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
@@ -54,12 +55,16 @@ class GgufHeader:
     """
 
     path: Path
-    size: int
+    state: FileState
     version: int
     texts: Mapping[str, str]
     spans: Mapping[str, tuple[int, int]]
     table: tuple[int, int]
     tensors: Mapping[str, GgufTensor]
+
+    @property
+    def size(self) -> int:
+        return self.state.size
 
     @property
     def architecture(self) -> str:
@@ -71,12 +76,11 @@ def read_gguf_header(path: Path) -> GgufHeader:
     if not path.is_file():
         raise UserError(f"there is no file {path}", remedy="give the path of a .gguf file")
     try:
-        with open(path, "rb") as file:
-            size = path.stat().st_size
-            if size < 24:
-                raise UserError(f"{path} is cut off: it has only {size} bytes", remedy=REMEDY)
+        with opened(path) as (file, state):
+            if state.size < 24:
+                raise UserError(f"{path} is cut off: it has only {state.size} bytes", remedy=REMEDY)
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _Walk(path=path, data=data, size=size).header()
+                return _Walk(path=path, data=data, state=state).header()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
 
@@ -85,9 +89,13 @@ def read_gguf_header(path: Path) -> GgufHeader:
 class _Walk:
     path: Path
     data: mmap.mmap
-    size: int
+    state: FileState
     at: int = 0
     elements: int = 0
+
+    @property
+    def size(self) -> int:
+        return self.state.size
 
     def header(self) -> GgufHeader:
         if self.take(4) != b"GGUF":
@@ -131,7 +139,7 @@ class _Walk:
             self.fail("it gives the same tensor twice")
         return GgufHeader(
             path=self.path,
-            size=self.size,
+            state=self.state,
             version=version,
             texts=texts,
             spans=spans,

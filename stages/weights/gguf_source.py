@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
+from pipeline.outside import PinnedFile
 from stages.weights.source import TensorSpec, no_such_tensor
 from stages.weights.source_manifest import SourceManifest
 
 if TYPE_CHECKING:
+    from io import FileIO
+
     from torch import Tensor
 
 
@@ -28,25 +31,25 @@ class GgufSource:
 
     def __init__(
         self,
-        path: Path,
+        file: PinnedFile,
         *,
         tensors: Mapping[str, Any],
         dtype: str,
         architecture: str,
         config: Mapping[str, Any],
     ) -> None:
-        self.path = path
+        self.file = file
         self.tensors = tensors
         self.dtype = dtype
         self.architecture = architecture
         self.config = dict(config)
 
     @staticmethod
-    def of(path: Path, manifest: SourceManifest) -> GgufSource:
-        """The source for the manifest of a `load` result, whose file is now at `path`."""
+    def of(file: PinnedFile, manifest: SourceManifest) -> GgufSource:
+        """The source for the manifest of a `load` result, whose file is now this one."""
         settings = manifest.settings
         return GgufSource(
-            path,
+            file,
             tensors=manifest.tensors or {},
             dtype=settings["dtype"],
             architecture=settings["architecture"],
@@ -66,21 +69,33 @@ class GgufSource:
         processor = processor_class(config=self.config)
         found: dict[str, Tensor] = {}
         try:
-            with open(self.path, "rb") as file:
+            with self.file.open() as file:
                 for name in names:
                     if name not in self.tensors:
                         raise no_such_tensor(name, self.tensors, str(self.path))
                     entry = self.tensors[name]
                     file.seek(entry["start"])
-                    data = file.read(entry["length"])
-                    if len(data) < entry["length"]:
-                        raise UserError(f"{self.path} ends inside {entry['stored']!r}")
+                    data = self._read(file, entry)
                     found[name] = self._values(entry, data, processor).to(device)
         except OSError as error:
             raise UserError(f"{self.path} cannot be read: {error.strerror or error}") from error
         return found
 
-    def _values(self, entry: Mapping[str, Any], data: bytes, processor: Any) -> Tensor:
+    @property
+    def path(self) -> Path:
+        return self.file.path
+
+    def _read(self, file: FileIO, entry: Mapping[str, Any]) -> bytearray:
+        data = bytearray(entry["length"])
+        view, done = memoryview(data), 0
+        while done < len(data):  # one read returns at most 2 GiB
+            count = file.readinto(view[done:])
+            if not count:
+                raise UserError(f"{self.path} ends inside {entry['stored']!r}")
+            done += count
+        return data
+
+    def _values(self, entry: Mapping[str, Any], data: bytearray, processor: Any) -> Tensor:
         import numpy as np
         import torch
         from gguf import GGMLQuantizationType, dequantize

@@ -1,8 +1,12 @@
-"""SHA-256 of files, cached by path, size and mtime; a callback runs while large files are hashed.
+"""SHA-256 of files, cached by path, size, times and inode; a callback runs while many are hashed.
 
 The cache is one small JSON file in the user's cache folder ($XDG_CACHE_HOME/presswork/files.json,
 else ~/.cache/presswork/files.json). Losing it only costs time. A stored result also finds its
 weights through it, by their content, after their folder was moved.
+
+Archives, image layers and `cp -p` give files the mtime that they had elsewhere; the change time is
+the system's own. Other content under the same path with the same size, times and inode is believed
+to be the old one: `rehash` reads the files in any case.
 """
 
 from __future__ import annotations
@@ -16,20 +20,40 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
 
 from pipeline.errors import UserError
-from pipeline.sha256 import file_sha256
+from pipeline.outside import FileState, PinnedFile, opened
+from pipeline.sha256 import open_sha256
 
 LONG = 1 << 28
 """From this many bytes on, hashing takes long enough to run something else meanwhile."""
 THREADS = 4
-SETTLED = 2.0  # seconds: a younger file could change again without a change of its mtime
+FINE, COARSE = 0.1, 2.0
+"""Seconds after which a file cannot change again without a change of its times: many times the tick
+of the kernel's clock, and the steps of file systems that keep no fractions of a second."""
 
-Hashes = dict[str, tuple[int, int, str]]
-"""Absolute path -> size, mtime in ns, sha256."""
+Known = tuple[int, int, int, int]
+"""Size, mtime and ctime in ns, inode. No device: its number may be another after a restart."""
+
+Hashes = dict[str, tuple[Known, str]]
+"""Absolute path -> the state in which a file was hashed, and its sha256."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hashed:
+    """The sha256 of a file, and the state in which it had that content."""
+
+    sha256: str
+    state: FileState
+
+    def pinned(self, path: Path) -> PinnedFile:
+        """The file at `path`, to be read while it has this content."""
+        return PinnedFile(path, self.state, self.sha256)
+
 
 _callback: ContextVar[Callable[[], None] | None] = ContextVar("run while hashing", default=None)
 
@@ -68,57 +92,84 @@ def memory_file() -> Path:
     return Path(base) / "presswork" / "files.json"
 
 
-def sha256_of(paths: Iterable[Path]) -> dict[Path, str]:
-    """The sha256 of every file; only files that have changed since the last time are read.
+def sha256_of(paths: Iterable[Path], *, rehash: bool = False) -> dict[Path, str]:
+    """The sha256 of every file; see `identified`."""
+    return {path: found.sha256 for path, found in identified(paths, rehash=rehash).items()}
 
-    Raises UserError for a file that cannot be read.
+
+def identified(paths: Iterable[Path], *, rehash: bool = False) -> dict[Path, Hashed]:
+    """The sha256 and the state of every file; without `rehash` only changed ones are read.
+
+    Raises UserError for a file that cannot be read, FileChanged for one that changes meanwhile.
     """
-    cached = _load()
+    cached = {} if rehash else _load()
     wanted = list(dict.fromkeys(paths))
-    found: dict[Path, str] = {}
+    found: dict[Path, Hashed] = {}
     fresh: Hashes = {}
     try:
-        states = {path: path.stat() for path in wanted}
-        for path, state in states.items():
-            length, mtime, known = cached.get(str(path.resolve()), (-1, -1, ""))
-            if (length, mtime) == (state.st_size, state.st_mtime_ns):
-                found[path] = known
+        for path in wanted:
+            state = FileState.of(path.stat())
+            known, sha256 = cached.get(str(path.resolve()), (None, ""))
+            if known == _known(state):
+                found[path] = Hashed(sha256=sha256, state=state)
         todo = [path for path in wanted if path not in found]
         started = time.time()
-        size = sum(states[path].st_size for path in todo)
+        size = sum(path.stat().st_size for path in todo)
         with hashing(size), ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-            for path, digest in zip(todo, pool.map(file_sha256, todo), strict=True):
-                found[path] = digest
-                state = states[path]
-                if state.st_mtime < started - SETTLED:
-                    fresh[str(path.resolve())] = (state.st_size, state.st_mtime_ns, digest)
+            for path, made in zip(todo, pool.map(_hashed, todo), strict=True):
+                found[path] = made
+                if _settled(made.state, started):
+                    fresh[str(path.resolve())] = (_known(made.state), made.sha256)
     except OSError as error:
         raise UserError(f"{error.filename} cannot be read: {error.strerror}") from error
     if fresh:
         _remember(fresh)
-    return found
+    return {path: found[path] for path in wanted}
 
 
 def find_content(sha256: str, size: int) -> Path | None:
     """A file with this content that was hashed earlier and has not changed since."""
-    for text, (known_size, mtime, known) in _load().items():
-        if known == sha256 and known_size == size and _unchanged(Path(text), size, mtime):
-            return Path(text)
+    found = find_pinned(sha256, size)
+    return found.path if found is not None else None
+
+
+def find_pinned(sha256: str, size: int) -> PinnedFile | None:
+    """The same, to be read while it has this content."""
+    for text, (known, digest) in _load().items():
+        if digest == sha256 and known[0] == size and (state := _state(Path(text))) is not None:
+            if _known(state) == known:
+                return PinnedFile(Path(text), state, sha256)
     return None
 
 
-def _unchanged(path: Path, size: int, mtime: int) -> bool:
+def _hashed(path: Path) -> Hashed:
+    with opened(path) as (file, state):
+        return Hashed(sha256=open_sha256(file), state=state)
+
+
+def _settled(state: FileState, now: float) -> bool:
+    steps = FINE if state.ctime_ns % 1000 else COARSE
+    return max(state.mtime_ns, state.ctime_ns) / 1e9 < now - steps
+
+
+def _known(state: FileState) -> Known:
+    return state.size, state.mtime_ns, state.ctime_ns, state.inode
+
+
+def _state(path: Path) -> FileState | None:
     try:
-        state = path.stat()
+        return FileState.of(path.stat())
     except OSError:
-        return False
-    return (state.st_size, state.st_mtime_ns) == (size, mtime)
+        return None
 
 
 def _load() -> Hashes:
     try:
-        entries = json.loads(memory_file().read_bytes())["files"]
-        return {str(p): (int(size), int(at), str(sha)) for p, (size, at, sha) in entries.items()}
+        entries = json.loads(memory_file().read_bytes())["states"]
+        return {
+            str(path): ((int(size), int(mtime), int(ctime), int(inode)), str(sha))
+            for path, ((size, mtime, ctime, inode), sha) in entries.items()
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}  # missing, or not a file of ours: hash again
 
@@ -131,7 +182,7 @@ def _remember(fresh: Hashes) -> None:
             entries = {p: entry for p, entry in _load().items() if Path(p).exists()} | fresh
             handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
             with os.fdopen(handle, "w") as file:
-                json.dump({"files": entries}, file)
+                json.dump({"states": entries}, file)
             os.replace(name, path)
     except OSError:
         return  # a read-only or full home costs hashing again next time, nothing else

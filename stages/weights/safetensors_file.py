@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from pipeline.errors import UserError
+from pipeline.outside import PinnedFile, state_of
 from stages.weights.device_read import Staging
 from stages.weights.source import BITS, TensorSpec
 
@@ -45,11 +46,18 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Header:
-    """Parsed header of a safetensors file: the position of every tensor by name."""
+    """Parsed header of a safetensors file: the position of every tensor by name.
 
-    path: Path
+    Its tensors are read from `file` while that is in the state in which the header was read.
+    """
+
+    file: PinnedFile
     size: int
     places: Mapping[str, Place]
+
+    @property
+    def path(self) -> Path:
+        return self.file.path
 
 
 class Scratch:
@@ -70,23 +78,23 @@ class Scratch:
         return self._buffer[:size]
 
 
-def read_header(path: Path) -> Header:
+def read_header(file: Path | PinnedFile) -> Header:
     """Parse and check the header of a safetensors file.
 
-    Raises UserError if the file is missing, truncated or malformed, or holds an unknown dtype.
+    A path is pinned to the state in which it is found. Raises UserError if the file is missing,
+    truncated or malformed, or holds an unknown dtype, FileChanged if it is not in its state.
     """
+    path = file if isinstance(file, Path) else file.path
+    if not path.is_file():
+        raise UserError(f"there is no file {path}", remedy=REMEDY)
+    pinned = file if isinstance(file, PinnedFile) else PinnedFile(path, state_of(path))
     try:
-        size, length = _sizes(path)
+        with pinned.open() as raw:
+            size, length = _sizes(path, raw)
+            places = _parsed(path, raw, 8 + length)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    try:
-        with safe_open(path, framework="np") as file:  # numpy here means "without torch"
-            places = _places(file, 8 + length)
-    except (SafetensorError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path} is no valid safetensors file: {error}", remedy=REMEDY) from error
-    except KeyError as error:
-        raise UserError(f"{path} holds a tensor of the unknown dtype {error.args[0]}") from error
-    return Header(path=path, size=size, places=places)
+    return Header(file=pinned, size=size, places=places)
 
 
 def read_tensors(header: Header, names: Iterable[str], *, device: str) -> dict[str, Tensor]:
@@ -97,7 +105,7 @@ def read_tensors(header: Header, names: Iterable[str], *, device: str) -> dict[s
     if device != "cpu":
         staging = Staging(max((place.length for place in wanted), default=0))
     try:
-        with open(header.path, "rb", buffering=0) as file:
+        with header.file.open() as file:
             for place in sorted(wanted, key=lambda place: place.start):
                 if staging is None:
                     found[place.spec.name] = _read(file, place)
@@ -120,7 +128,7 @@ def read_into(
         first = place.start + start * size
         place = Place(spec=spec, start=first, length=(stop - start) * size)
     try:
-        with open(header.path, "rb", buffering=0) as file:
+        with header.file.open() as file:
             return _read(file, place, scratch)
     except OSError as error:
         raise UserError(f"{header.path} cannot be read: {error.strerror or error}") from error
@@ -131,7 +139,7 @@ def read_pieces(header: Header, name: str, size: int) -> Iterator[memoryview]:
     place = header.places[name]
     buffer = memoryview(bytearray(min(size, place.length)))
     try:
-        with open(header.path, "rb", buffering=0) as file:
+        with header.file.open() as file:
             file.seek(place.start)
             left = place.length
             while left:
@@ -144,13 +152,10 @@ def read_pieces(header: Header, name: str, size: int) -> Iterator[memoryview]:
         raise UserError(f"{header.path} cannot be read: {error.strerror or error}") from error
 
 
-def _sizes(path: Path) -> tuple[int, int]:
+def _sizes(path: Path, file: FileIO) -> tuple[int, int]:
     """Size of the file and length of its header, checked so that no library reads past the end."""
-    if not path.is_file():
-        raise UserError(f"there is no file {path}", remedy=REMEDY)
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        first = file.read(8)
+    size = os.fstat(file.fileno()).st_size
+    first = file.read(8)
     if len(first) < 8:
         raise UserError(f"{path} is cut off: it has only {size} bytes", remedy=REMEDY)
     length: int = struct.unpack("<Q", first)[0]
@@ -164,6 +169,18 @@ def _sizes(path: Path) -> tuple[int, int]:
             remedy=REMEDY,
         )
     return size, length
+
+
+def _parsed(path: Path, raw: FileIO, start: int) -> dict[str, Place]:
+    """The places of all tensors; the library opens the file itself, by the open descriptor."""
+    same = Path(f"/dev/fd/{raw.fileno()}")  # what is at the path may be another file by now
+    try:
+        with safe_open(same if same.exists() else path, framework="np") as file:  # without torch
+            return _places(file, start)
+    except (SafetensorError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path} is no valid safetensors file: {error}", remedy=REMEDY) from error
+    except KeyError as error:
+        raise UserError(f"{path} holds a tensor of the unknown dtype {error.args[0]}") from error
 
 
 def _places(file: Any, start: int) -> dict[str, Place]:

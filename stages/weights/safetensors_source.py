@@ -10,7 +10,6 @@ from stages.weights.checkpoint_files import Layout, find_weights, read_headers
 from stages.weights.safetensors_file import (
     Header,
     Scratch,
-    read_header,
     read_into,
     read_pieces,
     read_tensors,
@@ -114,5 +113,5 @@ class SafetensorsSource:
 
     def _header(self, file: str) -> Header:
         if file not in self._headers:
-            self._headers[file] = read_header(self.layout.files[file])
+            self._headers[file] = self.layout.header(file)
         return self._headers[file]

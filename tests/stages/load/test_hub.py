@@ -238,3 +238,21 @@ def test_a_quantization_that_is_found_after_the_download_is_refused(
     settled = made.survey(View()).settled
     with pytest.raises(UserError, match=r"stored quantized.*model.config does not"):
         load(settled)
+
+
+def test_a_cached_file_that_is_not_what_the_hub_says_is_found_on_demand(
+    hub: Hub, load, tmp_path: Path
+) -> None:
+    load(surveyed_hub())
+    blob = next((tmp_path / "hub").rglob("snapshots/*/model.safetensors")).resolve()
+    blob.chmod(0o644)
+    blob.write_bytes(save({"model.norm.weight": torch.zeros(4)}))
+    load(surveyed_hub())
+    with pytest.raises(UserError, match="has other content than the hub says"):
+        load(surveyed_hub(rehash=True))
+
+
+def surveyed_hub(**more: Any) -> Load:
+    survey = stage(**more).survey(View())
+    assert not survey.problems
+    return survey.settled

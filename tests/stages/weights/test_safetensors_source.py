@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.errors import UserError
+from pipeline.outside import FileChanged, PinnedFile, state_of
 from stages.weights import open_checkpoint
+from stages.weights.checkpoint_files import find_weights
+from stages.weights.hashes import sha256_of
+from stages.weights.safetensors_file import Scratch
+from stages.weights.safetensors_source import SafetensorsSource
 
 DTYPES = [
     torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int8, torch.uint8,
@@ -113,3 +121,32 @@ def test_memory_does_not_grow_with_the_checkpoint(tmp_path: Path) -> None:
         [sys.executable, "-c", STREAM, str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert int(done.stdout) < 3 * one
+
+
+READERS: list[Callable[[SafetensorsSource], object]] = [
+    lambda source: source.read(["x"]),
+    lambda source: source.borrow("x", Scratch()),
+    lambda source: source.read_block("x", 1),
+    lambda source: list(source.pieces("x")),
+    lambda source: list(SafetensorsSource(source.layout).specs()),
+]
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_file_that_changes_is_read_no_further(
+    tmp_path: Path, reader: Callable[[SafetensorsSource], object]
+) -> None:
+    """Of the same size, with the time that the file before had: `cp -p`, archives, image layers."""
+    path, other = tmp_path / "model.safetensors", tmp_path / "other"
+    save_file({"x": torch.ones(4, 4)}, path)
+    save_file({"x": torch.zeros(4, 4)}, other)
+    layout = find_weights(tmp_path)
+    pinned = {path.name: PinnedFile(path, state_of(path), sha256_of([path])[path])}
+    source = SafetensorsSource(replace(layout, pinned=pinned))
+    source.specs()
+    reader(source)
+    times = path.stat()
+    os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+    other.replace(path)
+    with pytest.raises(FileChanged, match="another file is in its place"):
+        reader(source)
