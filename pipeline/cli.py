@@ -37,6 +37,7 @@ from pipeline.objective import objective
 from pipeline.registry import Registry
 from pipeline.report.files import read_result
 from pipeline.report.text_files import write_text
+from pipeline.runs.folders import check_writable
 from pipeline.sweeps.command import asked, composed, finish, folder_override, launched
 from pipeline.sweeps.jobs import begin, enter
 from pipeline.sweeps.plan import SweepPlan, planned, texts
@@ -212,6 +213,7 @@ def _perform(cfg: DictConfig, folder: Path, overrides: Sequence[str], cwd: Path)
     function = getattr(importlib.import_module(f"pipeline.modes.{config.mode}"), config.mode)
     if config.mode not in ("run", "sensitivity"):
         return int(function(config, folder))
+    check_writable(folder)
     write_config(config, folder)
     with logging_to(folder / "run.log"):
         try:

@@ -8,7 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.key import digest
+from pipeline.key import canonical, digest
 from pipeline.stage import Estimate, Stage
 
 
@@ -109,4 +109,16 @@ def output_keys(node: Node, keys: Mapping[Ref, str]) -> dict[Ref, str]:
     )
     return {
         Ref(node=node.name, output=output): digest([identity, output]) for output in node.outputs
+    }
+
+
+def identity_of(graph: Graph, node: Node, output: str) -> dict[str, Any]:
+    """What a manifest tells about how its artifact was made."""
+    return {
+        "kind": node.kind,
+        "node": node.name,
+        "output": output,
+        "version": node.version,
+        "params": canonical(node.params),
+        "inputs": {name: graph.keys[ref] for name, ref in node.inputs.items()},
     }

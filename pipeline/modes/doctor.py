@@ -92,7 +92,8 @@ def _places(config: Config) -> Iterator[tuple[str, str]]:
     except UserError as error:
         yield "store", str(error)
     else:
-        yield "store", f"{store.root}, writable, {size(store.free_bytes())} free"
+        use = "writable" if store.writable else "read-only"
+        yield "store", f"{store.root}, {use}, {size(store.free_bytes())} free"
     yield "hub", _hub(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
 
 

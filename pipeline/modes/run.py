@@ -53,7 +53,7 @@ class _Run:
 
     def execute(self) -> None:
         sites = self.config.graph.sites
-        expanded = expand(sites, mode="run", find=self.store.get, build=self.runner.result)
+        expanded = expand(sites, mode="run", find=self.runner.find, build=self.runner.result)
         self.warnings = expanded.warnings
         for text in expanded.warnings:
             self.watcher.message(f"warning: {text}")
@@ -67,8 +67,22 @@ class _Run:
         check_room(self.plan, transient, self.store.free_bytes(), str(self.store.root))
         self.runner.run(expanded.graph)
         self.publish(expanded.graph)
-        if self.config.store.max_bytes is not None:
-            collect(self.store, dry_run=False)
+
+    def reported(self) -> dict[str, Any]:
+        """Execute and write the reports, however it ends; result.json."""
+        try:
+            self.execute()
+        except KeyboardInterrupt:
+            self.watcher.stop()
+            write_reports(self.record("interrupted"))
+            raise
+        except UserError as error:
+            self.watcher.stop()
+            result = write_reports(self.record("failed", str(error)))
+            track(self.config, result, self.run_dir)
+            raise
+        self.watcher.stop()
+        return write_reports(self.record("ok"))
 
     def elsewhere(self) -> tuple[str, ...]:
         """What is stored from another processor, and not used; this one is noted for others."""
@@ -154,20 +168,15 @@ def run(config: Config, run_dir: Path) -> int:
     )
     current = _Run(config=config, run_dir=run_dir, store=store, watcher=watcher, runner=runner)
     try:
-        current.execute()
-    except KeyboardInterrupt:
+        with runner.leased():  # publishing and reports read the store as well
+            result = current.reported()
+    finally:
         watcher.stop()
-        write_reports(current.record("interrupted"))
-        raise
-    except UserError as error:
-        watcher.stop()
-        track(config, write_reports(current.record("failed", str(error))), run_dir)
-        raise
-    watcher.stop()
-    result = write_reports(current.record("ok"))
     log.info("done in %.1f s", result["seconds"])
     track(config, result, run_dir)
     print_summary(result, run_dir, Console(highlight=False))
+    if config.store.max_bytes is not None and store.writable:
+        collect(store, dry_run=False)
     return 0
 
 

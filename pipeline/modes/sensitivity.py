@@ -39,7 +39,6 @@ def sensitivity(config: Config, run_dir: Path) -> int:
     """
     study = _study()
     name = _site(config.graph.sites, study)
-    sites = upstream(config.graph.sites, name)
     watcher = progress()
     store = Store(config.store, warn=watcher.message)
     runner = LocalRunner(
@@ -49,25 +48,33 @@ def sensitivity(config: Config, run_dir: Path) -> int:
         watcher=watcher,
     )
     try:
-        expanded = expand(sites, mode="run", find=store.get, build=runner.result)
-        for text in expanded.warnings:
-            watcher.message(f"warning: {text}")
-        graph = _towards(expanded.graph, name)
-        plan = make_plan(graph, store.has)
-        rows = json.dumps(plan_rows(plan), indent=1)
-        write_text(run_dir / "plan.json", rows + "\n")
-        check_device(plan, config.device, runner.transient(graph))
-        check_room(plan, runner.transient(graph), store.free_bytes(), str(store.root))
-        runner.run(graph)
+        with runner.leased():
+            graph = _measured(config, run_dir, runner, name)
+            content = study.collect([_content(store, graph, ref) for ref in graph.targets])
     finally:
         watcher.stop()
-    content = study.collect([_content(store, graph, ref) for ref in graph.targets])
     write_text(run_dir / FILE, json.dumps(content, indent=1) + "\n")
     write_text(run_dir / PAGE, study.page(content, config.resolved))
     console = Console(highlight=False)
     console.print(study.table(content))
     console.print(f"page  {escape(str(run_dir / PAGE))}", soft_wrap=True)
     return 0
+
+
+def _measured(config: Config, run_dir: Path, runner: LocalRunner, name: str) -> Graph:
+    """Build all nodes of the site `name`; the graph whose targets they are."""
+    store, sites = runner.store, upstream(config.graph.sites, name)
+    expanded = expand(sites, mode="run", find=runner.find, build=runner.result)
+    for text in expanded.warnings:
+        runner.watcher.message(f"warning: {text}")
+    graph = _towards(expanded.graph, name)
+    plan = make_plan(graph, store.has)
+    rows = json.dumps(plan_rows(plan), indent=1)
+    write_text(run_dir / "plan.json", rows + "\n")
+    check_device(plan, config.device, runner.transient(graph))
+    check_room(plan, runner.transient(graph), store.free_bytes(), str(store.root))
+    runner.run(graph)
+    return graph
 
 
 def _study() -> Study:

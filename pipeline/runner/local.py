@@ -12,9 +12,8 @@ from functools import partial
 from typing import Any
 
 from pipeline.errors import StageFailed, UserError
-from pipeline.graph import Graph, Node, Ref
+from pipeline.graph import Graph, Node, Ref, identity_of
 from pipeline.import_ahead import importing
-from pipeline.key import canonical
 from pipeline.machine.device_memory import peak_device_bytes, reset_device_peak
 from pipeline.machine.out_of_memory import exhausted, too_little
 from pipeline.outside import Readings
@@ -29,6 +28,7 @@ from pipeline.runner.schedule import (
     Outcome,
     ReadyQueue,
     Transient,
+    passing_keys,
     side_by_side,
     transient_outputs,
 )
@@ -65,10 +65,30 @@ class LocalRunner:
         self.outcomes: dict[str, Outcome] = {}
         self.passing = {"held_bytes": 0, "copied_bytes": 0}
         self._waited, self._read_ahead = 0.0, 0
+        self._live: Lease | None = None
         self._local = threading.local()
         self._freed = Freed()
         self._transients: Transients | None = None
         self._commits: Commits | None = None
+
+    @contextmanager
+    def leased(self) -> Iterator[None]:
+        """Context in which nobody frees what is found, read or built: from planning to the report.
+
+        Without it each graph that is run has a lease of its own.
+        """
+        with self.store.live(()) as live:
+            self._live = live
+            try:
+                yield
+            finally:
+                self._live = None
+
+    def find(self, key: str) -> StoredArtifact | None:
+        """An artifact of the store, which is kept as long as the lease: `find` of planning."""
+        if self._live is not None:
+            self._live.extend((key,))
+        return self.store.get(key)
 
     def run(self, graph: Graph) -> Plan:
         """Build every missing target of `graph`; returns the plan as it stood at the start.
@@ -76,20 +96,30 @@ class LocalRunner:
         What each node did is in `outcomes`, also after an error. Raises UserError or StageFailed,
         naming the node. A result that disappears or is found corrupt on the way is built again.
         """
-        first = plan = make_plan(graph, self._stored)
+        if self._live is None:
+            with self.leased():
+                return self.run(graph)
+        plan, passed = self._planned(graph, self._live), passing_keys(graph, self.transient(graph))
         self._note_hits(plan)
         self.watcher.start(
             len(plan.building()), sum(s.status == "hit" for s in plan.steps.values())
         )
-        lost: set[str] = set()
+        for key in plan.keys():
+            self.store.touch(key)
+        if plan.building():
+            self.store.check_writable()
+            self._run(plan, self._live)
+        self._live.forgo(passed)  # what is held no more: others need not store it for this run
+        return plan
+
+    def _run(self, plan: Plan, live: Lease) -> None:
+        graph, lost = plan.graph, set[str]()
         with (
-            self.store.live(plan.keys()) as live,
             self._committing(graph) as commits,
             self._passing(graph, live, commits) as passing,
         ):
             if passing.await_others(plan, self.watcher.message):
-                plan = make_plan(graph, self._stored)
-                live.extend(plan.keys())
+                plan = self._planned(graph, live)
             while plan.building():
                 try:
                     self._execute(plan, passing, commits)
@@ -102,9 +132,13 @@ class LocalRunner:
                         ) from error
                     lost.add(str(error))
                     log.warning("%s is gone from the store; building it again", error)
-                plan = make_plan(graph, self._stored)
-                live.extend(plan.keys())
-        return first
+                plan = self._planned(graph, live)
+
+    def _planned(self, graph: Graph, live: Lease) -> Plan:
+        """A plan of which nothing that it counts on is freed before it is carried out."""
+        live.extend(frozenset(graph.keys.values()) - passing_keys(graph, self.transient(graph)))
+        live.extend(make_plan(graph, self._stored).keys())
+        return make_plan(graph, self._stored)
 
     @property
     def beside(self) -> dict[str, float]:
@@ -293,7 +327,7 @@ class LocalRunner:
             return []
         inputs = {name: self._input(graph, ref) for name, ref in node.inputs.items()}
         warnings: list[str] = []
-        wanted = {o: (_key(graph, node, o), _identity(graph, node, o)) for o in missing}
+        wanted = {o: (_key(graph, node, o), identity_of(graph, node, o)) for o in missing}
         stored, held = passing.split(node, wanted)
         began = time.monotonic()
         stored_drafts = commits.drafts(opened.enter_context(self.store.drafts(stored)), opened)
@@ -360,15 +394,3 @@ class LocalRunner:
 
 def _key(graph: Graph, node: Node, output: str) -> str:
     return graph.keys[Ref(node=node.name, output=output)]
-
-
-def _identity(graph: Graph, node: Node, output: str) -> dict[str, Any]:
-    """What a manifest tells about how its artifact was made."""
-    return {
-        "kind": node.kind,
-        "node": node.name,
-        "output": output,
-        "version": node.version,
-        "params": canonical(node.params),
-        "inputs": {name: graph.keys[ref] for name, ref in node.inputs.items()},
-    }

@@ -106,6 +106,17 @@ def transient_outputs(graph: Graph, *, keep: bool) -> Transient:
     return lambda site: graph.stages[site].transient()
 
 
+def passing_keys(graph: Graph, transient: Transient) -> frozenset[str]:
+    """Keys of the transient results, without targets: a lease lists them only while needed."""
+    targets = {graph.keys[ref] for ref in graph.targets}
+    passing = {
+        key
+        for ref, key in graph.keys.items()
+        if ref.output in transient(graph.nodes[ref.node].site)
+    }
+    return frozenset(passing - targets)
+
+
 class Releases:
     """Reference counts of the transient outputs of a plan; outputs with one key count as one.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.errors import UserError
 from pipeline.key import Json
 
 RECORDS = ("result.json", "plan.json")
@@ -45,6 +47,18 @@ class Sweep:
 
     folder: Path
     runs: tuple[Run, ...]
+
+
+def check_writable(folder: Path) -> None:
+    """Raise UserError if nothing can be written into a run folder, before anything is computed."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"the run folder {folder} cannot be written: {error.strerror or error}",
+            remedy="choose another folder with hydra.run.dir=DIR",
+        ) from error
 
 
 def sweeps_of(runs: Iterable[Run]) -> list[Sweep]:

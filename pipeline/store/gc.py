@@ -41,6 +41,7 @@ def collect(
     None disables a rule; `max_bytes` falls back to `store.max_bytes` of the config. Leftovers of
     dead processes are removed as well.
     """
+    store.check_writable()  # leases are locks, also where nothing is freed
     layout, kind = store.layout, store.config.lock
     limit = store.config.max_bytes if max_bytes is None else max_bytes
     oldest = None if max_age_days is None else time.time() - max_age_days * DAY

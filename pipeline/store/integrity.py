@@ -7,6 +7,7 @@ trusted and any other is hashed again. A store copied to another disk is hashed 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -34,12 +35,15 @@ def stamp(status: os.stat_result) -> Stamp:
 
 
 def inspect(
-    folder: Path, files: Mapping[str, FileRecord], known: Mapping[str, Stamp]
+    folder: Path,
+    files: Mapping[str, FileRecord],
+    known: Mapping[str, Stamp],
+    trusted: Mapping[Stamp, str],
 ) -> dict[str, Stamp]:
     """Check the files of an artifact and return their stamps.
 
-    Hashes those whose stat differs from `known`. Raises Corrupt at the first that is missing or
-    differs from its record, PermissionError for one that must not be read.
+    Hashes those whose stat is not that in `known`, nor in `trusted`. Raises Corrupt at the first
+    that is missing or differs from its record, PermissionError for one that must not be read.
     """
     stamps: dict[str, Stamp] = {}
     for name, record in files.items():
@@ -51,7 +55,9 @@ def inspect(
             if status.st_size != record.size:
                 raise Corrupt(f"{name} has {status.st_size} bytes instead of {record.size}")
             stamps[name] = stamp(status)
-            if stamps[name] != known.get(name) and file_sha256(path) != record.sha256:
+            if stamps[name] == known.get(name) or trusted.get(stamps[name]) == record.sha256:
+                continue
+            if file_sha256(path) != record.sha256:
                 raise Corrupt(f"{name} has other bytes than were written (sha256 differs)")
         except PermissionError:
             raise
@@ -79,6 +85,8 @@ def write_seal(layout: Layout, key: str, stamps: Mapping[str, Stamp]) -> None:
 
 Warn = Callable[[str], None]
 
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
 
 def fetch(
     layout: Layout, key: str, *, rehash: bool, warn: Warn, digests: Digests | None = None
@@ -96,7 +104,7 @@ def fetch(
     known = {} if rehash else read_seal(layout, key)
     try:
         manifest = read(folder, key)
-        stamps = inspect(folder, manifest.files, known)
+        stamps = inspect(folder, manifest.files, known, {} if rehash else digests or {})
     except Corrupt as damage:
         quarantine(layout, key, inode, str(damage), warn)
         return None
@@ -108,7 +116,10 @@ def fetch(
 
 
 def quarantine(layout: Layout, key: str, inode: int, reason: str, warn: Warn) -> bool:
-    """Move the folder of `key` to `quarantine/` with the reason; False if gone or rebuilt."""
+    """Move the folder of `key` to `quarantine/` with the reason; False if gone or rebuilt.
+
+    In a store that cannot be written it stays where it is, and counts as missing all the same.
+    """
     folder = layout.entry(key)
     aside = layout.quarantine / f"{key}.{uuid.uuid4().hex[:8]}"
     try:
@@ -117,6 +128,11 @@ def quarantine(layout: Layout, key: str, inode: int, reason: str, warn: Warn) ->
             return False
         folder.rename(aside)
     except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno not in READ_ONLY:
+            raise
+        warn(f"the stored result {key[:12]} is damaged: {reason}. It stays in {folder}: {error}")
         return False
     layout.seal(key).unlink(missing_ok=True)
     aside.with_suffix(".txt").write_text(reason + "\n", encoding="utf-8")
@@ -161,7 +177,7 @@ def examine(layout: Layout, key: str, *, repair: bool, warn: Warn) -> list[Findi
         inode = folder.stat().st_ino
         manifest = read(folder, key)
         node = manifest.record.get("node", "?")
-        stamps = inspect(folder, manifest.files, {})
+        stamps = inspect(folder, manifest.files, {}, {})
         stray = sorted({name for name, _ in walk(folder)} - {MANIFEST, *manifest.files})
     except Corrupt as damage:
         if not folder.exists():

@@ -93,11 +93,15 @@ class Lease:
 
     def extend(self, keys: Iterable[str]) -> None:
         """Add these keys. Artifacts found in the store after this call are not freed."""
+        if self.keys.issuperset(new := frozenset(keys)):
+            return
         with explained(Place(root=self._layout.root)), registry(self._layout, self._kind):
-            self._write(keys)
+            self._write(new)
 
     def forgo(self, keys: frozenset[str]) -> None:
         """Need these keys no more: of several runs that do, the last one may free them."""
+        if self.keys.isdisjoint(keys):
+            return
         with explained(Place(root=self._layout.root)), registry(self._layout, self._kind):
             self.keys -= keys
             self._write(())
@@ -133,6 +137,27 @@ class Lease:
         }
         listing = self._layout.live / f"{self.token}.json"
         replace_text(listing, json.dumps(content), tmp=self._layout.tmp)
+
+
+class NoLease(Lease):
+    """The lease on a store that cannot be written: nothing is freed from there, nor built."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__(layout, "none", "", run=False)
+
+    def extend(self, keys: Iterable[str]) -> None:
+        self.keys |= frozenset(keys)
+
+    def forgo(self, keys: frozenset[str]) -> None:
+        self.keys -= keys
+
+    def hold(self, keys: frozenset[str]) -> frozenset[str]:
+        del keys
+        return frozenset()
+
+    def held_elsewhere(self, keys: frozenset[str]) -> frozenset[str]:
+        del keys
+        return frozenset()
 
 
 @contextmanager

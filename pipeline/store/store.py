@@ -24,9 +24,9 @@ from pipeline.store.disk_errors import Place, explained
 from pipeline.store.draft import StoredDraft, commit
 from pipeline.store.entries import Entry, Ledger, entries
 from pipeline.store.evict import detach, detach_unleased, sweep_tmp
-from pipeline.store.integrity import Digests, Finding, Warn, audit, fetch
+from pipeline.store.integrity import READ_ONLY, Digests, Finding, Warn, audit, fetch
 from pipeline.store.layout import Layout, checked
-from pipeline.store.leases import Lease, acquire, file_lock, lease, lock_path
+from pipeline.store.leases import Lease, NoLease, acquire, file_lock, lease, lock_path
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,8 @@ class Store:
     """A folder of immutable artifacts, shared by any number of processes.
 
     `warn` receives one sentence about each damaged artifact that was quarantined; by default it
-    writes a log record. Raises UserError if the folder cannot be created or written.
+    writes a log record. A store that is there and cannot be written is read all the same, and only
+    what would write into it raises UserError, as does one that cannot be created.
     """
 
     def __init__(self, config: StoreConfig, *, warn: Warn = log.warning) -> None:
@@ -48,7 +49,17 @@ class Store:
         self.warn = warn
         self.digests: Digests = {}
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="store")
-        prepare(self.layout)
+        self._refusal = prepare(self.layout)
+
+    @property
+    def writable(self) -> bool:
+        """Whether it can be written, by this user and where it is mounted."""
+        return self._refusal is None
+
+    def check_writable(self) -> None:
+        """Raise UserError if nothing can be built into this store."""
+        if self._refusal is not None:
+            raise self._refusal
 
     @property
     def root(self) -> Path:
@@ -100,6 +111,7 @@ class Store:
 
     @contextmanager
     def _folder(self, keys: Iterable[str]) -> Iterator[Path]:
+        self.check_writable()
         with lease(self.layout, self.config.lock, keys) as held:
             folder = self.layout.tmp / f"{held.token}.work"
             folder.mkdir()
@@ -136,6 +148,9 @@ class Store:
         `extend` of the lease adds keys. Also removes what dead processes left in `tmp/`.
         """
         wanted = frozenset(keys)
+        if not self.writable:
+            yield NoLease(self.layout)
+            return
         with ExitStack() as stack:
             # Not around the block: errors in there may have nothing to do with the store.
             with explained(self.place):
@@ -147,8 +162,9 @@ class Store:
 
     def touch(self, key: str) -> None:
         """Mark `key` as used now, if the store has it."""
-        with suppress(FileNotFoundError):
-            os.utime(self.layout.seal(key))
+        if self.writable:
+            with suppress(FileNotFoundError):
+                os.utime(self.layout.seal(key))
 
     def drop(self, key: str, *, own: Lease | None = None) -> int:
         """Remove an artifact; returns the bytes freed (a file with other hard links frees none).
@@ -192,16 +208,28 @@ def draft(folder: Path, output: str, key: str, identity: Mapping[str, Any]) -> S
     return StoredDraft(key=key, output=output, path=path, record={**host, **identity})
 
 
-def prepare(layout: Layout) -> None:
-    """Create the store's folders and check with a real file that they can be written."""
+def prepare(layout: Layout) -> UserError | None:
+    """Create the store's folders, and check with a real file that they can be written.
+
+    Returns why they cannot, where there is a store to read from. Raises UserError otherwise.
+    """
     try:
         for folder in layout.folders():
             folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=layout.tmp, prefix="note."):
             pass
     except OSError as error:
-        raise UserError(
+        refusal = UserError(
             f"the store {layout.root} cannot be created or written: "
             f"{error.strerror or error} ({error.filename or layout.root})",
             remedy="set store.dir to a folder that you may write",
-        ) from error
+        )
+        if error.errno in READ_ONLY and readable(layout):
+            return refusal
+        raise refusal from error
+    return None
+
+
+def readable(layout: Layout) -> bool:
+    """Whether there is a folder whose artifacts this user may list."""
+    return layout.root.is_dir() and os.access(layout.root, os.R_OK | os.X_OK)

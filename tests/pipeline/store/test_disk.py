@@ -77,7 +77,7 @@ def test_a_read_only_file_system_is_said_at_once_and_later(small: Path) -> None:
     put(store, "kept")
     subprocess.run(["mount", "-o", "remount,ro", small], check=True)
     with pytest.raises(UserError, match="cannot be created or written: Read-only"):
-        Store(StoreConfig(dir=str(store.root)))
+        Store(StoreConfig(dir=str(store.root))).check_writable()
     with pytest.raises(UserError, match="read-only file system"), store.drafts({"o": (KEY, {})}):
         pass
     assert store.has(digest("kept"))
