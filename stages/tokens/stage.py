@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import Any, ClassVar
 
 from pipeline.errors import StageFailed, UserError
@@ -32,7 +33,7 @@ class Tokens(Stage):
     kind: ClassVar[str] = "tokens"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("tokenizers", "transformers")
-    work: ClassVar[tuple[str, ...]] = ("stages.tokens.run",)
+    also_imports: ClassVar[tuple[str, ...]] = ("stages.tokens.run",)
     Config: ClassVar[type] = TokensConfig
     content: Json = None
     """The identity of the dataset's content, once it is surveyed."""
@@ -78,7 +79,7 @@ class Tokens(Stage):
                 f"{self.dataset.describe()} has changed since the run began",
                 remedy="run the same command again: it takes the dataset as it is then",
             )
-        super().run(task)
+        import_module(*self.also_imports).run(self.config, task)
 
     def _identity(self) -> Json:
         return canonical(self.dataset.identity())

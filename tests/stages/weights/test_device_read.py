@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.errors import UserError
+from pipeline.outside import FileChanged
 from stages.weights import device_read, open_checkpoint
 from stages.weights.safetensors_source import SafetensorsSource
 
@@ -50,7 +50,7 @@ def test_a_file_that_was_cut_off_meanwhile_is_told(
     source.specs()
     path = tmp_path / "model.safetensors"
     os.truncate(path, path.stat().st_size - 1)
-    with pytest.raises(UserError, match="ends inside"):
+    with pytest.raises(FileChanged, match=r"changed while it was in use: it had \d+ bytes"):
         source.read(given, device=ELSEWHERE)
 
 
