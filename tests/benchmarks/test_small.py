@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks.bit_flips import flip_bits
 from tests.benchmarks.crash import crash, digests
+from tests.benchmarks.disturb import disturb
 from tests.benchmarks.launch import REPOSITORY, CommandFailed, launch, on_text, result_of
 from tests.benchmarks.memory import peak_of, text_of_bytes
 from tests.benchmarks.observers import ours, pairs, prepare
@@ -89,3 +91,15 @@ def test_every_observer_is_timed_as_often_as_asked(tmp_path: Path) -> None:
 def test_a_command_that_fails_is_not_measured() -> None:
     with pytest.raises(CommandFailed, match="left with"):
         launch(["false"])
+
+
+def test_killed_and_stopped_commands_leave_what_undisturbed_ones_do(
+    model: Path, text: Path, tmp_path: Path
+) -> None:
+    found = disturb(model, text, tmp_path, tmp_path / "elsewhere", kills=3, stops=2)
+    assert (found.kills.total(), found.stops.total(), found.wrong) == (3, 2, [])
+
+
+def test_flipped_bits_are_found_and_built_again(model: Path, text: Path, tmp_path: Path) -> None:
+    found = flip_bits(model, text, tmp_path, flips=20)
+    assert found.flips == found.found == 20 and found.different == ()
