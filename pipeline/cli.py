@@ -38,6 +38,7 @@ from pipeline.registry import Registry
 from pipeline.report.files import read_result
 from pipeline.report.text_files import write_text
 from pipeline.runs.folders import check_writable
+from pipeline.runs.occupied import alone_in
 from pipeline.sweeps.command import asked, composed, finish, folder_override, launched
 from pipeline.sweeps.jobs import begin, enter
 from pipeline.sweeps.plan import SweepPlan, planned, texts
@@ -214,8 +215,8 @@ def _perform(cfg: DictConfig, folder: Path, overrides: Sequence[str], cwd: Path)
     if config.mode not in ("run", "sensitivity"):
         return int(function(config, folder))
     check_writable(folder)
-    write_config(config, folder)
-    with logging_to(folder / "run.log"):
+    with alone_in(folder), logging_to(folder / "run.log"):
+        write_config(config, folder)
         try:
             return int(function(config, folder))
         except UserError as error:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.masking import masked
+from pipeline.messages import message
+from pipeline.report.text_files import unwritable
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -34,10 +37,30 @@ class JsonLines(logging.Formatter):
         return masked(json.dumps(line, default=str, ensure_ascii=False))
 
 
+class _LogFile(logging.FileHandler):
+    """A log file that tells once, in one line, that it cannot be written."""
+
+    told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.told:
+            self.told = True
+            message(f"warning: {self.baseFilename} cannot be written: {error.strerror or error}")
+
+
 @contextlib.contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Write all log records of this process to a file as well."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    """Write all log records of this process to a file as well.
+
+    Raises UserError if the file cannot be opened; if its disk is full later, that is told once.
+    """
+    try:
+        handler = _LogFile(path, encoding="utf-8")
+    except OSError as error:
+        raise unwritable(path, error) from error
     handler.setFormatter(JsonLines())
     root = logging.getLogger()
     level = root.level
@@ -48,4 +71,5 @@ def logging_to(path: Path) -> Iterator[None]:
     finally:
         root.removeHandler(handler)
         root.setLevel(level)
-        handler.close()
+        with contextlib.suppress(OSError):  # a full disk has been told of
+            handler.close()

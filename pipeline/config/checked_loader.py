@@ -14,11 +14,13 @@ from typing import Any
 
 import hydra._internal.hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from pipeline.config.config_files import NamingRepository
 from pipeline.config.hydra_rules import Refused, logging_without_levels, refused
 from pipeline.config.searchpath import folder_configs, own_configs, package_configs
 from pipeline.errors import UserError
@@ -42,6 +44,10 @@ class CheckedLoader(ConfigLoaderImpl):
     `load_configuration`.
     """
 
+    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+        super().__init__(config_search_path)
+        self.repository = NamingRepository(config_search_path)
+
     def load_configuration(
         self,
         config_name: str | None,
@@ -51,9 +57,21 @@ class CheckedLoader(ConfigLoaderImpl):
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
         """The composed config. Raises UserError where it would make Hydra run code."""
-        cfg = super().load_configuration(
-            config_name, overrides, run_mode, from_shell, validate_sweep_overrides
-        )
+        try:
+            cfg = super().load_configuration(
+                config_name, overrides, run_mode, from_shell, validate_sweep_overrides
+            )
+        except RecursionError as error:
+            raise UserError(
+                "the defaults of the configs refer to each other in a circle, or are nested too "
+                "deeply",
+                remedy="look at `defaults` of the chosen options",
+            ) from error
+        except KeyError as error:
+            raise UserError(
+                f"hydra.job.env_copy names {error}, which the environment does not have",
+                remedy="set the variable, or leave it out",
+            ) from error
         for problem in refused(cfg, self.shipped_logging):
             origin = self.origin(problem.path, config_name, overrides, run_mode)
             if problem.always or not origin.trusted:

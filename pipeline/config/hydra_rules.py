@@ -50,6 +50,13 @@ def refused(cfg: DictConfig, shipped_logging: Callable[[str], list[Any]]) -> Ite
     """
     raw: Any = OmegaConf.to_container(cfg, resolve=False)
     own = raw["hydra"]
+    verbose = own.get("verbose")
+    if not isinstance(verbose, bool | str | list):
+        yield Refused(
+            path=("hydra", "verbose"),
+            what=f"is {verbose!r}",
+            remedy="give true, false, or names of loggers",
+        )
     if own.get("callbacks"):
         yield Refused(
             path=("hydra", "callbacks"),

@@ -29,7 +29,7 @@ from pipeline.config.root_schema import (
     RootConfig,
     RunnerConfig,
 )
-from pipeline.config.schema import build
+from pipeline.config.schema import build, in_words
 from pipeline.config.unused_keys import WrittenNames, unreached, without_effect
 from pipeline.errors import ManyErrors, UserError
 from pipeline.machine.devices import resolve_device, usable_cpus
@@ -96,6 +96,7 @@ def load_config(
     if experiment is not None:
         cfg.experiment = experiment
     raw = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
+    _check_graph(raw)
     environment = Environment.of(cfg, _published(raw))
     uses_graph = raw["mode"] in GRAPH_MODES
     trace = References(raw)
@@ -174,6 +175,23 @@ def _absolute(written: str, folder: str, cwd: Path) -> str:
     return written if Path(folder).is_absolute() else f"{cwd}/{written}"
 
 
+def _check_graph(raw: Mapping[str, Any]) -> None:
+    """Raise UserError for a graph without a mapping of nodes, which all else looks into."""
+    graph = raw["graph"]
+    nodes = graph.get("nodes") if isinstance(graph, Mapping) else None
+    if not isinstance(nodes, Mapping):
+        raise UserError(
+            "graph has no mapping `nodes`",
+            remedy="choose one: graph=calibrated; graph.nodes maps names to a kind, params, inputs",
+        )
+    for name, node in nodes.items():
+        if not isinstance(node, Mapping):
+            raise UserError(
+                f"graph.nodes.{name}: {node!r} ({in_words(type(node))}) is given where a mapping "
+                "belongs"
+            )
+
+
 def _published(raw: Mapping[str, Any]) -> tuple[str, ...]:
     """The variables that a config allows to publish, as far as they are a list of texts."""
     section = raw.get("environment")
@@ -182,8 +200,13 @@ def _published(raw: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _secrets(values: Mapping[str, Any], environment: Environment) -> list[UserError]:
-    """A problem for every value that is an access key: no key of a config takes one."""
-    return [
+    """A problem for every value that is an access key, which no key takes, or has a zero byte."""
+    nul = [
+        UserError(f"{'.'.join(path)} holds a zero byte", remedy="no text or path has one")
+        for path, leaf in leaves(values)
+        if isinstance(leaf, str) and "\0" in leaf
+    ]
+    return nul + [
         UserError(
             f"{'.'.join(path)} is {environment.shown('.'.join(path), leaf)}, an access key",
             remedy="no key takes one: the library that needs it reads its own variable of the "

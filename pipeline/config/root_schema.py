@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.report.section import example
 from pipeline.store import StoreConfig
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+RUN_FILES = ("config.yaml", "run.log", "plan.json", "result.json", "report.html")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,6 +101,16 @@ class SiteConfig:
     final: bool = False
     publish: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.publish is not None and not (
+            NAME.fullmatch(self.publish) and self.publish not in RUN_FILES
+        ):
+            raise UserError(
+                f"publish is {self.publish!r}",
+                remedy="give the name of a folder of the result, such as checkpoint: letters, "
+                "digits, '-', '_' and '.', and no file of the run",
+            )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GraphConfig:
@@ -105,6 +119,14 @@ class GraphConfig:
     nodes: dict[str, SiteConfig]
     wiring: dict[str, str] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for name in self.nodes:
+            if not NAME.fullmatch(name):
+                raise UserError(
+                    f"nodes.{name} is no name of a node",
+                    remedy="give letters, digits, '-', '_' and '.'",
+                )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -206,16 +206,28 @@ class _Builder:
         holder = dataclasses.make_dataclass("Holder", [("value", hint)])
         try:
             merged = OmegaConf.merge(OmegaConf.structured(holder), {"value": data})
-            return typing.cast(Any, OmegaConf.to_object(merged)).value
+            value = typing.cast(Any, OmegaConf.to_object(merged)).value
         except OmegaConfBaseException:
+            value = _INVALID
+        if value is _INVALID or _too_deep(hint, value):
             key = self.told_as(path)
             given = self.shown(data, path)
             self.problems.append(UserError(f"{key} is {given}, which is not {in_words(hint)}"))
             return _INVALID
+        return value
 
 
 _FREE: dict[Any, type] = {dict[str, Any]: dict, list[Any]: list}
 """Types whose content the class itself validates."""
+
+
+def _too_deep(hint: Any, value: Any) -> bool:
+    """Whether an item of a list or mapping of scalars is none: OmegaConf takes any container."""
+    for option in get_args(hint) if _is_union(hint) else (hint,):
+        if get_origin(option) in (list, dict) and get_args(option)[-1] in (str, int, float, bool):
+            items = value.values() if isinstance(value, dict) else value
+            return isinstance(value, dict | list) and any(isinstance(i, dict | list) for i in items)
+    return False
 
 
 def _required(item: dataclasses.Field[Any]) -> bool:

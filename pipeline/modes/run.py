@@ -18,6 +18,7 @@ from pipeline.config.root import Config
 from pipeline.errors import UserError
 from pipeline.graph import Graph, Ref
 from pipeline.machine.processor import processor
+from pipeline.messages import message
 from pipeline.planning.elsewhere import elsewhere_note, sums
 from pipeline.planning.expand import expand
 from pipeline.planning.plan import Plan, make_plan, plan_rows
@@ -31,6 +32,7 @@ from pipeline.runner.listener import Watcher
 from pipeline.runner.local import LocalRunner
 from pipeline.runner.preflight import check_device, check_room
 from pipeline.store import Store, StoredArtifact, collect, link_tree
+from pipeline.store.disk_errors import gone
 from pipeline.store.processors import note_processor, noted_processors
 from pipeline.trackers.tracked import tracked
 
@@ -74,13 +76,17 @@ class _Run:
             self.execute()
         except KeyboardInterrupt:
             self.watcher.stop()
-            write_reports(self.record("interrupted"))
+            self.ended("interrupted")
             raise
-        except UserError as error:
+        except (UserError, OSError) as error:
             self.watcher.stop()
-            result = write_reports(self.record("failed", str(error)))
-            track(self.config, result, self.run_dir)
-            raise
+            told = error if isinstance(error, UserError) else gone(error, self.store.root)
+            if told is None:
+                raise
+            result = self.ended("failed", str(told))
+            if result is not None:
+                track(self.config, result, self.run_dir)
+            raise told from error
         self.watcher.stop()
         return write_reports(self.record("ok"))
 
@@ -103,9 +109,23 @@ class _Run:
                     f"the result of {name} is gone from the store",
                     remedy="run the same command again",
                 )
+            if not (artifact.path / site.publish).is_dir():
+                named = sorted(path.name for path in artifact.path.iterdir() if path.is_dir())
+                raise UserError(
+                    f"graph.nodes.{name}.publish is {site.publish!r}, no folder of its result",
+                    remedy=f"it has {', '.join(named) or 'no folder'}",
+                )
             target = self.run_dir / site.publish
             link_tree(artifact, target, site.publish)
             self.published[site.publish] = target
+
+    def ended(self, status: RunStatus, error: str | None = None) -> dict[str, Any] | None:
+        """Write the reports of a run that was not done; what keeps them from it is only told."""
+        try:
+            return write_reports(self.record(status, error))
+        except UserError as unwritten:
+            message(f"warning: {unwritten}")
+            return None
 
     def record(self, status: RunStatus, error: str | None = None) -> RunRecord:
         return RunRecord(

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from pipeline.errors import UserError
 from pipeline.report.html import render
@@ -71,7 +72,7 @@ def read_config(run_dir: Path) -> Mapping[str, Any]:
         plain = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{path} cannot be read: {error}", remedy="restore the file") from error
     # `defaults` only serves to compose the file again; it is not part of the config.
     keys = plain if isinstance(plain, dict) else {}

@@ -13,6 +13,7 @@ from pathlib import Path
 from pipeline.errors import UserError, causes
 from pipeline.store.disk import human
 
+STORE = "the store"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 DENIED = (errno.EACCES, errno.EPERM)
 RUST_CODE = re.compile(r"\(os error (\d+)\)")
@@ -27,7 +28,7 @@ class Place:
     """A folder that is written to, what to call it in messages, and how to choose another."""
 
     root: Path
-    what: str = "the store"
+    what: str = STORE
     remedy: str = "set store.dir to a folder that you may write"
 
 
@@ -67,14 +68,31 @@ def storage_error(error: BaseException, place: Place) -> StorageTrouble | None:
     return None
 
 
+def gone(error: BaseException, root: Path) -> StorageTrouble | None:
+    """The message for a file of a store that vanished during a run, or None for other errors."""
+    for link in causes(error):
+        if code_of(link) not in (errno.ENOENT, errno.ESTALE):
+            continue
+        name = getattr(link, "filename", None)
+        inside = isinstance(name, str) and Path(name).absolute().is_relative_to(root)
+        if not root.is_dir() or (inside and not Path(str(name)).exists()):
+            return StorageTrouble(
+                f"{name if inside else root} is gone: it was removed from the store while the run "
+                "was at work",
+                remedy="run the same command again; mode=gc frees space and keeps what runs need",
+            )
+    return None
+
+
 def full(place: Place) -> StorageTrouble:
     try:
         free = f"{human(shutil.disk_usage(place.root).free)} free"
     except OSError:
         free = "free space unknown"
+    elsewhere = "set store.dir to another disk" if place.what == STORE else place.remedy
     return StorageTrouble(
         f"no space left on the disk of {place.what} {place.root} ({free}, or over quota)",
-        remedy="free some (python -m pipeline mode=gc) or set store.dir to another disk; "
+        remedy=f"free some (python -m pipeline mode=gc) or {elsewhere}; "
         "what was finished is kept, the same command goes on from there",
     )
 

@@ -1,0 +1,73 @@
+"""Config files with faults of YAML, Hydra's own keys and the graph: one error, with a place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.report.files import read_config
+from tests.pipeline.config.test_checked_loader import compose_checked
+from tests.pipeline.tiny import FILES, loaded, write_files
+
+FAULTS: dict[str, tuple[str | bytes, str]] = {
+    "syntax": ("data: {count: 3\nx: [1,\n", r"conf/config\.yaml:2:2: this is no YAML: .*expected"),
+    "tab": ("data:\n\tcount: 3\n", r"conf/config\.yaml:2:1: this is no YAML: .*'\\t'"),
+    "python": ("x: !!python/name:os.getcwd\n", r"config\.yaml:1:4: the tag python/name:os\.getcwd"),
+    "tag": ("x: !own {count: 3}\n", r"conf/config\.yaml:1:4: the tag !own is not allowed"),
+    "bytes": (b"x: \xff\xfe\n", r"conf/config\.yaml is no config: .*can't decode"),
+    "twice": ("x: 1\nx: 2\n", r"conf/config\.yaml:2:1: this is no YAML: .*duplicate key x"),
+    "documents": ("x: 1\n---\ny: 2\n", r"conf/config\.yaml:2:1: this is no YAML: .*another"),
+    "circle": ("x: &a {y: *a}\n", r"conf/config\.yaml is nested too deeply, or refers to itself"),
+    "defaults": (
+        "defaults: {a: b}\n",
+        r"conf/config\.yaml is no config: .*defaults must be a list",
+    ),
+    "package": ("# @package a b\nx: 1\n", r"conf/config\.yaml is no config: .*components"),
+    "itself": ("defaults: [config]\n", r"refer to each other in a circle"),
+    "copied": ("hydra: {job: {env_copy: [TINY_UNSET]}}\n", r"env_copy names 'TINY_UNSET'"),
+    "verbose": ("hydra: {verbose: {a: 1}}\n", r"conf/config\.yaml: hydra\.verbose is \{'a': 1\}"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_a_config_file_is_one_error_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    content, told = FAULTS[fault]
+    file = tmp_path / "conf/config.yaml"
+    file.parent.mkdir()
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(UserError, match=told) as caught:
+        compose_checked(file.parent)
+    assert str(caught.value).count("\n") <= 1
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("graph.nodes.use.publish=../../x", r"graph\.nodes\.use\.publish is '\.\./\.\./x'"),
+        ("graph.nodes.use.publish=/etc", r"graph\.nodes\.use\.publish is '/etc'"),
+        ("graph.nodes.use.publish=result.json", r"publish is 'result\.json'"),
+        ("graph=up", r"graph\.nodes\.\.\./a is no name of a node"),
+        ("graph=x", "graph has no mapping `nodes`"),
+        ("graph.nodes.make=x", r"graph\.nodes\.make: 'x' \(a text\) is given"),
+        ("runs=[{a:1}]", r"runs is \[\{'a': 1\}\], which is not a list"),
+        ("store.dir='a\0b'", r"store\.dir holds a zero byte"),
+    ],
+)
+def test_a_fault_of_the_graph_or_of_a_path_is_told(tmp_path: Path, word: str, told: str) -> None:
+    folder = write_files(tmp_path / "conf", FILES)
+    write_files(folder, {"graph/x.yaml": "# @package _global_\ngraph: x\n"})
+    write_files(folder, {"graph/up.yaml": "nodes: {'../a': {kind: make}}\n"})
+    with pytest.raises(UserError, match=told):
+        loaded(folder, word)
+
+
+@pytest.mark.parametrize("text", ["a: {b\n", "a: !!python/name:os\n", "a: &a [*a]\n"])
+def test_a_broken_config_of_a_run_folder_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"config\.yaml cannot be read"):
+        read_config(tmp_path)
