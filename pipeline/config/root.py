@@ -180,8 +180,9 @@ def _check_graph(raw: Mapping[str, Any]) -> None:
     graph = raw["graph"]
     nodes = graph.get("nodes") if isinstance(graph, Mapping) else None
     if not isinstance(nodes, Mapping):
+        named = f"graph.nodes is {nodes!r}" if isinstance(graph, Mapping) else f"graph is {graph!r}"
         raise UserError(
-            "graph has no mapping `nodes`",
+            f"{named}, which is no mapping",
             remedy="choose one: graph=calibrated; graph.nodes maps names to a kind, params, inputs",
         )
     for name, node in nodes.items():

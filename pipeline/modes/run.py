@@ -86,6 +86,8 @@ class _Run:
             result = self.ended("failed", str(told))
             if result is not None:
                 track(self.config, result, self.run_dir)
+            if told is error:
+                raise
             raise told from error
         self.watcher.stop()
         return write_reports(self.record("ok"))

@@ -52,7 +52,7 @@ def test_a_fault_of_a_config_file_is_one_error_with_its_place(
         ("graph.nodes.use.publish=/etc", r"graph\.nodes\.use\.publish is '/etc'"),
         ("graph.nodes.use.publish=result.json", r"publish is 'result\.json'"),
         ("graph=up", r"graph\.nodes\.\.\./a is no name of a node"),
-        ("graph=x", "graph has no mapping `nodes`"),
+        ("graph=x", r"graph is 'x', which is no mapping"),
         ("graph.nodes.make=x", r"graph\.nodes\.make: 'x' \(a text\) is given"),
         ("runs=[{a:1}]", r"runs is \[\{'a': 1\}\], which is not a list"),
         ("store.dir='a\0b'", r"store\.dir holds a zero byte"),
