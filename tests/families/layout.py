@@ -43,6 +43,18 @@ def is_expert(module: str) -> bool:
     return EXPERT.search(f"{module}.") is not None
 
 
+def is_idle(name: str, names: Iterable[str]) -> bool:
+    """Whether a tensor is of an expert without a matrix down (LongCat's hand their input on).
+
+    Nothing ever uses it, though transformers makes room for it where experts are fused.
+    """
+    found = re.match(r"(.+\.experts\.\d+\.)\w+\.", name)
+    if found is None:
+        return False
+    downs = (f"{found[1]}down_proj.", f"{found[1]}w2.")
+    return not any(other.startswith(downs) for other in names)
+
+
 def expert_matrices(tensors: Mapping[str, Tensor]) -> int:
     """How many matrices of experts a dense checkpoint holds, one by one or fused."""
     total = 0
@@ -50,7 +62,7 @@ def expert_matrices(tensors: Mapping[str, Tensor]) -> int:
         if name.startswith("talker."):  # Qwen3-Omni's speech: not the language model
             continue
         if is_expert(name) and tensor.dim() == 2:
-            total += 1
+            total += not is_idle(name, tensors)
         elif tensor.dim() == 3 and ("expert" in name or "block_sparse_moe" in name):
             doubled = re.search(r"(gate_up_proj|(input_linear|fc1)(\.weight)?|gate_up)$", name)
             total += tensor.shape[0] * (2 if doubled else 1)
