@@ -17,6 +17,8 @@ from stages.model.experts.cut import Cut
 
 FILE = "blueprint.json"
 EMBEDDING = "Embedding"
+SHARED = "shared"
+"""The embedding of encoder-decoders in which both parts, and often the lm_head, have one."""
 OUTSIDE = "outside"
 STATES = ("q", "k", "v")
 """The states that attention is given: queries, keys and values."""

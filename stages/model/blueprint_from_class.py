@@ -18,7 +18,15 @@ from stages.model.blueprint import Blueprint, LinearSpec, Subgraph
 from stages.model.checkpoint_names import Names, expected_names, map_names
 from stages.model.experts.linear_experts import LinearExperts
 from stages.model.families import fused_groups
-from stages.model.meta_model import NO_MODEL, Tree, config_of, dtype_of, meta_model, tree_of
+from stages.model.meta_model import (
+    NO_MODEL,
+    Tree,
+    UnknownArchitecture,
+    config_of,
+    dtype_of,
+    meta_model,
+    tree_of,
+)
 from stages.model.module_patches import Patched, patches, replacements, swapped
 from stages.model.structure.expert_proof import check_experts
 from stages.model.traits.linear_use import LinearUse, linear_use
@@ -47,10 +55,16 @@ def blueprint_of(
 
     `specs` describes the tensors of its checkpoint; the default is what transformers would save.
     `by_class` are the module patches (default: the registry's). Raises UserError for an unknown
-    architecture, for experts that cannot be taken apart, and for tensors that are missing or have
-    another shape.
+    architecture (UnknownArchitecture, for encoder-decoders as well), for experts that cannot be
+    taken apart, and for tensors that are missing or have another shape.
     """
     class_config = config_of(config)
+    if class_config.is_encoder_decoder:
+        raise UnknownArchitecture(
+            f"{(class_config.architectures or [class_config.model_type])[0]} is an "
+            "encoder-decoder, and what its encoder reads is no calibration text",
+            remedy="encoder and decoder are compressed alike, neither can be run here",
+        )
     dtype = dtype_of(class_config)
     model = meta_model(class_config, dtype)
     shapes = expected_names(model) if specs is None else {n: s.shape for n, s in specs.items()}

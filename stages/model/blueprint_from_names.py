@@ -15,7 +15,7 @@ from math import prod
 from typing import Any, Protocol
 
 from pipeline.errors import UserError
-from stages.model.blueprint import DTYPE_BYTES, Blueprint, LinearSpec, Subgraph
+from stages.model.blueprint import DTYPE_BYTES, SHARED, Blueprint, LinearSpec, Subgraph
 from stages.model.experts.cut import Cut
 from stages.model.experts.fused_names import fused_cuts, text_type
 from stages.model.families import fused_groups, score
@@ -35,8 +35,18 @@ NO_LINEAR = re.compile(
 TRANSPOSED = re.compile(r"\.(?:c_attn|q_attn|c_proj|c_fc)$")
 """Modules that GPT-2 and its relatives store as [in, out]; in other models they are Linears."""
 
-EMBEDDINGS = ("embed_tokens", "tok_embeddings", "wte", "word_embeddings", "embed_in", "embedding")
-HEADS = ("lm_head", "embed_out", "output", "head")
+EMBEDDINGS = (
+    *("embed_tokens", "tok_embeddings", "wte", "word_embeddings", "embed_in", "embedding"),
+    SHARED,
+)
+HEADS = ("lm_head", "embed_out", "proj_out", "output_projection", "output", "head")
+TIED_HEADS = {
+    **dict.fromkeys(("whisper", "moonshine", "moonshine_streaming", "cohere_asr"), "proj_out"),
+    **dict.fromkeys(("biogpt", "trocr"), "output_projection"),
+    "modernbert-decoder": "decoder",
+}
+"""Names of lm_heads that are tied, so that no tensor has them, by model_type; the rest: lm_head."""
+GENERATES = re.compile(r"For(?:CausalLM|ConditionalGeneration)$|LMHeadModel$")
 TEXT = ("text_config", "llm_config", "language_config")
 
 
@@ -172,7 +182,15 @@ class _Ends:
         tied = bool(embedding) and (bool(stated[0]) if stated else not head)
         ends = cls(embedding, head, tied=tied, shape=(sizes[0], sizes[1]))
         if tied and not head:
-            ends.head, ends.stored = "lm_head", False
+            ends.head, ends.stored = TIED_HEADS.get(str(config.get("model_type")), "lm_head"), False
+        rows = [name for name in flat if specs[f"{name}.weight"].shape[0] == sizes[0]]
+        if stated and not tied and not head and rows == [embedding]:
+            if GENERATES.search(_architecture(config)):
+                raise UserError(
+                    "config.json says tie_word_embeddings: false, and no tensor is the lm_head",
+                    remedy="fetch the model again; if the lm_head is the embedding, say "
+                    "tie_word_embeddings: true there",
+                )
         return ends
 
     def tie(self) -> dict[str, str]:

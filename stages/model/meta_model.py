@@ -19,6 +19,8 @@ from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     MODEL_FOR_MULTIMODAL_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING,
     PreTrainedConfig,
     PreTrainedModel,
 )
@@ -96,14 +98,16 @@ def class_of(config: PreTrainedConfig) -> type[PreTrainedModel]:
     """The class of the model: the one in `architectures`, where transformers has it.
 
     Else the one that transformers has for this config: of a config with parts (vision, text) the
-    whole model, so that none of its tensors is left out. Raises UnknownArchitecture if transformers
-    has no class for it that generates text.
+    whole model, so that none of its tensors is left out; of an encoder-decoder both. Raises
+    UnknownArchitecture if transformers has no class for it that generates text.
     """
     whole = (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, MODEL_FOR_MULTIMODAL_LM_MAPPING)
     text = (MODEL_FOR_CAUSAL_LM_MAPPING,)
+    both = (MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING)
     parts = config.get_text_config(decoder=True) is not config
     classes: list[type[PreTrainedModel]] = []
-    for mapping in (*whole, *text) if parts else (*text, *whole):
+    order = (*whole, *text) if parts else (*text, *whole)
+    for mapping in (*both, *order) if config.is_encoder_decoder else order:
         found: Any = mapping[type(config)] if type(config) in mapping else ()
         classes += found if isinstance(found, tuple) else [found]
     if not classes:

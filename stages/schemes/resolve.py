@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ManyErrors, UserError
-from stages.model.blueprint import EMBEDDING
+from stages.model.blueprint import EMBEDDING, SHARED
 from stages.model.families import score
 from stages.schemes.patterns import MARK, matches_pattern
 from stages.schemes.scheme import SchemeConfig, SchemeGroup
@@ -67,6 +67,7 @@ def resolve(scheme: SchemeConfig, blueprint: Blueprint) -> Resolution:
     problems = [
         *_unmatched(groups, blueprint, everything, linears),
         *_ends_with_inputs(modules, blueprint),
+        *_tied_thrice(modules, blueprint),
         *_indivisible(modules, everything),
     ]
     warnings = (
@@ -184,6 +185,20 @@ def _unmatched(
 def noted(blueprint: Blueprint) -> str:
     """What is known of modules that one might expect to be compressed."""
     return f" ({'; '.join(blueprint.notes)})" if blueprint.notes else ""
+
+
+def _tied_thrice(modules: dict[str, Resolved], blueprint: Blueprint) -> Iterator[UserError]:
+    """A compressed head or embedding of an encoder-decoder whose parts share one embedding.
+
+    Without tying, which compressed tensors do not know, the encoder's embedding has no tensor.
+    """
+    ends = [name for name in (blueprint.head, blueprint.embedding) if name in modules]
+    if ends and blueprint.tied and blueprint.embedding.rpartition(".")[2] == SHARED:
+        yield UserError(
+            f"{ends[0]} is to be compressed, but encoder, decoder and lm_head share "
+            f"{blueprint.embedding}, and loaders tie no compressed tensors",
+            remedy="leave lm_head in scheme.ignore",
+        )
 
 
 def _ends_with_inputs(modules: dict[str, Resolved], blueprint: Blueprint) -> Iterator[UserError]:

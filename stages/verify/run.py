@@ -212,7 +212,9 @@ def check_ignore(subject: Subject) -> Iterator[str]:
 
 
 def check_tied(subject: Subject) -> Iterator[str]:
-    """A tied lm_head has no tensor of its own; an untied one has."""
+    """A tied lm_head needs no tensor of its own; an untied one has one, if the model has any."""
+    if not subject.blueprint.head:
+        return
     tied = bool(subject.settings.get("tie_word_embeddings", subject.blueprint.tied))
     if subject.blueprint.tied and not tied:
         yield "tie_word_embeddings is false, in the original the head is the embedding"
