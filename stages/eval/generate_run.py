@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
 
 from pipeline.errors import UserError
 from pipeline.stage import Task
@@ -22,7 +21,7 @@ from stages.model.blueprint import Blueprint
 from stages.model.compute_dtype import computed
 from stages.model.layer_tensors import all_tensors
 from stages.model.skeleton import Skeleton, skeleton
-from stages.model.token_ids import check_ids
+from stages.model.tokenizer_files import load_tokenizer
 from stages.model.traits.learned_positions import learned_positions
 
 
@@ -70,19 +69,6 @@ def generated(config: GenerateConfig, task: Task, blueprint: Blueprint) -> list[
         {"prompt": prompt, "original": first, "compressed": second}
         for prompt, first, second in zip(config.prompts, before, after, strict=True)
     ]
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer in a model folder; UserError if it is missing or cannot be loaded."""
-    check_ids(folder)
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (ValueError, OSError, KeyError, TypeError, ImportError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"no text can be generated: the model's tokenizer cannot be loaded: {reason}",
-            remedy="put its tokenizer files beside the weights, or leave out the node generate",
-        ) from error
 
 
 def stopping(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
@@ -10,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
-from transformers import AutoTokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from pipeline.errors import UserError
-from stages.model.token_ids import check_ids
+from stages.model.tokenizer_files import load_tokenizer, readable
 from stages.tokens.dataset import Document
 
 SEPARATOR = "\n\n"
@@ -41,23 +39,18 @@ class Tokenizer:
 
     def __init__(self, folder: Path, *, assistant_only: bool = False) -> None:
         self.assistant_only = assistant_only
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
             raise UserError(
                 "the model comes without a tokenizer, so no text can be made tokens of",
                 remedy="put its tokenizer files (tokenizer.json, tokenizer_config.json) beside "
                 "the weights",
             )
-        check_ids(folder)
-        try:
-            self._inner: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (ValueError, OSError, KeyError, TypeError, ImportError) as error:
-            raise UserError(f"the model's tokenizer cannot be loaded: {error}") from error
+        self._inner: Any = load_tokenizer(folder)
 
     @property
     def bos(self) -> int | None:
         """The id that this tokenizer puts before every text; None if it puts none."""
-        ids = self._inner("a").input_ids
+        (ids,) = self._ids(["a"], special=True)
         return ids[0] if ids and ids[0] == self._inner.bos_token_id else None
 
     @property
@@ -88,8 +81,13 @@ class Tokenizer:
             texts = [finish(d) if isinstance(d, str) else self._render(d) for d in group]
             chats = [not isinstance(d, str) for d in group]
             plain = special and not any(chats)
+            yield from self._ids(texts, special=plain)
+
+    def _ids(self, texts: list[str], *, special: bool) -> list[list[int]]:
+        with readable("the model's tokenizer fails on a text"):
             try:
-                yield from self._inner(texts, add_special_tokens=plain, verbose=False).input_ids
+                found = self._inner(texts, add_special_tokens=special, verbose=False)
+                return list(found.input_ids)
             except (UnicodeEncodeError, TypeError) as error:
                 raise UserError(
                     f"the tokenizer refuses a text: {error}",

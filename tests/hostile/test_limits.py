@@ -17,9 +17,10 @@ from pipeline.registry import Registry
 from stages.formats.compressed_tensors_bridge import parse
 from stages.load.side_files import read_config
 from stages.model.config_counts import check_counts
-from stages.model.token_ids import MOST, check_ids
+from stages.model.tokenizer_files import MOST, check_ids, readable
 from stages.schemes.scheme import MOST_GROUPS, SchemeConfig, SchemeGroup
 from stages.tokens.datasets import json_values
+from stages.tokens.tokenizer import Tokenizer
 from stages.weights.gguf_header import read_gguf_header
 from stages.weights.untrusted_json import read_json
 from tests.stages.schemes.presets import load
@@ -132,3 +133,25 @@ def test_groups_of_a_config_and_of_a_scheme_are_bounded() -> None:
     weights = SchemeGroup(weights=load("w8a16").weights)
     with pytest.raises(UserError, match="1001 groups"):
         SchemeConfig(groups=dict.fromkeys(names, weights))
+
+
+BROKEN: dict[str, Any] = {
+    "merges of tokens that are not there": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]},
+    "another kind of model": {"type": "NoModel", "vocab": {}},
+    "ids that are no numbers": {"type": "WordLevel", "vocab": {"a": []}, "unk_token": "a"},
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_tokenizer_is_one_clear_error(tmp_path: Path, fault: str) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": BROKEN[fault]}))
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "TokenizersBackend"}')
+    with pytest.raises(UserError, match="the model's tokenizer cannot be loaded: "):
+        Tokenizer(tmp_path)
+
+
+def test_what_is_no_matter_of_the_files_goes_on() -> None:
+    with pytest.raises(KeyboardInterrupt), readable("x"):
+        raise KeyboardInterrupt
+    with pytest.raises(MemoryError), readable("x"):
+        raise MemoryError

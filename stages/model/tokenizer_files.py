@@ -1,21 +1,65 @@
-"""Limit of token ids in a tokenizer's files: libraries allocate a table up to the largest one."""
+"""Load the tokenizer of a model folder; whatever its libraries raise becomes one clear error."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from jinja2 import TemplateError
+from transformers import AutoTokenizer
 
 from pipeline.errors import UserError
 from pipeline.plain_file import open_plain
 from stages.weights.untrusted_json import read_json
+
+PANIC = "PanicException"
+"""Class of a panic in a library written in Rust; it derives from BaseException and has no module
+that could be imported."""
+FAULTS: tuple[type[Exception], ...] = (
+    *(ArithmeticError, AttributeError, AssertionError, ImportError, LookupError, OSError),
+    *(RecursionError, TypeError, ValueError, TemplateError),
+)
+"""What transformers raises for files of another kind than it expects."""
+LONGEST_REASON = 300
 
 MOST = 1 << 24
 """Ids of a vocabulary: more than ten times those of the largest known."""
 LONG = re.compile(rb"[0-9]{8}")
 """Digits that an id above MOST has."""
 LONGEST = 1 << 28
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer in a model folder; UserError if its files are broken or do not fit together."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    check_ids(folder)
+    with readable("the model's tokenizer cannot be loaded"):
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+@contextmanager
+def readable(problem: str) -> Iterator[None]:
+    """Context in which what a tokenizer's libraries raise becomes a UserError with `problem`.
+
+    tokenizers raises `Exception` itself, and panics where a file promises what it has not.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except BaseException as error:
+        plain = type(error) is Exception or type(error).__name__ == PANIC
+        if not plain and not isinstance(error, FAULTS):
+            raise
+        reason = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+        raise UserError(
+            f"{problem}: {reason}",
+            remedy="fetch the tokenizer's files (tokenizer.json, tokenizer_config.json) again",
+        ) from error
 
 
 def check_ids(folder: Path) -> None:
