@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.key import Json, canonical
-from stages.compress.modifiers.base import Modifier, Solver, Transform, check_order
+from stages.compress.modifiers.base import Modifier, Pruner, Solver, Transform, check_order
 from stages.compress.modifiers.rtn_route import only_rounds
 from stages.compute.numerics import Numerics, summed
 from stages.schemes.scheme import SchemeConfig
@@ -17,14 +17,14 @@ STATISTICS = ("gram", "absmax", "range", "histogram")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CompressConfig:
-    """A scheme, and how its numbers are found: transforms in order, then one solver (or rtn)."""
+    """A scheme, and how its numbers are found: transforms, a pruner, then one solver (or rtn)."""
 
     scheme: SchemeConfig = field(metadata={"lands": True})
     """The number format of weights and activations, and the modules it is for."""
     modifiers: tuple[Any, ...] = field(
         default=(), metadata={"components": "modifier", "lands": True}
     )
-    """How the numbers are found: transforms in order, then one solver."""
+    """How the numbers are found: transforms in order, a pruner if any, then one solver."""
     numerics: Numerics = field(default_factory=Numerics)
 
     def __post_init__(self) -> None:
@@ -45,6 +45,11 @@ class CompressConfig:
     def transforms(self) -> tuple[Transform, ...]:
         """The modifiers that rewrite a layer before it is solved."""
         return tuple(m for m in self.modifiers if isinstance(m, Transform))
+
+    @property
+    def pruner(self) -> Pruner | None:
+        """The modifier that sets entries of weights to zero before they are solved."""
+        return next((m for m in self.modifiers if isinstance(m, Pruner)), None)
 
     @property
     def solver(self) -> Solver | None:

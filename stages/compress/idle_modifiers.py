@@ -51,11 +51,19 @@ def idle_modifiers(
 
 
 def transform_notes(config: CompressConfig, *, pending: bool) -> Iterator[str]:
-    """What a plan says of transforms: pairs are yet to be proven, or no solver is named."""
+    """What a plan says of transforms and pruners: what is pending, open or not to be expected."""
     if config.transforms and pending:
         yield PENDING
-    if config.transforms and config.solver is None and config.scheme.formats():
-        kinds = [transform.kind for transform in config.transforms]
+    if config.pruner is not None and config.scheme.formats():
+        yield (
+            f"{config.pruner.kind} makes no checkpoint smaller: zeros are stored like other codes, "
+            "as engines of today read no sparse format of compressed-tensors"
+        )
+        if config.scheme.candidates:
+            yield f"formats are chosen by errors without what {config.pruner.kind} does"
+    before = [*config.transforms, *([config.pruner] if config.pruner else [])]
+    if before and config.solver is None and config.scheme.formats():
+        kinds = [modifier.kind for modifier in before]
         yield (
             f"no solver is named: after {', '.join(kinds)} weights are rounded to nearest; say "
             f"modifier=[{','.join([*kinds, 'gptq'])}] for GPTQ"

@@ -16,7 +16,7 @@ from stages.compress.grid import Grid
 from stages.compress.layer.state import LayerState
 from stages.compress.layer.writer import KEPT, Compressed, distributions
 from stages.compress.layer_inputs import grids_of, layer_state, recipe_of, statistics_of
-from stages.compress.modifiers.base import Modifier, Solver, Transform
+from stages.compress.modifiers.base import Modifier, Pruner, Solver, Transform
 from stages.compress.modifiers.keep_source import kept_inputs, unusual
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.modifiers.rtn_route import only_rounds
@@ -57,18 +57,21 @@ def compress_layer(
             progress(0.0, modifier.kind)
             modifier.rewrite(layer)
             layer.content = ()
-    work = _Work(layer=layer, solver=solver, device=device, warn=warn)
+    pruner = next((m for m in modifiers if isinstance(m, Pruner)), None)
+    work = _Work(layer=layer, solver=solver, pruner=pruner, device=device, warn=warn)
     work.find_inputs()
     work.warn_of_few_tokens()
     scales = global_scales(layer, work.grids)
     total, dead = max(1, len(work.grids)), dict[str, int]()
     todo = {name: grid for name, grid in work.grids.items() if name not in work.skipped}
-    straight = tuple(todo) if only_rounds((solver,), device) else ()
+    straight = tuple(todo) if pruner is None and only_rounds((solver,), device) else ()
     for name, direct in solve_direct(layer, straight):
         work.put_direct(name, direct, solver.kind)
         del todo[name]
         progress(min(1.0, len(work.result.modules) / total), f"{solver.kind} {name}")
-    with closing(solve_layer(layer, solver, todo, scales, device=device)) as found:
+    with closing(
+        solve_layer(layer, solver, todo, scales, device=device, pruner=work.pruner)
+    ) as found:
         for solved in found:
             work.take(solved, scales)
             if solved.dead:
@@ -89,6 +92,7 @@ def compress_layer(
 class _Work:
     layer: LayerState
     solver: Solver
+    pruner: Pruner | None
     device: str
     warn: Say
     grids: dict[str, Grid] = field(init=False)
@@ -129,7 +133,7 @@ class _Work:
 
     def warn_of_few_tokens(self) -> None:
         """One warning for all modules whose Gram matrix cannot have full rank."""
-        if "gram" not in self.solver.statistics():
+        if not any("gram" in m.statistics() for m in (self.solver, self.pruner) if m is not None):
             return
         few = [
             linear.name
@@ -146,8 +150,11 @@ class _Work:
         if solved.trouble is None:
             self.put(solved, self.solver.kind)
         elif self.solver.on_failure == "fallback":
+            grids = {name: self.grids[name]}
             again = list(
-                solve_layer(self.layer, Rtn(), {name: self.grids[name]}, scales, device=self.device)
+                solve_layer(
+                    self.layer, Rtn(), grids, scales, device=self.device, pruner=self.pruner
+                )
             )
             if again[0].trouble is not None:
                 raise _failed(again[0].trouble, name)
@@ -209,6 +216,7 @@ class _Work:
             solver=solver,
             relative_error=solved.relative_error,
             fallback=fallback,
+            zeros=None if self.pruner is None else float((quantized.weight == 0).float().mean()),
         )
 
     def put_direct(self, name: str, made: Direct, solver: str) -> None:

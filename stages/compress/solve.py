@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stages.compress.grid import ROW_STRATEGIES, Grid, Quantized
 from stages.compress.layer.state import LayerState
-from stages.compress.modifiers.base import Problem, Solver
+from stages.compress.modifiers.base import Problem, Pruner, Solver
 from stages.compress.modifiers.keep_source import stored_of
 from stages.compress.shared_scales import gram_of
 from stages.compress.solvers.numerical_error import NumericalError, all_finite
@@ -85,15 +85,16 @@ def solve_layer(
     global_scales: Mapping[str, Tensor],
     *,
     device: str,
+    pruner: Pruner | None = None,
 ) -> Generator[Solved]:
     """Solve every module of `grids`, batch by batch; nothing is kept of a batch once it is out.
 
-    The error of a module is measured in the Gram metric where the solver uses it.
+    The error of a module is measured in the Gram metric where the solver or the pruner uses it.
     """
     stacks = batches(layer, solver, grids, global_scales)
 
     def solved(names: list[str]) -> list[Solved]:
-        return list(_solve(layer, solver, names, grids, global_scales, device))
+        return list(_solve(layer, (pruner, solver), names, grids, global_scales, device))
 
     work = [partial(solved, names) for names in stacks]
     at_once = fitting([_cost(layer, names) for names in stacks]) if device == "cpu" else 1
@@ -133,39 +134,44 @@ def batches(
 
 def _solve(
     layer: LayerState,
-    solver: Solver,
+    by: tuple[Pruner | None, Solver],
     names: list[str],
     grids: Mapping[str, Grid],
     global_scales: Mapping[str, Tensor],
     device: str,
 ) -> Generator[Solved]:
-    first = names[0]
+    first, (pruner, solver) = names[0], by
     stored = stored_of(layer, first) if solver.keeps else None
     if stored is None:
         weights = [layer.tensors[f"{name}.weight"].to(device) for name in names]
     else:
         weights = [stored.weight()]  # before it was rounded to the model's dtype
     try:
-        needs_gram = "gram" in solver.statistics()
+        needs_gram = any("gram" in m.statistics() for m in by if m is not None)
+        H = gram_of(layer.statistics, first).to(device) if needs_gram else None
+        pruned = None if pruner is None else [pruner.prune(w, H) for w in weights]
         problem = Problem(
-            weight=weights[0] if len(weights) == 1 else torch.cat(weights),
-            H=gram_of(layer.statistics, first).to(device) if needs_gram else None,
+            weight=_stacked(weights),
+            H=H,
             grid=grids[first],
             global_scale=global_scales[first].to(device) if first in global_scales else None,
             stored=stored,
             statistics=_asked(layer, solver, first, device),
             identity=_identity(layer, names, device),
+            pruned=None if pruned is None else _stacked(pruned),
         )
         found = _checked(solver.solve(problem), first, foreign=solver.keeps)
         whole = with_codes(found, problem.grid)
+        if problem.pruned is not None and bool(whole.weight[problem.pruned == 0].any()):
+            raise _bad(first, f"{solver.kind} gave values to entries that were pruned")
     except NumericalError as error:
         if len(names) == 1:
             yield Solved(module=first, trouble=error)
             return
         for name in names:  # one of them may be to blame: each alone, so that the others go on
-            yield from _solve(layer, solver, [name], grids, global_scales, device)
+            yield from _solve(layer, by, [name], grids, global_scales, device)
         return
-    start, H = 0, problem.H
+    start = 0
     dead = 0 if H is None else int((H.diagonal() == 0).sum())
     for name, weight in zip(names, weights, strict=True):
         rows = slice(start, start + weight.shape[0])
@@ -177,6 +183,10 @@ def _solve(
             relative_error=_relative_error(weight, part, H),
             dead=dead,
         )
+
+
+def _stacked(weights: Sequence[Tensor]) -> Tensor:
+    return weights[0] if len(weights) == 1 else torch.cat(list(weights))
 
 
 def _identity(layer: LayerState, names: list[str], device: str) -> tuple[str, ...] | None:

@@ -12,13 +12,9 @@ from stages.recipes.findings import Entry, Findings
 REGISTERED = {
     "AWQModifier": "awq",
     "AutoRoundModifier": "autoround",
-    "SparseGPTModifier": "sparsegpt",
-    "WandaPruningModifier": "wanda",
     "SpinQuantModifier": "spinquant",
     "QuIPModifier": "quip",
     "REAPPruningModifier": "reap",
-    "MagnitudePruningModifier": "magnitude",
-    "ConstantPruningModifier": "constant",
     "LogarithmicEqualizationModifier": "logarithmic_equalization",
 }
 """llm-compressor's classes -> the kinds of such modifiers in presswork."""

@@ -9,6 +9,7 @@ from stages.compress.grid import round_to
 from stages.compress.observers.catalog import OBSERVERS
 from stages.compress.observers.minmax import observe
 from stages.compress.observers.range import bounds
+from stages.compress.pruning.masks import Structure, largest_of
 from stages.compress.solvers.gptq import gptq
 from stages.compress.solvers.gptq_arrays import Columns, Params
 from stages.compress.solvers.gptq_blocks import nearest_plane_block
@@ -45,6 +46,20 @@ def test_gptq_chooses_the_same_codes(name: str, options: dict[str, object]) -> N
         return gptq(weight, H, grid(name), **{"block_size": 64, **options})
 
     found = by("triton", solve)
+    assert_same(found, by("torch", solve))
+    assert_same(found, by("compiled", solve))
+
+
+@pytest.mark.parametrize("name", ["int4 g32", "int4 g32 asymmetric", "nvfp4"])
+def test_gptq_keeps_the_same_zeros(name: str) -> None:
+    weight, H = problem(rows=23, columns=96)
+    pruned = torch.where(largest_of(weight.float().abs(), Structure(zeros=2, of=4)), weight, 0.0)
+
+    def solve() -> object:
+        return gptq(weight, H, grid(name), block_size=64, descent=2, pruned=pruned)
+
+    found = by("triton", solve)
+    assert not bool(found.weight[pruned == 0].any())
     assert_same(found, by("torch", solve))
     assert_same(found, by("compiled", solve))
 

@@ -96,6 +96,7 @@ class Compressed:
         solver: str,
         relative_error: float | None,
         fallback: str | None = None,
+        zeros: float | None = None,
     ) -> None:
         """Take the stored tensors and the checksums of one module, both by local name."""
         for part, tensor in packed.items():
@@ -111,6 +112,7 @@ class Compressed:
             "relative_error": relative_error,
             "bits": 8 * sum(tensor.nbytes for tensor in packed.values()) / elements,
             "fallback": fallback,
+            **({} if zeros is None else {"zeros": zeros}),
         }
 
     def _put(self, name: str, tensor: Tensor) -> None:
@@ -171,7 +173,8 @@ class Compressed:
 
 def _row(name: str, info: Mapping[str, Any]) -> dict[str, Any]:
     shown = ("scheme", "solver", "relative_error", "bits", "fallback")
-    return {"name": name, **{key: info[key] for key in shown}}
+    zeros = {"zeros": info["zeros"]} if "zeros" in info else {}
+    return {"name": name, **{key: info[key] for key in shown}, **zeros}
 
 
 def _skipped_row(name: str, dtype: torch.dtype) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Base classes of modifiers: Transform, Solver, and the Problem that a solver is handed.
+"""Base classes of modifiers: Transform, Pruner, Solver, and the Problem that a solver is handed.
 
-A plugin subclasses one of the two. Light: no torch is imported here.
+A plugin subclasses one of the three. Light: no torch is imported here.
 """
 
 from __future__ import annotations
@@ -61,6 +61,20 @@ class Transform(Modifier):
         """Change tensors of `layer`, and tell its statistics what became of the inputs."""
 
 
+class Pruner(Modifier):
+    """Sets entries of every weight to zero, which the solver after it keeps."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def prune(self, weight: Tensor, H: Tensor | None) -> Tensor:
+        """`weight` [out, in] with its zeros; what is left may have other values.
+
+        H: float32 [in, in], the Gram matrix of its inputs; None unless `statistics` has gram.
+        Raises NumericalError where there is no such weight.
+        """
+
+
 class Solver(Modifier):
     """Chooses the quantized weight. `on_failure` says what numerical trouble leads to.
 
@@ -86,7 +100,8 @@ class Problem:
     stored: how the source holds the weight, for a solver that keeps it; None where it is dense.
     statistics: what the solver asked for beside gram, by name, as `calibrate` stored it.
     identity: names weight and H by their content, and the device; None where they were changed
-    since they were read.
+    since they were read. pruned: the weight as a pruner left it, [out, in]; its zeros are zeros of
+    the result. None where nothing was pruned.
     """
 
     weight: Tensor
@@ -96,6 +111,7 @@ class Problem:
     stored: Stored | None = None
     statistics: Mapping[str, Tensor] = field(default_factory=dict)
     identity: tuple[str, ...] | None = None
+    pruned: Tensor | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -119,15 +135,19 @@ def one_of(what: str, value: str, allowed: Sequence[str]) -> None:
 
 
 def check_order(modifiers: Sequence[object]) -> None:
-    """Raise UserError unless `modifiers` are transforms and then at most one solver."""
+    """Raise UserError unless `modifiers` are transforms, then at most one pruner and one solver."""
     kinds = [str(getattr(modifier, "kind", modifier)) for modifier in modifiers]
     for modifier, kind in zip(modifiers, kinds, strict=True):
         if not isinstance(modifier, Modifier):
-            raise UserError(f"modifier {kind!r} is neither a Transform nor a Solver")
+            raise UserError(f"modifier {kind!r} is no Transform, Pruner or Solver")
     solvers = [index for index, m in enumerate(modifiers) if isinstance(m, Solver)]
     if len(solvers) > 1:
         named = ", ".join(kinds[index] for index in solvers)
         raise UserError(f"there are {len(solvers)} solvers: {named}", remedy="leave one of them")
+    pruners = [index for index, m in enumerate(modifiers) if isinstance(m, Pruner)]
+    if len(pruners) > 1:
+        named = ", ".join(kinds[index] for index in pruners)
+        raise UserError(f"there are {len(pruners)} pruners: {named}", remedy="leave one of them")
     keeper = next((m for m in modifiers if isinstance(m, Solver) and m.keeps), None)
     if keeper is not None and len(modifiers) > 1:
         raise UserError(
@@ -139,4 +159,11 @@ def check_order(modifiers: Sequence[object]) -> None:
             f"modifier {kinds[-1]!r} comes after the solver {kinds[solvers[0]]!r}, which has "
             "already chosen the weights",
             remedy=f"put {kinds[solvers[0]]!r} last",
+        )
+    late = [i for i, m in enumerate(modifiers) if pruners and isinstance(m, Transform)]
+    if late and late[-1] > pruners[0]:
+        raise UserError(
+            f"modifier {kinds[late[-1]]!r} comes after {kinds[pruners[0]]!r}, and would change the "
+            "weights that were pruned",
+            remedy=f"put {kinds[late[-1]]!r} first",
         )

@@ -91,6 +91,7 @@ class Gptq(Solver):
             global_scale=problem.global_scale,
             energy=None if energy is None else energy.to(problem.weight.device),
             tf32=self.tf32,
+            pruned=problem.pruned,
         )
         if energy is None and found.losses is not None:
             energies.KNOWN.remember(key, found.losses[:, 1])

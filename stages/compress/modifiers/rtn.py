@@ -41,10 +41,11 @@ class Rtn(Solver):
     def solve(self, problem: Problem) -> Quantized:
         from stages.compress.solvers.rtn import rtn
 
+        weight = problem.weight if problem.pruned is None else problem.pruned
         qparams = observe_by(self.observer)(
-            problem.weight,
+            weight,
             problem.grid,
             importance=None if problem.H is None else problem.H.diagonal(),
             global_scale=problem.global_scale,
         )
-        return rtn(problem.weight, problem.grid, qparams)
+        return rtn(weight, problem.grid, qparams)

@@ -32,14 +32,15 @@ def descend(
     multiplier: float,
     block_size: int,
     tf32: bool = False,
+    keep: Tensor | None = None,
 ) -> Tensor:
     """``refit`` sweeps with scale steps, ``descent`` sweeps with code steps, in place.
 
     code (minus zero point), gradient [in, rows]; params of all columns, whose scale is changed;
     metric [in, in]; multiplier the global scale or 1; all contiguous float32. tf32: multiply blocks
-    by each other in TF32, with which a step may raise the error by its rounding. Gives by how much
-    every row's E H E^T has changed, float32 [rows]. The gradient is spent: its columns before the
-    last block are not those of the result.
+    by each other in TF32, with which a step may raise the error by its rounding. keep [in, rows]: 0
+    for codes that are 0 and stay so. Gives by how much every row's E H E^T has changed, [rows].
+    The gradient is spent: its columns before the last block are not those of the result.
     """
     H = metric.H
     width = params.width
@@ -60,7 +61,9 @@ def descend(
             part = slice(start, start + step)
             moved = change[: H.shape[0] - start]
             descend_block(
-                Descent(code[part], gradient[part], moved, gained),
+                Descent(
+                    code[part], gradient[part], moved, gained, None if keep is None else keep[part]
+                ),
                 diagonal[index],
                 params.of(params.group[part]),
                 Sweep(refits and whole, sweep < descent, last, multiplier),

@@ -46,6 +46,7 @@ def gptq(
     global_scale: Tensor | None = None,
     energy: Tensor | None = None,
     tf32: bool = False,
+    pruned: Tensor | None = None,
 ) -> Quantized:
     """Codes and scales for ``weight`` [out, in] that minimise tr((W-Q) H (W-Q)^T).
 
@@ -56,7 +57,9 @@ def gptq(
     descent over the result; see :mod:`stages.compress.solvers.coordinate_descent`. global_scale:
     float32 [1], where tensor_group weights share one. energy: float32 [out], the second column of
     `losses` of an earlier solution for this weight, H, damping, order and tf32. tf32: multiply
-    blocks by each other in TF32; see :mod:`stages.compress.solvers.products`. Rows are independent:
+    blocks by each other in TF32; see :mod:`stages.compress.solvers.products`. pruned: ``weight`` as
+    a pruner left it, whose zeros stay zeros and for which scales are chosen; codes still come as
+    near to the outputs of ``weight`` as they can. Rows are independent:
     stacked weights give what separate calls give (strategies channel, group and tensor_group).
     Raises NumericalError when the damped H is not positive definite or anything is not finite.
     """
@@ -76,7 +79,7 @@ def gptq(
         importance[order] = M.diagonal().square()
     observe = OBSERVERS[observer] if isinstance(observer, str) else observer
     options = {"importance": importance, "global_scale": global_scale, **(observer_options or {})}
-    qparams = observe(weight, grid, **options)
+    qparams = observe(weight if pruned is None else pruned, grid, **options)
     multiplier = 1.0 if qparams.global_scale is None else float(qparams.global_scale)
     scale, zero_point = expand(qparams, grid, weight.shape[0])
     scale = scale.contiguous().clone()
@@ -102,9 +105,11 @@ def gptq(
         known = None if energy is None else energy[rows]
         if known is None:
             known = weight_energies(in_order, M, metric.amount, tf32=tf32)
-        code, EH, error = quantize(in_order, M, order, params)
+        keep = None if pruned is None else (pruned[rows].T != 0).float().contiguous()
+        ordered = None if keep is None else keep.index_select(0, order)
+        code, EH, error = quantize(in_order, M, order, params, keep=ordered)
         if refine:  # 4. Refit scales and codes, now that all errors are known.
-            error += improve(code, EH, params)
+            error += improve(code, EH, params, keep=keep)
         q = s.index_select(0, group).mul_(code)
         undamped = error - metric.amount * W.sub_(q).square_().sum(dim=0)
         losses[rows] = torch.stack([undamped, known], dim=1).clamp_(min=0.0)
@@ -138,11 +143,12 @@ def quantize_columns(
     B: int,
     refine: bool,
     tf32: bool,
+    keep: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The paper's loop over blocks of B columns, for W [in, rows] in solving order.
 
     Gives codes minus zero points and, to `refine` them, the gradient E H, both [in, rows] in the
-    original order, and E H E^T [rows] with the damping.
+    original order, and E H E^T [rows] with the damping. keep [in, rows]: 0 where a code stays 0.
     """
     code, E, EM, EH = (torch.zeros_like(W) for _ in range(4))
     group = params.group[order]
@@ -150,7 +156,8 @@ def quantize_columns(
         block, rest = slice(start, start + B), slice(min(start + B, len(W)), None)
         # For column k of the block: q_k = quant(W_k + (E M)_k / M_kk), E_k = W_k - q_k, and
         # E M += E_k M_k in the columns of the block.
-        columns = Columns(W[block], EM[block], code[block], E[block])
+        kept = None if keep is None else keep[block]
+        columns = Columns(W[block], EM[block], code[block], E[block], kept)
         corner = M[block, block].contiguous()
         nearest_plane_block(columns, corner, params.of(group[block]), grid.codes)
         # The same for all later columns, in one product (the paper's lazy batch update).

@@ -7,7 +7,7 @@ kind of array: a torch Tensor outside the loops, a NumPy array inside the compil
 
 from __future__ import annotations
 
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 A = TypeVar("A")
 
@@ -17,25 +17,30 @@ class Columns(NamedTuple, Generic[A]):
 
     W: the weight. EM: the columns of E M, summed over the columns before the block; the loop
     completes them. code: written, the code minus its zero point. E: written, the error W - Q.
+    keep: float32 [columns, rows], 0 for
+    entries that stay zero, else 1; None where all are free, an empty array in compiled loops.
     """
 
     W: A
     EM: A
     code: A
     E: A
+    keep: Any = None
 
 
 class Descent(NamedTuple, Generic[A]):
     """A block of columns under coordinate descent: code, gradient and change are [columns, rows].
 
     code: minus its zero point, updated. gradient: E H, updated. change: written, by how much the
-    quantized values changed. gained [rows]: what E H E^T changed by is added to it.
+    quantized values changed. gained [rows]: what E H E^T changed by is added to it. keep: as in
+    Columns; entries of 0 have code 0 already.
     """
 
     code: A
     gradient: A
     change: A
     gained: A
+    keep: Any = None
 
 
 class Params(NamedTuple, Generic[A]):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from stages.compress.grid import Rounding
@@ -84,5 +85,11 @@ def descend_block(
 
 
 def _arrays(tensors: Any) -> Any:
-    """A named tuple with the memory of its tensors as NumPy arrays."""
-    return tensors._make(t.numpy() if isinstance(t, Tensor) else t for t in tensors)
+    """A named tuple with the memory of its tensors as NumPy arrays; an empty one for None."""
+    return tensors._make(_array(t) for t in tensors)
+
+
+def _array(value: Any) -> Any:
+    if value is None:
+        return np.empty((0, 0), np.float32)
+    return value.numpy() if isinstance(value, Tensor) else value

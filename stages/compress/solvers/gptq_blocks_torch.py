@@ -13,11 +13,11 @@ def nearest_plane_block(
     columns: Columns[Tensor], M: Tensor, params: Params[Tensor], codes: Rounding
 ) -> None:
     """Quantize a block of columns one after the other, in place; M [columns, columns]."""
-    W, EM, code, E = columns
+    W, EM, code, E, keep = columns
     scale, zero_point = params.scale[params.group], params.zero_point[params.group]
     for k in range(W.shape[0]):
         target = (W[k] + EM[k] / M[k, k]) / scale[k] + zero_point[k]
-        code[k] = round_to(target, codes) - zero_point[k]
+        code[k] = _free(round_to(target, codes) - zero_point[k], keep, k)
         E[k] = W[k] - code[k] * scale[k]
         EM[k:] += M[k, k:, None] * E[k]
 
@@ -34,7 +34,7 @@ def descend_block(
 
     The gradient of the whole block is kept right, whatever `sweep.onward` says.
     """
-    code, gradient, change, gained = block
+    code, gradient, change, gained, keep = block
     scale, zero_point, group = params.scale, params.zero_point, params.group
     before, gradient_before = code * scale[group], gradient.clone()
     for g in torch.unique_consecutive(group).tolist():
@@ -43,7 +43,7 @@ def descend_block(
             _refit(code, gradient, H, members, scale[g], sweep.multiplier, scales)
         if sweep.descend:
             for k in members.tolist():
-                _descend(code, gradient, H, k, scale[g], zero_point[g], codes)
+                _descend(code, gradient, H, k, scale[g], zero_point[g], codes, keep)
     change.copy_(code * scale[group] - before)
     # f(e - d) - f(e) = -2 R d + d H d, and d H d = d (R before - R after)
     gained -= (change * (gradient_before + gradient)).sum(dim=0)
@@ -78,9 +78,15 @@ def _descend(
     scale: Tensor,
     zero_point: Tensor,
     codes: Rounding,
+    keep: Tensor | None,
 ) -> None:
     target = code[k] + gradient[k] / H[k, k].clamp(min=torch.finfo(H.dtype).tiny) / scale
-    new = round_to(target + zero_point, codes) - zero_point
+    new = _free(round_to(target + zero_point, codes) - zero_point, keep, k)
     new = torch.where(H[k, k] > 0, new, code[k])
     gradient -= H[:, k, None] * ((new - code[k]) * scale)
     code[k] = new
+
+
+def _free(code: Tensor, keep: Tensor | None, k: int) -> Tensor:
+    """The codes [rows] of column k, 0 where they are not free."""
+    return code if keep is None else torch.where(keep[k] == 0, 0.0, code)

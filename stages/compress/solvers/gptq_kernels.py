@@ -32,7 +32,8 @@ def nearest_plane_block(
 
     M: [columns, columns], upper triangular; see :mod:`stages.compress.solvers.gptq`.
     """
-    w, carried, code, error = block
+    w, carried, code, error, keep = block
+    bound = keep.shape[0] > 0
     scale, zero, group, _ = params
     columns, rows = w.shape
     for first in range(0, rows, LANES):
@@ -48,6 +49,10 @@ def nearest_plane_block(
             for t in range(width):
                 target = (wk[t] + ck[t] * inverse) / sk[t] + zk[t]
                 vk[t] = rounded(target, codes) - zk[t]
+            if bound:
+                kept = keep[k, first : first + width]
+                for t in range(width):
+                    vk[t] = vk[t] if kept[t] > np.float32(0.0) else np.float32(0.0)
             for t in range(width):
                 ek[t] = wk[t] - vk[t] * sk[t]
                 ck[t] += ek[t] * diagonal
@@ -71,13 +76,15 @@ def descend_block(
     `params.group` ascends; with `sweep.refit` every group of the block lies within it whole. See
     :mod:`stages.compress.solvers.coordinate_descent`.
     """
-    code, gradient, change, gained = block
+    code, gradient, change, gained, keep = block
+    bound = keep.shape[0] > 0
     scale, zero, group, _ = params
     refit, descend, onward = sweep.refit, sweep.descend, sweep.onward
     multiplier = np.float32(sweep.multiplier)
     columns, rows = code.shape
     product = np.empty((columns, LANES), np.float32)
     delta = np.empty(LANES, np.float32)
+    free = np.ones(LANES, np.float32)
     upper = np.empty(LANES, np.float32)
     lower = np.empty(LANES, np.float32)
     for first in range(0, rows, LANES):
@@ -136,9 +143,12 @@ def descend_block(
                         continue
                     inverse = np.float32(1.0) / H[k, k]
                     vk, rk = code[k, first : first + width], gradient[k, first : first + width]
+                    if bound:
+                        free[:width] = keep[k, first : first + width]
                     for t in range(width):
                         target = vk[t] + rk[t] * inverse / sg[t] + zg[t]
                         new = rounded(target, codes) - zg[t]
+                        new = new if free[t] > np.float32(0.0) else np.float32(0.0)
                         delta[t] = (new - vk[t]) * sg[t]
                         total[t] += delta[t] * (delta[t] * H[k, k] - np.float32(2.0) * rk[t])
                         vk[t] = new

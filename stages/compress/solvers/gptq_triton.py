@@ -24,8 +24,9 @@ ROWS, WARPS = 32, 4
 
 @triton.jit(do_not_specialize=["columns"])
 def nearest_plane_kernel(
-    w_ptr, carried_ptr, code_ptr, error_ptr, factor_ptr, scale_ptr, zero_ptr, group_ptr,
-    columns, rows, binade, step, low, high, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    w_ptr, carried_ptr, code_ptr, error_ptr, keep_ptr, factor_ptr, scale_ptr, zero_ptr, group_ptr,
+    columns, rows, binade, step, low, high,
+    BOUND: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     r = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     alive = r < rows
@@ -54,6 +55,8 @@ def nearest_plane_kernel(
         own = tl.sum(tl.where(j[:, None] == k, carried, 0.0), axis=0)
         target = tl.div_rn(w + tl.div_rn(own, diagonal + tl.zeros_like(own)), s) + z
         v = rounded_code(target, binade, step, low, high) - z
+        if BOUND:
+            v = tl.where(tl.load(keep_ptr + k * rows + r, mask=alive, other=0.0) > 0.0, v, 0.0)
         e = w - v * s
         tl.store(code_ptr + k * rows + r, v, mask=alive)
         tl.store(error_ptr + k * rows + r, e, mask=alive)
@@ -70,9 +73,10 @@ def nearest_plane_kernel(
 @triton.jit(do_not_specialize=["columns", "width"])
 def descend_kernel(
     code_ptr, new_code_ptr, gradient_ptr, gram_ptr, scale_ptr, new_scale_ptr, zero_ptr, group_ptr,
-    change_ptr, gained_ptr, columns, rows, width, multiplier,
+    change_ptr, gained_ptr, keep_ptr, columns, rows, width, multiplier,
     binade, step, low, high, scale_binade, scale_step, scale_low, scale_high,
-    REFIT: tl.constexpr, DESCEND: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    REFIT: tl.constexpr, DESCEND: tl.constexpr, BOUND: tl.constexpr,
+    BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     r = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     alive = r < rows
@@ -133,6 +137,9 @@ def descend_kernel(
                 target = tl.div_rn(slope, tl.where(live, diagonal, 1.0) + tl.zeros_like(slope))
                 target = v + tl.div_rn(target, s) + z
                 new = tl.where(live, rounded_code(target, binade, step, low, high) - z, v)
+                if BOUND:
+                    kept = tl.load(keep_ptr + k * rows + r, mask=alive, other=0.0)
+                    new = tl.where(kept > 0.0, new, 0.0)
                 moved = (new - v) * s
                 total += moved * (moved * diagonal - 2.0 * slope)
                 gradient -= h[:, None] * moved[None, :]
@@ -153,13 +160,14 @@ def nearest_plane_block(
     if not rows or not count:
         return
     _check_contiguous(*columns, M, *params)
-    W, EM, code, E = columns
+    W, EM, code, E, keep = columns
     scale, zero_point, group, _ = params
     launch(
         nearest_plane_kernel,
         programs(count, rows),
-        *(W, EM, code, E, M, scale, zero_point, group, count, rows),
+        *(W, EM, code, E, W if keep is None else keep, M, scale, zero_point, group, count, rows),
         *as_scalars(codes),
+        BOUND=keep is not None,
         **shape_of_programs(count),
     )
 
@@ -180,7 +188,7 @@ def descend_block(
     if not rows or not columns:
         return
     _check_contiguous(*block, H, *params)
-    code, gradient, change, gained = block
+    code, gradient, change, gained, keep = block
     scale, zero_point, group, _ = params
     width = min(params.width, columns) if sweep.refit else columns
     refitted = torch.empty(-(-columns // width), rows, device=scale.device)
@@ -189,11 +197,12 @@ def descend_block(
         descend_kernel,
         programs(columns, rows),
         *(code, found, gradient, H, scale, refitted, zero_point, group, change, gained),
-        *(columns, rows, width, float(sweep.multiplier)),
+        *(code if keep is None else keep, columns, rows, width, float(sweep.multiplier)),
         *as_scalars(codes),
         *as_scalars(scales),
         REFIT=sweep.refit,
         DESCEND=sweep.descend,
+        BOUND=keep is not None,
         **shape_of_programs(columns),
     )
     if sweep.descend:
@@ -214,6 +223,6 @@ def shape_of_programs(columns: int) -> dict[str, Any]:
     return {"BLOCK": block, "ROWS": rows, "num_warps": WARPS, "num_stages": 1}
 
 
-def _check_contiguous(*arrays: Tensor | int) -> None:
+def _check_contiguous(*arrays: Tensor | int | None) -> None:
     if not all(a.is_contiguous() for a in arrays if isinstance(a, Tensor)):
         raise ValueError("kernels take contiguous tensors only")

@@ -227,11 +227,11 @@ def test_what_means_nothing_here_is_told_and_left_out() -> None:
 def test_everything_that_cannot_be_translated_is_told_at_once_with_its_place() -> None:
     told = refused(
         "default_stage: {default_modifiers: {AWQModifier: {n_grid: 20}, "
-        "SparseGPTModifier: {sparsity: 0.5}, GPTQModifier: {scheme: W4A16, actorder: dynamic}}}"
+        "REAPPruningModifier: {sparsity: 0.5}, GPTQModifier: {scheme: W4A16, actorder: dynamic}}}"
     )
     assert "3 parts of the recipe cannot be translated" in told
     assert "default_stage.default_modifiers.AWQModifier: there is no such modifier here" in told
-    assert "default_stage.default_modifiers.SparseGPTModifier: there is no such" in told
+    assert "default_stage.default_modifiers.REAPPruningModifier: there is no such" in told
     assert "GPTQModifier.actorder: 'dynamic' is not had" in told
 
 
