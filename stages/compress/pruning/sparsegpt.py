@@ -60,5 +60,5 @@ def sparsegpt(
 
 def _scores(W: Tensor, EM: Tensor, M: Tensor, part: slice) -> Tensor:
     """What pruning each entry of some columns alone would add to the error, [columns, rows]."""
-    made_up = torch.linalg.solve_triangular(M[part, part].T, EM[part], upper=False)
+    made_up: Tensor = torch.linalg.solve_triangular(M[part, part].T, EM[part], upper=False)
     return ((W[part] + made_up) * M.diagonal()[part, None]).square()
