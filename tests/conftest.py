@@ -23,3 +23,16 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def some_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return text_of_bytes(tmp_path_factory.mktemp("text") / "text.txt", 20_000)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(
+    tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path, some_text: Path
+) -> Path:
+    """The checkpoint of a run as it is published: never to be changed, only copied."""
+    from tests.jobs import Job
+
+    folder = tmp_path_factory.mktemp("checkpoint")
+    job = Job(folder=folder, model=tiny_llama, text=some_text)
+    job.run("made", "scheme=w8a16", "modifier=rtn", "verify.loader=none")
+    return folder / "made" / "checkpoint"

@@ -17,19 +17,13 @@ import pytest
 
 from tests.hostile.forked import FINE, Outcome, outcomes, summary
 from tests.hostile.readers import Kind, kinds
-from tests.jobs import Job
 
-FEW = 3
+FEW = 2
 
 
 @pytest.fixture(scope="module")
-def every(
-    tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path, some_text: Path
-) -> list[Kind]:
-    folder = tmp_path_factory.mktemp("hostile")
-    job = Job(folder=folder, model=tiny_llama, text=some_text)
-    job.run("made", "scheme=w8a16", "modifier=rtn", "verify.loader=none")
-    return kinds(tiny_llama, folder / "made" / "checkpoint")
+def every(tiny_llama: Path, tiny_checkpoint: Path) -> list[Kind]:
+    return kinds(tiny_llama, tiny_checkpoint)
 
 
 def read_all(every: list[Kind], tmp_path: Path, *, many: bool) -> list[Outcome]:
@@ -44,6 +38,7 @@ def read_all(every: list[Kind], tmp_path: Path, *, many: bool) -> list[Outcome]:
     return found
 
 
+@pytest.mark.slow
 def test_sound_files_are_read(every: list[Kind], tmp_path: Path) -> None:
     for number, kind in enumerate(every):
         folder = tmp_path / str(number)

@@ -15,24 +15,14 @@ from pipeline.config.searchpath import own_configs
 from pipeline.modes.verify import verify
 from pipeline.registry import Registry
 from stages.formats.provenance import PROVENANCE, checked_files, prove, render
-from tests.jobs import Job
 from tests.pipeline.tiny import composed
 
 FLIPS = 200
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path, some_text: Path) -> Path:
-    """The checkpoint of a run, as it is published."""
-    folder = tmp_path_factory.mktemp("proven")
-    job = Job(folder=folder, model=tiny_llama, text=some_text)
-    job.run("made", "scheme=w8a16", "modifier=rtn", "verify.loader=none")
-    return folder / "made" / "checkpoint"
-
-
 @pytest.fixture
-def checkpoint(written: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(written, tmp_path / "checkpoint")
+def checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
 
 
 def test_every_file_is_listed_and_a_copy_proves_itself(checkpoint: Path) -> None:
