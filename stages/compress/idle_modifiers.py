@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from pipeline.errors import UserError
 from pipeline.stage import Site
 from stages.compress.config import CompressConfig
-from stages.model.blueprint import Blueprint
+from stages.model.blueprint import Blueprint, Subgraph
 from stages.model.pairs.proven import PAIRS, ProvenPairs
 from stages.schemes.resolve import Resolution
 
@@ -37,8 +38,11 @@ def idle_modifiers(
 ) -> Iterator[UserError]:
     """One error for every modifier that would change nothing of the model.
 
-    paired: see `with_pairs`; while it is None, nothing is said of transforms.
+    paired: see `with_pairs`; while it is None, nothing is said of transforms. Pairs of which no
+    reader will be quantized are none: nothing is moved there.
     """
+    if paired is not None and found.modules:
+        paired = replace(paired, layers=tuple(_moving(x, found) for x in paired.layers))
     for modifier in config.modifiers:
         reason = "" if paired is None else modifier.idle(paired)
         if not found.modules and not config.scheme.candidates:
@@ -48,6 +52,12 @@ def idle_modifiers(
                 f"modifier {modifier.kind!r} would do nothing: {reason}",
                 remedy="leave it out: modifier=[] for none at all",
             )
+
+
+def _moving(layer: Subgraph, found: Resolution) -> Subgraph:
+    """The layer with those of its pairs that have a reader that is quantized."""
+    pairs = tuple(p for p in layer.pairs if not found.modules.keys().isdisjoint(p.targets))
+    return replace(layer, pairs=pairs)
 
 
 def transform_notes(config: CompressConfig, *, pending: bool) -> Iterator[str]:

@@ -49,8 +49,8 @@ class SmoothQuant(Transform):
             return ""
         looked = ", ".join(f"{kind} ({LOOKED[kind]})" for kind in self.pairs)
         return (
-            f"{blueprint.model_type} has no pairs of modules between which a factor can move; "
-            f"pairs: {looked}"
+            f"{blueprint.model_type} has no pairs of modules between which a factor can move, "
+            f"with a reader that is quantized; pairs: {looked}"
         )
 
     def rewrite(self, layer: LayerState) -> None:

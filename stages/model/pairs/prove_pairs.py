@@ -27,6 +27,8 @@ SEED = 0
 ATTEMPTS = 12
 """Draws of weights, and of more tokens, until every expert has seen some."""
 MOST_ROWS = 15
+SLIGHT = 1 / 16
+"""Factor of biases that balance experts: with ZAYA's top-1, larger ones would choose alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,14 +122,21 @@ def _expert_linears(bones: Skeleton) -> list[str]:
 
 
 def _reach_all(bones: Skeleton) -> None:
-    """Let tables that route tokens by their ids (hash routing) name every expert."""
+    """Let routers choose every expert.
+
+    Tables that route tokens by their ids (hash routing) name all, and biases that balance experts
+    are so small that they alone decide nothing.
+    """
     draw = torch.Generator().manual_seed(SEED)
     for layer in bones.layers:
         count = max((len(experts) for experts in expert_lists(layer).values()), default=0)
         for table in layer.buffers() if count else ():
+            biases = table.dim() == 1 and len(table) in (count, count + 1)
             if table.dim() == 2 and not (table.is_floating_point() or table.dtype == torch.bool):
                 offset = torch.randint(count, (len(table), 1), generator=draw)
                 table.copy_((table + offset) % count)
+            elif biases and table.is_floating_point():
+                table.mul_(SLIGHT)
 
 
 def _named(bones: Skeleton, index: int) -> Iterable[Pair]:

@@ -56,6 +56,9 @@ def test_a_transform_without_pairs(kinds: list[str], fine: bool) -> None:
     problems = surveyed(G16, SmoothQuant(pairs=kinds), Gptq(), stored=Stored(PAIR)).problems
     assert (not problems) == fine
     assert fine or "'smoothquant' would do nothing: tiny has no pairs" in problems[0].what
+    dense = SchemeConfig(weights=G16.weights, ignore=["re:.*mlp.*"])
+    (unread,) = surveyed(dense, SmoothQuant(pairs=kinds), Gptq(), stored=Stored(PAIR)).problems
+    assert "with a reader that is quantized" in unread.what
     (alone,) = surveyed(G16, SmoothQuant(), stored=Stored()).problems
     assert "no pairs of modules" in alone.what
     assert "a norm whose output only Linears and routers read" in alone.what
