@@ -1,10 +1,10 @@
 """Flip single bits all over a store: each is found, and what is built again has the same bytes.
 
 `python -m tests.benchmarks.bit_flips --work DIR [--flips 500]` compresses a tiny random model and
-then, in rounds, flips one bit in each of some artifacts, in a file or a manifest drawn by its size
-or evenly, keeping its times as a disk that rots does. mode=verify's audit must find every one; a
-run must then give the same checkpoint, and the store the same files as before. Flips of a seal,
-which only saves hashing, must change nothing.
+then, in rounds, flips one bit of a file or manifest in each of some artifacts, keeping its times as
+a disk that rots does. mode=verify's audit must find every one. Every tenth round what it found is
+put aside: a run must then give the same checkpoint, and the store the same files as before; in the
+others the bits are flipped back. Flips of a seal, which only saves hashing, must change nothing.
 """
 
 from __future__ import annotations
@@ -15,18 +15,22 @@ import os
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 
 from pipeline.store import Store, StoreConfig
 from pipeline.store.layout import MANIFEST
 from tests.benchmarks.crash import digests
-from tests.benchmarks.launch import launch, on_text
 from tests.benchmarks.memory import text_of_bytes
 from tests.benchmarks.random_llama import TINY, write_model
+from tests.jobs import Job
 
 TOGETHER = 25
-"""Flips of a round, each in another artifact."""
+"""Flips of a round, each in another artifact, at most."""
+REBUILT = 10
+"""Rounds from one to the next that is followed by a run."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -35,6 +39,7 @@ class Flips:
 
     flips: int = 0
     found: int = 0
+    rebuilt: int = 0
     seals: int = 0
     different: tuple[str, ...] = ()
 
@@ -43,13 +48,12 @@ class Flips:
         return self.flips == self.found and not self.different
 
 
-def flip(path: Path, draw: random.Random) -> None:
+def flip(path: Path, bit: int) -> None:
     """Flip one bit of a file as a disk does: its times stay, whoever may write it."""
     status = path.stat()
     path.chmod(0o644)
     data = bytearray(path.read_bytes())
-    place = draw.randrange(8 * len(data))
-    data[place // 8] ^= 1 << place % 8
+    data[bit // 8] ^= 1 << bit % 8
     path.write_bytes(data)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     path.chmod(status.st_mode)
@@ -65,43 +69,66 @@ def contents(store: Store) -> dict[str, str]:
     return {name: sha for name, sha in files.items() if not name.endswith(f"/{MANIFEST}")}
 
 
+def drawn(store: Store, draw: random.Random, most: int) -> dict[str, tuple[Path, int]]:
+    """Key -> a file and a bit of it, for at most so many artifacts that share none of the files."""
+    keys = list(store.layout.keys())
+    draw.shuffle(keys)
+    hit: dict[str, tuple[Path, int]] = {}
+    inodes: set[int] = set()
+    for key in keys[:most]:
+        files = [path for path in sorted(store.layout.entry(key).rglob("*")) if path.is_file()]
+        # a shard has two names in the store: a second flip could undo the first
+        files = [f for f in files if f.stat().st_size and f.stat().st_ino not in inodes]
+        path = draw.choice(files)
+        inodes.add(path.stat().st_ino)
+        hit[key] = path, draw.randrange(8 * path.stat().st_size)
+    return hit
+
+
 def flip_bits(model: Path, text: Path, work: Path, *, flips: int, seed: int = 0) -> Flips:
     """Flip bits in rounds; see the module."""
-    command = on_text(model, text, work, "eval=none", "dataset.num_samples=4")
-    launch(command)
+    job = Job(folder=work, model=model, text=text)
+
+    def compress() -> None:
+        """In this process: to start one takes longer than all that is built."""
+        with open(os.devnull, "w") as void, redirect_stdout(void), redirect_stderr(void):
+            job.run("run")
+
+    compress()
     store = Store(StoreConfig(dir=str(work / "store")), warn=lambda text: None)
     whole, checkpoint = contents(store), digests(work / "run" / "checkpoint")
     done, draw = Flips(), random.Random(seed)
     different: set[str] = set()
-    while done.flips < flips:
-        keys = list(store.layout.keys())
-        names = {path: key for key in keys for path in store.layout.entry(key).rglob("*")}
-        files = [path for path in names if path.is_file() and path.stat().st_size]
-        hit: dict[str, Path] = {}
-        inodes: set[int] = set()
-        for _ in range(100 * TOGETHER):
-            path = draw.choice(files)
-            # a shard has two names in the store, and would be flipped back by the second flip
-            if names[path] in hit or path.stat().st_ino in inodes:
-                continue
-            hit[names[path]] = path
-            inodes.add(path.stat().st_ino)
-            if len(hit) == min(TOGETHER, flips - done.flips):
-                break
-        for path in hit.values():
-            flip(path, draw)
-        for seal in draw.sample(sorted(store.layout.seals.rglob("*.json")), 3):
-            flip(seal, draw)
-            done.seals += 1
-        findings = {finding.key for finding in store.verify()}
+    for number in count(1):
+        hit = drawn(store, draw, min(TOGETHER, flips - done.flips))
+        for path, bit in hit.values():
+            flip(path, bit)
+        seals = draw.sample(sorted(store.layout.seals.rglob("*.json")), 1)
+        for seal in seals:
+            flip(seal, draw.randrange(8 * seal.stat().st_size))
+        last = done.flips + len(hit) == flips
+        rebuild = last or number % REBUILT == 0
+        findings = {finding.key for finding in store.verify(repair=rebuild)}
         done.flips += len(hit)
+        done.seals += len(seals)
         done.found += len(findings & hit.keys())
-        launch(command)
-        now = contents(store)
-        different |= {name for name in {*now, *whole} if now.get(name) != whole.get(name)}
+        sys.stderr.write(f"{done.flips} of {flips}, {done.found} found\n")
+        if not rebuild:
+            for path, bit in hit.values():
+                flip(path, bit)
+            continue
+        compress()
+        done.rebuilt += len(hit)
+        now = contents(store)  # without what the targets did not need
+        different |= {name for name, sha in now.items() if whole.get(name) != sha}
         again = digests(work / "run" / "checkpoint")
         different |= {n for n in {*again, *checkpoint} if again.get(n) != checkpoint.get(n)}
-        sys.stderr.write(f"{done.flips} of {flips}, {done.found} found\n")
+        if last:
+            break
+        for key in list(store.layout.keys()):
+            store.drop(key)
+        compress()
+        different |= {name for name, _ in whole.items() ^ contents(store).items()}
     done.different = tuple(sorted(different))
     return done
 
@@ -118,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = flip_bits(model, text, args.work, flips=args.flips, seed=args.seed)
     for name in found.different:
         sys.stdout.write(f"{name} differs\n")
-    told = {"flips": found.flips, "found": found.found, "seals": found.seals, "ok": found.ok}
+    told = {**asdict(found), "ok": found.ok}
     sys.stdout.write(json.dumps(told) + "\n")
     return 0 if found.ok else 1
 
