@@ -26,6 +26,7 @@ from stages.weights.source_manifest import SourceFile, SourceManifest
 
 HEX = frozenset("0123456789abcdef")
 CODES = ("F8_", "F4", "U8", "I8")
+NUMBERLESS = frozenset({"U16", "I16", "U32", "I32", "U64", "I64", "BOOL", "C64"})
 PACKED = (".qweight", ".weight_packed", ".weight_scale_inv")
 
 
@@ -212,6 +213,13 @@ def left_behind(source: QuantizedSource) -> Iterator[str]:
 def undeclared(path: Path, tensors: Mapping[str, TensorSpec]) -> Iterator[UserError]:
     """A problem if weights are stored as codes, but no file states their quantization."""
     for name, spec in tensors.items():
+        if name.endswith(".weight") and spec.dtype in NUMBERLESS:
+            yield UserError(
+                f"{name} of {path} is stored as {spec.dtype}, and config.json has no "
+                "quantization_config that says what its numbers mean",
+                remedy="weights are F16, BF16 or F32: convert the model, or put it there",
+            )
+            return
         codes = spec.dtype.startswith(CODES) and name.endswith(".weight")
         if codes or name.endswith(PACKED):
             yield UserError(

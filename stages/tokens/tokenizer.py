@@ -21,7 +21,7 @@ SEPARATOR = "\n\n"
 BATCH = 256
 REFUSALS = (
     *(ValueError, TypeError, LookupError, AttributeError),
-    *(ArithmeticError, RecursionError, AssertionError),
+    *(ArithmeticError, RecursionError, AssertionError, MemoryError),
 )
 """Exceptions of the expressions in a template, beside jinja's own."""
 
@@ -146,6 +146,12 @@ class Tokenizer:
                 remedy="leave such conversations out, or say dataset.messages_column=null "
                 "dataset.text_column=NAME for a column of text",
             ) from error
+        if not text.strip() and any(_says(turn) for turn in conversation):
+            raise UserError(
+                f"the chat template renders nothing of a conversation of {_roles(conversation)}",
+                remedy="use a model with a whole chat template, or say "
+                "dataset.messages_column=null dataset.text_column=NAME for a column of text",
+            )
         lost = [name for name in _called(conversation) if name not in text]
         if lost:
             raise UserError(
@@ -155,6 +161,11 @@ class Tokenizer:
                 "conversations out",
             )
         return text
+
+
+def _says(turn: object) -> bool:
+    content = turn.get("content") if isinstance(turn, Mapping) else None
+    return isinstance(content, str) and bool(content.strip())
 
 
 def _roles(conversation: Document) -> str:
