@@ -22,6 +22,7 @@ from stages.load.gguf_tokenizer import tokenizer_of
 from stages.load.model_folder import describe
 from stages.load.model_kind import Work
 from stages.model.artifact_names import MODEL
+from stages.model.tokenizer_files import readable
 from stages.weights.gguf_finite import check_gguf_finite
 from stages.weights.gguf_header import GgufHeader, read_gguf_header
 from stages.weights.gguf_source import GgufSource
@@ -30,8 +31,7 @@ from stages.weights.source_manifest import SourceFile, SourceManifest
 BARE = "bare.gguf"
 LONG = frozenset(f"tokenizer.ggml.{name}" for name in ("merges", "scores", "token_type"))
 TOKENS = "tokenizer.ggml.tokens"
-UNREADABLE = (ValueError, KeyError, IndexError, TypeError, OverflowError, NotImplementedError)
-"""Exceptions that the readers of transformers and gguf raise for files they do not support."""
+AS_SAFETENSORS = "give the model as safetensors: model=local or model=hub"
 
 
 def write_gguf(
@@ -56,13 +56,9 @@ def write_gguf(
     folder = draft.path / MODEL
     folder.mkdir(parents=True, exist_ok=True)
     work.progress(0.5, "converting the tokenizer")
-    try:
+    problem = f"the tokenizer in {path} cannot be converted for {config.model_type!r}"
+    with readable(problem, AS_SAFETENSORS):
         tokenizer_of(path, config.model_type).save_pretrained(folder)
-    except UNREADABLE as error:
-        raise UserError(
-            f"the tokenizer in {path} cannot be converted for {config.model_type!r}: {error}",
-            remedy="give the model as safetensors: model=local or model=hub",
-        ) from error
     _write(folder / "config.json", public)
     generation = GenerationConfig.from_model_config(config).to_diff_dict()
     _write(folder / "generation_config.json", _public(generation))
@@ -82,15 +78,10 @@ def config_of(header: GgufHeader, *, dtype: str) -> Any:
     Raises UserError for an architecture that transformers cannot load from GGUF.
     """
     path = header.path
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            write_bare(header, Path(folder, BARE))
-            config = AutoConfig.from_pretrained(folder, gguf_file=BARE)
-    except UNREADABLE as error:
-        raise UserError(
-            f"{path}: its architecture {header.architecture!r} cannot be read: {error}",
-            remedy="give the model as safetensors: model=local or model=hub",
-        ) from error
+    problem = f"{path}: its architecture {header.architecture!r} cannot be read"
+    with readable(problem, AS_SAFETENSORS), tempfile.TemporaryDirectory() as folder:
+        write_bare(header, Path(folder, BARE))
+        config = AutoConfig.from_pretrained(folder, gguf_file=BARE)
     name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
     if name is None:
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,10 +22,11 @@ PANIC = "PanicException"
 that could be imported."""
 FAULTS: tuple[type[Exception], ...] = (
     *(ArithmeticError, AttributeError, AssertionError, ImportError, LookupError, OSError),
-    *(RecursionError, TypeError, ValueError, TemplateError),
+    *(RuntimeError, TypeError, ValueError, TemplateError),
 )
 """What transformers raises for files of another kind than it expects."""
 LONGEST_REASON = 300
+FETCH = "fetch the tokenizer's files (tokenizer.json, tokenizer_config.json) again"
 
 MOST = 1 << 24
 """Ids of a vocabulary: more than ten times those of the largest known."""
@@ -42,9 +44,10 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 @contextmanager
-def readable(problem: str) -> Iterator[None]:
+def readable(problem: str, remedy: str = FETCH) -> Iterator[None]:
     """Context in which what a tokenizer's libraries raise becomes a UserError with `problem`.
 
+    A full disk is another matter, and goes on.
     tokenizers raises `Exception` itself, and panics where a file promises what it has not.
     """
     try:
@@ -53,13 +56,11 @@ def readable(problem: str) -> Iterator[None]:
         raise
     except BaseException as error:
         plain = type(error) is Exception or type(error).__name__ == PANIC
-        if not plain and not isinstance(error, FAULTS):
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or not (plain or isinstance(error, FAULTS)):
             raise
         reason = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
-        raise UserError(
-            f"{problem}: {reason}",
-            remedy="fetch the tokenizer's files (tokenizer.json, tokenizer_config.json) again",
-        ) from error
+        raise UserError(f"{problem}: {reason}", remedy=remedy) from error
 
 
 def check_ids(folder: Path) -> None:
