@@ -13,6 +13,7 @@ import select
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from pipeline.errors import ManyErrors, StageFailed, UserError
 from tests.hostile.readers import Kind
 
 SECONDS, BYTES = 20.0, 1_500_000_000
+WAIT = 180.0
+"""Seconds to wait for an input that may take SECONDS of a core: other processes have theirs."""
 BATCH = 200
 FINE = ("read", "refused")
 
@@ -69,7 +72,7 @@ def _forked(kind: Kind, seeds: list[int], sound: Path, work: Path) -> Iterator[O
     ended = "died"
     try:
         while done < len(seeds):
-            if not select.select([reading], [], [], SECONDS)[0]:
+            if not select.select([reading], [], [], WAIT)[0]:
                 ended = "slow"
                 break
             if not (piece := os.read(reading, 1 << 16)):
@@ -110,7 +113,7 @@ def _outcome(kind: Kind, seed: int, sound: Path, work: Path) -> Outcome:
     data = (sound / kind.file).read_bytes()
     (folder / kind.file).write_bytes(kind.change(data, Random(f"{kind.name} {seed}")))
     files = _files(sound)
-    what, text = "read", ""
+    what, text, began = "read", "", time.process_time()
     try:
         kind.read(folder)
     except (UserError, ManyErrors, StageFailed) as error:
@@ -122,6 +125,8 @@ def _outcome(kind: Kind, seed: int, sound: Path, work: Path) -> Outcome:
     extra |= _files(work / "tmp") | _files(work / "cwd") | _files(work / "home")
     if what in FINE and extra:
         what, text = "left", ", ".join(sorted(extra))[:200]
+    if what in FINE and time.process_time() - began > SECONDS:
+        what = "slow"
     if what in FINE and peak > BYTES:
         what = "large"
     return Outcome(kind=kind.name, seed=seed, what=what, text=text, peak=peak)
