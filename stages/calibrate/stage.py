@@ -20,8 +20,8 @@ class Calibrate(GatheringStage):
     """Runs the original layer on the boundary before it.
 
     Outputs: `activations`, a file of hidden states [b, T, hidden] for each batch; and for each
-    entry of registry group "statistic" (gram, absmax, range) one of that name, a tensor for each
-    group of Linears that see the same input, under the name of its first module. The meta of a
+    entry of registry group "statistic" (gram, absmax, range, ...) one of that name, a tensor for
+    each group of Linears that see the same input, under the name of its first module. The meta of a
     statistic has `groups` (module -> first module), `tokens` (first module -> rows seen) and
     `shares` (block of the layer -> how much it changes the residual stream).
 

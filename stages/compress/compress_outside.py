@@ -60,8 +60,8 @@ class CompressOutside(Stage):
         """What calibration must tell, once the scheme is known to quantize the lm_head."""
         if self.ends is not None and self.ends.blueprint.head not in self.ends.formats:
             return {"statistics": ()}
-        kinds = needed_statistics(self.config)
-        return {"statistics": tuple(kind for kind in kinds if kind != "absmax")}
+        alone = replace(self.config, modifiers=solvers_of(self.config))
+        return {"statistics": needed_statistics(alone)}
 
     def survey(self, site: Site) -> Survey:
         """Problems of the scheme are told by `compress`."""

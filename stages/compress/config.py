@@ -12,7 +12,7 @@ from stages.compress.modifiers.rtn_route import only_rounds
 from stages.compute.numerics import Numerics, summed
 from stages.schemes.scheme import SchemeConfig
 
-STATISTICS = ("gram", "absmax", "range", "histogram")
+STATISTICS = ("gram", "absmax", "absmean", "rows", "range", "histogram")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +83,8 @@ def needed_statistics(config: CompressConfig) -> tuple[str, ...]:
     modifiers: tuple[Modifier, ...] = config.modifiers
     if groups:
         needed.update(kind for m in modifiers for kind in m.statistics())
+    if any(group.input_activations is not None for group in groups):
+        needed.update(kind for m in modifiers for kind in m.input_statistics())
     observed = {g.input_activations.statistic for g in groups if g.input_activations}
     needed |= {kind for kind in observed if kind is not None}
     if "range" in needed and config.transforms:

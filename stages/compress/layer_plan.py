@@ -90,12 +90,18 @@ def float16_revision(dtype: str) -> dict[str, Json]:
 
 
 def solving_seconds(config: CompressConfig, linear: LinearSpec, *, solved: bool) -> float:
-    """How long one weight takes: it is `solved` in the metric of its inputs, or only rounded."""
+    """How long one weight takes: it is `solved` in the metric of its inputs, or only rounded.
+
+    Transforms that search weigh each of their candidates by a product with the Gram matrix.
+    """
     elements = linear.in_features * linear.out_features
+    tries = sum(transform.tries for transform in config.transforms)
     if config.numerics.device != "cpu":
         seconds = gpu.solve_seconds(linear.out_features, linear.in_features) if solved else 0.0
-        return seconds + gpu.ROUND_SECONDS * elements
+        products = 2 * linear.in_features * elements / gpu.FLOAT32_FLOPS
+        return seconds + gpu.ROUND_SECONDS * elements * (1 + tries) + tries * products
     passes = 12 * linear.in_features if solved else 200
+    passes += tries * (2 * linear.in_features + 200)
     return passes * elements / (CORE_FLOPS * config.numerics.threads)
 
 

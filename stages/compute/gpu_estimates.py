@@ -26,6 +26,8 @@ from stages.compute.estimates import MODEL_PROCESS
 
 FORWARD_FLOPS = 3.7e14
 """Of forward and backward passes in bfloat16: half of what a product alone reaches."""
+FLOAT32_FLOPS = 3e13
+"""Of products in float32. An assumption."""
 GRAM_OPERATIONS = 6e14
 """columns^2 x rows a second of a Gram matrix: its upper half is computed."""
 FACTOR_SECONDS = 3.2e-3 / 4096**2

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.config.recipe_import import Translation
 from pipeline.registry import Registry
-from stages.recipes import pruning, quantization, smoothquant
+from stages.recipes import awq, pruning, quantization, smoothquant
 from stages.recipes.document import join, parse
 from stages.recipes.findings import Entry, Findings, shown
 from stages.recipes.registered import REGISTERED, from_registry
@@ -21,7 +21,8 @@ HOLDER = re.compile(r"modifiers|.+_stage(_\d+)?|.+_modifiers")
 """Keys that hold modifiers; a number distinguishes several runs over one model."""
 
 TRANSFORMS: dict[str, Callable[[Entry, Findings], dict[str, Any]]] = {
-    "SmoothQuantModifier": smoothquant.modifier,
+    "AWQModifier": awq.modifier,
+    **dict.fromkeys(smoothquant.ALGORITHMS, smoothquant.modifier),
     **pruning.MODIFIERS,
 }
 DENSE: dict[str, Any] = {"weights": None, "input_activations": None, "format": None, "groups": {}}

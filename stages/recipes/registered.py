@@ -10,12 +10,10 @@ from stages.recipes.document import join
 from stages.recipes.findings import Entry, Findings
 
 REGISTERED = {
-    "AWQModifier": "awq",
     "AutoRoundModifier": "autoround",
     "SpinQuantModifier": "spinquant",
     "QuIPModifier": "quip",
     "REAPPruningModifier": "reap",
-    "LogarithmicEqualizationModifier": "logarithmic_equalization",
 }
 """llm-compressor's classes -> the kinds of such modifiers in presswork."""
 

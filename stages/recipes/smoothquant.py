@@ -1,4 +1,4 @@
-"""Translate SmoothQuantModifier into `modifier.smoothquant`."""
+"""Translate SmoothQuantModifier into `modifier.smoothquant` or `modifier.log_equalization`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from stages.recipes.findings import Entry, Findings, shown
 from stages.recipes.registered import BASE, base_options
 
 KNOWN = ("smoothing_strength", "mappings", "ignore", "algorithm")
+ALGORITHMS = {
+    "SmoothQuantModifier": "smoothquant",
+    "LogarithmicEqualizationModifier": "log_equalization",
+}
+"""Classes of llm-compressor, and what each does unless `algorithm` says otherwise."""
 UNREAD = ("num_calibration_steps", "calibration_function")
 NORM = {
     frozenset({"q_proj", "k_proj", "v_proj"}): frozenset({"input_layernorm"}),
@@ -24,17 +29,18 @@ LINEAR = {
 
 
 def modifier(entry: Entry, findings: Findings) -> dict[str, Any]:
-    """The config of `modifier.smoothquant`; without mappings, the pairs with a norm."""
+    """The config of the modifier; without mappings, the pairs with a norm."""
     findings.unknown(entry.path, entry.options, (*KNOWN, *UNREAD, *BASE))
     findings.plain(entry.path, entry.options)
     base_options(entry, findings)
     for name in UNREAD:
         if entry.options.get(name) is not None:
             findings.unneeded(join(entry.path, name), "llm-compressor does not read it either")
-    algorithm = entry.options.get("algorithm", "smoothquant")
-    if algorithm != "smoothquant":
+    algorithm = entry.options.get("algorithm") or ALGORITHMS[entry.name]
+    if algorithm not in ALGORITHMS.values():
         findings.cannot(
-            join(entry.path, "algorithm"), f"{shown(algorithm)} is not had, SmoothQuant is"
+            join(entry.path, "algorithm"),
+            f"{shown(algorithm)} is not had, {' and '.join(ALGORITHMS.values())} are",
         )
     ignore = entry.options.get("ignore") or []
     if ignore:
@@ -42,7 +48,13 @@ def modifier(entry: Entry, findings: Findings) -> dict[str, Any]:
     mappings = entry.options.get("mappings")
     pairs = ["norm"]
     if mappings is not None:
-        pairs = _pairs(join(entry.path, "mappings"), mappings, findings)
+        pairs = pairs_of(join(entry.path, "mappings"), mappings, findings)
+    if algorithm == "log_equalization":
+        if entry.options.get("smoothing_strength") is not None:
+            findings.unneeded(
+                join(entry.path, "smoothing_strength"), "logarithmic equalization has none"
+            )
+        return {"kind": algorithm, "pairs": pairs}
     return {
         "kind": "smoothquant",
         "smoothing_strength": entry.options.get("smoothing_strength", 0.5),
@@ -50,7 +62,7 @@ def modifier(entry: Entry, findings: Findings) -> dict[str, Any]:
     }
 
 
-def _pairs(path: str, mappings: Any, findings: Findings) -> list[str]:
+def pairs_of(path: str, mappings: Any, findings: Findings) -> list[str]:
     """The kinds of pairs of which mappings list all; anything else is recorded as a problem."""
     given: set[frozenset[str]] = set()
     kinds = {"norm": NORM, "linear": LINEAR}

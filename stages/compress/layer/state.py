@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,6 +64,7 @@ class LayerState:
     Tensors stay in the dtype of the checkpoint until a transform rewrites them: then those that
     will be quantized are float32. `changed` names them. `dtype` is the model's.
     `source` is where they were read from, for a solver that keeps what it finds there.
+    `searched` says what transforms chose, pair by pair, for the report.
     `content` names weights and Gram matrices as they were read; empty once they are rewritten.
     """
 
@@ -74,6 +76,7 @@ class LayerState:
     source: WeightSource | None = None
     content: tuple[str, ...] = ()
     changed: set[str] = field(default_factory=set)
+    searched: list[dict[str, Any]] = field(default_factory=list)
 
     def peek(self, name: str) -> Tensor:
         """A tensor for one look, which is not kept if it was not there."""

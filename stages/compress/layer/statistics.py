@@ -1,8 +1,9 @@
-"""Calibration statistics of a layer: Gram matrices, abs-max and ranges, rescaled by transforms."""
+"""Calibration statistics of a layer: Gram matrices, magnitudes, ranges, rescaled by transforms."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -43,6 +44,20 @@ class Statistics:
         before = self._divisors.get(leader)
         self._divisors[leader] = s if before is None else before * s
 
+    @contextmanager
+    def divided(self, module: str, s: Tensor) -> Iterator[None]:
+        """Context in which the inputs that `module` sees are divided by `s` [in] as well."""
+        leader = self.leader(module)
+        before = self._divisors.get(leader)
+        self.divide(leader, s)
+        try:
+            yield
+        finally:
+            if before is None:
+                del self._divisors[leader]
+            else:
+                self._divisors[leader] = before
+
     def gram(self, module: str) -> Tensor | None:
         """Sum of x x^T, float32 [in, in] on the device; None where no token was seen."""
         H = self._read("gram", module)
@@ -51,9 +66,15 @@ class Statistics:
 
     def absmax(self, module: str) -> Tensor | None:
         """Largest magnitude by channel, float32 [in]; None where no token was seen."""
-        largest = self._read("absmax", module)
-        s = self._divisors.get(self.leader(module))
-        return largest if largest is None or s is None else largest / s.to(largest.device)
+        return self._by_channel("absmax", module)
+
+    def absmean(self, module: str) -> Tensor | None:
+        """Mean magnitude by channel, float32 [in]; None where no token was seen."""
+        return self._by_channel("absmean", module)
+
+    def rows(self, module: str) -> Tensor | None:
+        """A sample of the inputs, float32 [n, in]; None where no token was seen."""
+        return self._by_channel("rows", module)
 
     def range(self, module: str) -> Tensor | None:
         """Smallest and largest input of every batch, float32 [n, 2]; None where none was seen.
@@ -79,12 +100,24 @@ class Statistics:
 
         Raises ValueError for a plugin's after a transform, whose effect on it is not known.
         """
-        own = {"absmax": self.absmax, "range": self.range, "histogram": self.histogram}
+        own = {
+            "absmax": self.absmax,
+            "absmean": self.absmean,
+            "rows": self.rows,
+            "range": self.range,
+            "histogram": self.histogram,
+        }
         if kind in own:
             return own[kind](module)
         if self.leader(module) in self._divisors:
             raise ValueError(f"the inputs of {module} were transformed after {kind} was gathered")
         return self._read(kind, module)
+
+    def _by_channel(self, kind: str, module: str) -> Tensor | None:
+        """A statistic [..., in] that is divided as the inputs are."""
+        found = self._read(kind, module)
+        s = self._divisors.get(self.leader(module))
+        return found if found is None or s is None else found / s.to(found.device)
 
     def _read(self, kind: str, module: str, dtype: torch.dtype = torch.float32) -> Tensor | None:
         leader = self.leader(module)

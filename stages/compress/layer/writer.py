@@ -74,6 +74,7 @@ class Compressed:
     schemes: dict[str, SchemeGroup] = field(default_factory=dict)
     changed: list[str] = field(default_factory=list)
     distributions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    searched: list[dict[str, Any]] = field(default_factory=list)
 
     def take(self, other: Compressed) -> None:
         """Add what was made of other modules."""
@@ -85,6 +86,7 @@ class Compressed:
         self.fallbacks += other.fallbacks
         self.changed += other.changed
         self.distributions |= other.distributions
+        self.searched += other.searched
 
     def record(
         self,
@@ -134,6 +136,7 @@ class Compressed:
         `skipped` are modules that were to be quantized and stay as they are, and why.
         """
         stored = layer.subgraph.tensors
+        self.searched = layer.searched
         for name in list(layer.tensors):
             module, _, part = name.rpartition(".")
             if name in layer.subgraph.shared or (part == "weight" and module in self.modules):
@@ -168,6 +171,7 @@ class Compressed:
             "layers": self.rows,
             "fallbacks": self.fallbacks,
             "distributions": worst(self.rows, self.distributions),
+            **({"searched": self.searched} if self.searched else {}),
         }
 
 

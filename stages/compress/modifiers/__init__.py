@@ -1,12 +1,25 @@
 """Modifiers, the values of `modifier=`: transforms first, then a pruner, then one solver."""
 
+from stages.compress.modifiers.awq import Awq
 from stages.compress.modifiers.constant import Constant
 from stages.compress.modifiers.gptq import Gptq
 from stages.compress.modifiers.keep import Keep
+from stages.compress.modifiers.log_equalization import LogEqualization
 from stages.compress.modifiers.magnitude import Magnitude
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.modifiers.smoothquant import SmoothQuant
 from stages.compress.modifiers.sparsegpt import SparseGpt
 from stages.compress.modifiers.wanda import Wanda
 
-__all__ = ["Constant", "Gptq", "Keep", "Magnitude", "Rtn", "SmoothQuant", "SparseGpt", "Wanda"]
+__all__ = [
+    "Awq",
+    "Constant",
+    "Gptq",
+    "Keep",
+    "LogEqualization",
+    "Magnitude",
+    "Rtn",
+    "SmoothQuant",
+    "SparseGpt",
+    "Wanda",
+]

@@ -34,7 +34,11 @@ class Modifier(ABC):
     """To be raised when the same options lead to another result."""
 
     def statistics(self) -> frozenset[str]:
-        """Which statistics of `calibrate` it needs: gram, absmax, range, or a plugin's."""
+        """Which statistics of `calibrate` it needs: gram, absmax, absmean, or a plugin's."""
+        return frozenset()
+
+    def input_statistics(self) -> frozenset[str]:
+        """Which statistics it needs beyond these where the inputs of Linears are quantized too."""
         return frozenset()
 
     def idle(self, blueprint: Blueprint) -> str:
@@ -59,6 +63,11 @@ class Transform(Modifier):
     @abstractmethod
     def rewrite(self, layer: LayerState) -> None:
         """Change tensors of `layer`, and tell its statistics what became of the inputs."""
+
+    @property
+    def tries(self) -> int:
+        """How many factors it weighs by the output error of each Linear: for estimates of time."""
+        return 0
 
 
 class Pruner(Modifier):

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from stages.calibrate.statistics import gram as gram_module
 from stages.calibrate.statistics.absmax import AbsMax
+from stages.calibrate.statistics.absmean import AbsMean
 from stages.calibrate.statistics.base import given_to
 from stages.calibrate.statistics.gram import BLOCK, Gram
 from stages.calibrate.statistics.histogram import Histogram
 from stages.calibrate.statistics.range import Range
+from stages.calibrate.statistics.rows import KEPT, Rows
 
-KINDS = [Gram, AbsMax, Histogram]
+KINDS = [Gram, AbsMax, AbsMean, Histogram]
 
 
 def gathered(kind: type[Gram], *chunks: Tensor) -> Tensor:
@@ -101,6 +103,26 @@ def test_a_histogram_counts_every_value_once_rounded_to_bfloat16() -> None:
 
 def test_nothing_seen_is_the_neutral_element() -> None:
     x = torch.randn(9, 4)
-    for kind in [*KINDS, Range]:
+    for kind in [*KINDS, Range, Rows]:
         state = gathered(kind, x)  # type: ignore[arg-type]
         assert torch.equal(kind.merge(kind.init(4, "cpu"), state), state)
+
+
+def test_rows_are_a_sample_that_does_not_depend_on_how_they_come() -> None:
+    x = torch.arange(3000.0)[:, None].expand(-1, 2).clone()
+    whole = Rows.finish(gathered(Rows, x))  # type: ignore[arg-type]
+    for sizes in (1000, 37, 256):
+        found = Rows.finish(gathered(Rows, *x.split(sizes)))  # type: ignore[arg-type]
+        assert torch.equal(found, whole)
+    numbers = whole[:, 0]
+    assert whole.shape == (KEPT, 2) and len(numbers.unique()) == KEPT
+    counts = torch.histc(numbers, bins=4, min=0, max=3000)  # 64 in each, give or take 7
+    assert counts.min() > 36 and counts.max() < 92
+
+
+def test_fewer_rows_than_a_sample_are_all_kept() -> None:
+    x = torch.randn(100, 3)
+    found = Rows.finish(gathered(Rows, x[:30], x[30:]))  # type: ignore[arg-type]
+    assert sorted(found.tolist()) == sorted(x.tolist())
+    merged = Rows.merge(gathered(Rows, x[:30]), gathered(Rows, x[30:]))  # type: ignore[arg-type]
+    assert sorted(Rows.finish(merged).tolist()) == sorted(x.tolist())

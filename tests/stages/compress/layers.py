@@ -91,6 +91,8 @@ def statistics(
     measures: Mapping[str, Callable[[Tensor], Tensor]] = {
         "gram": lambda x: x.T @ x,
         "absmax": lambda x: x.abs().amax(dim=0),
+        "absmean": lambda x: x.abs().mean(dim=0),
+        "rows": lambda x: x,
         "range": lambda x: torch.stack([torch.stack(half.aminmax()) for half in x.chunk(2)]),
     }
     artifacts = {}

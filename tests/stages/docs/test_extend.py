@@ -141,7 +141,7 @@ def test_statistic(job: Job, use: Use) -> None:
     result = job.run("run", *use("statistic").words)
     assert result["verify"]["ok"] is True
     calibrated = next(n for n in result["nodes"] if n["name"] == "calibrate[0]")
-    assert calibrated["status"] == "built" and "absmean" in calibrated["keys"]
+    assert calibrated["status"] == "built" and "power" in calibrated["keys"]
 
 
 @pytest.mark.slow

@@ -226,11 +226,11 @@ def test_what_means_nothing_here_is_told_and_left_out() -> None:
 
 def test_everything_that_cannot_be_translated_is_told_at_once_with_its_place() -> None:
     told = refused(
-        "default_stage: {default_modifiers: {AWQModifier: {n_grid: 20}, "
+        "default_stage: {default_modifiers: {QuIPModifier: {randomize: true}, "
         "REAPPruningModifier: {sparsity: 0.5}, GPTQModifier: {scheme: W4A16, actorder: dynamic}}}"
     )
     assert "3 parts of the recipe cannot be translated" in told
-    assert "default_stage.default_modifiers.AWQModifier: there is no such modifier here" in told
+    assert "default_stage.default_modifiers.QuIPModifier: there is no such modifier here" in told
     assert "default_stage.default_modifiers.REAPPruningModifier: there is no such" in told
     assert "GPTQModifier.actorder: 'dynamic' is not had" in told
 
@@ -271,7 +271,7 @@ def test_what_is_not_had_is_refused_with_its_reason(options: str) -> None:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ("algorithm: log_equalization", "is not had"),
+        ("algorithm: other", "is not had, smoothquant and log_equalization are"),
         ("ignore: [x]", "all pairs of a kind"),
         ("mappings: [[['re:.*fc1'], 're:.*norm']]", "no pair that presswork infers"),
         ("mappings: [[[gate_proj, up_proj], post_attention_layernorm]]", "k_proj, q_proj, v_proj"),
@@ -310,32 +310,99 @@ def test_other_yaml_is_left_to_others() -> None:
         assert translate(text, registry()) is None
 
 
+def test_awq_keeps_its_options_and_what_offloads_is_told() -> None:
+    found = made(texts.AWQ)
+    awq, rtn = config(texts.AWQ).modifiers
+    assert (awq.kind, awq.n_grid, awq.duo_scaling, awq.pairs) == (
+        "awq",
+        20,
+        True,
+        ["norm", "linear"],
+    )
+    assert rtn.kind == "rtn"
+    assert any("offload_device is not needed" in note for note in found.notes)
+
+
+NORMS = (
+    "{smooth_layer: 're:.*input_layernorm$', balance_layers: ['re:.*q_proj$', 're:.*k_proj$', "
+    "'re:.*v_proj$']}, {smooth_layer: 're:.*post_attention_layernorm$', balance_layers: "
+    "['re:.*mlp.experts.*.gate_proj$', 're:.*mlp.experts.*.up_proj$']}"
+)
+LINEARS = (
+    "{smooth_layer: 're:.*v_proj$', balance_layers: ['re:.*o_proj$']}, "
+    "{smooth_layer: 're:.*up_proj$', balance_layers: ['re:.*down_proj$']}"
+)
+
+
+@pytest.mark.parametrize(
+    ("mappings", "pairs"), [(NORMS, ["norm"]), (f"{NORMS}, {LINEARS}", ["norm", "linear"])]
+)
+def test_mappings_of_awq_become_kinds_of_pairs(mappings: str, pairs: list[str]) -> None:
+    text = (
+        f"modifiers: [{{AWQModifier: {{mappings: [{mappings}], n_grid: 10, duo_scaling: both}}}}, "
+        "{GPTQModifier: {scheme: W4A16}}]"
+    )
+    awq, gptq = config(text).modifiers
+    assert (awq.n_grid, awq.duo_scaling, awq.pairs, gptq.kind) == (10, "both", pairs, "gptq")
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ("n_grids: 3", "n_grids: there is no such option"),
+        ("mappings: [[a, b]]", "is no mapping of smooth_layer, balance_layers"),
+        ("mappings: [{smooth: a}]", "mappings[0].smooth: there is no such option"),
+        (
+            "mappings: [{smooth_layer: 're:.*fc1', balance_layers: ['re:.*fc2']}]",
+            "no pair that presswork infers",
+        ),
+        ("n_grid: !secret 3", "a value that only a program can read"),
+    ],
+)
+def test_an_awq_that_cannot_be_translated_is_refused(options: str, why: str) -> None:
+    assert why in refused(f"modifiers: [{{AWQModifier: {{{options}}}}}]")
+
+
+def test_logarithmic_equalization_by_either_name() -> None:
+    for name, options in (
+        ("SmoothQuantModifier", "algorithm: log_equalization, smoothing_strength: 0.5"),
+        ("LogarithmicEqualizationModifier", ""),
+    ):
+        text = f"modifiers: [{{{name}: {{{options}}}}}, {{QuantizationModifier: {{scheme: W8A8}}}}]"
+        equalization, rtn = config(text).modifiers
+        assert (equalization.kind, equalization.pairs) == ("log_equalization", ["norm"])
+        assert rtn.kind == "rtn"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Awq:
-    n_grid: int = 20
-    duo_scaling: bool = True
+class Reap:
+    sparsity: float = 0.5
+    merge: bool = True
 
 
 def test_a_modifier_that_a_package_adds_is_taken_with_its_options() -> None:
     own = Registry.load()
-    own.register("modifier", "awq", Awq)
-    text = texts.AWQ.replace("offload_device:", "was: 1 #").replace("        /usr", "        # ")
-    with pytest.raises(UserError, match=r"AWQModifier\.was: there is no such option"):
-        translate(text, own)
-    found = translate(one("n_grid: 10, duo_scaling: false", "AWQModifier"), own)
+    own.register("modifier", "reap", Reap)
+    with pytest.raises(UserError, match=r"REAPPruningModifier\.was: there is no such option"):
+        translate(one("sparsity: 0.5, was: 1", "REAPPruningModifier"), own)
+    found = translate(one("sparsity: 0.25, merge: false", "REAPPruningModifier"), own)
     assert found is not None
     assert found.sections["modifier"] == {
-        "awq": {"kind": "awq", "n_grid": 10, "duo_scaling": False}
+        "reap": {"kind": "reap", "sparsity": 0.25, "merge": False}
     }
 
 
 def test_what_llm_compressor_tags_for_itself_is_refused_where_it_counts() -> None:
-    told = refused(texts.AWQ)
-    assert "AWQModifier: there is no such modifier here" in told and "Sentinel" not in told
+    text = texts.AWQ.replace("AWQModifier", "REAPPruningModifier").replace(
+        "n_grid: 20", "merge: true"
+    )
+    text = text.replace("offload_device", "sparsity").replace("      duo_scaling: true\n", "")
+    told = refused(text)
+    assert "REAPPruningModifier: there is no such modifier here" in told and "Sentinel" not in told
     own = Registry.load()
-    own.register("modifier", "awq", Awq)
-    with pytest.raises(UserError, match=r"AWQModifier\.offload_device: it is !python/object"):
-        translate(texts.AWQ, own)
+    own.register("modifier", "reap", Reap)
+    with pytest.raises(UserError, match=r"REAPPruningModifier\.sparsity: it is !python/object"):
+        translate(text, own)
 
 
 def test_translating_imports_no_torch() -> None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
-from stages.compress.modifiers import Gptq, Keep, Rtn, SmoothQuant
+from stages.compress.modifiers import Awq, Gptq, Keep, LogEqualization, Rtn, SmoothQuant
 
 FOLDER = Path(__file__).parents[4] / "conf" / "modifier"
 
 
-@pytest.mark.parametrize("modifier", [Gptq(), Keep(), Rtn(), SmoothQuant()], ids=lambda m: m.kind)
-def test_a_shipped_config_is_the_default(modifier: Gptq | Keep | Rtn | SmoothQuant) -> None:
+@pytest.mark.parametrize(
+    "modifier",
+    [Awq(), Gptq(), Keep(), LogEqualization(), Rtn(), SmoothQuant()],
+    ids=lambda m: m.kind,
+)
+def test_a_shipped_config_is_the_default(modifier: Any) -> None:
     config = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{modifier.kind}.yaml"))
     assert config == {"kind": modifier.kind, **asdict(modifier)}
     assert len(fields(modifier)) == len(config) - 1
