@@ -9,7 +9,6 @@ import torch
 
 from pipeline.key import canonical, digest
 from pipeline.stage import Artifact, Task
-from stages.compress.grid import Grid, grid_of
 from stages.compress.layer.state import LayerState, LazyTensors
 from stages.compress.layer.statistics import Statistics
 from stages.compress.modifiers.base import Modifier, Solver
@@ -56,15 +55,6 @@ def _blueprint(model: Artifact, pairs: Artifact | None) -> Blueprint:
     """The blueprint, with the pairs that transforms use where they take part."""
     blueprint = Blueprint.load(model)
     return blueprint if pairs is None else ProvenPairs.load(pairs).attached(blueprint)
-
-
-def grids_of(layer: LayerState) -> dict[str, Grid]:
-    """The number format of every module that is to be quantized, decided here once."""
-    return {
-        name: grid_of(found.scheme.weights, layer.dtype)
-        for name, found in layer.resolved.items()
-        if found.scheme.weights is not None
-    }
 
 
 def recipe_of(config: CompressConfig, statistics: Mapping[str, Artifact]) -> dict[str, Any]:

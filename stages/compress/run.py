@@ -15,13 +15,13 @@ from pipeline.stage import Task
 from stages.compress.grid import Grid
 from stages.compress.layer.state import LayerState
 from stages.compress.layer.writer import KEPT, Compressed, distributions
-from stages.compress.layer_inputs import grids_of, layer_state, recipe_of, statistics_of
+from stages.compress.layer_inputs import layer_state, recipe_of, statistics_of
 from stages.compress.modifiers.base import Modifier, Pruner, Solver, Transform
 from stages.compress.modifiers.keep_source import kept_inputs, unusual
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.modifiers.rtn_route import only_rounds
 from stages.compress.rtn_streaming import record_direct, solve_direct
-from stages.compress.shared_scales import global_scales, input_params, partners
+from stages.compress.shared_scales import global_scales, grids_of, input_params, partners
 from stages.compress.solve import Solved, solve_layer
 from stages.compress.solvers.numerical_error import NumericalError
 from stages.compress.solvers.rtn_fused import Direct

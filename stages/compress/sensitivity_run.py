@@ -24,10 +24,10 @@ from pipeline.stage import Artifact, Task
 from stages.compress.grid import ROW_STRATEGIES
 from stages.compress.layer.state import LayerState, LazyTensors
 from stages.compress.layer.statistics import Statistics
-from stages.compress.layer_inputs import grids_of, statistics_of
+from stages.compress.layer_inputs import statistics_of
 from stages.compress.modifiers.base import Solver
 from stages.compress.sensitivity import SensitivityConfig
-from stages.compress.shared_scales import global_scales, gram_of
+from stages.compress.shared_scales import global_scales, gram_of, grids_of
 from stages.compress.solve import solve_layer
 from stages.compress.solvers.numerical_error import NumericalError
 from stages.compress.solvers.output_error import ratio

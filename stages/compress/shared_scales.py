@@ -1,4 +1,4 @@
-"""Global scales shared by fused modules, and quantization parameters of calibrated inputs."""
+"""Number formats and global scales of a layer's modules, and parameters of calibrated inputs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,15 @@ from stages.compress.observers.qparams import global_scale_of
 from stages.compress.solvers.numerical_error import NumericalError
 from stages.formats.input_params import InputParams
 from stages.schemes.quant_args import QArgs
+
+
+def grids_of(layer: LayerState) -> dict[str, Grid]:
+    """The number format of every module that is to be quantized, decided here once."""
+    return {
+        name: grid_of(found.scheme.weights, layer.dtype)
+        for name, found in layer.resolved.items()
+        if found.scheme.weights is not None
+    }
 
 
 def partners(layer: LayerState) -> dict[str, tuple[str, ...]]:

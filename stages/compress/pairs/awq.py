@@ -9,8 +9,8 @@ from torch import Tensor
 
 from stages.compress.folding import by_source, readers
 from stages.compress.layer.state import LayerState
-from stages.compress.layer_inputs import grids_of
 from stages.compress.pairs.search import Choice, Rounder, failed, fold_best
+from stages.compress.shared_scales import grids_of
 from stages.compress.solvers.numerical_error import NumericalError
 from stages.compress.transforms.awq import awq_scales, ratios, weight_magnitudes
 from stages.model.blueprint import Pair

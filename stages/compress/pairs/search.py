@@ -17,9 +17,8 @@ from pipeline.errors import StageFailed
 from stages.compress.folding import by_target, fold, readers
 from stages.compress.grid import ROW_STRATEGIES, Grid
 from stages.compress.layer.state import LayerState
-from stages.compress.layer_inputs import grids_of
 from stages.compress.pairs.input_errors import input_errors
-from stages.compress.shared_scales import partners
+from stages.compress.shared_scales import grids_of, partners
 from stages.compress.solvers.numerical_error import NumericalError, all_finite
 from stages.compress.transforms.candidate_loss import (
     Candidate,
