@@ -232,14 +232,14 @@ def test_no_transform_writes_into_the_tensors_of_a_layer(
     assert isinstance(held, Held)
     held.tensors = {}
     for linear in layer.subgraph.linears:
-        for read in (held.gram, held.absmax, held.range):
+        for read in (held.gram, held.absmax, held.absmean, held.range):
             read(linear.name)
     transform: Transform = made(kind)(**{"pairs": ["norm", "linear"]})
     with unchanged(*layer.tensors.values(), *held.tensors.values()):
         transform.rewrite(layer)
         assert layer.changed
         for linear in layer.subgraph.linears:
-            for read in (held.gram, held.absmax, held.range):
+            for read in (held.gram, held.absmax, held.absmean, held.range):
                 read(linear.name)
 
 

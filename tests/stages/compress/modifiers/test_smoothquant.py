@@ -18,7 +18,7 @@ from tests.stages.compress.layers import statistics
 from tests.stages.model.tiny import Tiny, tiny
 
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "qwen3_moe", "mixtral")
-KINDS = ("gram", "absmax", "range")
+KINDS = ("gram", "absmax", "absmean", "range")
 
 
 def state(model: Tiny, folder: Path, index: int = 0) -> LayerState:
