@@ -67,6 +67,13 @@ class CheckedLoader(ConfigLoaderImpl):
                 "deeply",
                 remedy="look at `defaults` of the chosen options",
             ) from error
+        except AssertionError as error:  # Hydra's own message of it fails
+            raise UserError(
+                "an entry of `defaults` in a chosen config gives several options to a key that "
+                "takes one",
+                remedy="look for a misspelt key: `- override /modifier: [smoothquant, gptq]` "
+                "replaces options that were chosen before it",
+            ) from error
         except KeyError as error:
             raise UserError(
                 f"hydra.job.env_copy names {error}, which the environment does not have",

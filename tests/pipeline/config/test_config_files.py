@@ -26,6 +26,10 @@ FAULTS: dict[str, tuple[str | bytes, str]] = {
     ),
     "package": ("# @package a b\nx: 1\n", r"conf/config\.yaml is no config: .*components"),
     "itself": ("defaults: [config]\n", r"refer to each other in a circle"),
+    "misspelt": (
+        "defaults: [{override /a: y}, {ov- erride /b: [c, d]}]\n",
+        r"an entry of `defaults` in a chosen config gives several options",
+    ),
     "copied": ("hydra: {job: {env_copy: [TINY_UNSET]}}\n", r"env_copy names 'TINY_UNSET'"),
     "verbose": ("hydra: {verbose: {a: 1}}\n", r"conf/config\.yaml: hydra\.verbose is \{'a': 1\}"),
 }
