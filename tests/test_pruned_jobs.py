@@ -29,8 +29,8 @@ def weights(job: Job, name: str) -> dict[str, Tensor]:
     ("modifiers", "scheme"),
     [
         ("sparsegpt,gptq", "w4a16_g64"),
-        ("wanda,gptq", "nvfp4"),
-        ("smoothquant,sparsegpt,rtn", "w8a8"),
+        pytest.param("wanda,gptq", "nvfp4", marks=pytest.mark.slow),
+        pytest.param("smoothquant,sparsegpt,rtn", "w8a8", marks=pytest.mark.slow),
         ("magnitude,rtn", "w4a16_g64"),
     ],
 )
@@ -48,6 +48,7 @@ def test_two_of_every_four_weights_are_zero(job: Job, modifiers: str, scheme: st
         assert float(zeros.float().mean()) < 3  # rounding adds some, not all
 
 
+@pytest.mark.slow
 def test_solvers_share_the_calibration_with_a_pruner(job: Job) -> None:
     shared = ("scheme=w8a16", "calibrate.propagate=original")
     job.run("alone", *shared)
@@ -61,12 +62,12 @@ def test_constant_keeps_the_zeros_of_a_model_that_was_pruned_before(job: Job) ->
     there = tensors_of(job.folder / "dense" / "checkpoint")
     model = f"model.path={job.folder / 'dense' / 'checkpoint'}"
     words = ("scheme=w4a16_g64", "scheme.weights.group_size=32", model)
-    job.run("kept", *words, "modifier=[constant,gptq]")
-    job.run("filled", *words, "modifier=gptq")
-    kept, filled = weights(job, "kept"), weights(job, "filled")
+    result = job.run("kept", *words, "modifier=[constant,gptq]")
+    kept = weights(job, "kept")
     zeros = {name: there[f"{name}.weight"] == 0 for name in kept}
+    assert all(float(zeros[name].float().mean()) >= 0.5 for name in kept)
     assert not any(bool(kept[name][zeros[name]].any()) for name in kept)
-    assert any(bool(filled[name][zeros[name]].any()) for name in kept)
+    assert {row["solver"] for row in result["layers"]} == {"gptq"}
 
 
 def test_a_plan_says_what_zeros_are_good_for(job: Job, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ import pytest
 from tests.hostile.forked import FINE, Outcome, outcomes, summary
 from tests.hostile.readers import Kind, kinds
 
-FEW = 2
+FEW = 1
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,15 @@ def compose_checked(folder: Path, *overrides: str, name: str = "config") -> None
         compose(name, overrides=list(overrides))
 
 
-@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.replace(" ", "_"))
+FAST = ("callbacks", "handler", "launcher", "variables")
+"""Of each kind one; the others are marked slow, as a composition takes half a second."""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case if case in FAST else pytest.param(case, marks=pytest.mark.slow) for case in REFUSED],
+    ids=lambda case: case.replace(" ", "_"),
+)
 def test_a_config_that_would_run_code_is_refused_by_its_file_and_key(
     folder: Path, case: str
 ) -> None:
