@@ -9,7 +9,9 @@ import pytest
 
 from pipeline.errors import UserError
 from stages.compress.config import CompressConfig
+from stages.compress.modifiers.awq import Awq
 from stages.compress.modifiers.gptq import Gptq
+from stages.compress.modifiers.log_equalization import LogEqualization
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.modifiers.smoothquant import SmoothQuant
 from stages.compress.stage import Compress
@@ -42,7 +44,7 @@ def surveyed(scheme: SchemeConfig, *modifiers: Any, stored: Stored | None = None
     return Compress(CompressConfig(scheme=scheme, modifiers=modifiers)).survey(site)
 
 
-@pytest.mark.parametrize("modifier", [Gptq(), Rtn(), SmoothQuant()])
+@pytest.mark.parametrize("modifier", [Gptq(), Rtn(), SmoothQuant(), Awq(), LogEqualization()])
 def test_a_modifier_of_a_scheme_that_quantizes_nothing(modifier: Any) -> None:
     (problem,) = surveyed(NONE, modifier).problems
     told = f"modifier {modifier.kind!r} would do nothing: the scheme quantizes no weights"

@@ -13,7 +13,11 @@ from safetensors.torch import load_file
 
 from pipeline.errors import UserError
 from pipeline.key import digest
+from stages.compress.compress_outside import CompressOutside
+from stages.compress.modifiers.awq import Awq
+from stages.compress.modifiers.base import Transform
 from stages.compress.modifiers.gptq import Gptq
+from stages.compress.modifiers.log_equalization import LogEqualization
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.modifiers.smoothquant import SmoothQuant
 from stages.compress.stage import Compress, CompressConfig
@@ -57,6 +61,11 @@ def moe(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
         ("nvfp4", (Gptq(),), ("gram", "range")),
         ("w8a8", (SmoothQuant(), Gptq()), ("gram", "absmax")),
         ("fp8", (SmoothQuant(), Rtn()), ("absmax", "range")),
+        ("w4a16", (Awq(), Rtn()), ("gram", "absmean")),
+        ("w8a8", (Awq(), Gptq()), ("gram", "absmean", "rows")),
+        ("nvfp4", (Awq(), Rtn()), ("gram", "absmax", "absmean", "rows", "range")),
+        ("w8a8", (SmoothQuant(smoothing_strength="auto"),), ("gram", "absmax", "rows")),
+        ("w8a8", (LogEqualization(), Rtn()), ("absmax",)),
         ("none", (Gptq(),), ()),
     ],
 )
@@ -64,8 +73,18 @@ def test_it_asks_for_the_statistics_it_uses(
     scheme: str, modifiers: tuple[Any, ...], needed: tuple[str, ...]
 ) -> None:
     stage = Compress(CompressConfig(scheme=load(scheme), modifiers=modifiers))
-    pairs = ("out",) if SmoothQuant() in modifiers else ()
+    pairs = ("out",) if any(isinstance(m, Transform) for m in modifiers) else ()
     assert stage.demands() == {"statistics": needed, "pairs": pairs}
+
+
+def test_the_lm_head_needs_what_its_solver_does() -> None:
+    def needed(scheme: str, *modifiers: Any) -> tuple[str, ...]:
+        config = CompressConfig(scheme=load(scheme), modifiers=modifiers)
+        return CompressOutside(config).demands()["statistics"]
+
+    assert needed("w8a8", Awq(), Rtn()) == ()
+    assert needed("w8a8", Awq(), Gptq()) == ("gram",)
+    assert needed("nvfp4", Awq(), Gptq()) == ("gram", "range")
 
 
 @pytest.mark.parametrize(
