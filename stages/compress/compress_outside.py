@@ -127,8 +127,8 @@ def measures(config: CompressConfig) -> bool:
 
 
 def solvers_of(config: CompressConfig) -> tuple[Modifier, ...]:
-    """The modifiers that choose codes: transforms only rewrite the layers."""
-    return tuple(m for m in config.modifiers if isinstance(m, Solver))
+    """The modifiers that choose codes: transforms only rewrite the layers, and only layers learn."""
+    return tuple(m.outside() for m in config.modifiers if isinstance(m, Solver))
 
 
 def lookup_solver(modifiers: tuple[Modifier, ...]) -> Rtn:

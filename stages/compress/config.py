@@ -57,6 +57,11 @@ class CompressConfig:
         return next((m for m in self.modifiers if isinstance(m, Solver)), None)
 
     @property
+    def learner(self) -> Solver | None:
+        """The solver that learns by running the layer, if that is asked for."""
+        return self.solver if self.solver is not None and self.solver.learns else None
+
+    @property
     def keeper(self) -> Solver | None:
         """The solver that takes over what the source is quantized to, if that is asked for."""
         return self.solver if self.solver is not None and self.solver.keeps else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,6 +16,9 @@ from stages.compress.grid import Grid
 from stages.compress.layer.state import LayerState
 from stages.compress.layer.writer import KEPT, Compressed, distributions
 from stages.compress.layer_inputs import layer_state, recipe_of, statistics_of
+from stages.compress.learning.block import Activations
+from stages.compress.learning.refine import refined
+from stages.compress.modifiers.autoround import AutoRound
 from stages.compress.modifiers.base import Modifier, Pruner, Solver, Transform
 from stages.compress.modifiers.keep_source import kept_inputs, unusual
 from stages.compress.modifiers.rtn import Rtn
@@ -28,7 +31,7 @@ from stages.compress.solvers.rtn_fused import Direct
 from stages.compute.loops import warn_of_slow_loops
 from stages.formats.code_checksum import code_checksum
 from stages.formats.compressed_tensors_bridge import to_compressed_tensors
-from stages.formats.input_params import InputParams
+from stages.formats.input_params import InputParams, InputRule
 from stages.formats.pack import pack
 from stages.model.blueprint import LinearSpec
 
@@ -45,9 +48,11 @@ def compress_layer(
     device: str,
     progress: Callable[[float, str], None],
     warn: Say,
+    activations: Activations | None = None,
 ) -> Compressed:
     """Transform, solve and pack all of `layer`, which is emptied on the way.
 
+    activations: what the layer is run on, for a solver that learns.
     Raises StageFailed for numerical trouble under the policy `error`, naming the module.
     """
     solver = next((m for m in modifiers if isinstance(m, Solver)), Rtn())
@@ -71,8 +76,8 @@ def compress_layer(
         progress(min(1.0, len(work.result.modules) / total), f"{solver.kind} {name}")
     with closing(
         solve_layer(layer, solver, todo, scales, device=device, pruner=work.pruner)
-    ) as found:
-        for solved in found:
+    ) as solving:
+        for solved in work.learned(solving, activations, progress):
             work.take(solved, scales)
             if solved.dead:
                 dead[solved.module] = solved.dead
@@ -130,6 +135,47 @@ class _Work:
                 if self.solver.on_failure != "skip":  # rounding the weight would not help here
                     raise _failed(error, name) from error
                 self.skip(name, error)
+
+    def learned(
+        self,
+        solving: Iterator[Solved],
+        activations: Activations | None,
+        progress: Callable[[float, str], None],
+    ) -> Iterable[Solved]:
+        """The modules as they are solved; all at once where they learn together afterwards."""
+        if activations is None or not isinstance(self.solver, AutoRound):
+            return solving
+        name = self.layer.subgraph.name
+        solved, learned = refined(
+            self.layer,
+            self.solver,
+            list(solving),
+            self.grids,
+            self.input_rules(),
+            activations,
+            device=self.device,
+            progress=lambda share: progress(share, f"{self.solver.kind} {name}"),
+        )
+        if learned is not None:
+            self.result.learning.append(
+                {
+                    "layer": name,
+                    "before": learned.before,
+                    "after": learned.after,
+                    "kept": learned.kept,
+                    "iterations": learned.iterations,
+                }
+            )
+        return solved
+
+    def input_rules(self) -> dict[str, InputRule]:
+        """How the inputs of modules will be quantized, of those whose format says so."""
+        rules = {}
+        for name, params in self.inputs.items():
+            args = self.schemes[name].input_activations
+            if args is not None and name not in self.skipped:
+                rules[name] = InputRule(args=args, params=params)
+        return rules
 
     def warn_of_few_tokens(self) -> None:
         """One warning for all modules whose Gram matrix cannot have full rank."""
@@ -250,13 +296,16 @@ def run(config: CompressConfig, task: Task) -> None:
     """Compress the layer `task.member` and write its shard."""
     config.numerics.apply()
     task.progress(0.0, "reading weights")
-    layer, draft = layer_state(config, task), task.outputs["weights"]
+    layer, draft, activations = layer_state(config, task), task.outputs["weights"], None
+    if config.learner is not None and layer.resolved and layer.source is not None:
+        activations = Activations.of(task, layer.source, config.numerics.device)
     made = compress_layer(
         layer,
         config.modifiers,
         device=config.numerics.device,
         progress=task.progress,
         warn=task.warn,
+        activations=activations,
     )
     made.write(draft, layer.dtype)
     draft.meta["recipe"] = recipe_of(config, statistics_of(task.inputs))

@@ -15,14 +15,17 @@ from stages.compress.layer_plan import (
     layer_estimate,
     statistics_problem,
 )
+from stages.compress.learning.learning_plan import learner_of, learning_cost, learning_problem
 from stages.compress.modifiers.rtn_route import (
     STORED,
     RoundedWeight,
     goes_straight,
     only_rounds,
 )
+from stages.model.artifact_names import ACTIVATIONS
 from stages.model.blueprint import Blueprint
 from stages.model.pairs.proven import PAIRS
+from stages.model.proofs.proof_input import PROOF
 from stages.schemes.chosen import CHOICE, guessed, settled
 from stages.schemes.engine_support import engine_notes, engine_warnings, expert_warnings
 from stages.schemes.idle import idle_parts
@@ -59,9 +62,13 @@ class Compress(Stage):
     ahead = "stages.quantized.open"
     lighter = "lower calibrate.memory, which changes no result"
     outputs = ("weights",)
-    libraries = ("torch", "compressed-tensors", "numba")
     config: CompressConfig
     layers: Layers | None = None
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        own = ("torch", "compressed-tensors", "numba")
+        return own if self.config.learner is None else (*own, "transformers")
 
     @property
     def work(self) -> tuple[str, ...]:
@@ -82,13 +89,24 @@ class Compress(Stage):
 
     def demands(self) -> dict[str, tuple[str, ...]]:
         pairs = ("out",) if self.config.transforms else ()
-        return {"statistics": needed_statistics(self.config), PAIRS: pairs}
+        learns = self.config.learner is not None
+        return {
+            "statistics": needed_statistics(self.config),
+            PAIRS: pairs,
+            ACTIVATIONS: (ACTIVATIONS,) if learns else (),
+            "target": (ACTIVATIONS,) if learns else (),
+            "tokens": ("out",) if learns else (),
+            PROOF: ("out",) if learns else (),
+        }
 
     def survey(self, site: Site) -> Survey:
         blueprint = site.facts.get("model")
         if not isinstance(blueprint, Blueprint):
             return Survey()
         if problem := statistics_problem(self.config, site.facts, blueprint):
+            return Survey(problems=(problem,))
+        learner = learner_of(blueprint, self.config.learner)
+        if learner is not None and (problem := learning_problem(learner, site.facts)):
             return Survey(problems=(problem,))
         config = settled(self.config, site)
         found = resolve(config.scheme, blueprint)
@@ -109,6 +127,12 @@ class Compress(Stage):
             )
             for layer in (() if problems else blueprint.layers)
         }
+        if learner is not None:
+            device, tokens = config.numerics.device, site.facts.get("tokens")
+            for layer in () if problems else blueprint.layers:
+                estimates[layer.name] = learning_cost(
+                    estimates[layer.name], learner, layer, found.modules, tokens, device=device
+                )
         layers = Layers(
             blueprint=blueprint,
             formats=found,

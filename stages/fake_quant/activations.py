@@ -37,22 +37,49 @@ def quantize_input(value: Tensor, rule: InputRule, module: nn.Module) -> Tensor:
 
 
 @contextmanager
-def simulated_inputs(model: nn.Module, rules: Mapping[str, InputRule]) -> Iterator[None]:
-    """Context in which the modules of `model` that `rules` names get fake-quantized inputs."""
+def simulated_inputs(
+    model: nn.Module, rules: Mapping[str, InputRule], *, straight_through: bool = False
+) -> Iterator[None]:
+    """Context in which the modules of `model` that `rules` names get fake-quantized inputs.
+
+    straight_through: a backward pass takes the quantization for the identity.
+    """
     with ExitStack() as stack:
         for name, rule in rules.items():
-            handle = model.get_submodule(name).register_forward_pre_hook(_hook(rule))
+            hook = _hook(rule, straight_through)
+            handle = model.get_submodule(name).register_forward_pre_hook(hook)
             stack.callback(handle.remove)
         yield
 
 
-def _hook(rule: InputRule) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+class StraightThrough(torch.autograd.Function):
+    """`quantized` in a forward pass, with the gradient handed to `value` as it is."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, quantized: Tensor) -> Tensor:
+        del ctx, value
+        return quantized
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        del ctx
+        return gradients[0], None
+
+
+def _hook(
+    rule: InputRule, straight_through: bool
+) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
     moved: dict[torch.device, InputRule] = {}  # once for each device, not in every forward
 
     def quantized(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         device = args[0].device
         if device not in moved:
             moved[device] = replace(rule, params=rule.params.on(device))
-        return (quantize_input(args[0], moved[device], module), *args[1:])
+        value: Tensor = args[0]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not straight_through):
+            rounded = quantize_input(value, moved[device], module)
+        if straight_through and value.requires_grad:
+            rounded = StraightThrough.apply(value, rounded)
+        return (rounded, *args[1:])
 
     return quantized

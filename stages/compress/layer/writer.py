@@ -61,7 +61,8 @@ class Compressed:
     """A compressed layer as it will be written: tensors by checkpoint name, and what was done.
 
     `modules` and `rows` are by module in the order of the layer; `schemes` is by name in the
-    checkpoint; `fallbacks` says which modules did not become what was asked for, and why. Tensors
+    checkpoint; `fallbacks` says which modules did not become what was asked for, and why; `learning`
+    is what a solver that learns tells of the layer. Tensors
     go to `file` as they come, where there is one; else they are in memory until :meth:`write`.
     """
 
@@ -75,6 +76,7 @@ class Compressed:
     changed: list[str] = field(default_factory=list)
     distributions: dict[str, dict[str, Any]] = field(default_factory=dict)
     searched: list[dict[str, Any]] = field(default_factory=list)
+    learning: list[dict[str, Any]] = field(default_factory=list)
 
     def take(self, other: Compressed) -> None:
         """Add what was made of other modules."""
@@ -172,6 +174,7 @@ class Compressed:
             "fallbacks": self.fallbacks,
             "distributions": worst(self.rows, self.distributions),
             **({"searched": self.searched} if self.searched else {}),
+            **({"learning": self.learning} if self.learning else {}),
         }
 
 

@@ -1,5 +1,6 @@
 """Modifiers, the values of `modifier=`: transforms first, then a pruner, then one solver."""
 
+from stages.compress.modifiers.autoround import AutoRound
 from stages.compress.modifiers.awq import Awq
 from stages.compress.modifiers.constant import Constant
 from stages.compress.modifiers.gptq import Gptq
@@ -12,6 +13,7 @@ from stages.compress.modifiers.sparsegpt import SparseGpt
 from stages.compress.modifiers.wanda import Wanda
 
 __all__ = [
+    "AutoRound",
     "Awq",
     "Constant",
     "Gptq",

@@ -95,6 +95,15 @@ class Solver(Modifier):
     keeps: ClassVar[bool] = False
     on_failure: str
 
+    @property
+    def learns(self) -> bool:
+        """Whether it improves the solved weights of a decoder layer together, by running it."""
+        return False
+
+    def outside(self) -> Solver:
+        """The solver of what lies outside the decoder layers, which are all that can be run."""
+        return self
+
     @abstractmethod
     def solve(self, problem: Problem) -> Quantized:
         """The weight in place of `problem.weight`; raises NumericalError if there is none."""
