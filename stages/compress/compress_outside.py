@@ -127,7 +127,7 @@ def measures(config: CompressConfig) -> bool:
 
 
 def solvers_of(config: CompressConfig) -> tuple[Modifier, ...]:
-    """The modifiers that choose codes: transforms only rewrite the layers, and only layers learn."""
+    """The modifiers that choose codes; transforms only rewrite the layers, and only they learn."""
     return tuple(m.outside() for m in config.modifiers if isinstance(m, Solver))
 
 

@@ -1,4 +1,4 @@
-"""Translate QuantizationModifier and GPTQModifier into a scheme and a modifier (rtn or gptq)."""
+"""Translate the modifiers that choose codes into a scheme and a modifier (rtn, gptq, autoround)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stages.recipes.findings import Entry, Findings, shown
 from stages.recipes.groups import Group, Observers, ordered, read
 from stages.recipes.registered import BASE, base_options
 
-SOLVERS = ("QuantizationModifier", "GPTQModifier")
+SOLVERS = ("QuantizationModifier", "GPTQModifier", "AutoRoundModifier")
 MIXIN = (
     "config_groups",
     "targets",
@@ -25,6 +25,15 @@ MIXIN = (
     "bypass_divisibility_checks",
 )
 GPTQ = ("block_size", "dampening_frac", "actorder")
+AUTOROUND = {
+    "iters": "",
+    "batch_size": "",
+    "lr": "steps here are Adam's, not signed ones: modifier.autoround.lr and scale_lr are theirs",
+    "enable_torch_compile": "nothing is compiled",
+    "device_ids": "device=cuda:1 says which GPU",
+    "disable_opt_rtn": "the solution to start from is GPTQ's",
+}
+"""Options of AutoRoundModifier, and why they are not needed ("": translated)."""
 UNNEEDED = {
     "batched_quantization": "modules that share an input are solved together",
     "sequential_targets": "a model is compressed decoder layer by decoder layer",
@@ -38,7 +47,9 @@ ORDERS = {None: "none", "none": "none", "static": "static", "weight": "static"}
 def scheme_and_modifier(entry: Entry, findings: Findings) -> tuple[dict[str, Any], dict[str, Any]]:
     """The `scheme` and the solver of `modifier` for one entry."""
     gptq = entry.name == "GPTQModifier"
-    known = (*MIXIN, *(GPTQ if gptq else ()), *UNNEEDED, *BASE)
+    learns = entry.name == "AutoRoundModifier"
+    own = GPTQ if gptq else tuple(AUTOROUND) if learns else ()
+    known = (*MIXIN, *own, *UNNEEDED, *BASE)
     findings.unknown(entry.path, entry.options, known)
     findings.plain(entry.path, entry.options)
     base_options(entry, findings)
@@ -54,6 +65,8 @@ def scheme_and_modifier(entry: Entry, findings: Findings) -> tuple[dict[str, Any
     weights = [group for group in groups if group.content.get("weights") is not None]
     scheme = _scheme(entry, groups, findings)
     observer = _one(entry.path, "observer", [group.observer for group in weights], findings)
+    if learns:
+        return scheme, _autoround(entry, observer, findings)
     if not gptq:
         return scheme, {"kind": "rtn", "observer": observer or "minmax", "on_failure": "error"}
     return scheme, _gptq(entry, weights, observer or "minmax", findings)
@@ -114,6 +127,26 @@ def _gptq(
         "refit": 0,
         "descent": 0,
         "on_failure": "error",
+    }
+
+
+def _autoround(entry: Entry, observer: str | None, findings: Findings) -> dict[str, Any]:
+    """As many iterations and sequences as in llm-compressor, from GPTQ's solution."""
+    for name, why in AUTOROUND.items():
+        if why and entry.options.get(name) not in (None, False):
+            findings.unneeded(join(entry.path, name), why)
+    if observer is not None:
+        findings.unneeded(
+            join(entry.path, "observer"), "scales are those of GPTQ, refitted, and then learned"
+        )
+    findings.notes.append(
+        f"{entry.path} becomes modifier.autoround, which starts from GPTQ rather than from "
+        "rounding to nearest: 80 iterations of 4 sequences, the defaults here, are often enough"
+    )
+    return {
+        "kind": "autoround",
+        "iterations": entry.options.get("iters", 200),
+        "batch_size": entry.options.get("batch_size", 8),
     }
 
 

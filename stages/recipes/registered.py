@@ -10,7 +10,6 @@ from stages.recipes.document import join
 from stages.recipes.findings import Entry, Findings
 
 REGISTERED = {
-    "AutoRoundModifier": "autoround",
     "SpinQuantModifier": "spinquant",
     "QuIPModifier": "quip",
     "REAPPruningModifier": "reap",

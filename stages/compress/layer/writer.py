@@ -61,9 +61,9 @@ class Compressed:
     """A compressed layer as it will be written: tensors by checkpoint name, and what was done.
 
     `modules` and `rows` are by module in the order of the layer; `schemes` is by name in the
-    checkpoint; `fallbacks` says which modules did not become what was asked for, and why; `learning`
-    is what a solver that learns tells of the layer. Tensors
-    go to `file` as they come, where there is one; else they are in memory until :meth:`write`.
+    checkpoint; `fallbacks` says which modules did not become what was asked for, and why;
+    `learning` is what a solver that learns tells of the layer. Tensors go to `file` as they come,
+    where there is one; else they are in memory until :meth:`write`.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)

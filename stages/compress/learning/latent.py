@@ -2,8 +2,10 @@
 
 After AdaRound (arXiv:2004.10568) and SignRound (arXiv:2309.05516), which learn an offset within the
 two codes around W/s from rounding to nearest. Here the latent is the code itself: it starts at W/s
-clamped to within REACH of the code that a solver chose (so that at first every weight is what the
-solver gave), may move on to any other code, and is rounded straight through. Codes of formats with
+clamped to within `reach` of the code that a solver chose (so that at first every weight is what the
+solver gave), may move on to any other code, and is rounded straight through. A solver such as GPTQ
+leaves many weights far from W/s; with a reach next to 1/2 they would all sit at the edge of their
+code, and the first steps would undo its work. Codes of formats with
 uneven steps (E2M1 and other floats) are counted by their place among the values of the format, so
 that neighbours are one apart everywhere. The scale of each group is learned as a factor of the
 solver's, rounded as the checkpoint stores it, straight through as well. Adam
@@ -33,8 +35,8 @@ from stages.compress.grid import (
 )
 from stages.formats.codes import decode, encode
 
-REACH = 0.49
-"""How far from the solver's code, in codes, a latent starts at most: it rounds to that code."""
+EDGE = 0.49
+"""How far beyond the format's outermost codes, in codes, a latent may go."""
 BETAS = (0.9, 0.95)
 """Adam's decay of the mean and of the mean square of gradients."""
 EPSILON = 1e-12
@@ -45,7 +47,8 @@ def ladder(codes: Rounding) -> Tensor:
     """All values of a float format in rising order, float32 [n]."""
     unit = codes.binade * codes.step
     steps = round(codes.high / unit)
-    return torch.unique(round_to(torch.arange(-steps, steps + 1) * unit, codes))
+    values: Tensor = torch.unique(round_to(torch.arange(-steps, steps + 1) * unit, codes))
+    return values
 
 
 def place_of(values: Tensor, rungs: Tensor) -> Tensor:
@@ -101,8 +104,11 @@ class Latent:
     scale_adam: Adam = field(repr=False)
 
     @classmethod
-    def start(cls, weight: Tensor, found: Quantized, grid: Grid) -> Latent:
-        """The latent of `weight` [out, in] that rounds to what a solver `found` for it."""
+    def start(cls, weight: Tensor, found: Quantized, grid: Grid, *, reach: float = 0.35) -> Latent:
+        """The latent of `weight` [out, in] that rounds to what a solver `found` for it.
+
+        reach: how far from the solver's code, in codes, it starts at most; below 1/2.
+        """
         if found.codes is None:
             raise ValueError("the solver gave no codes")
         rows, columns = weight.shape
@@ -117,7 +123,7 @@ class Latent:
             exact = by_scale_of_row(torch.add, exact, zero, grid)
         else:
             exact, code = place_of(exact, rungs), place_of(code, rungs)
-        codes = torch.minimum(torch.maximum(exact, code - REACH), code + REACH)
+        codes = torch.minimum(torch.maximum(exact, code - reach), code + reach)
         ratio = torch.ones(found.scale.shape, device=weight.device)
         whole = columns == scale.shape[1] * grid.width(columns)
         return cls(
@@ -192,7 +198,7 @@ class Latent:
         """One step of Adam, in place; latents stay within reach of the format's codes."""
         by_code, by_ratio = self.gradients(dQ)
         self.adam.step(self.codes, by_code, rate)
-        self.codes.clamp_(self.low - REACH, self.high + REACH)
+        self.codes.clamp_(self.low - EDGE, self.high + EDGE)
         if by_ratio is not None and scale_rate:
             self.scale_adam.step(self.ratio, by_ratio, scale_rate)
 

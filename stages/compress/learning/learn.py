@@ -18,8 +18,6 @@ from stages.compress.learning.latent import Latent
 
 LOOKS = 8
 """So often the loss of the held-out sequences is measured while a block learns."""
-PATIENCE = 5
-"""So many of them without a new best end the learning."""
 
 
 class Block(Protocol):
@@ -118,7 +116,7 @@ def learn(
     every = max(1, schedule.iterations // LOOKS)
     done = 0
     for batch in batches(training, schedule):
-        if done == schedule.iterations or before == 0 or stale(done, kept, every):
+        if done == schedule.iterations or before == 0:
             break
         block.backward(batch, unit)
         left = 1 - done / schedule.iterations
@@ -137,8 +135,3 @@ def learn(
                 modules = {name: latent.chosen() for name, latent in latents.items()}
         progress(done / schedule.iterations)
     return Learned(before=before, after=best, kept=kept, iterations=done, modules=modules)
-
-
-def stale(done: int, kept: int, every: int) -> bool:
-    """Whether `PATIENCE` measurements have passed since the best."""
-    return done - kept >= PATIENCE * every and done % every == 0

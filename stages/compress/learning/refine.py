@@ -34,7 +34,10 @@ def refined(
     """
     latents = {
         one.module: Latent.start(
-            layer.peek(f"{one.module}.weight").to(device), one.quantized, grids[one.module]
+            layer.peek(f"{one.module}.weight").to(device),
+            one.quantized,
+            grids[one.module],
+            reach=solver.reach,
         )
         for one in solved
         if one.quantized is not None

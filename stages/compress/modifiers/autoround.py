@@ -30,8 +30,10 @@ class AutoRound(Gptq):
     """What learning starts from: gptq, or rtn (rounded to nearest under `observer`)."""
     iterations: int = 80
     """Steps for each layer; 0 leaves the start as it is."""
-    lr: float = 0.03
+    lr: float = 0.01
     """First step of a code, in codes; falls linearly to 0."""
+    reach: float = 0.35
+    """How far from its code a weight starts at most, in codes: nearer to 0.5, more codes change."""
     scale_lr: float = 0.002
     """First step of a group's scale, as a part of it; 0 leaves scales alone."""
     batch_size: int = 4
@@ -50,6 +52,8 @@ class AutoRound(Gptq):
         for name, value, most in (("lr", self.lr, 1.0), ("scale_lr", self.scale_lr, 0.1)):
             if not 0 <= value <= most:
                 raise UserError(f"{name} is {value}", remedy=f"give 0 or more, at most {most}")
+        if not 0 <= self.reach < 0.5:
+            raise UserError(f"reach is {self.reach}", remedy="give 0 or more, less than 0.5")
         if not 0 < self.held_out <= 0.5:
             raise UserError(
                 f"held_out is {self.held_out}", remedy="give more than 0, at most 0.5: a part of 1"

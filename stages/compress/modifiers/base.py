@@ -178,6 +178,12 @@ def check_order(modifiers: Sequence[object]) -> None:
             "already chosen the weights",
             remedy=f"put {kinds[solvers[0]]!r} last",
         )
+    learner = next((m for m in modifiers if isinstance(m, Solver) and m.learns), None)
+    if pruners and learner is not None:
+        raise UserError(
+            f"modifier {learner.kind!r} learns other codes for the zeros of {kinds[pruners[0]]!r}",
+            remedy=f"leave one of them, or say modifier=[{kinds[pruners[0]]},gptq]: it keeps zeros",
+        )
     late = [i for i, m in enumerate(modifiers) if pruners and isinstance(m, Transform)]
     if late and late[-1] > pruners[0]:
         raise UserError(

@@ -96,6 +96,18 @@ def test_gptq_keeps_its_numbers_and_does_nothing_more() -> None:
     assert found.scheme.groups == {}
 
 
+def test_autoround_keeps_its_iterations_and_starts_from_gptq() -> None:
+    found = config(
+        one("scheme: W4A16, ignore: [lm_head], iters: 50, lr: 0.005", "AutoRoundModifier")
+    )
+    (learned,) = found.modifiers
+    assert (learned.kind, learned.iterations, learned.batch_size) == ("autoround", 50, 8)
+    assert (learned.start, learned.observer, learned.lr) == ("gptq", "gram", 0.01)
+    assert found.scheme.weights == load("w4a16").weights
+    told = refused("a_stage: {b_modifiers: {AutoRoundModifier: {scheme: W4A16, itters: 5}}}")
+    assert "itters" in told
+
+
 def test_smoothquant_comes_before_its_solver() -> None:
     found = config(texts.SMOOTH)
     smooth, gptq = found.modifiers

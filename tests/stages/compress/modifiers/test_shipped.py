@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from stages.compress.modifiers import Awq, Gptq, Keep, LogEqualization, Rtn, SmoothQuant
+from stages.compress.modifiers import AutoRound, Awq, Gptq, Keep, LogEqualization, Rtn, SmoothQuant
 
 FOLDER = Path(__file__).parents[4] / "conf" / "modifier"
 
 
 @pytest.mark.parametrize(
     "modifier",
-    [Awq(), Gptq(), Keep(), LogEqualization(), Rtn(), SmoothQuant()],
+    [AutoRound(), Awq(), Gptq(), Keep(), LogEqualization(), Rtn(), SmoothQuant()],
     ids=lambda m: m.kind,
 )
 def test_a_shipped_config_is_the_default(modifier: Any) -> None:
