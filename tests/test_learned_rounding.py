@@ -7,10 +7,19 @@ from typing import Any
 
 import pytest
 
+from pipeline.config.root import load_config
+from pipeline.config.searchpath import own_configs
 from pipeline.errors import UserError
+from pipeline.modes.run import run
+from pipeline.registry import Registry
 from tests.jobs import Job, built
+from tests.pipeline.tiny import composed
 
-SHORT = ("modifier=autoround", "modifier.autoround.iterations=8", "modifier.autoround.batch_size=2")
+SHORT = (
+    "modifier=autoround",
+    "modifier.autoround.iterations=16",
+    "modifier.autoround.lr=0.05",
+)
 LAYERS = 4
 
 
@@ -30,13 +39,14 @@ def test_a_layer_is_never_worse_on_held_out_sequences(learned: dict[str, Any]) -
     assert {row["solver"] for row in learned["layers"]} == {"autoround"}
     assert len(learned["learning"]) == LAYERS
     for row in learned["learning"]:
-        assert 0 < row["after"] <= row["before"] and row["iterations"] <= 8
+        assert 0 < row["after"] <= row["before"] and row["iterations"] == 16
         assert (row["kept"] > 0) == (row["after"] < row["before"])
     assert any(row["kept"] for row in learned["learning"])
     page = (Path(learned["checkpoint"]).parent / "report.html").read_text()
     assert "Learned rounding" in page
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(
     job: Job, learned: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -48,9 +58,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(
     assert weights.items() <= again.checkpoint("learned").items()
     other = again.run("other", *SHORT, "modifier.autoround.seed=1")
     assert other["learning"] != learned["learning"]
-    assert not any(name.startswith(("calibrate[0]", "reference")) for name in built(other))
 
 
+@pytest.mark.slow
 def test_without_steps_it_is_gptq_to_the_bit(job: Job) -> None:
     plain, none = (
         job.run("gptq", "modifier=gptq"),
@@ -66,32 +76,29 @@ def test_without_steps_it_is_gptq_to_the_bit(job: Job) -> None:
     }
 
 
+@pytest.mark.slow
 def test_original_statistics_are_shared_with_gptq(job: Job) -> None:
     """With calibrate.propagate=original the target is calibration's own work."""
     original = "calibrate.propagate=original"
-    job.run("gptq_original", "modifier=gptq", original)
+    shared = job.run("gptq_original", "modifier=gptq", original)
+    assert "calibrate[0]" in built(shared)
     result = job.run("learned_original", *SHORT, original)
     gathered = {name for name in built(result) if name.startswith("calibrate[")}
     assert len(result["learning"]) == LAYERS and not gathered
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "scheme",
-    [
-        "nvfp4",
-        *(
-            pytest.param(name, marks=pytest.mark.slow)
-            for name in ("w4a16_asym", "mxfp4", "w4a4", "w8a8", "fp8_block", "nvfp4a16", "w2a16")
-        ),
-    ],
+    "scheme", ["nvfp4", "mxfp4", "w4a16_asym", "w4a4", "w8a8", "fp8_block", "nvfp4a16", "w2a16"]
 )
 def test_it_goes_with_every_kind_of_format(job: Job, scheme: str) -> None:
-    result = job.run(scheme, f"scheme={scheme}", *SHORT)
+    result = job.run(scheme, f"scheme={scheme}", "modifier=autoround", "dataset.num_samples=24")
     assert result["verify"]["ok"]
     assert len(result["learning"]) == LAYERS
     assert any(row["after"] < row["before"] for row in result["learning"])
 
 
+@pytest.mark.slow
 def test_after_smoothing_and_from_rounding(job: Job) -> None:
     words = ("modifier=[smoothquant,autoround]", "scheme=w8a8", *SHORT[1:])
     result = job.run("smoothed", *words, "modifier.autoround.start=rtn")
@@ -99,8 +106,10 @@ def test_after_smoothing_and_from_rounding(job: Job) -> None:
 
 
 def test_what_cannot_learn_is_refused(job: Job) -> None:
-    with pytest.raises(UserError, match="nothing in this graph measures them"):
-        job.run("free", "graph=data_free", *SHORT)
+    given = ["graph=data_free", "model=local", f"model.path={job.model}", "eval=none", *SHORT]
+    free = load_config(composed(own_configs(), *given, name="config"), Registry.load())
+    with pytest.raises(UserError, match="outlines the model from its tensor names"):
+        run(free, job.folder)
     with pytest.raises(UserError, match="holds sequences out"):
         job.run("one", *SHORT, "dataset.num_samples=1")
     with pytest.raises(UserError, match=r"compress its target"):

@@ -12,12 +12,14 @@ from torch import Tensor
 from stages.compress.grid import grid_of
 from stages.compress.learning.latent import Latent
 from stages.compress.learning.learn import Learned, Schedule, batches, learn, split
+from stages.compress.modifiers import AutoRound, Gptq
+from stages.compress.modifiers.base import Problem
 from stages.compress.observers import minmax
 from stages.compress.solvers.rtn import rtn
 from tests.stages.compress.solvers.reference import problem
 from tests.stages.schemes.presets import group
 
-SCHEDULE = Schedule(iterations=40, rate=0.03, scale_rate=0.002, batch_size=4, held_out=0.2, seed=0)
+SCHEDULE = Schedule(iterations=40, rate=0.01, scale_rate=0.002, batch_size=4, held_out=0.2, seed=0)
 
 
 @dataclass
@@ -53,7 +55,7 @@ def learned(schedule: Schedule, sequences: int = 20) -> Learned:
     weight, _ = problem(rows=32, columns=128)
     draw = torch.Generator().manual_seed(0)
     mixing = torch.randn(128, 128, generator=draw)
-    block = Product(torch.randn(sequences, 16, 128, generator=draw) @ mixing, weight, weight)
+    block = Product(torch.randn(sequences, 64, 128, generator=draw) @ mixing, weight, weight)
     args = group("w4a16").weights
     assert args is not None
     grid = grid_of(args)
@@ -64,7 +66,7 @@ def learned(schedule: Schedule, sequences: int = 20) -> Learned:
 
 def test_rounding_on_what_is_computed_beats_rounding_to_nearest() -> None:
     found = learned(SCHEDULE)
-    assert found.after < 0.7 * found.before
+    assert found.after < 0.85 * found.before
     assert found.kept > 0 and found.modules.keys() == {"m"}
 
 
@@ -72,6 +74,16 @@ def test_the_same_seed_gives_the_same() -> None:
     one, same = learned(SCHEDULE), learned(SCHEDULE)
     assert torch.equal(one.modules["m"].weight, same.modules["m"].weight)
     assert (one.before, one.after, one.kept) == (same.before, same.after, same.kept)
+
+
+def test_without_iterations_a_weight_is_solved_by_gptq() -> None:
+    weight, H = problem(rows=32, columns=128)
+    args = group("w4a16").weights
+    assert args is not None
+    given = Problem(weight=weight, H=H, grid=grid_of(args), global_scale=None)
+    plain, same = Gptq().solve(given), AutoRound(iterations=0).solve(given)
+    assert torch.equal(plain.weight, same.weight) and torch.equal(plain.scale, same.scale)
+    assert not AutoRound(iterations=0).learns and AutoRound().outside() == Gptq()
 
 
 def test_what_gets_worse_is_not_kept() -> None:
