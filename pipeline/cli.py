@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config.checked_loader import checked
 from pipeline.config.hydra_errors import explain
-from pipeline.config.primary import PrimaryConfig, primary_config, rules
+from pipeline.config.primary import PrimaryConfig, gathered, primary_config, rules
 from pipeline.config.recipe_import import Imported, imported, unfit
 from pipeline.config.root import Config, load_config
 from pipeline.config.searchpath import register
@@ -84,7 +84,7 @@ class _Command:
     def start(self) -> int:
         """Let Hydra compose the config and run. Raises the errors of Hydra and of the checks."""
         register()
-        if get_args_parser().parse_args().experimental_rerun is not None:
+        if get_args_parser().parse_intermixed_args().experimental_rerun is not None:
             raise UserError(
                 "--experimental-rerun runs a pickle, which can hold any code",
                 remedy="start a run again from its config.yaml: --config-dir DIR "
@@ -95,7 +95,7 @@ class _Command:
         for note in self.recipe.notes:
             message(f"note: {note}")
         start = hydra.main(config_path=str(self.given.folder), config_name="config", **rules())(job)
-        words = self.recipe.into(sys.argv)
+        words = self.recipe.into([sys.argv[0], *gathered(sys.argv[1:])])
         if not self.sweeps:
             with _arguments(words):
                 start()

@@ -42,7 +42,9 @@ class Composition:
     @staticmethod
     def current() -> Composition:
         context = HydraConfig.get()
-        words = [*context.overrides.hydra, *context.overrides.task]
+        # not resolved: an override may itself be a reference, to a secret of the environment too
+        given = cast(Any, OmegaConf.to_container(context.overrides, resolve=False))
+        words = [*given["hydra"], *given["task"]]
         return Composition(name=str(context.job.config_name), overrides=tuple(map(str, words)))
 
     def settings(self, key: Sequence[str]) -> list[Setting]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 from packaging.version import Version
 
@@ -61,6 +62,23 @@ def primary_config(argv: Sequence[str]) -> PrimaryConfig:
         extra=Path(options.config_dir).resolve() if options.config_dir else None,
         overrides=tuple(word for word in rest if not word.startswith("-")),
     )
+
+
+def gathered(argv: Sequence[str]) -> list[str]:
+    """The arguments of a command line with its overrides at the end, in their order.
+
+    Hydra takes overrides from one place only: `a=1 --config-dir DIR b=2` is an error there, and so
+    would be `a=1,2 -m` with an override that is added at the end. Exits as argparse does where an
+    option is not known.
+    """
+    rest = list(get_args_parser().parse_intermixed_args(argv).overrides or ())
+    overrides, options = list(rest), list[str]()
+    for word in argv:
+        if rest and word == rest[0]:
+            rest.pop(0)
+        else:
+            options.append(word)
+    return [*options, *overrides]
 
 
 def rules() -> dict[str, Any]:

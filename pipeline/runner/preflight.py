@@ -61,8 +61,8 @@ def check_room(plan: Plan, transient: Transient, free_bytes: int, store_dir: str
     needed = needed_bytes(plan, transient)
     if needed > free_bytes:
         raise UserError(
-            f"this run needs about {needed / 1e9:.2f} GB in {store_dir}, "
-            f"where {free_bytes / 1e9:.2f} GB are free",
+            f"this run needs about {_size(needed)} in {store_dir}, "
+            f"where {_size(free_bytes)} are free",
             remedy="free some with mode=gc, or point store.dir at a larger disk",
         )
     expected = forecast(plan, transient, copy_every=1)
@@ -77,3 +77,7 @@ def check_room(plan: Plan, transient: Transient, free_bytes: int, store_dir: str
         f"this machine has {total / 1e9:.2f} GB",
         remedy=f"lower {lower}, or use a larger machine",
     )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.2f} MB"

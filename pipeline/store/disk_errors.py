@@ -16,6 +16,7 @@ from pipeline.store.disk import human
 STORE = "the store"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 DENIED = (errno.EACCES, errno.EPERM)
+MISSING = re.compile(r"No such file or directory: (.+)")
 RUST_CODE = re.compile(r"\(os error (\d+)\)")
 
 
@@ -73,8 +74,8 @@ def gone(error: BaseException, root: Path) -> StorageTrouble | None:
     for link in causes(error):
         if code_of(link) not in (errno.ENOENT, errno.ESTALE):
             continue
-        name = getattr(link, "filename", None)
-        inside = isinstance(name, str) and Path(name).absolute().is_relative_to(root)
+        name = name_of(link)
+        inside = name is not None and Path(name).absolute().is_relative_to(root)
         if not root.is_dir() or (inside and not Path(str(name)).exists()):
             return StorageTrouble(
                 f"{name if inside else root} is gone: it was removed from the store while the run "
@@ -99,8 +100,10 @@ def full(place: Place) -> StorageTrouble:
 
 def place_of(error: BaseException, place: Place) -> Place:
     # An error of writing to an open file has no name: within the store, it is the store's.
-    name = error.filename if isinstance(error, OSError) else None
-    if not isinstance(name, str):
+    # Of a copy, the second name is the one that is written.
+    second = getattr(error, "filename2", None)
+    name = second if isinstance(second, str) else name_of(error)
+    if name is None:
         return place
     path = Path(name).absolute()
     if path.is_relative_to(place.root):
@@ -109,7 +112,18 @@ def place_of(error: BaseException, place: Place) -> Place:
     return Place(root=path.parent, what="the folder", remedy=remedy)
 
 
+def name_of(error: BaseException) -> str | None:
+    """The file of an error; safetensors names the one that is missing in the text alone."""
+    name = getattr(error, "filename", None)
+    if isinstance(name, str):
+        return name
+    match = MISSING.fullmatch(str(error)) if isinstance(error, FileNotFoundError) else None
+    return match[1] if match else None
+
+
 def code_of(error: BaseException) -> int | None:
+    if isinstance(error, FileNotFoundError):  # also without a number, as safetensors raises it
+        return errno.ENOENT
     if isinstance(error, OSError):
         return error.errno
     match = RUST_CODE.search(str(error))

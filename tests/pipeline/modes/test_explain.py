@@ -54,6 +54,16 @@ def test_a_value_from_the_command_line_is_told_after_the_file_it_replaces(explai
     assert first < out.index("then by the command line: 32 (scheme.weights.group_size=32)")
 
 
+def test_a_value_of_the_environment_is_told_as_it_is_written(
+    explain: Explain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_NAME", "not-for-anyone")
+    code, out, err = explain("save.name", "save.name=${oc.env:SOME_NAME}")
+    assert code == 0
+    assert "then by the command line: ${oc.env:SOME_NAME} (save.name=${oc.env:SOME_NAME})" in out
+    assert "not-for-anyone" not in out + err
+
+
 def test_a_chosen_group_is_told(explain: Explain) -> None:
     _, out, _ = explain("scheme.weights.num_bits", "scheme=w8a8")
     assert "= 8" in out
