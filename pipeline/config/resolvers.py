@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from hydra.core.config_loader import ConfigLoader
@@ -16,6 +17,8 @@ WITH_FOLDER = ("run", "sensitivity")
 """The modes that create a run folder."""
 
 WIDTH = 96
+MOST_GROUPS = 200
+"""Groups of one's own that the help lists."""
 
 
 def register_resolvers() -> None:
@@ -40,23 +43,26 @@ def options(group: str, what: str = "") -> str:
 
 
 def others(*known: str) -> str:
-    """The lines of the groups that are not among `known`: those of installed packages."""
-    groups = listed("", ObjectType.GROUP)
-    added = [name for name in groups if name not in (*known, "hydra") and listed(name)]
-    if not added:
-        return ""
-    return "\n".join(["\n", "Groups of your own", *(f"  {options(name)}" for name in added)])
+    """The lines of the groups that are not among `known`: those of installed packages.
+
+    Of very many only the first, as every command composes this text.
+    """
+    names = [n for n in listed("", ObjectType.GROUP) if n not in (*known, "hydra")]
+    lines = [f"  {options(name)}" for name in names[:MOST_GROUPS] if listed(name)]
+    if len(names) > MOST_GROUPS:
+        lines.append(f"  and {len(names) - MOST_GROUPS} more")
+    return "\n".join(["\n", "Groups of your own", *lines]) if lines else ""
 
 
 def listed(group: str, kind: ObjectType = ObjectType.CONFIG) -> list[str]:
     """The options of a config group, or the groups within it; empty if there is no such group.
 
-    Cached per loader, since Hydra copies its whole repository for every answer.
+    Cached per loader. Its repository is asked, as the loader copies it whole for every answer.
     """
     loader = GlobalHydra.instance().config_loader()
     known = _cache.setdefault(loader, {})
     if (group, kind) not in known:
-        known[group, kind] = list(loader.get_group_options(group, kind))
+        known[group, kind] = list(cast(Any, loader).repository.get_group_options(group, kind))
     return known[group, kind]
 
 
