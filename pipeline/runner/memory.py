@@ -34,8 +34,8 @@ def keep_large_apart() -> None:
     """Make glibc map every large block separately, and keep what smaller ones leave in its heap.
 
     A block of its own is returned to the system when it is freed, and all its pages are faults
-    when the next one is written: a layer's forward is mostly tensors of some MiB, which took an
-    eighth of a job's processor time that way. So those come from the heap, up to the threshold
+    when the next one is written: a calibration is mostly tensors of some MiB, which took an eighth
+    of a job's processor time that way. So those come from the heap, up to the threshold
     that glibc would reach by itself, and `Freed` trims it between nodes; larger ones have huge
     pages where the system gives them, which makes their faults few.
     """

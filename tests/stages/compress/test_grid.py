@@ -58,8 +58,9 @@ def test_compiled_rounding_equals_torch_rounding() -> None:
         x = _probes(grid.codes.high)
         w, zero, one = x[None], torch.zeros(1, x.numel()), torch.ones(1, x.numel())
         code, error, carried = (torch.zeros_like(w) for _ in range(3))
+        free = torch.empty(0, 0)
         kernels.nearest_plane_block(
-            Columns(w.numpy(), carried.numpy(), code.numpy(), error.numpy()),
+            Columns(w.numpy(), carried.numpy(), code.numpy(), error.numpy(), free.numpy()),
             torch.ones(1, 1).numpy(),
             Params(one.numpy(), zero.numpy(), torch.zeros(1, dtype=torch.int64).numpy(), 1),
             as_float32(grid.codes),

@@ -74,7 +74,8 @@ def test_it_asks_for_the_statistics_it_uses(
 ) -> None:
     stage = Compress(CompressConfig(scheme=load(scheme), modifiers=modifiers))
     pairs = ("out",) if any(isinstance(m, Transform) for m in modifiers) else ()
-    assert stage.demands() == {"statistics": needed, "pairs": pairs}
+    learns = dict.fromkeys(("activations", "target", "tokens", "proof"), ())
+    assert stage.demands() == {"statistics": needed, "pairs": pairs, **learns}
 
 
 def test_the_lm_head_needs_what_its_solver_does() -> None:

@@ -12,10 +12,17 @@ from stages.model.boundary import Boundary
 from stages.model.layer_tensors import all_tensors, layer_tensors, outside_tensors
 from stages.model.replay import final_hidden, logits, replay, stem_names, tail_names
 from stages.model.skeleton import Skeleton
+from stages.quantized.turned_source import TurnedSource
+from stages.weights import WeightSource
 from tests.stages.model.tiny import FAMILIES, TIED_LAYERS, Tiny, tiny
 
 IDS = torch.randint(3, 96, (2, 24), generator=torch.Generator().manual_seed(1))
 ROUTED = {"qwen3_moe", "qwen2_moe", "mixtral", "olmoe"}
+
+
+def read(model: Tiny, bones: Skeleton) -> WeightSource:
+    """The weights as jobs read them: GPT-2's matrices as those of Linears."""
+    return TurnedSource(model.source, bones.blueprint.turned)
 
 
 def chain(model: Tiny, bones: Skeleton) -> list[Boundary]:
@@ -24,8 +31,8 @@ def chain(model: Tiny, bones: Skeleton) -> list[Boundary]:
     outputs = []
     for index, layer in enumerate(bones.blueprint.layers):
         names = stem_names(bones, index)
-        tensors = layer_tensors(layer, model.source)
-        tensors |= outside_tensors(bones.blueprint, names, model.source)
+        tensors = layer_tensors(layer, read(model, bones))
+        tensors |= outside_tensors(bones.blueprint, names, read(model, bones))
         with bones.materialized(tensors):
             before = Boundary.from_stored(replay(bones, index, IDS, before).stored())
         outputs.append(before)
@@ -56,7 +63,7 @@ def test_replayed_chain_equals_the_full_forward(
     bones = model.skeleton()
     outputs, wanted = chain(model, bones), plain(model)
     names = tail_names(bones, head=True)
-    with bones.materialized(outside_tensors(bones.blueprint, names, model.source)):
+    with bones.materialized(outside_tensors(bones.blueprint, names, read(model, bones))):
         final = final_hidden(bones, IDS, outputs[-1])
         mine = logits(bones, final)
 
@@ -74,7 +81,7 @@ def test_logits_of_some_tokens_are_those_of_all(family: str, tmp_path: Path) -> 
     bones = model.skeleton()
     names = tail_names(bones, head=True)
     final = torch.randn(2, 24, 64)
-    with bones.materialized(outside_tensors(bones.blueprint, names, model.source)):
+    with bones.materialized(outside_tensors(bones.blueprint, names, read(model, bones))):
         torch.testing.assert_close(logits(bones, final)[1:, 3:9], logits(bones, final[1:, 3:9]))
 
 
@@ -91,7 +98,7 @@ def test_everything_is_as_before_after_a_replay(tmp_path: Path) -> None:
 def test_generation_with_everything_materialised_equals_transformers(tmp_path: Path) -> None:
     model = tiny("qwen3", tmp_path)
     bones = model.skeleton()
-    with bones.materialized(all_tensors(bones.blueprint, model.source)):
+    with bones.materialized(all_tensors(bones.blueprint, read(model, bones))):
         mine = bones.model.generate(IDS[:1, :5], max_new_tokens=8, do_sample=False)
     wanted = model.original().generate(IDS[:1, :5], max_new_tokens=8, do_sample=False)
     assert torch.equal(mine, wanted)
