@@ -51,7 +51,13 @@ PER_LAYER = {"vocab_size_per_layer_input": VOCAB}
 
 @pytest.mark.parametrize(
     "family",
-    ["llama", "qwen3", "gemma2", "granite", "mixtral", "gemma4_text", "gemma3n_text", "bloom"],
+    [
+        *("llama", "mixtral", "gemma3n_text", "bloom"),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("qwen3", "gemma2", "granite", "gemma4_text")
+        ),
+    ],
 )
 def test_measures_equal_those_of_plain_transformers(tmp_path: Path, family: str, monkeypatch):
     monkeypatch.setattr(comparison, "LOGITS", 10 * 272)  # several chunks a batch
