@@ -46,7 +46,9 @@ def config(job: Job, name: str = "run") -> dict[str, Any]:
         ("attention=fp8", {"q_scale", "k_scale", "v_scale"}, (1,)),
     ],
 )
-@pytest.mark.parametrize("propagate", ["compressed", "original"])
+@pytest.mark.parametrize(
+    "propagate", ["compressed", pytest.param("original", marks=pytest.mark.slow)]
+)
 def test_states_are_calibrated_written_and_checked(
     job: Job, choice: str, parts: set[str], shape: tuple[int, ...], propagate: str
 ) -> None:

@@ -119,7 +119,9 @@ class Stopped(BaseException):
     """Stands for the end of the process."""
 
 
-@pytest.mark.parametrize("index", range(LAYERS))
+@pytest.mark.parametrize(
+    "index", [pytest.param(i, marks=() if i in (0, 3) else pytest.mark.slow) for i in range(LAYERS)]
+)
 def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     job: Job, index: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

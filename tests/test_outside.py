@@ -42,7 +42,7 @@ def loaded(job: Job) -> LlamaForCausalLM:
 
 
 @pytest.mark.parametrize("more", [HEAD, EMBEDDING, HEAD + EMBEDDING], ids=["head", "emb", "both"])
-@pytest.mark.parametrize("modifier", ["gptq", "rtn"])
+@pytest.mark.parametrize("modifier", ["gptq", pytest.param("rtn", marks=pytest.mark.slow)])
 def test_head_and_embedding_are_compressed_checked_and_loaded(
     job: Job, more: list[str], modifier: str
 ) -> None:
