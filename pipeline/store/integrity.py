@@ -22,6 +22,7 @@ from pathlib import Path
 from pipeline.sha256 import file_sha256
 from pipeline.store.artifact import Corrupt, FileRecord, StoredArtifact, read
 from pipeline.store.disk import replace_text, walk
+from pipeline.store.disk_errors import DENIED
 from pipeline.store.layout import MANIFEST, Layout
 
 Stamp = tuple[int, int, int]
@@ -85,7 +86,7 @@ def write_seal(layout: Layout, key: str, stamps: Mapping[str, Stamp]) -> None:
 
 Warn = Callable[[str], None]
 
-READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+READ_ONLY = (errno.EROFS, *DENIED)
 
 
 def fetch(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from hashlib import sha256
 
+from pipeline.store.disk import replace_text
 from pipeline.store.layout import Layout
 
 LONGEST = 4096
@@ -15,8 +16,7 @@ def note_processor(layout: Layout, signature: str) -> None:
     path = layout.processors / f"{sha256(signature.encode()).hexdigest()[:16]}.txt"
     with suppress(OSError):
         if not path.exists():
-            layout.processors.mkdir(exist_ok=True)
-            path.write_text(signature, encoding="utf-8")
+            replace_text(path, signature, tmp=layout.tmp)
 
 
 def noted_processors(layout: Layout) -> list[str]:

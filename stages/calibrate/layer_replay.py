@@ -14,10 +14,9 @@ from stages.calibrate.residual_share import Shares
 from stages.model.artifact_names import ACTIVATIONS
 from stages.model.blueprint import Blueprint, Subgraph
 from stages.model.boundary_activations import batches, read_activations, write_activations
-from stages.model.compute_dtype import computed
 from stages.model.layer_tensors import Reader, layer_tensors, outside_tensors
 from stages.model.replay import replay, stem_names
-from stages.model.skeleton import Skeleton, skeleton
+from stages.model.skeleton import Skeleton, kept_skeleton
 from stages.quantized.open import open_model
 from stages.weights import WeightSource
 
@@ -39,10 +38,7 @@ class Place:
 def place_of(task: Task, device: str) -> Place:
     """The layer of `task`; skeleton and weight source are kept for the worker's next task."""
     model, source = task.inputs["model"], task.inputs["source"]
-    bones: Skeleton = task.resource(
-        f"skeleton/{model.key}/{device}",
-        lambda: skeleton(computed(Blueprint.load(model), device), device=device),
-    )
+    bones = kept_skeleton(task, device)
     opened = task.resource(
         f"weights/{source.key}/{model.key}", lambda: open_model(source, bones.blueprint)
     )

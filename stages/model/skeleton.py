@@ -13,7 +13,9 @@ from transformers import PreTrainedModel
 from transformers.core_model_loading import build_glob_alternation
 
 from pipeline.errors import StageFailed, UserError
+from pipeline.stage import Task
 from stages.model.blueprint import Blueprint
+from stages.model.compute_dtype import computed
 from stages.model.meta_model import BUILDING, config_of, meta_model
 from stages.model.module_patches import Patched, patches, replacements, swap
 from stages.model.traits.transposed_linears import turned
@@ -125,6 +127,16 @@ def skeleton(
         device=torch.device(device),
         replaced=replaced,
     )
+
+
+def kept_skeleton(task: Task, device: str) -> Skeleton:
+    """The skeleton of the model of `task` in its compute dtype, kept for the worker's next task."""
+    model = task.inputs["model"]
+    kept: Skeleton = task.resource(
+        f"skeleton/{model.key}/{device}",
+        lambda: skeleton(computed(Blueprint.load(model), device), device=device),
+    )
+    return kept
 
 
 def fill_computed(model: PreTrainedModel, device: torch.device) -> None:

@@ -19,13 +19,11 @@ from stages.compress.layer.state import LayerState
 from stages.fake_quant.activations import simulated_inputs
 from stages.formats.input_params import InputRule
 from stages.model.artifact_names import ACTIVATIONS
-from stages.model.blueprint import Blueprint
 from stages.model.boundary import Boundary, batch_dim, joined
 from stages.model.boundary_activations import Batch, batches, read_activations
-from stages.model.compute_dtype import computed
 from stages.model.layer_tensors import outside_tensors
 from stages.model.replay import replay, stem_names
-from stages.model.skeleton import Skeleton, skeleton
+from stages.model.skeleton import Skeleton, kept_skeleton
 from stages.weights import WeightSource
 
 TARGET = "target"
@@ -50,7 +48,7 @@ class Activations:
     @classmethod
     def of(cls, task: Task, source: WeightSource, device: str) -> Activations:
         """Those of the layer of `task`; the skeleton is kept for the worker's next task."""
-        model, target, index = task.inputs["model"], task.inputs[TARGET], task.index or 0
+        target, index = task.inputs[TARGET], task.index or 0
         before = task.inputs.get(ACTIVATIONS)
         if before is None and index:
             raise StageFailed(
@@ -60,10 +58,7 @@ class Activations:
             )
         size = int(target.meta["batch_size"])
         return cls(
-            skeleton=task.resource(
-                f"skeleton/{model.key}/{device}",
-                lambda: skeleton(computed(Blueprint.load(model), device), device=device),
-            ),
+            skeleton=kept_skeleton(task, device),
             source=source,
             index=index,
             rows=tuple(batches(task.inputs["tokens"], size)),

@@ -17,8 +17,8 @@ class Columns(NamedTuple, Generic[A]):
 
     W: the weight. EM: the columns of E M, summed over the columns before the block; the loop
     completes them. code: written, the code minus its zero point. E: written, the error W - Q.
-    keep: float32 [columns, rows], 0 for
-    entries that stay zero, else 1; None where all are free, an empty array in compiled loops.
+    keep: 0 for entries that stay zero, else 1; None where all are free, which compiled loops, whose
+    types are fixed, are told by an empty array.
     """
 
     W: A

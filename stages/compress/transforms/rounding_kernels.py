@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from stages.compress.grid_kernels import Rounding32, rounded
+from stages.compress.grid_kernels import Floats, Rounding32, rounded
 from stages.compute.compiled import compiled
-
-Floats = NDArray[np.float32]
 
 
 @compiled()
