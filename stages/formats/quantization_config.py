@@ -196,11 +196,6 @@ class Schemes(Generic[M]):
         return self._owner[target]
 
 
-def scheme_of(prefix: str, schemes: Iterable[M], kind: str = "Linear") -> M:
-    """The scheme of one module; see :class:`Schemes`."""
-    return Schemes(schemes).of(prefix, kind)
-
-
 def quantized_prefixes(names: Sequence[str]) -> list[str]:
     """The compressed modules of a checkpoint with the tensors `names`, in their order."""
     return [name.removesuffix(".weight_scale") for name in names if name.endswith(".weight_scale")]

@@ -7,16 +7,16 @@ from typing import Any
 
 from stages.recipes.document import join
 from stages.recipes.findings import Entry, Findings, shown
-from stages.recipes.registered import BASE, base_options
+from stages.recipes.registered import BASE, NO_TRAINING, base_options, leave_out
 
 UNNEEDED = {
     "offload_hessians": "Gram matrices are in the store, not on the device",
     "sequential_update": "layers are always solved one after the other",
     "sequential_targets": "decoder layers are found by themselves",
-    "leave_enabled": "there is one pass over the model, not a training",
-    "update_scheduler": "there is one pass over the model, not a training",
-    "scheduler_args": "there is one pass over the model, not a training",
-    "init_sparsity": "there is one pass over the model, not a training",
+    "leave_enabled": NO_TRAINING,
+    "update_scheduler": NO_TRAINING,
+    "scheduler_args": NO_TRAINING,
+    "init_sparsity": NO_TRAINING,
 }
 """Options that have no meaning here, and why."""
 
@@ -45,9 +45,7 @@ def modifier(entry: Entry, findings: Findings) -> dict[str, Any]:
     findings.unknown(entry.path, options, (*taken, *REFUSED, *UNNEEDED, *BASE))
     findings.plain(entry.path, options)
     base_options(entry, findings)
-    for name, why in UNNEEDED.items():
-        if options.get(name) is not None:
-            findings.unneeded(join(entry.path, name), why)
+    leave_out(entry, UNNEEDED, findings)
     _refuse(entry.path, options, findings)
     found = {name: options[name] for name in taken if options.get(name) is not None}
     if "final_sparsity" in found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.registry import Registry
@@ -16,12 +17,13 @@ REGISTERED = {
 }
 """llm-compressor's classes -> the kinds of such modifiers in presswork."""
 
+NO_TRAINING = "there is one pass over the model, not a training"
 BASE = {
     "index": "modifiers run in the order in which they stand",
     "group": "modifiers run in the order in which they stand",
-    "start": "there is one pass over the model, not a training",
-    "end": "there is one pass over the model, not a training",
-    "update": "there is one pass over the model, not a training",
+    "start": NO_TRAINING,
+    "end": NO_TRAINING,
+    "update": NO_TRAINING,
     "requires_calibration_data": "",
 }
 """Options of all llm-compressor modifiers, and why they are not needed ("": not worth a note)."""
@@ -29,7 +31,12 @@ BASE = {
 
 def base_options(entry: Entry, findings: Findings) -> None:
     """Record the options common to all modifiers that are not needed in presswork."""
-    for name, why in BASE.items():
+    leave_out(entry, BASE, findings)
+
+
+def leave_out(entry: Entry, reasons: Mapping[str, str], findings: Findings) -> None:
+    """Record the options given of those in `reasons`: option -> why it is not needed ("": none)."""
+    for name, why in reasons.items():
         if why and entry.options.get(name) is not None:
             findings.unneeded(join(entry.path, name), why)
 

@@ -114,11 +114,6 @@ class Targets:
         return next(matching, kind if kind in self.names else None)
 
 
-def loader_choice(names: Iterable[str], kind: str, targets: Iterable[str]) -> str | None:
-    """The target that loaders pick among those of all groups; see :class:`Targets`."""
-    return Targets.of(targets).choice(names, kind)
-
-
 def compact(linears: Iterable[LinearSpec]) -> list[str]:
     """Lines of pattern, count and in_features, one for all modules that differ only in numbers."""
     counts: Counter[tuple[str, int]] = Counter()

@@ -127,14 +127,8 @@ def identified(paths: Iterable[Path], *, rehash: bool = False) -> dict[Path, Has
     return {path: found[path] for path in wanted}
 
 
-def find_content(sha256: str, size: int) -> Path | None:
-    """A file with this content that was hashed earlier and has not changed since."""
-    found = find_pinned(sha256, size)
-    return found.path if found is not None else None
-
-
 def find_pinned(sha256: str, size: int) -> PinnedFile | None:
-    """The same, to be read while it has this content."""
+    """A file with this content that was hashed earlier and has not changed since."""
     for text, (known, digest) in _load().items():
         if digest == sha256 and known[0] == size and (state := _state(Path(text))) is not None:
             if _known(state) == known:

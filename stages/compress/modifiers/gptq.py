@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from stages.compress.grid import Quantized
 
 
+def check_columns(block_size: int, dampening_frac: float) -> None:
+    """Raise UserError unless columns can be solved in such blocks, with so much damping."""
+    if block_size < 1:
+        raise UserError(f"block_size is {block_size}", remedy="give 1 or more")
+    if not 0 < dampening_frac < 1:
+        raise UserError(
+            f"dampening_frac is {dampening_frac}", remedy="give more than 0, less than 1"
+        )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gptq(Solver):
     """Column by column, later columns making up for earlier ones, then refits and descent.
@@ -47,12 +57,7 @@ class Gptq(Solver):
         one_of("actorder", self.actorder, ("static", "none"))
         check_observer(self.observer)
         one_of("on_failure", self.on_failure, POLICIES)
-        if self.block_size < 1:
-            raise UserError(f"block_size is {self.block_size}", remedy="give 1 or more")
-        if not 0 < self.dampening_frac < 1:
-            raise UserError(
-                f"dampening_frac is {self.dampening_frac}", remedy="give more than 0, less than 1"
-            )
+        check_columns(self.block_size, self.dampening_frac)
         for name, value in (("refit", self.refit), ("descent", self.descent)):
             if value < 0:
                 raise UserError(f"{name} is {value}", remedy="give 0 or more")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from pipeline.errors import UserError
+from stages.compress.modifiers.gptq import check_columns
 from stages.compress.modifiers.sparsity import Sparsity
 
 if TYPE_CHECKING:
@@ -25,12 +25,7 @@ class SparseGpt(Sparsity):
 
     def __post_init__(self) -> None:
         super(SparseGpt, self).__post_init__()
-        if self.block_size < 1:
-            raise UserError(f"block_size is {self.block_size}", remedy="give 1 or more")
-        if not 0 < self.dampening_frac < 1:
-            raise UserError(
-                f"dampening_frac is {self.dampening_frac}", remedy="give more than 0, less than 1"
-            )
+        check_columns(self.block_size, self.dampening_frac)
 
     def statistics(self) -> frozenset[str]:
         return frozenset({"gram"})

@@ -62,10 +62,12 @@ def layout_by_order(module: nn.Module) -> Layout | None:
         transposed, turned = transposed_of(first, down, 2), False
     else:
         width = _number(module, WIDTHS)
-        transposed, down_transposed = _inputs_first(first, width), _inputs_last(down, width)
-        turned = transposed is not down_transposed
-        if down_transposed is None or first != tuple(shapes.values())[1]:
+        before, after = _hidden_at(first, width), _hidden_at(down, width)
+        if before is None or after is None or first != tuple(shapes.values())[1]:
             return None
+        # [experts, in, out]: the hidden size is what gate reads, and what down gives
+        transposed = before == 1
+        turned = transposed is not (after == 2)
     if transposed is None:
         return None
     inner, outer = (down[1], down[2]) if transposed != turned else (down[2], down[1])
@@ -116,16 +118,10 @@ def activation_by_order(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
     return activation
 
 
-def _inputs_last(shape: Shape, width: int) -> bool | None:
-    """Whether down is [experts, in, out], so that its last dimension is the hidden one."""
-    fits = [shape[1] == width, shape[2] == width]
-    return fits[1] if sum(fits) == 1 else None
-
-
-def _inputs_first(shape: Shape, width: int) -> bool | None:
-    """Whether gate is [experts, in, out], so that the hidden dimension comes before the last."""
-    fits = [shape[1] == width, shape[2] == width]
-    return fits[0] if sum(fits) == 1 else None
+def _hidden_at(shape: Shape, width: int) -> int | None:
+    """The dimension of experts' matrices that is the hidden one, 1 or 2; None unless one is."""
+    fits = [dim for dim in (1, 2) if shape[dim] == width]
+    return fits[0] if len(fits) == 1 else None
 
 
 def _number(module: nn.Module, names: tuple[str, ...]) -> int:

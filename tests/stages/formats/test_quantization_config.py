@@ -10,7 +10,7 @@ from compressed_tensors.quantization import QuantizationConfig
 
 from pipeline.errors import UserError
 from stages.formats.compressed_tensors_bridge import parse, schemes_in
-from stages.formats.quantization_config import quantization_config, scheme_of
+from stages.formats.quantization_config import Schemes, quantization_config
 from stages.model.blueprint import Blueprint, LinearSpec
 from stages.schemes.quant_args import QArgs
 from stages.schemes.resolve import resolve
@@ -110,7 +110,7 @@ def test_a_target_that_one_reader_only_would_find_becomes_names_for_both(pattern
         if linear.name != "lm_head":
             bits = 8 if "down_proj" in linear.name else 4
             for name in (linear.name, linear.prefix):
-                weights = scheme_of(name, schemes).weights
+                weights = Schemes(schemes).of(name).weights
                 assert weights is not None and weights.num_bits == bits
 
 
@@ -158,8 +158,8 @@ def test_two_layouts_are_mixed_precision_with_a_format_each() -> None:
     config = quantization_config(resolve(scheme, model).checked(), model)
     assert config["format"] == "mixed-precision"
     parsed = parse(config)
-    assert scheme_of("model.layers.1.mlp.down_proj", schemes_in(parsed)).format == "int-quantized"
-    assert scheme_of("model.layers.1.mlp.up_proj", schemes_in(parsed)).format == "pack-quantized"
+    assert Schemes(schemes_in(parsed)).of("model.layers.1.mlp.down_proj").format == "int-quantized"
+    assert Schemes(schemes_in(parsed)).of("model.layers.1.mlp.up_proj").format == "pack-quantized"
 
 
 def test_an_order_that_loaders_would_read_differently_becomes_names() -> None:
@@ -177,7 +177,7 @@ def test_an_order_that_loaders_would_read_differently_becomes_names() -> None:
     config = quantization_config(resolve(scheme, model).checked(), model)
     parsed = parse(config)
     for name in ("down_proj", "up_proj"):
-        weights = scheme_of(f"model.layers.0.mlp.{name}", schemes_in(parsed)).weights
+        weights = Schemes(schemes_in(parsed)).of(f"model.layers.0.mlp.{name}").weights
         assert weights is not None and weights.num_bits == 4
 
 
@@ -197,4 +197,4 @@ def test_a_config_of_something_else_is_refused() -> None:
 def test_a_module_that_no_group_covers_is_refused() -> None:
     parsed = parse({"config_groups": {"g": {"targets": ["re:.*q_proj"], "weights": {}}}})
     with pytest.raises(UserError, match="no group"):
-        scheme_of("model.layers.0.mlp.up_proj", schemes_in(parsed))
+        Schemes(schemes_in(parsed)).of("model.layers.0.mlp.up_proj")

@@ -18,7 +18,7 @@ from stages.compress.grid import grid_of
 from stages.compress.observers import minmax
 from stages.compress.solvers.rtn import rtn
 from stages.formats.compressed_tensors_bridge import parse, schemes_in
-from stages.formats.quantization_config import scheme_of
+from stages.formats.quantization_config import Schemes
 from stages.quantized.catalog import opened
 from stages.weights.dtypes import dtype_name
 from stages.weights.source import TensorSpec
@@ -206,7 +206,7 @@ def test_a_quantization_config_is_understood_or_refused(cases: int) -> None:
         try:
             config = parse(said if isinstance(said, dict) else {"config_groups": said})
             for prefix in (Q, "lm_head", ""):
-                scheme_of(prefix, schemes_in(config))
+                Schemes(schemes_in(config)).of(prefix)
         except UserError:
             return
 

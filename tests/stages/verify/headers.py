@@ -7,7 +7,7 @@ from typing import Any
 
 from stages.formats.compressed_tensors_bridge import parse, schemes_in
 from stages.formats.module_tensors import expected_parts
-from stages.formats.quantization_config import quantization_config, scheme_of
+from stages.formats.quantization_config import Schemes, quantization_config
 from stages.model.blueprint import Blueprint
 from stages.schemes.protocols import ModuleFormat
 from stages.schemes.resolve import resolve
@@ -32,9 +32,9 @@ class Headers:
         resolved = resolve(scheme, original).checked()
         model = original.saved(resolved)
         config = quantization_config(resolved, model)
-        schemes = schemes_in(parse(config))
+        schemes = Schemes(schemes_in(parse(config)))
         modules = {m.prefix: m for m in (*model.linears(), *model.ends()) if m.name in resolved}
-        quantized = {name: scheme_of(name, schemes, own.kind) for name, own in modules.items()}
+        quantized = {n: schemes.of(n, own.kind) for n, own in modules.items()}
         dtype = DTYPES[model.dtype]
         shapes = {stored: model.outside_shapes[name] for name, stored in model.outside.items()}
         for layer in model.layers:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from unittest import mock
-
 import pytest
 import torch
 
@@ -11,8 +9,8 @@ from stages.compress.grid import grid_of
 from stages.compress.modifiers import Gptq, Rtn, SparseGpt, Wanda
 from stages.compress.modifiers.base import Problem
 from stages.compress.solvers.output_error import relative_error
-from stages.compute import loops
 from stages.schemes.quant_args import QArgs
+from tests.kernels.cases import by
 from tests.stages.compress.pruning.test_pruning import problem
 
 FORMATS = {
@@ -63,7 +61,6 @@ def test_gptq_makes_up_for_what_was_pruned(pruner: Wanda | SparseGpt) -> None:
 def test_compiled_loops_and_torch_choose_the_same_codes(name: str) -> None:
     given, solver = posed(name, SparseGpt(mask_structure="2:4")), Gptq(descent=2)
     compiled = solver.solve(given)
-    with mock.patch.object(loops, "loops_for", lambda _: "torch"):
-        plain = solver.solve(given)
+    plain = by("torch", lambda: solver.solve(given))
     assert compiled.codes is not None and plain.codes is not None
     assert float((compiled.codes == plain.codes).float().mean()) > 0.99
