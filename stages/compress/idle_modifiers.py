@@ -8,6 +8,8 @@ from dataclasses import replace
 from pipeline.errors import UserError
 from pipeline.stage import Site
 from stages.compress.config import CompressConfig
+from stages.compress.modifiers.base import Transform
+from stages.compress.modifiers.pair_kinds import other_pairs
 from stages.model.blueprint import Blueprint, Subgraph
 from stages.model.pairs.proven import PAIRS, ProvenPairs
 from stages.schemes.resolve import Resolution
@@ -48,9 +50,12 @@ def idle_modifiers(
         if not found.modules and not config.scheme.candidates:
             reason = "the scheme quantizes no weights"
         if reason:
+            others = ""
+            if paired is not None and found.modules and isinstance(modifier, Transform):
+                others = other_pairs(modifier.kind, paired)
             yield UserError(
                 f"modifier {modifier.kind!r} would do nothing: {reason}",
-                remedy="leave it out: modifier=[] for none at all",
+                remedy=others or "leave it out: modifier=[] for none at all",
             )
 
 

@@ -19,7 +19,7 @@ class Pairs(ByStructure):
     """
 
     kind: ClassVar[str] = "pairs"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     also_imports: ClassVar[tuple[str, ...]] = ("stages.model.pairs.prove_pairs",)
 
     def run(self, task: Task) -> None:

@@ -20,22 +20,25 @@ COMMON = (
 )
 
 
-def run_job(scheme: str, model: Path, text: Path, target: Path) -> None:
-    """Compress a model folder under a scheme; `target` becomes the run folder, beside its store."""
-    cfg = _composed(scheme)
+def run_job(scheme: str, model: Path, text: Path, target: Path, more: tuple[str, ...] = ()) -> None:
+    """Compress a model folder under a scheme; `target` becomes the run folder, beside its store.
+
+    `more` are overrides beside the scheme's own.
+    """
+    cfg = _composed(scheme, more)
     places = {"model.path": model, "dataset.path": text, "store.dir": target.parent / "store"}
     for key, place in places.items():
         OmegaConf.update(cfg, key, str(place))
     target.mkdir(exist_ok=True)
-    given = [*_overrides(scheme), *(f"{key}={place}" for key, place in places.items())]
+    given = [*_overrides(scheme), *more, *(f"{key}={place}" for key, place in places.items())]
     run(load_config(cfg, Registry.load(), overrides=given), target)
 
 
 @functools.cache
-def _composed(scheme: str) -> DictConfig:
+def _composed(scheme: str, more: tuple[str, ...]) -> DictConfig:
     """Composing takes a third of a tiny job's time, and only places differ between models."""
     paths = [f"{key}=elsewhere" for key in ("model.path", "dataset.path", "store.dir")]
-    return composed(own_configs(), *_overrides(scheme), *paths, name="config")
+    return composed(own_configs(), *_overrides(scheme), *more, *paths, name="config")
 
 
 def _overrides(scheme: str) -> list[str]:

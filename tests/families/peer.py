@@ -10,8 +10,9 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from stages.weights.safetensors_file import read_header
 from tests.families.case import Case
-from tests.families.judge import Row, Subject, judge, measured
+from tests.families.judge import Row, Subject, judge, measured, pattern
 from tests.families.schemes import SCHEMES
 
 PEER_CASES = (
@@ -55,11 +56,12 @@ def _case(subject: Subject, folder: Path, python: str) -> Iterator[Row]:
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         _run([python, str(SCRIPT), str(folder / "job.json")])
     for name in PEER_SCHEMES:
+        peer = folder / f"peer-{name}"
         yield {
             "case": subject.case.name,
             "scheme": name,
-            "ours": _short(ours[name]),
-            "peer": _short(_theirs(subject, name, folder / f"peer-{name}")),
+            "ours": _short(ours[name]) | {"names": _names(folder / name / "checkpoint")},
+            "peer": _short(_theirs(subject, name, peer)) | {"names": _names(peer)},
         }
 
 
@@ -81,6 +83,14 @@ def _theirs(subject: Subject, scheme: str, checkpoint: Path) -> Row:
         return measured(subject, SCHEMES[scheme], checkpoint)
     except Exception as raised:
         return {"verdict": "wrong", "reason": f"{type(raised).__name__}: {raised}"[:300]}
+
+
+def _names(checkpoint: Path) -> list[str]:
+    """The names of modules that a checkpoint holds compressed, with a star for each number."""
+    files = checkpoint.glob("*.safetensors")
+    stored = {name for file in files for name in read_header(file).places}
+    ending = ".weight_scale"
+    return sorted({pattern(n.removesuffix(ending)) for n in stored if n.endswith(ending)})
 
 
 def _short(row: Row) -> Row:

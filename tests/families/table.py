@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from tests.families.judge import Row
 from tests.families.schemes import SCHEMES
@@ -21,7 +21,9 @@ class, and its logits are compared with the original's.
 A cell is the relative error of the logits (median over tokens), and after the slash that of the
 checkpoint as transformers itself loads and runs it, activations quantized. An error passes below
 twice that of Gaussian noise as large as the scheme's rounding, put into the same weights.
-`-`: transformers {transformers} does not load such a checkpoint, and presswork says so.
+`-`: transformers {transformers} does not load such a checkpoint, and presswork says so. (1): norms
+feed no Linear (they come after blocks, or have no weights), so that SmoothQuant is refused with the
+advice to say `modifier.smoothquant.pairs=[linear]`, and is run so.
 
 Versions: {versions}.
 """
@@ -89,6 +91,7 @@ def _cell(row: Row) -> str:
         f"{loaded['error']:.3f}" if "error" in loaded else "-" if "cannot" in loaded else "wrong"
     )
     mark = "" if row["verdict"] == "ok" else f" {row['verdict']}"
+    mark += " (1)" if "advice" in row else ""
     return f"{row['error']:.3f} / {there}{mark}"
 
 
@@ -117,13 +120,32 @@ def _peers(rows: Sequence[Row]) -> Iterator[str]:
     yield "\n## Beside llm-compressor 0.14.0.1\n"
     yield (
         "`python -m tests.families --peer PYTHON --write`: the same models, tokens and judge. "
-        "Error as above; `experts`: matrices compressed of those there are.\n"
+        "Error as above; `experts`: matrices compressed of those there are; names: those of the "
+        "compressed modules on disk.\n"
     )
-    yield "| model | scheme | experts | error | in transformers | its experts | error | there |"
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    head = "model | scheme | experts | error | in transformers | its experts | error | there"
+    yield f"| {head} | names |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     for row in rows:
         cells = [cell for side in ("ours", "peer") for cell in _side(row[side])]
-        yield f"| {row['case']} | {row['scheme']} | {' | '.join(cells)} |"
+        yield f"| {row['case']} | {row['scheme']} | {' | '.join(cells)} | {_names(row)} |"
+
+
+def _names(row: Row) -> str:
+    """Whether both programs name the same modules, and what is not in both."""
+    ours, peer = (set(row[side]["names"]) for side in ("ours", "peer"))
+    if not peer:
+        return ""
+    only = {"here": ours - peer, "there": peer - ours}
+    told = [f"only {side}: {_some(names)}" for side, names in only.items() if names]
+    return "; ".join(told) or "the same"
+
+
+def _some(names: Collection[str]) -> str:
+    """Up to four names, short, and how many more."""
+    short = sorted({name.rpartition(".*.")[2] for name in names})
+    more = f" and {len(short) - 4} more" if len(short) > 4 else ""
+    return ", ".join(f"`{name}`" for name in short[:4]) + more
 
 
 def _side(row: Row) -> tuple[str, str, str]:

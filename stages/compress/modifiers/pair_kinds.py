@@ -29,3 +29,12 @@ def without_pairs(pairs: Sequence[str], blueprint: Blueprint) -> str:
         f"{blueprint.model_type} has no pairs of modules between which a factor can move, "
         f"with a reader that is quantized; pairs: {looked}"
     )
+
+
+def other_pairs(kind: str, blueprint: Blueprint) -> str:
+    """How to ask a transform for the kinds of pairs that a model has; "" where it has none."""
+    found = {pair.source_kind: pair for layer in blueprint.layers for pair in layer.pairs}
+    such = [f"{pair.source} -> {pair.targets[0]}" for pair in found.values()]
+    if not found:
+        return ""
+    return f"it has others, such as {'; '.join(such)}: modifier.{kind}.pairs=[{','.join(found)}]"

@@ -60,9 +60,11 @@ def find(bench: Bench, index: int, more: Iterable[Pair] = ()) -> Found:
         # one expert stands for all of them
         if source in patterns or (not start.targets and (source, start.norm_offset) in tried):
             continue
-        tried.add((source, start.norm_offset))
         grown = grow(bench, index, plain, start)
         if grown is None:
+            continue
+        tried.add((source, start.norm_offset))
+        if not grown.pair.targets:
             continue
         reason = namer.unfit(grown.pair) if grown.complete else DEPENDS
         if reason:
@@ -74,9 +76,10 @@ def find(bench: Bench, index: int, more: Iterable[Pair] = ()) -> Found:
 
 
 def grow(bench: Bench, index: int, plain: Seen, start: Pair) -> Grown | None:
-    """All readers of a source in layer number `index`; None where nobody is given what it writes.
+    """All readers of a source in layer number `index`; None where what it writes changes nothing.
 
-    `plain` is a run up to that layer with nothing changed. Readers that `start` has are kept.
+    (All tokens that an expert was given may be such as go on without any.) `plain` is a run up to
+    that layer with nothing changed. Readers that `start` has are kept.
     """
     channels = len(bench.tensors[f"{start.source}.weight"])
     factors = powers(channels, seed=index)
@@ -92,7 +95,7 @@ def grow(bench: Bench, index: int, plain: Seen, start: Pair) -> Grown | None:
         if not fresh:
             break
         pair = _with(pair, fresh, plain.inputs)
-    return Grown(pair=pair, complete=False) if pair.targets else None
+    return Grown(pair=pair, complete=False)
 
 
 def _readers(
@@ -121,15 +124,17 @@ def _reads(before: list[Tensor], after: list[Tensor], factors: Tensor) -> Groupi
     for width in widths:
         wide = widened(factors, repeats, width)
         if all(_divided(x, y, wide) for x, y in zip(before, after, strict=True)):
-            return repeats, width
+            return (repeats, width) if _alive(before) else None
     return None
 
 
 def _divided(before: Tensor, after: Tensor, factors: Tensor) -> bool:
-    """Whether one is the other over factors, and not by being zero (a few channels may be)."""
-    if before.shape != after.shape or not torch.equal(after * factors, before):
-        return False
-    alive = (before != 0).flatten(0, -2).any(dim=0)
+    return before.shape == after.shape and torch.equal(after * factors, before)
+
+
+def _alive(inputs: list[Tensor]) -> bool:
+    """Whether most channels are not zero in all calls (ZAYA also asks for what follows zeros)."""
+    alive = torch.stack([(x != 0).flatten(0, -2).any(dim=0) for x in inputs]).any(dim=0)
     return 2 * int(alive.sum()) > len(alive)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.errors import StageFailed
 from stages.model.blueprint import Pair, Subgraph
@@ -24,9 +24,12 @@ from stages.model.shrunken.depth import Signature, signatures
 from stages.model.skeleton import Skeleton, skeleton
 
 SEED = 0
-ATTEMPTS = 12
+ATTEMPTS = 16
 """Draws of weights, and of more tokens, until every expert has seen some."""
 MOST_ROWS = 15
+STEP, CALMER = 0.25, 0.75
+"""How far a balancing bias moves for an expert that has all tokens instead of its share, at first,
+and by which factor less at each attempt."""
 SLIGHT = 1 / 16
 """Factor of biases that balance experts: with ZAYA's top-1, larger ones would choose alone."""
 
@@ -105,38 +108,69 @@ def _scaled(bench: Bench, pairs: Sequence[Pair], *, targets: bool) -> dict[str, 
 
 def _bench(bones: Skeleton, input_ids: Tensor) -> Bench:
     """A bench on which every expert is given tokens, if that can be had."""
-    for seed in range(ATTEMPTS):
-        randomize(bones.model, SEED + seed)
-        _reach_all(bones)
-        bench = Bench(bones, input_ids)
+    _drawn(bones, SEED)
+    bench = Bench(bones, input_ids)
+    for attempt in range(1, ATTEMPTS):
         if all(bench.plain.inputs[linear] for linear in _expert_linears(bones)):
             break
+        if not _balance(bench, STEP * CALMER**attempt):
+            _drawn(bones, SEED + attempt)
         if len(input_ids) < MOST_ROWS:
-            input_ids = torch.cat((input_ids, tokens(bones.model, seed=2 + seed)))
+            input_ids = torch.cat((input_ids, tokens(bones.model, seed=1 + attempt)))
+        bench = Bench(bones, input_ids)
     return bench
+
+
+def _drawn(bones: Skeleton, seed: int) -> None:
+    """Give the model random weights, with routers that may choose every expert.
+
+    Tables that route tokens by their ids (hash routing) name all, and biases that balance experts
+    are so small that they alone decide nothing.
+    """
+    randomize(bones.model, seed)
+    draw = torch.Generator().manual_seed(SEED)
+    for layer in bones.layers:
+        count = max((len(experts) for experts in expert_lists(layer).values()), default=0)
+        for table in layer.buffers() if count else ():
+            if table.dim() == 2 and not (table.is_floating_point() or table.dtype == torch.bool):
+                offset = torch.randint(count, (len(table), 1), generator=draw)
+                table.copy_((table + offset) % count)
+        for bias in _balancing(layer, count):
+            bias.mul_(SLIGHT)
+
+
+def _balance(bench: Bench, step: float) -> bool:
+    """Move the biases that balance experts towards those with few tokens; False without any.
+
+    A router that is an MLP (ZAYA's) sends nearly all tokens of a random model to one expert.
+    """
+    found = False
+    for name, layer in zip(bench.bones.blueprint.members, bench.bones.layers, strict=True):
+        for local, experts in expert_lists(layer).items():
+            seen = [_tokens(bench, f"{name}.{local}.{number}.") for number in range(len(experts))]
+            share = torch.tensor(seen, dtype=torch.float32) / max(1, sum(seen))
+            for bias in _balancing(layer, len(experts)):
+                bias[: len(experts)] += step * (1 / len(experts) - share)
+                found = True
+    return found
+
+
+def _tokens(bench: Bench, expert: str) -> int:
+    """The most tokens that a Linear of an expert was given."""
+    inputs = (calls for linear, calls in bench.plain.inputs.items() if linear.startswith(expert))
+    return max((sum(x.shape[0] for x in calls) for calls in inputs), default=0)
+
+
+def _balancing(layer: nn.Module, count: int) -> Iterator[Tensor]:
+    """The buffers of a layer that bias the choice of its `count` experts (and of none of them)."""
+    for bias in layer.buffers() if count else ():
+        if bias.dim() == 1 and bias.is_floating_point() and len(bias) in (count, count + 1):
+            yield bias
 
 
 def _expert_linears(bones: Skeleton) -> list[str]:
     layers = bones.blueprint.layers
     return [linear.name for layer in layers for linear in layer.linears if linear.expert]
-
-
-def _reach_all(bones: Skeleton) -> None:
-    """Let routers choose every expert.
-
-    Tables that route tokens by their ids (hash routing) name all, and biases that balance experts
-    are so small that they alone decide nothing.
-    """
-    draw = torch.Generator().manual_seed(SEED)
-    for layer in bones.layers:
-        count = max((len(experts) for experts in expert_lists(layer).values()), default=0)
-        for table in layer.buffers() if count else ():
-            biases = table.dim() == 1 and len(table) in (count, count + 1)
-            if table.dim() == 2 and not (table.is_floating_point() or table.dtype == torch.bool):
-                offset = torch.randint(count, (len(table), 1), generator=draw)
-                table.copy_((table + offset) % count)
-            elif biases and table.is_floating_point():
-                table.mul_(SLIGHT)
 
 
 def _named(bones: Skeleton, index: int) -> Iterable[Pair]:

@@ -58,9 +58,11 @@ def test_a_transform_without_pairs(kinds: list[str], fine: bool) -> None:
     problems = surveyed(G16, SmoothQuant(pairs=kinds), Gptq(), stored=Stored(PAIR)).problems
     assert (not problems) == fine
     assert fine or "'smoothquant' would do nothing: tiny has no pairs" in problems[0].what
+    assert fine or str(problems[0].remedy).endswith("modifier.smoothquant.pairs=[norm]")
     dense = SchemeConfig(weights=G16.weights, ignore=["re:.*mlp.*"])
     (unread,) = surveyed(dense, SmoothQuant(pairs=kinds), Gptq(), stored=Stored(PAIR)).problems
     assert "with a reader that is quantized" in unread.what
+    assert unread.remedy == "leave it out: modifier=[] for none at all"
     (alone,) = surveyed(G16, SmoothQuant(), stored=Stored()).problems
     assert "no pairs of modules" in alone.what
     assert "a norm whose output only Linears and routers read" in alone.what
