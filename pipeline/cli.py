@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import logging
 import os
 import secrets
 import shlex
@@ -23,30 +22,23 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pipeline.config.called import RUN_ID
 from pipeline.config.checked_loader import checked
 from pipeline.config.hydra_errors import explain
 from pipeline.config.primary import PrimaryConfig, gathered, primary_config, rules
 from pipeline.config.recipe_import import Imported, imported, unfit
-from pipeline.config.root import Config, load_config
+from pipeline.config.root import load_config
 from pipeline.config.searchpath import register
 from pipeline.errors import StageFailed, UserError
-from pipeline.logs import logging_to
 from pipeline.masking import masked, masked_streams
 from pipeline.messages import message, print_crash, print_errors
 from pipeline.objective import objective
 from pipeline.registry import Registry
 from pipeline.report.files import read_result
-from pipeline.report.text_files import write_text
-from pipeline.runs.folders import check_writable
-from pipeline.runs.occupied import alone_in
+from pipeline.runs.recorded import recorded
 from pipeline.sweeps.command import asked, composed, finish, folder_override, launched
 from pipeline.sweeps.jobs import begin, enter
 from pipeline.sweeps.plan import SweepPlan, planned, texts
-
-log = logging.getLogger("pipeline")
-
-RUN_ID = "PRESSWORK_RUN_ID"
-"""Set for each command: two that start in the same second get different run folders."""
 
 INTERRUPTED = 130
 
@@ -214,31 +206,8 @@ def _perform(cfg: DictConfig, folder: Path, overrides: Sequence[str], cwd: Path)
     function = getattr(importlib.import_module(f"pipeline.modes.{config.mode}"), config.mode)
     if config.mode not in ("run", "sensitivity"):
         return int(function(config, folder))
-    check_writable(folder)
-    with alone_in(folder), logging_to(folder / "run.log"):
-        write_config(config, folder)
-        try:
-            return int(function(config, folder))
-        except UserError as error:
-            log.error("%s", error)
-            raise
-        except Exception:
-            log.exception("unexpected error")
-            raise
-
-
-def write_config(config: Config, folder: Path) -> Path:
-    """Write `config.yaml`: the resolved config, from which the run can be started again."""
-    path = folder / "config.yaml"
-    command = shlex.join(
-        ["python", "-m", "pipeline", "--config-dir", str(folder), "--config-name", "config"]
-    )
-    text = OmegaConf.to_yaml(OmegaConf.create(dict(config.resolved)))
-    heading = (
-        f"# A run's config, resolved. To run it again, also with other values:\n#   {command}\n"
-    )
-    write_text(path, f"{heading}defaults: [base, _self_]\n{text}")
-    return path
+    with recorded(config, folder):
+        return int(function(config, folder))
 
 
 @contextlib.contextmanager

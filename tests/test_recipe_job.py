@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli import write_config
 from pipeline.config.recipe_import import imported
 from pipeline.config.root import load_config
 from pipeline.config.searchpath import own_configs
 from pipeline.registry import Registry
+from pipeline.runs.recorded import write_config
 from tests.jobs import Job, built
 from tests.pipeline.tiny import composed
 from tests.stages.recipes import texts

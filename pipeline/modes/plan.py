@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -18,7 +19,7 @@ from pipeline.planning.plan import Plan, make_plan, plan_rows, totals, totals_by
 from pipeline.report.units import nearby, size
 from pipeline.runner.forecast import Forecast, forecast
 from pipeline.runner.preflight import check_device
-from pipeline.runner.schedule import transient_outputs
+from pipeline.runner.schedule import Transient, transient_outputs
 from pipeline.runs.diff import Difference, difference, last_alike
 from pipeline.runs.folders import Run, find_runs
 from pipeline.stage import Artifact
@@ -28,20 +29,48 @@ from pipeline.store.processors import noted_processors
 _STATUS = {"hit": "cached", "build": "to run", "idle": "not needed"}
 
 
-def plan(config: Config, run_dir: Path) -> int:
-    """Print every node with its status and estimates; exit code 0 if the config is valid."""
-    del run_dir
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Planned:
+    """A graph with what of it is stored, what it will take, and what to know before it runs."""
+
+    store: Store
+    graph: Plan
+    transient: Transient
+    expected: Forecast
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def planned_for(config: Config) -> Planned:
+    """Expand and estimate the graph of a config. Raises UserError for one that cannot run."""
     store = Store(config.store)
     expanded = expand(config.graph.sites, mode="plan", find=store.get, build=_never)
-    planned = make_plan(expanded.graph, lambda key: store.get(key) is not None)
+    graph = make_plan(expanded.graph, lambda key: store.get(key) is not None)
     transient = transient_outputs(expanded.graph, keep=config.store.keep_activations)
     gpu = gpu_of(config.device)
     expected = forecast(
-        planned,
+        graph,
         transient,
         copy_every=config.store.copy_every,
         device_bytes=gpu.total_bytes if gpu else 0,
     )
+    noted = noted_processors(store.layout)
+    elsewhere = elsewhere_note(graph, noted, lambda key: store.get(key) is not None)
+    return Planned(
+        store=store,
+        graph=graph,
+        transient=transient,
+        expected=expected,
+        warnings=expanded.warnings,
+        notes=(*expanded.notes, *elsewhere),
+    )
+
+
+def plan(config: Config, run_dir: Path) -> int:
+    """Print every node with its status and estimates; exit code 0 if the config is valid."""
+    del run_dir
+    found = planned_for(config)
+    planned, expected = found.graph, found.expected
     console = Console()
     table = Table("node", "kind", "status", "key", box=None, header_style="bold")
     table.columns[0].no_wrap = True
@@ -60,11 +89,9 @@ def plan(config: Config, run_dir: Path) -> int:
             f"{cost['seconds']:.1f} s" if cost["seconds"] else "",
         )
     console.print(table)
-    for text in expanded.warnings:
+    for text in found.warnings:
         console.print(f"warning: {text}", markup=False)
-    noted = noted_processors(store.layout)
-    elsewhere = elsewhere_note(planned, noted, lambda key: store.get(key) is not None)
-    for text in (*expanded.notes, *elsewhere):
+    for text in found.notes:
         console.print(f"note: {text}", markup=False)
     away = config.device != "cpu" and unusable(config.device)
     if away:
@@ -87,7 +114,7 @@ def plan(config: Config, run_dir: Path) -> int:
         f"{on_device}{total['seconds']:.0f} s on {'such a' if away else 'this'} machine.",
         highlight=False,
     )
-    check_device(planned, config.device, transient)
+    check_device(planned, config.device, found.transient)
     last = last_alike(find_runs(config.runs), config.resolved)
     if last is not None:
         changes = difference(last.folder, config.resolved, plan_rows(planned))

@@ -179,8 +179,14 @@ def run(config: Config, run_dir: Path) -> int:
     Raises UserError or StageFailed after writing what is known to result.json; the store keeps
     every finished result.
     """
+    result = performed(config, run_dir, progress())
+    print_summary(result, run_dir, Console(highlight=False))
+    return 0
+
+
+def performed(config: Config, run_dir: Path, watcher: Watcher) -> dict[str, Any]:
+    """Run as `run` does, tell `watcher` of it, print nothing; result.json."""
     sections()  # one that cannot be imported is an error now, not after hours of work
-    watcher = progress()
     store = Store(config.store, warn=watcher.message)
     runner = LocalRunner(
         store,
@@ -196,10 +202,9 @@ def run(config: Config, run_dir: Path) -> int:
         watcher.stop()
     log.info("done in %.1f s", result["seconds"])
     track(config, result, run_dir)
-    print_summary(result, run_dir, Console(highlight=False))
     if config.store.max_bytes is not None and store.writable:
         collect(store, dry_run=False)
-    return 0
+    return result
 
 
 def track(config: Config, result: Mapping[str, Any], run_dir: Path) -> None:

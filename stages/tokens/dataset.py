@@ -14,8 +14,18 @@ from pipeline.key import Json
 Message = Mapping[str, Any]
 """One turn of a conversation for a chat template: `role` and `content`."""
 
-Document = str | Sequence[Message]
-"""A text, or a conversation that the tokenizer's chat template turns into text."""
+
+@dataclass(frozen=True, slots=True)
+class TokenIds:
+    """A document that is token ids already, of the model that is compressed."""
+
+    ids: tuple[int, ...]
+
+
+Conversation = Sequence[Message]
+
+Document = str | Conversation | TokenIds
+"""A text, a conversation that the tokenizer's chat template turns into text, or token ids."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +60,11 @@ class Dataset(ABC):
 
         Imports no library that is slow to import. Raises UserError if something is missing.
         """
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether all documents are `TokenIds`, so that no tokenizer is needed."""
+        return False
 
     def files(self) -> tuple[Path, ...]:
         """The local files that `documents` reads; if one changes meanwhile, nothing is stored."""

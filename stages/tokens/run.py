@@ -15,6 +15,7 @@ from pipeline.stage import Task
 from stages.model.artifact_names import MODEL, TOKENS
 from stages.tokens.counted import not_counted, separated
 from stages.tokens.dataset import Dataset, Document, counted_tokens
+from stages.tokens.given_ids import GivenIds
 from stages.tokens.stage import TokensConfig
 from stages.tokens.tokenizer import Tokenizer
 from stages.tokens.vocabulary import check_vocabulary, vocabulary
@@ -49,7 +50,7 @@ def tokenise(
     tokenizer's files. Raises UserError, with the number of samples, if the dataset is empty or has
     fewer samples than wanted.
     """
-    tokenizer = Tokenizer(model, assistant_only=counted_tokens(dataset) == "assistant")
+    tokenizer = _reader(dataset, model)
     documents = _with_text(dataset, scratch)
     make = _packed if dataset.packing else _one_by_one
     ids, lengths = make(dataset, tokenizer, documents, progress)
@@ -63,9 +64,15 @@ def tokenise(
     return ids, lengths
 
 
+def _reader(dataset: Dataset, model: Path) -> Tokenizer | GivenIds:
+    if dataset.has_ids:
+        return GivenIds()
+    return Tokenizer(model, assistant_only=counted_tokens(dataset) == "assistant")
+
+
 def _packed(
     dataset: Dataset,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | GivenIds,
     documents: Iterator[Document],
     progress: Callable[[str], None],
 ) -> tuple[Ids, Ids]:
@@ -97,7 +104,7 @@ def _packed(
 
 def _one_by_one(
     dataset: Dataset,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | GivenIds,
     documents: Iterator[Document],
     progress: Callable[[str], None],
 ) -> tuple[Ids, Ids]:

@@ -13,7 +13,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from pipeline.errors import UserError
 from stages.model.tokenizer_files import load_tokenizer, readable
-from stages.tokens.dataset import Document
+from stages.tokens.dataset import Conversation, Document, TokenIds
 
 SEPARATOR = "\n\n"
 """Follows every text of a packed stream."""
@@ -76,9 +76,11 @@ class Tokenizer:
         remaining = iter(documents)
         while group := list(islice(remaining, BATCH)):
             if self.assistant_only:
-                yield from (self._marked(document) for document in group)
+                yield from (self._marked(_conversation(document)) for document in group)
                 continue
-            texts = [finish(d) if isinstance(d, str) else self._render(d) for d in group]
+            texts = [
+                finish(d) if isinstance(d, str) else self._render(_conversation(d)) for d in group
+            ]
             chats = [not isinstance(d, str) for d in group]
             plain = special and not any(chats)
             yield from self._ids(texts, special=plain)
@@ -98,7 +100,7 @@ class Tokenizer:
         """The text of one token."""
         return str(self._inner.convert_ids_to_tokens(int(id)))
 
-    def _marked(self, conversation: Document) -> list[int]:
+    def _marked(self, conversation: Conversation) -> list[int]:
         """The ids of a conversation, ~id for those that do not count.
 
         A token counts if some of its characters are the assistant's. transformers' own mask is not
@@ -131,7 +133,7 @@ class Tokenizer:
             for id, (start, end) in zip(found.input_ids, found.offset_mapping, strict=True)
         ]
 
-    def _render(self, conversation: Document) -> str:
+    def _render(self, conversation: Conversation) -> str:
         if self._inner.chat_template is None:
             raise UserError(
                 "the dataset holds conversations, but the model has no chat template",
@@ -163,17 +165,23 @@ class Tokenizer:
         return text
 
 
+def _conversation(document: Document) -> Conversation:
+    if isinstance(document, str | TokenIds):
+        raise TypeError(f"a conversation is needed, not {type(document).__name__}")
+    return document
+
+
 def _says(turn: object) -> bool:
     content = turn.get("content") if isinstance(turn, Mapping) else None
     return isinstance(content, str) and bool(content.strip())
 
 
-def _roles(conversation: Document) -> str:
+def _roles(conversation: Conversation) -> str:
     roles = [str(turn.get("role")) for turn in conversation if isinstance(turn, Mapping)]
     return ", ".join(roles[:SOME]) + (", ..." if len(roles) > SOME else "")
 
 
-def _called(conversation: Document) -> Iterator[str]:
+def _called(conversation: Conversation) -> Iterator[str]:
     """The names of the functions that are called in a conversation."""
     for turn in conversation:
         calls = turn.get("tool_calls") if isinstance(turn, Mapping) else None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from stages.tokens.given_ids import GivenIds
 from stages.tokens.tokenizer import Tokenizer
 from stages.tokens.windows import Ids
 
@@ -31,11 +32,17 @@ def vocabulary_of(config: Mapping[str, Any]) -> int | None:
     return next((size for size in sizes if size is not None), None)
 
 
-def check_vocabulary(ids: Ids, tokenizer: Tokenizer, size: int | None) -> None:
+def check_vocabulary(ids: Ids, tokenizer: Tokenizer | GivenIds, size: int | None) -> None:
     """Raise UserError if an id of `ids` has no row in an embedding of `size` rows."""
     if size is None or not ids.size or int(ids.max()) < size:
         return
     id = int(ids.max())
+    if isinstance(tokenizer, GivenIds):
+        raise UserError(
+            f"id {id} is in the dataset, but the model has a vocabulary of {size} tokens (0 to "
+            f"{size - 1})",
+            remedy="give ids that the model's own tokenizer made",
+        )
     raise UserError(
         f"the tokenizer makes id {id} ({tokenizer.named(id)!r}) of the dataset, but the model has "
         f"a vocabulary of {size} tokens (0 to {size - 1})",

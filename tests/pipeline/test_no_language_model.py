@@ -22,6 +22,7 @@ ALLOWED = {
     "store/config.py": "layer",  # help on the key store.keep_activations, which is older
     "masking.py": "token",  # what gives access
     "cli.py": "token",  # random bytes in hexadecimal
+    "config/called.py": "token",  # the same
 }
 """File -> the one word that it may have, for a reason that is no language model's."""
 

@@ -12,23 +12,25 @@ from typing import Any, ClassVar
 
 from pipeline.errors import UserError
 from pipeline.key import WHEN_SET, Json
-from stages.tokens.dataset import Dataset, Document
+from stages.tokens.dataset import Dataset, Document, TokenIds
 from stages.tokens.dataset_files import content, find_files
 from stages.tokens.datasets.conversation import conversation
 
 COUNTED = ("all", "assistant")
+LARGEST_ID = 1 << 31
 SPARSE = 1000
 """Rows that may lack the column before one has it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rows(Dataset):
-    """Rows whose documents are a column of text or a column of conversations.
+    """Rows whose documents are a column of text, of conversations or of token ids.
 
-    `messages_column`, if set, holds lists of {role, content} that go through the tokenizer's chat
-    template; else `text_column` holds text. With `tokens: assistant` only what the template marks
-    as the assistant's counts; the model sees the rest all the same. `max_documents` reads only the
-    first rows, which makes very large datasets usable.
+    `ids_column`, if set, holds lists of token ids, as a script leaves them that has tokenized
+    its data; no tokenizer is asked. `messages_column`, if set, holds lists of {role, content} that
+    go through the tokenizer's chat template; else `text_column` holds text. With `tokens:
+    assistant` only what the template marks as the assistant's counts; the model sees the rest all
+    the same. `max_documents` reads only the first rows, which makes very large datasets usable.
     """
 
     filled: ClassVar[bool] = True
@@ -36,6 +38,8 @@ class Rows(Dataset):
 
     text_column: str = "text"
     messages_column: str | None = None
+    ids_column: str | None = field(default=None, metadata={"key": WHEN_SET})
+    """A column of lists of token ids; no other column is read then."""
     tokens: str = field(default="all", metadata={"key": WHEN_SET})
     """all | assistant: which tokens of a conversation count in statistics and measures."""
     max_documents: int | None = None
@@ -51,18 +55,27 @@ class Rows(Dataset):
                 f"tokens is {self.tokens!r}, and the dataset has no conversations",
                 remedy="name their column: dataset.messages_column, or say tokens: all",
             )
+        if self.ids_column is not None and self.messages_column is not None:
+            raise UserError(
+                f"ids_column is {self.ids_column!r} and messages_column {self.messages_column!r}",
+                remedy="name one of them: a document is token ids or a conversation",
+            )
         if self.max_documents is not None and self.max_documents < 1:
             raise UserError(
                 f"max_documents is {self.max_documents}",
                 remedy="give 1 or more, or null for all",
             )
 
+    @property
+    def has_ids(self) -> bool:
+        return self.ids_column is not None
+
     def from_rows(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Document]:
         """The document of each row; rows without content are left out.
 
         Raises UserError if none of the first SPARSE rows has the column, or none at all.
         """
-        column = self.messages_column or self.text_column
+        column = self.ids_column or self.messages_column or self.text_column
         found, names = False, dict[str, None]()
         for i, row in enumerate(islice(rows, self.max_documents)):
             found = found or column in row
@@ -76,10 +89,12 @@ class Rows(Dataset):
             raise UserError(
                 f"{self.describe()} has no column {column!r}",
                 remedy=f"it has {', '.join(names)}: set dataset.text_column, or "
-                "dataset.messages_column for conversations",
+                "dataset.messages_column for conversations, dataset.ids_column for token ids",
             )
 
     def _document(self, value: Any, row: int, column: str) -> Document:
+        if self.ids_column is not None:
+            return token_ids(value, f"row {row} of {self.describe()}, column {column!r},")
         if self.messages_column is not None:
             where = f"row {row} of {self.describe()}, column {column!r},"
             return conversation(value, where, filled=self.filled)
@@ -90,6 +105,17 @@ class Rows(Dataset):
                 remedy="name a column of text, or set dataset.messages_column for conversations",
             )
         return value
+
+
+def token_ids(value: Any, where: str) -> TokenIds:
+    """The ids of one row, which `where` names for errors; raises UserError for anything else."""
+    given = value if isinstance(value, list) else [value]
+    if any(type(id) is not int or not 0 <= id < LARGEST_ID for id in given):
+        raise UserError(
+            f"{where} holds no token ids",
+            remedy="each row must have a list of whole numbers, 0 or more",
+        )
+    return TokenIds(tuple(given))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from pipeline.cli import write_config
 from pipeline.config.environment import Environment
 from pipeline.config.schema import build
 from pipeline.errors import UserError
+from pipeline.runs.recorded import write_config
 from tests.pipeline.tiny import FILES, loaded, write_files
 
 BATTERY = "correct-horse-battery"

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from pipeline.cli import write_config
 from pipeline.config.root import load_config
 from pipeline.errors import ManyErrors, UserError
 from pipeline.machine.devices import resolve_device
+from pipeline.runs.recorded import write_config
 from tests.pipeline.machine.fake_driver import MODELS, fake_gpus
 from tests.pipeline.tiny import (
     FILES,

@@ -1,0 +1,102 @@
+"""Config of a call from Python, composed as the command line does; Hydra's state is put back."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from pipeline.config.checked_loader import checked
+from pipeline.config.hydra_errors import explain
+from pipeline.config.primary import PrimaryConfig
+from pipeline.config.recipe_import import Imported, imported, unfit
+from pipeline.config.root import Config, load_config
+from pipeline.config.searchpath import own_configs, register
+from pipeline.errors import UserError
+from pipeline.registry import Registry
+
+RUN_ID = "PRESSWORK_RUN_ID"
+"""Set for each command and call: two in the same second get different run folders."""
+
+_COMPOSING = threading.Lock()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Called:
+    """The config of a call, the run folder that it names, and notes on a translated recipe."""
+
+    config: Config
+    run_dir: Path
+    notes: tuple[str, ...]
+
+
+def called(overrides: Sequence[str], *, config_dir: Path | None = None) -> Called:
+    """Compose and load the config of these overrides, also where Hydra is in use already.
+
+    `config_dir` is one more folder of configs, as --config-dir names it. One thread composes at a
+    time. Raises UserError or ManyErrors for what is wrong with them.
+    """
+    given = PrimaryConfig(
+        folder=own_configs(), name="config", overrides=tuple(overrides), extra=config_dir
+    )
+    with _COMPOSING, _own_state(), checked(), warnings.catch_warnings():
+        warnings.filterwarnings("error", r"provider=.*is not available", UserWarning)
+        register()
+        recipe = imported(given.overrides, Registry.load)
+        words = (*recipe.overrides, *given.overrides)
+        try:
+            return _loaded(given, words, recipe)
+        except UserWarning as warning:
+            raise UserError(f"hydra.searchpath: {warning}") from warning
+        except (HydraException, OmegaConfBaseException) as error:
+            raise unfit(error, recipe) or explain(error, words, given.compose) from error
+
+
+def _loaded(given: PrimaryConfig, words: tuple[str, ...], recipe: Imported) -> Called:
+    with given.initialized():
+        cfg = hydra.compose(given.name, overrides=list(words), return_hydra_config=True)
+        folder, experiment = str(cfg.hydra.run.dir), cfg.hydra.runtime.choices.get("experiment")
+        config = load_config(
+            _without_hydra(cfg),
+            Registry.load(),
+            overrides=words,
+            cwd=Path.cwd(),
+            experiment=None if experiment is None else str(experiment),
+        )
+    return Called(config=config, run_dir=Path.cwd() / folder, notes=recipe.notes)
+
+
+def _without_hydra(cfg: DictConfig) -> DictConfig:
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg
+
+
+@contextmanager
+def _own_state() -> Iterator[None]:
+    """Context in which Hydra is as in a fresh process, for a program that uses it itself."""
+    instance, settings = GlobalHydra.instance(), HydraConfig.instance()
+    before, chosen, run_id = instance.hydra, settings.cfg, os.environ.get(RUN_ID)
+    instance.clear()
+    os.environ[RUN_ID] = secrets.token_hex(3)
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = before
+        HydraConfig.instance().cfg = chosen
+        if run_id is None:
+            del os.environ[RUN_ID]
+        else:
+            os.environ[RUN_ID] = run_id
