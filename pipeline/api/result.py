@@ -22,7 +22,8 @@ class Result:
     """What a run came to. `fields` is all of result.json (`pipeline.report.result`).
 
     Its parts are attributes as well, those that stages report among them: `result.nodes`,
-    `result.versions`, `result.size` and so on, as plain data. `checkpoint` is None where none was published.
+    `result.versions`, `result.size` and so on, as plain data. `checkpoint` is None where none was
+    published.
     """
 
     folder: Path
