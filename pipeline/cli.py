@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import cast
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -25,7 +24,14 @@ from omegaconf.errors import OmegaConfBaseException
 from pipeline.config.called import RUN_ID
 from pipeline.config.checked_loader import checked
 from pipeline.config.hydra_errors import explain
-from pipeline.config.primary import PrimaryConfig, gathered, primary_config, rules
+from pipeline.config.primary import (
+    PrimaryConfig,
+    arguments,
+    at_home,
+    gathered,
+    primary_config,
+    rules,
+)
 from pipeline.config.recipe_import import Imported, imported, unfit
 from pipeline.config.root import load_config
 from pipeline.config.searchpath import register
@@ -49,7 +55,8 @@ def main() -> None:
 
 
 def _main(argv: Sequence[str]) -> int:
-    command = _Command(given=primary_config(argv), sweeps=asked(argv))
+    words = tuple(map(at_home, argv))
+    command = _Command(words=words, given=primary_config(words), sweeps=asked(words))
     with (
         _hydra_raises() as full_traceback,
         warnings.catch_warnings(),
@@ -68,6 +75,7 @@ def _main(argv: Sequence[str]) -> int:
 class _Command:
     """The state of one command; `plan` is that of a sweep, once it is known."""
 
+    words: tuple[str, ...]
     given: PrimaryConfig
     sweeps: bool
     recipe: Imported = field(default_factory=Imported)
@@ -76,7 +84,7 @@ class _Command:
     def start(self) -> int:
         """Let Hydra compose the config and run. Raises the errors of Hydra and of the checks."""
         register()
-        if get_args_parser().parse_intermixed_args().experimental_rerun is not None:
+        if arguments(self.words).experimental_rerun is not None:
             raise UserError(
                 "--experimental-rerun runs a pickle, which can hold any code",
                 remedy="start a run again from its config.yaml: --config-dir DIR "
@@ -87,7 +95,7 @@ class _Command:
         for note in self.recipe.notes:
             message(f"note: {note}")
         start = hydra.main(config_path=str(self.given.folder), config_name="config", **rules())(job)
-        words = self.recipe.into([sys.argv[0], *gathered(sys.argv[1:])])
+        words = self.recipe.into([sys.argv[0], *gathered(self.words)])
         if not self.sweeps:
             with _arguments(words):
                 start()

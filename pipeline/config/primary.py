@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,10 @@ from omegaconf import DictConfig
 from packaging.version import Version
 
 from pipeline.config.searchpath import including, own_configs
+from pipeline.errors import UserError
+from pipeline.registry import nearest
+
+_HOME = re.compile(r"(?:^|(?<=[,\[]))~(?=/|$|[,\]])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +74,10 @@ def gathered(argv: Sequence[str]) -> list[str]:
     """The arguments of a command line with its overrides at the end, in their order.
 
     Hydra takes overrides from one place only: `a=1 --config-dir DIR b=2` is an error there, and so
-    would be `a=1,2 -m` with an override that is added at the end. Exits as argparse does where an
-    option is not known.
+    would be `a=1,2 -m` with an override that is added at the end. Raises UserError where an option
+    is not known.
     """
-    rest = list(get_args_parser().parse_intermixed_args(argv).overrides or ())
+    rest = list(arguments(argv).overrides or ())
     overrides, options = list(rest), list[str]()
     for word in argv:
         if rest and word == rest[0]:
@@ -79,6 +85,41 @@ def gathered(argv: Sequence[str]) -> list[str]:
         else:
             options.append(word)
     return [*options, *overrides]
+
+
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Hydra's options and the overrides of a command line.
+
+    Raises UserError for an option that Hydra does not have: keys of the config are no options.
+    """
+    parser = get_args_parser()
+    found, unknown = parser.parse_known_intermixed_args(list(argv))
+    if not unknown:
+        return found
+    option, _, value = unknown[0].partition("=")
+    key, at = option.lstrip("-").replace("-", "_"), list(argv).index(unknown[0])
+    if not value and at + 1 < len(argv) and not argv[at + 1].startswith("-"):
+        value = argv[at + 1]
+    options = [name for action in parser._actions for name in action.option_strings]
+    close = nearest(option, options)
+    remedy = f"{close} " if close else ""
+    if value and "=" not in value:
+        remedy += f"keys of the config have no dashes: {key}={value}"
+    raise UserError(
+        f"there is no option {option}",
+        remedy=remedy.strip() or f"the options are {', '.join(sorted(options))}",
+    )
+
+
+def at_home(word: str) -> str:
+    """An override with `~/` at the start of its values as the shell writes it elsewhere.
+
+    bash expands it only where a variable is set, and Hydra's grammar has no `~` there.
+    """
+    key, equals, value = word.partition("=")
+    if not equals or word.startswith("-"):
+        return word
+    return f"{key}={_HOME.sub(lambda _: os.path.expanduser('~'), value)}"
 
 
 def rules() -> dict[str, Any]:

@@ -53,7 +53,7 @@ class GcConfig:
 
     max_age_days: float | None = None
     """Free results that were not used for so many days."""
-    max_bytes: int | None = None
+    max_bytes: int | None = field(default=None, metadata={"unit": "bytes"})
     """Free the least recently used results beyond so many bytes."""
     unreferenced: bool = False
     """Free results that no run folder refers to."""

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config.environment import Environment
+from pipeline.config.units import EXAMPLES, number_of
 from pipeline.errors import ManyErrors, UserError
 from pipeline.registry import Registry, nearest
 
@@ -38,7 +39,9 @@ def build(
     a `kind` and becomes an instance of the class that the registry has for it; one with
     `metadata={"components": group}` holds a mapping of such mappings and becomes a tuple, in order.
     Values of `environment` are told as they are written, and refused in fields with
-    `metadata={"lands": True}`, whose values are written into results.
+    `metadata={"lands": True}`, whose values are written into results. Fields with
+    `metadata={"unit": "bytes"}` or `"seconds"` also take texts such as 8GB: see
+    :mod:`pipeline.config.units`.
 
     Raises UserError for a key that `cls` does not have, a missing one, a value of another type
     and whatever `__post_init__` rejects; ManyErrors where there are several.
@@ -153,7 +156,20 @@ class _Builder:
         group = item.metadata.get("components")
         if group is not None:
             return self.components(group, data, path)
+        if isinstance(data, str) and (unit := item.metadata.get("unit")):
+            return self.number(unit, hint, data, path)
         return self.value(hint, data, path)
+
+    def number(self, unit: str, hint: Any, text: str, path: str) -> Any:
+        """A number of bytes or seconds from a text with units."""
+        found = number_of(text, unit)
+        whole = int in (get_args(hint) if _is_union(hint) else (hint,))
+        if found is None or (whole and found != int(found)):
+            given = self.shown(text, path)
+            return self.fail(
+                path, f"{given} is no number of {unit}", f"write such as {EXAMPLES[unit]}"
+            )
+        return int(found) if whole else found
 
     def component(self, group: str, data: object, path: str) -> Any:
         """An instance of the class that the registry has for `data["kind"]`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.errors import UserError
 
@@ -24,10 +24,10 @@ class StoreConfig:
 
     dir: str = "outputs/store"
     lock: str = "flock"
-    max_bytes: int | None = None
+    max_bytes: int | None = field(default=None, metadata={"unit": "bytes"})
     keep_activations: bool = False
     copy_every: int = 8
-    copy_seconds: float = 900.0
+    copy_seconds: float = field(default=900.0, metadata={"unit": "seconds"})
 
     def __post_init__(self) -> None:
         if not self.dir:

@@ -25,14 +25,14 @@ class CalibrateConfig:
 
     propagate: str = field(default="compressed", metadata={"key": False})
     experts: str = field(default="all", metadata={"key": False})
-    memory: int | None = field(default=None, metadata={"key": False})
+    memory: int | None = field(default=None, metadata={"key": False, "unit": "bytes"})
     """Bytes of activations and passing statistics that stay in memory, on the GPU and in that of
     the host each; what is beyond goes to the disk. null: a quarter of each, less where a layer
     itself needs more than the rest."""
     batch_size: int | None = 4
     """Sequences that run at once; part of the key, because it decides the order of sums. null: as
     many as `batch_memory` allows, a power of two (:mod:`stages.calibrate.batch_size`)."""
-    batch_memory: int | None = field(default=None, metadata={"key": False})
+    batch_memory: int | None = field(default=None, metadata={"key": False, "unit": "bytes"})
     """Bytes that the forward of a batch may take where `batch_size` is null; null: a sixteenth of
     all the memory of the device, used or not. What is chosen is in the key."""
 

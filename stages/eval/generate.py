@@ -22,7 +22,7 @@ class GenerateConfig:
     """Texts that both models continue greedily; an empty list generates nothing."""
     max_new_tokens: int = 24
     """Number of tokens added to a prompt."""
-    max_model_bytes: int = 4 * 10**9
+    max_model_bytes: int = field(default=4 * 10**9, metadata={"unit": "bytes"})
     numerics: Numerics = field(default_factory=Numerics, metadata={"key": summed})
 
     def __post_init__(self) -> None:

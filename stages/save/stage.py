@@ -29,7 +29,7 @@ class SaveOptions:
 
     name: str | None = field(default=None, metadata={"lands": True})
     compressed: bool = True
-    max_shard_bytes: int | None = None
+    max_shard_bytes: int | None = field(default=None, metadata={"unit": "bytes"})
 
     def __post_init__(self) -> None:
         if self.max_shard_bytes is not None and self.max_shard_bytes < 1:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.config.primary import gathered
+from pipeline.config.primary import at_home, gathered
+from pipeline.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,34 @@ def test_overrides_follow_the_options_in_their_order(given: list[str], expected:
     assert gathered(given) == expected
 
 
-def test_an_unknown_option_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        gathered(["a=1", "--confg-dir", "x"])
-    assert "--confg-dir" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["a=1", "--confg-dir", "x"], "--confg-dir\\n  did you mean --config-dir?"),
+        (["--scheme", "w4a16", "a=1"], "no dashes: scheme=w4a16"),
+        (["--scheme=w4a16"], "no dashes: scheme=w4a16"),
+        (["a=1", "-z"], "the options are .*--config-dir"),
+    ],
+)
+def test_an_unknown_option_is_told(given: list[str], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        gathered(given)
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("model.path=~/dir", "model.path=/home/me/dir"),
+        ("a=~/x,~/y", "a=/home/me/x,/home/me/y"),
+        ("a=[~/x,b]", "a=[/home/me/x,b]"),
+        ("a=b~/c", "a=b~/c"),
+        ("~a", "~a"),
+        ("~a=1", "~a=1"),
+        ("--config-dir=~", "--config-dir=~"),
+    ],
+)
+def test_the_home_folder_may_be_written_as_in_the_shell(
+    word: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert at_home(word) == expected
