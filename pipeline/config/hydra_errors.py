@@ -25,6 +25,10 @@ EXTRAS = {
 """Options that come with an extra of this distribution."""
 
 _UNKNOWN_KEY = re.compile(r"^Could not (?:override|delete from config\.) ?'(?P<key>[^']+)'")
+_NOT_CHOSEN = re.compile(
+    r"^Could not override '(?P<group>[^']+)'\. ?\s*No match in the defaults list"
+)
+_THERE_ALREADY = re.compile(r"^Could not append to config\. An item is already at '(?P<key>[^']+)'")
 _OVERRIDE = re.compile(r"^[+~]*(?P<key>[^=]*)")
 
 
@@ -41,6 +45,19 @@ def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> Use
         )
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _missing(error)
+    if match := _NOT_CHOSEN.match(str(error)):
+        named = [given for given in overrides if _key(given) == match["group"]]
+        given = named[0] if named else f"{match['group']}=OPTION"
+        return UserError(
+            f"{given}: nothing of the group {match['group']} is chosen that this could replace",
+            remedy=f"add it: +{given}",
+        )
+    if match := _THERE_ALREADY.match(str(error)):
+        named = [given.lstrip("+") for given in overrides if _key(given) == match["key"]]
+        return UserError(
+            f"{match['key']} is in the config already, so it is set, not added",
+            remedy=f"leave out the +: {', '.join(named) or match['key']}",
+        )
     if match := _UNKNOWN_KEY.match(str(error)):
         return _unknown_keys(match["key"], overrides, compose)
     cause = error.__cause__
@@ -63,6 +80,11 @@ def _missing(error: MissingConfigException) -> UserError:
             remedy="look at --config-name and --config-dir; `--info searchpath` lists the folders",
         )
     known = choices(option, options) if options else "`--help` lists the groups and their options"
+    if "/" in group:  # model=org/name: Hydra takes it for an option in a group within the group
+        outer, _, inner = group.partition("/")
+        group, option = outer, f"{inner}/{option}"
+        if "hub" in options:
+            known = f"for one of the hub: {outer}=hub {outer}.id={option}; {known}"
     if extra := EXTRAS.get(f"{group}={option}"):
         known = f"pip install 'presswork[{extra}]' brings it"
     return UserError(f"{group}={option}: there is no such option", remedy=known)

@@ -39,6 +39,11 @@ class Layout:
         return read_header(self.pinned.get(name, self.files[name]))
 
 
+def _repository(folder: Path) -> bool:
+    """Whether a path reads like ORG/NAME of the hub."""
+    return not folder.is_absolute() and len(folder.parts) == 2 and "." not in folder.parts[0]
+
+
 def find_weights(folder: Path) -> Layout:
     """Find the weight files of a model folder without opening them.
 
@@ -46,7 +51,10 @@ def find_weights(folder: Path) -> Layout:
     malformed or names files that are missing or outside the folder.
     """
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}", remedy="give the path of a model folder")
+        hub = f", or model=hub model.id={folder} for one of the hub" if _repository(folder) else ""
+        raise UserError(
+            f"there is no folder {folder}", remedy=f"give the path of a model folder{hub}"
+        )
     for stem in STEMS:
         for name in (f"{stem}.safetensors", f"{stem}.safetensors.index.json"):
             if not (folder / name).is_file():
