@@ -42,6 +42,7 @@ from pipeline.objective import objective
 from pipeline.registry import Registry
 from pipeline.report.files import read_result
 from pipeline.runs.recorded import recorded
+from pipeline.sweeps.check import impossible, told
 from pipeline.sweeps.command import asked, composed, finish, folder_override, launched
 from pipeline.sweeps.jobs import begin, enter
 from pipeline.sweeps.plan import SweepPlan, planned, texts
@@ -102,10 +103,24 @@ class _Command:
             return 0
         with self.given.initialized():
             cfg = composed(self.given.name, self.given.overrides)
-        plan = self.plan = planned(cfg, _command_line(), Path.cwd())
+        plan = planned(cfg, _command_line(), Path.cwd())
+        self._check(plan, cfg)
+        self.plan = plan
         with _arguments([*words, folder_override(plan)]), launched(plan, message):
             start()
         return 0
+
+    def _check(self, plan: SweepPlan, cfg: DictConfig) -> None:
+        """Raise UserError if some jobs of the sweep cannot run, unless the config goes on then."""
+        if cfg.get("mode") != "run":
+            return
+        found = impossible(self.given, plan.jobs, Path.cwd())
+        if not found:
+            return
+        error = told(found, len(plan.jobs))
+        if len(found) == len(plan.jobs) or not OmegaConf.select(cfg, "sweep.skip_invalid"):
+            raise error
+        message(f"warning: {error.what}")
 
     def finish(self) -> int:
         return finish(self.plan) if self.plan is not None else 0

@@ -144,7 +144,17 @@ def load_config(
 
 _TYPED = tuple(RootConfig.__dataclass_fields__)
 _OPTIONAL = frozenset(
-    ("checkpoint", "recipe", "tracker", "objective", "ls", "key", "experiment", "environment")
+    (
+        "checkpoint",
+        "recipe",
+        "tracker",
+        "objective",
+        "ls",
+        "key",
+        "experiment",
+        "environment",
+        "sweep",
+    )
 )
 
 

@@ -87,6 +87,14 @@ class ReportConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SweepConfig:
+    """A sweep's jobs are checked before the first one starts."""
+
+    skip_invalid: bool = False
+    """Start all the same if some cannot run; they fail, and the others are done."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SiteConfig:
     """One entry of `graph.nodes`.
 
@@ -163,6 +171,8 @@ class RootConfig:
     """What of the environment may end up in a checkpoint."""
     ls: LsConfig = field(default_factory=LsConfig)
     """What `mode=ls` shows."""
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    """What a sweep does before its first job."""
     key: str | None = None
     """The key that `mode=explain` explains, such as scheme.weights.group_size."""
     experiment: str | None = None

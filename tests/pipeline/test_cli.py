@@ -176,7 +176,7 @@ def test_a_crash_is_one_line_its_place_and_the_log(
 def test_a_sweep_goes_on_after_a_failed_job_and_leaves_with_1(
     command: Command, capsys: pytest.CaptureFixture[str], ran: list[tuple[Config, Path]]
 ) -> None:
-    assert command("-m", "mode=run", "data.count=0,13,15,5") == 1
+    assert command("-m", "mode=run", "data.count=0,13,15,5", "sweep.skip_invalid=true") == 1
     assert [config.sections["data"]["count"] for config, _ in ran] == [13, 15, 5]
     folders = [folder for _, folder in ran]
     assert [folder.name for folder in folders] == ["1", "2", "3"]
@@ -244,3 +244,14 @@ def test_modes_raise_user_errors_as_messages(
     assert command("mode=gc") == 1
     assert capsys.readouterr().err.startswith("error: mode=gc is told nothing to free")
     assert issubclass(StageFailed, UserError)
+
+
+def test_a_sweep_with_an_impossible_job_does_not_start(
+    command: Command, capsys: pytest.CaptureFixture[str], ran: list[tuple[Config, Path]]
+) -> None:
+    assert command("-m", "mode=run", "data.count=5,0") == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: 1 of 2 jobs cannot run, so none was started:\n  job 1: data.co")
+    assert ran == [] and not Path("outputs/sweeps").exists()
+    assert command("-m", "mode=run", "data.count=5,0", "sweep.skip_invalid=true") == 1
+    assert "warning: 1 of 2 jobs cannot run" in capsys.readouterr().err and len(ran) == 1
