@@ -12,6 +12,9 @@ from pipeline.config.searchpath import own_configs
 from pipeline.errors import UserError
 from pipeline.modes.run import run
 from pipeline.registry import Registry
+from tests.families.dense import DENSE
+from tests.families.experts import EXPERTS
+from tests.families.tiny import write
 from tests.jobs import Job, built
 from tests.pipeline.tiny import composed
 
@@ -103,6 +106,21 @@ def test_after_smoothing_and_from_rounding(job: Job) -> None:
     words = ("modifier=[smoothquant,autoround]", "scheme=w8a8", *SHORT[1:])
     result = job.run("smoothed", *words, "modifier.autoround.start=rtn")
     assert result["verify"]["ok"] and len(result["learning"]) == LAYERS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["mixtral", "gemma3n_text"])
+def test_experts_and_layers_that_hand_several_tensors_on(
+    family: str, tmp_path: Path, some_text: Path
+) -> None:
+    """Gemma 3n's layers share keys and values, and read states that stand side by side."""
+    case = next(case for case in (*DENSE, *EXPERTS) if case.name == family)
+    job = Job(folder=tmp_path, model=write(case, tmp_path / "model"), text=some_text)
+    result = job.run("run", *SHORT, "modifier.autoround.iterations=4")
+    assert result["verify"]["ok"]
+    assert {row["solver"] for row in result["layers"]} == {"autoround"}
+    assert all(0 < row["after"] <= row["before"] for row in result["learning"])
+    assert any(row["kept"] for row in result["learning"])
 
 
 def test_what_cannot_learn_is_refused(job: Job) -> None:

@@ -2,6 +2,10 @@
 
 Inputs are what the compressed layers before it hand on; the target is what the original layer gives
 in the original model. Both lie in boundary activations, of which a batch is read at a time.
+
+The loss is the mean over tokens of |y - t|^2 / |t|^2, y the output and t the target: models write
+states a thousand times as long as others for a few tokens (arXiv:2402.17762), whose plain squares
+would be all that is seen, while the next norm makes all tokens equally long.
 """
 
 from __future__ import annotations
@@ -28,6 +32,8 @@ from stages.weights import WeightSource
 
 TARGET = "target"
 """The input under which `compress` takes the activations of the original model."""
+SHORT = 0.01
+"""Part of the median square of tokens below which a token counts for no more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,12 +90,26 @@ class Sample:
             error *= self.counted
         return error
 
+    def weights(self) -> Tensor:
+        """What the squares of each token count: float32, the target's shape but for a last 1."""
+        return token_weights(self.target)
+
     @property
     def entries(self) -> float:
         """How many entries count."""
         if self.counted is None:
             return float(self.target.numel())
         return float(self.counted.expand(self.target.shape).sum(dtype=torch.float64))
+
+
+def token_weights(target: Tensor) -> Tensor:
+    """One over the mean square of each token of `target` [..., hidden]: float32 [..., 1].
+
+    A token far shorter than the median of all counts no more than if it had `SHORT` of that.
+    """
+    squares = target.float().square().mean(dim=-1, keepdim=True)
+    least = max(SHORT * float(squares.median()), torch.finfo(torch.float32).tiny)
+    return squares.clamp_min_(least).reciprocal_()
 
 
 @dataclass(kw_only=True, slots=True)
@@ -111,7 +131,7 @@ class ReplayedBlock:
         for number in sequences:
             sample = self.sample([number])
             error = sample.error(self._run(sample, gradients=False))
-            squares += float(error.square().sum(dtype=torch.float64))
+            squares += float(error.square_().mul_(sample.weights()).sum(dtype=torch.float64))
             entries += sample.entries
         return squares / max(1.0, entries)
 
@@ -119,7 +139,8 @@ class ReplayedBlock:
         sample = self.sample(sequences)
         output = self._run(sample, gradients=True)
         if output.requires_grad:  # not where the batch reaches no learned weight
-            torch.autograd.backward([output], [sample.error(output).div_(unit).to(output.dtype)])
+            error = sample.error(output).mul_(sample.weights()).div_(unit)
+            torch.autograd.backward([output], [error.to(output.dtype)])
 
     def take_gradient(self, name: str) -> Tensor | None:
         weight = self.weights[name]

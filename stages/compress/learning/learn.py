@@ -1,7 +1,8 @@
 """Learning the rounding of a block: batches, a schedule, and what held-out sequences keep.
 
 The loss is the squared difference between the block's output and what the original model has there,
-with inputs of the compressed model, so that a block also makes up for the ones before it.
+token by token in parts of the latter, with inputs of the compressed model, so that a block also
+makes up for the ones before it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Block(Protocol):
         ...
 
     def loss(self, sequences: Sequence[int]) -> float:
-        """Mean squared error of the output over these sequences."""
+        """Mean squared error of the output over these sequences, as a part of the target's."""
         ...
 
     def backward(self, sequences: Sequence[int], unit: float) -> None:

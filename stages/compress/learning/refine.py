@@ -64,7 +64,7 @@ def schedule_of(solver: AutoRound) -> Schedule:
     """The options of a solver that say how it learns."""
     return Schedule(
         iterations=solver.iterations,
-        rate=solver.lr,
+        rate=solver.rate,
         scale_rate=solver.scale_lr,
         batch_size=solver.batch_size,
         held_out=solver.held_out,

@@ -25,13 +25,14 @@ class AutoRound(Gptq):
     """
 
     kind: ClassVar[str] = "autoround"
+    version: ClassVar[int] = 2
 
     start: str = "gptq"
     """What learning starts from: gptq, or rtn (rounded to nearest under `observer`)."""
-    iterations: int = 80
+    iterations: int = 32
     """Steps for each layer; 0 leaves the start as it is."""
-    lr: float = 0.01
-    """First step of a code, in codes; falls linearly to 0."""
+    lr: float | None = None
+    """First step of a code, in codes; falls linearly to 0. None: 1 / iterations, see `rate`."""
     reach: float = 0.35
     """How far from its code a weight starts at most, in codes: nearer to 0.5, more codes change."""
     scale_lr: float = 0.002
@@ -49,7 +50,7 @@ class AutoRound(Gptq):
         for name, low in (("iterations", 0), ("batch_size", 1)):
             if getattr(self, name) < low:
                 raise UserError(f"{name} is {getattr(self, name)}", remedy=f"give {low} or more")
-        for name, value, most in (("lr", self.lr, 1.0), ("scale_lr", self.scale_lr, 0.1)):
+        for name, value, most in (("lr", self.rate, 1.0), ("scale_lr", self.scale_lr, 0.1)):
             if not 0 <= value <= most:
                 raise UserError(f"{name} is {value}", remedy=f"give 0 or more, at most {most}")
         if not 0 <= self.reach < 0.5:
@@ -69,6 +70,11 @@ class AutoRound(Gptq):
         plain = Gptq()
         names = [option.name for option in fields(Gptq) if option.name not in OBSERVED]
         return [name for name in names if getattr(self, name) != getattr(plain, name)]
+
+    @property
+    def rate(self) -> float:
+        """First step of a code: by default SignRound's, with which all of them make half a code."""
+        return self.lr if self.lr is not None else 1 / max(1, self.iterations)
 
     @property
     def learns(self) -> bool:

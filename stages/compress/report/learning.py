@@ -2,8 +2,9 @@
 
 It shows `learning` of result.json, which `compress` fills where a modifier learns:
 [{layer, before, after, kept, iterations}]. before, after: mean squared difference between the
-layer's output and the original model's, on sequences that nothing was learned from, with the codes
-that learning started from and with those that were kept; kept: the iteration after which they were.
+layer's output and the original model's, as a part of the square of the latter at each token, on
+sequences that nothing was learned from, with the codes that learning started from and with those
+that were kept; kept: the iteration after which they were.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def test_autoround_keeps_its_iterations_and_starts_from_gptq() -> None:
     )
     (learned,) = found.modifiers
     assert (learned.kind, learned.iterations, learned.batch_size) == ("autoround", 50, 8)
-    assert (learned.start, learned.observer, learned.lr) == ("gptq", "gram", 0.01)
+    assert (learned.start, learned.observer, learned.lr) == ("gptq", "gram", None)
     assert found.scheme.weights == load("w4a16").weights
     told = refused("a_stage: {b_modifiers: {AutoRoundModifier: {scheme: W4A16, itters: 5}}}")
     assert "itters" in told

@@ -86,6 +86,13 @@ def test_without_iterations_a_weight_is_solved_by_gptq() -> None:
     assert not AutoRound(iterations=0).learns and AutoRound().outside() == Gptq()
 
 
+def test_by_default_all_steps_make_half_a_code() -> None:
+    for solver in (AutoRound(), AutoRound(iterations=200)):
+        n = solver.iterations
+        assert sum(solver.rate * (1 - i / n) for i in range(n)) == pytest.approx(0.5, abs=0.5 / n)
+    assert AutoRound(lr=0.02).rate == 0.02 and AutoRound(iterations=0).rate == 1
+
+
 def test_what_gets_worse_is_not_kept() -> None:
     wild = Schedule(iterations=8, rate=1.0, scale_rate=0.1, batch_size=1, held_out=0.2, seed=0)
     found = learned(wild)
