@@ -89,7 +89,7 @@ def test_without_iterations_a_weight_is_solved_by_gptq() -> None:
 def test_by_default_all_steps_make_half_a_code() -> None:
     for solver in (AutoRound(), AutoRound(iterations=200)):
         n = solver.iterations
-        assert sum(solver.rate * (1 - i / n) for i in range(n)) == pytest.approx(0.5, abs=0.5 / n)
+        assert sum(solver.rate * (1 - i / n) for i in range(n)) == pytest.approx(0.5, abs=1 / n)
     assert AutoRound(lr=0.02).rate == 0.02 and AutoRound(iterations=0).rate == 1
 
 
