@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
 from pipeline.stage import Task
-from stages.calibrate.input_hooks import Collector
 from stages.calibrate.residual_share import Shares
 from stages.model.artifact_names import ACTIVATIONS
 from stages.model.blueprint import Blueprint, Subgraph
@@ -22,6 +22,14 @@ from stages.weights import WeightSource
 
 MEASURED = 2048
 """So many tokens settle the shares of a layer's blocks (`residual_share`), which are means."""
+
+
+class Gathering(Protocol):
+    """What gathers something of every forward, such as an `input_hooks.Collector`."""
+
+    def forward(self, valid: Tensor | None, *, stops: bool = False) -> AbstractContextManager[None]:
+        """Context of one forward; valid: bool [b, T], False for tokens that do not count."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +73,7 @@ def run_layer(
     task: Task,
     place: Place,
     batch_size: int,
-    collector: Collector | None,
+    collector: Gathering | None,
     shares: Shares | None = None,
 ) -> None:
     """Replay the layer for every batch; write its output if wanted, feed collectors if given.

@@ -7,7 +7,14 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.key import Json, canonical
-from stages.compress.modifiers.base import Modifier, Pruner, Solver, Transform, check_order
+from stages.compress.modifiers.base import (
+    ExpertPruner,
+    Modifier,
+    Pruner,
+    Solver,
+    Transform,
+    check_order,
+)
 from stages.compress.modifiers.rtn_route import only_rounds
 from stages.compute.numerics import Numerics, summed
 from stages.schemes.scheme import SchemeConfig
@@ -24,7 +31,7 @@ class CompressConfig:
     modifiers: tuple[Any, ...] = field(
         default=(), metadata={"components": "modifier", "lands": True}
     )
-    """How the numbers are found: transforms in order, a pruner if any, then one solver."""
+    """How the numbers are found: reap, transforms in order, a pruner if any, then one solver."""
     numerics: Numerics = field(default_factory=Numerics)
 
     def __post_init__(self) -> None:
@@ -40,6 +47,11 @@ class CompressConfig:
                     f"{self.transforms[0].kind!r} changes the inputs after they were observed",
                     remedy="say observer: static_minmax",
                 )
+
+    @property
+    def local(self) -> tuple[Modifier, ...]:
+        """The modifiers that do something to a layer: not those that chose its experts before."""
+        return tuple(m for m in self.modifiers if not isinstance(m, ExpertPruner))
 
     @property
     def transforms(self) -> tuple[Transform, ...]:
@@ -85,7 +97,7 @@ def needed_statistics(config: CompressConfig) -> tuple[str, ...]:
         return ()
     needed: set[str] = set()
     groups = config.scheme.formats()
-    modifiers: tuple[Modifier, ...] = config.modifiers
+    modifiers = config.local
     if groups:
         needed.update(kind for m in modifiers for kind in m.statistics())
     if any(group.input_activations is not None for group in groups):

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.stage import Site
 from stages.compress.config import CompressConfig
-from stages.compress.modifiers.base import Transform
+from stages.compress.modifiers.base import ExpertPruner, Transform
 from stages.compress.modifiers.pair_kinds import other_pairs
 from stages.model.blueprint import Blueprint, Subgraph
 from stages.model.pairs.proven import PAIRS, ProvenPairs
 from stages.schemes.resolve import Resolution
 
 PENDING = "the pairs of modules between which transforms move factors are found and proven first"
+
+
+def experts_problem(config: CompressConfig, facts: Mapping[str, Any]) -> UserError | None:
+    """What is wrong where experts are to be pruned and the graph does not, or vice versa."""
+    asked = [m.kind for m in config.modifiers if isinstance(m, ExpertPruner)]
+    pruned = getattr(facts.get("source"), "experts", None) is not None
+    if asked and not pruned:
+        return UserError(
+            f"modifier {asked[0]!r} is in this config, and nothing in its graph prunes experts",
+            remedy=f"say modifier=[{asked[0]},...], which adds what does, with graph=calibrated; "
+            "in a file of one's own the defaults have `base` first, and name it as an option of "
+            "the group `modifier`",
+        )
+    if pruned and not asked:
+        return UserError(
+            "the graph prunes experts, but no modifier says so",
+            remedy="say modifier=[reap,...]: the recipe of the checkpoint would lack it",
+        )
+    return None
 
 
 def with_pairs(config: CompressConfig, site: Site, blueprint: Blueprint) -> Blueprint | None:
@@ -45,7 +65,7 @@ def idle_modifiers(
     """
     if paired is not None and found.modules:
         paired = replace(paired, layers=tuple(_moving(x, found) for x in paired.layers))
-    for modifier in config.modifiers:
+    for modifier in config.local:
         reason = "" if paired is None else modifier.idle(paired)
         if not found.modules and not config.scheme.candidates:
             reason = "the scheme quantizes no weights"

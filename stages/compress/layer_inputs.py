@@ -60,7 +60,8 @@ def _blueprint(model: Artifact, pairs: Artifact | None) -> Blueprint:
 def recipe_of(config: CompressConfig, statistics: Mapping[str, Artifact]) -> dict[str, Any]:
     """How the weights came about: modifiers in order, and what calibration measured."""
     modifiers: Sequence[Modifier] = config.modifiers or (Rtn(),)
-    if not any(isinstance(modifier, Solver) for modifier in modifiers):
+    rounds = bool(config.local or config.scheme.formats() or not config.modifiers)
+    if rounds and not any(isinstance(modifier, Solver) for modifier in modifiers):
         modifiers = (*modifiers, Rtn())
     calibration: dict[str, Any] = {"statistics": sorted(statistics)}
     for artifact in statistics.values():

@@ -8,7 +8,12 @@ from dataclasses import dataclass, replace
 from pipeline.key import Json, canonical
 from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.compress.config import CompressConfig, needed_statistics
-from stages.compress.idle_modifiers import idle_modifiers, transform_notes, with_pairs
+from stages.compress.idle_modifiers import (
+    experts_problem,
+    idle_modifiers,
+    transform_notes,
+    with_pairs,
+)
 from stages.compress.layer_plan import (
     float16_revision,
     formats_key,
@@ -103,7 +108,8 @@ class Compress(Stage):
         blueprint = site.facts.get("model")
         if not isinstance(blueprint, Blueprint):
             return Survey()
-        if problem := statistics_problem(self.config, site.facts, blueprint):
+        problem = experts_problem(self.config, site.facts)
+        if problem := problem or statistics_problem(self.config, site.facts, blueprint):
             return Survey(problems=(problem,))
         learner = learner_of(blueprint, self.config.learner)
         if learner is not None and (problem := learning_problem(learner, site.facts)):
@@ -165,7 +171,7 @@ class Compress(Stage):
             scheme = formats_key(layers.blueprint.layer(member).linears, layers.formats.modules)
         return {
             "scheme": scheme,
-            "modifiers": [modifier.semantics() for modifier in config.modifiers],
+            "modifiers": [modifier.semantics() for modifier in config.local],
             "numerics": config.numerics_key(),
             **({"guessed": True} if layers is not None and layers.guessed else {}),
             **({} if layers is None else float16_revision(layers.blueprint.dtype)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from pipeline.errors import UserError
@@ -12,6 +12,8 @@ from stages.eval.estimates import generate_estimate
 from stages.model.blueprint import Blueprint
 from stages.model.blueprint_from_names import needs_class
 from stages.model.traits.learned_positions import learned_positions
+
+WHOLE = "whole"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,13 +36,22 @@ class GenerateConfig:
 
 @dataclass(frozen=True, eq=False)
 class Generate(Stage):
-    """Makes `generate.json`, and the section `generations` of result.json."""
+    """Makes `generate.json`, and the section `generations` of result.json.
+
+    The input `whole` is the blueprint of the original where that is not `model`, the compressed
+    one's; where it is, it is no input of the node.
+    """
 
     kind: ClassVar[str] = "generate"
     version: ClassVar[int] = 1
     libraries: ClassVar[tuple[str, ...]] = ("compressed-tensors", "torch", "transformers")
     work: ClassVar[tuple[str, ...]] = ("stages.eval.generate_run",)
     Config: ClassVar[type] = GenerateConfig
+    apart: bool = True
+    """Whether the two models have blueprints of their own; until it is surveyed, they may have."""
+
+    def demands(self) -> dict[str, tuple[str, ...]]:
+        return {WHOLE: ("out",) if self.apart else ()}
 
     def survey(self, site: Site) -> Survey:
         model = site.facts.get("model")
@@ -61,4 +72,5 @@ class Generate(Stage):
             2 * len(config.prompts) * config.max_new_tokens,
             config.numerics.device,
         )
-        return Survey(estimates={None: estimate})
+        apart = site.facts.get(WHOLE, model) != model
+        return Survey(estimates={None: estimate}, settled=replace(self, apart=apart))

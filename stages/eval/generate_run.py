@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.stage import Task
 from stages.eval.estimates import model_bytes
 from stages.eval.evaluated_model import Candidate, compressed, original
-from stages.eval.generate import GenerateConfig
+from stages.eval.generate import WHOLE, GenerateConfig
 from stages.fake_quant.activations import simulated_inputs
 from stages.fake_quant.attention_states import simulated_states
 from stages.model.artifact_names import CHECKPOINT, MODEL
@@ -47,7 +47,8 @@ def generated(config: GenerateConfig, task: Task, blueprint: Blueprint) -> list[
     """What the original and the compressed model make of every prompt."""
     config.numerics.apply()
     source, device = task.inputs["source"], config.numerics.device
-    bones = skeleton(computed(blueprint, device), device=device)
+    whole = Blueprint.load(task.inputs[WHOLE]) if WHOLE in task.inputs else blueprint
+    bones = skeleton(computed(whole, device), device=device)
     tokenizer = load_tokenizer(source.path / MODEL)
     options = {
         "max_new_tokens": config.max_new_tokens,
@@ -61,8 +62,10 @@ def generated(config: GenerateConfig, task: Task, blueprint: Blueprint) -> list[
             f"but the model has learned positions for {limit} tokens",
             remedy=f"say eval.max_new_tokens={max(1, limit - longest)}, or give shorter prompts",
         )
-    before = continuations(bones, original(source, blueprint), tokenizer, config.prompts, options)
+    before = continuations(bones, original(source, whole), tokenizer, config.prompts, options)
     task.progress(0.5, "compressed")
+    if whole is not blueprint:
+        bones = skeleton(computed(blueprint, device), device=device)
     checkpoint = compressed(task.inputs["checkpoint"].path / CHECKPOINT, blueprint)
     after = continuations(bones, checkpoint, tokenizer, config.prompts, options)
     return [

@@ -20,7 +20,8 @@ class SourceFacts:
     `config`: its config.json, None while unknown. `identity`: identifies its content, None while
     unknown. `bytes`: size of its weight files on disk, None if unknown. `label`: its name for
     people. `tensors`: names, shapes and dtypes of its tensors, None if unknown. `quantization`: the
-    quantization_config of its stored weights, None for dense ones.
+    quantization_config of its stored weights, None for dense ones. `experts`: how many of each
+    layer's experts were left by `modifier=reap`, of whose model these are the facts; else None.
     """
 
     config: Mapping[str, Any] | None
@@ -29,6 +30,7 @@ class SourceFacts:
     label: str
     tensors: Mapping[str, TensorSpec] | None = None
     quantization: Mapping[str, Any] | None = None
+    experts: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

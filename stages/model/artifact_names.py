@@ -11,6 +11,8 @@ Where only some tokens count in statistics also `counted` uint8 [N, T].
 """
 ACTIVATIONS = "activations"
 """Output and input of the stages that run decoder layers: files of hidden states by batch."""
+SALIENCY = "saliency"
+"""Output of `saliency`, and with .json its file: what each routed expert of a layer adds."""
 HIDDEN = "hidden"
 """The tensor [b, T, hidden] in every file of hidden states."""
 FISHER_FILE = "fisher.safetensors"

@@ -57,13 +57,16 @@ class Patch(Stage):
         """From the store, from the weights, or (a plan without weights) from the config alone."""
         try:
             own = site.own()
-            source = site.artifact("source") if own is None else None
+            facts = site.facts.get("source")
+            # a model with fewer experts takes forwards to make: what is known of it will do
+            known = _is_pruned(facts) and getattr(facts, "tensors", None) is not None
+            source = None if known or own is not None else site.artifact("source")
             if own is not None:
                 blueprint: Blueprint | None = Blueprint.load(own)
             elif source is not None:
                 blueprint = draw(self.config, source)
             else:
-                blueprint = expected(self.config, site.facts.get("source"))
+                blueprint = expected(self.config, facts)
         except UserError as error:
             return Survey(problems=(error,))
         found = survey_of(blueprint, memory=MODEL_PROCESS, seconds=SECONDS)
@@ -82,6 +85,11 @@ def draw(config: PatchConfig, source: Artifact) -> Blueprint:
     blueprint = _blueprint(config, source.json(f"{MODEL}/config.json"), opened.specs())
     check_turned(opened, blueprint.turned)
     return blueprint
+
+
+def _is_pruned(facts: object) -> bool:
+    """Whether a source is the result of `reap`."""
+    return getattr(facts, "experts", None) is not None
 
 
 def expected(config: PatchConfig, facts: object) -> Blueprint | None:

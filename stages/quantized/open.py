@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.stage import Artifact, Upcoming
 from stages.model.blueprint import Blueprint
+from stages.model.structure.selected_source import SelectedSource, Selection
 from stages.quantized.catalog import opened
 from stages.quantized.turned_source import TurnedSource
 from stages.weights.checkpoint_files import Layout
@@ -15,11 +16,18 @@ from stages.weights.source_manifest import SourceManifest
 
 
 def open_source(artifact: Artifact) -> WeightSource:
-    """The weights of a `load` result; quantized ones read like dense ones.
+    """The weights of a `load` or `reap` result; quantized ones read like dense ones.
 
     Raises UserError if a file has changed or vanished since, and its content is nowhere else.
     """
     manifest = SourceManifest.load(artifact)
+    source = _of_files(artifact, manifest)
+    if "selection" not in manifest.settings:
+        return source
+    return SelectedSource(source, Selection.from_json(manifest.settings["selection"]))
+
+
+def _of_files(artifact: Artifact, manifest: SourceManifest) -> WeightSource:
     files = {file.name: file.locate(artifact.path) for file in manifest.files}
     if manifest.kind == "gguf":
         from stages.weights.gguf_source import GgufSource

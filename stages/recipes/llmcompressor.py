@@ -15,7 +15,7 @@ from pipeline.registry import Registry
 from stages.recipes import awq, pruning, quantization, smoothquant
 from stages.recipes.document import join, parse
 from stages.recipes.findings import Entry, Findings, shown
-from stages.recipes.registered import REGISTERED, from_registry
+from stages.recipes.registered import REGISTERED, as_section, from_registry
 
 HOLDER = re.compile(r"modifiers|.+_stage(_\d+)?|.+_modifiers")
 """Keys that hold modifiers; a number distinguishes several runs over one model."""
@@ -62,7 +62,7 @@ def translate(text: str, registry: Registry) -> Translation | None:
         findings.cannot("the recipe", "there is no modifier in it")
     findings.check()
     return Translation(
-        sections={"scheme": scheme, "modifier": modifiers},
+        sections={"scheme": scheme, "modifier": as_section(modifiers)},
         notes=tuple(dict.fromkeys(findings.notes)),
     )
 

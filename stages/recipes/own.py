@@ -9,6 +9,7 @@ from pipeline.errors import UserError
 from pipeline.registry import Registry
 from stages.recipes.document import parse
 from stages.recipes.findings import Findings, shown
+from stages.recipes.registered import as_section
 
 KEYS = ("scheme", "modifiers", "calibration")
 
@@ -33,7 +34,9 @@ def translate(text: str, registry: Registry) -> Translation | None:
     notes = []
     if document.get("calibration") is not None:
         notes.append("calibration is not needed: what to calibrate with is said by dataset=...")
-    return Translation(sections={"scheme": scheme, "modifier": modifiers}, notes=tuple(notes))
+    return Translation(
+        sections={"scheme": scheme, "modifier": as_section(modifiers)}, notes=tuple(notes)
+    )
 
 
 def _modifiers(value: Any, findings: Findings) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Translate modifiers that presswork does not ship, but a plugin may register."""
+"""Translate modifiers that have options of the same names here, such as those of plugins."""
 
 from __future__ import annotations
 
@@ -16,6 +16,18 @@ REGISTERED = {
     "REAPPruningModifier": "reap",
 }
 """llm-compressor's classes -> the kinds of such modifiers in presswork."""
+
+UNNEEDED = {
+    "REAPPruningModifier": {"report_path": "result.json and report.html tell which experts stay"}
+}
+"""Class -> options that have no meaning here, and why."""
+ALL_LAYERS = {
+    "ignore": "config.json has one number of experts for all layers, so that none can be left out"
+}
+"""Options of REAPPruningModifier that cannot be honoured, and why."""
+
+NODES = ("reap",)
+"""Kinds whose shipped option adds nodes to the graph: conf/modifier/<kind>.yaml."""
 
 NO_TRAINING = "there is one pass over the model, not a training"
 BASE = {
@@ -49,10 +61,27 @@ def from_registry(entry: Entry, registry: Registry, findings: Findings) -> dict[
         findings.cannot(entry.path, f"there is no such modifier here; there are {', '.join(known)}")
         return None
     base_options(entry, findings)
+    unneeded = UNNEEDED.get(entry.name, {})
+    leave_out(entry, unneeded, findings)
     cls = registry.get("modifier", kind)
     schema = cls if dataclasses.is_dataclass(cls) else cls.Config
     allowed = {item.name for item in dataclasses.fields(schema) if item.init}
-    options = {name: value for name, value in entry.options.items() if name not in BASE}
+    left_out = (*BASE, *unneeded)
+    options = {name: value for name, value in entry.options.items() if name not in left_out}
+    if kind == "reap" and "ignore" not in allowed:
+        for name, why in ALL_LAYERS.items():
+            if options.pop(name, None):
+                findings.cannot(join(entry.path, name), why)
     findings.unknown(entry.path, options, allowed)
     findings.plain(entry.path, options)
     return {"kind": kind, **options}
+
+
+def as_section(modifiers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Modifiers in order as the content of config group `modifier`.
+
+    Of those whose shipped option adds nodes to the graph that option is taken, and its values
+    replaced.
+    """
+    shipped = [kind for kind in NODES if kind in modifiers]
+    return {"defaults": [*shipped, "_self_"], **modifiers} if shipped else dict(modifiers)

@@ -74,7 +74,7 @@ def run(config: SaveConfig, task: Task) -> None:
     original = [specs[name] for name in original_names(blueprint)]
     weights = max(1, sum(prod(spec.shape) for spec in original))
     size = {
-        "original_bytes": sum(spec.bytes for spec in original),
+        "original_bytes": origin.meta.get("whole_bytes", sum(spec.bytes for spec in original)),
         "compressed_bytes": written.bytes,
         "bits_per_weight": 8 * written.bytes / weights,
         "original_bits_per_weight": 8 * sum(spec.bytes for spec in original) / weights,

@@ -1,4 +1,4 @@
-"""Modifiers, the values of `modifier=`: transforms first, then a pruner, then one solver."""
+"""Modifiers, the values of `modifier=`: reap, then transforms, then a pruner, then one solver."""
 
 from stages.compress.modifiers.autoround import AutoRound
 from stages.compress.modifiers.awq import Awq
@@ -7,6 +7,7 @@ from stages.compress.modifiers.gptq import Gptq
 from stages.compress.modifiers.keep import Keep
 from stages.compress.modifiers.log_equalization import LogEqualization
 from stages.compress.modifiers.magnitude import Magnitude
+from stages.compress.modifiers.reap import Reap
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.modifiers.smoothquant import SmoothQuant
 from stages.compress.modifiers.sparsegpt import SparseGpt
@@ -20,6 +21,7 @@ __all__ = [
     "Keep",
     "LogEqualization",
     "Magnitude",
+    "Reap",
     "Rtn",
     "SmoothQuant",
     "SparseGpt",

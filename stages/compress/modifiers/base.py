@@ -1,6 +1,6 @@
 """Base classes of modifiers: Transform, Pruner, Solver, and the Problem that a solver is handed.
 
-A plugin subclasses one of the three. Light: no torch is imported here.
+A plugin subclasses one of these three. Light: no torch is imported here.
 """
 
 from __future__ import annotations
@@ -53,6 +53,12 @@ class Modifier(ABC):
     def semantics(self) -> list[Json]:
         """What of it can change a result: part of the key."""
         return [self.kind, canonical(self), *([self.version] if self.version != 1 else [])]
+
+
+class ExpertPruner(Modifier):
+    """Has been at work before a layer is compressed: the graph's source has fewer experts."""
+
+    __slots__ = ()
 
 
 class Transform(Modifier):
@@ -153,11 +159,19 @@ def one_of(what: str, value: str, allowed: Sequence[str]) -> None:
 
 
 def check_order(modifiers: Sequence[object]) -> None:
-    """Raise UserError unless `modifiers` are transforms, then at most one pruner and one solver."""
+    """Raise UserError unless `modifiers` are transforms, then at most one pruner and one solver.
+
+    What prunes experts comes first of all.
+    """
     kinds = [str(getattr(modifier, "kind", modifier)) for modifier in modifiers]
     for modifier, kind in zip(modifiers, kinds, strict=True):
         if not isinstance(modifier, Modifier):
             raise UserError(f"modifier {kind!r} is no Transform, Pruner or Solver")
+        if isinstance(modifier, ExpertPruner) and modifier is not modifiers[0]:
+            raise UserError(
+                f"modifier {kind!r} comes after {kinds[0]!r}, which would work on experts that go",
+                remedy=f"put {kind!r} first",
+            )
     solvers = [index for index, m in enumerate(modifiers) if isinstance(m, Solver)]
     if len(solvers) > 1:
         named = ", ".join(kinds[index] for index in solvers)

@@ -42,7 +42,9 @@ class LinearExperts(nn.ModuleList):
 
     `send_all`: every token also goes through every expert, so that hooks on their Linears see all
     tokens; the output is still that of the routed experts, to the bit. `on_rows` is called with the
-    row numbers (int64 [n]) of the tokens that the next expert's Linears see.
+    row numbers (int64 [n]) of the tokens that the next expert's Linears see, `on_output` with the
+    number of an expert, the rows routed to it, its output for them [n, H] and the gate's values [n]
+    that it is multiplied by (None where its inputs were).
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class LinearExperts(nn.ModuleList):
         self.activation = activation
         self.send_all = False
         self.on_rows: Callable[[Tensor | None], None] | None = None
+        self.on_output: Callable[[int, Tensor, Tensor, Tensor | None], None] | None = None
 
     @classmethod
     def of(cls, module: nn.Module) -> LinearExperts:
@@ -125,6 +128,8 @@ class LinearExperts(nn.ModuleList):
             rows, place = torch.where(top_k_index == index)
             if rows.numel():
                 result = self._routed(cast(LinearExpert, expert), hidden[rows], rows)
+                if self.on_output is not None:
+                    self.on_output(index, rows, result, top_k_weights[rows, place])
                 result = result * top_k_weights[rows, place, None]
                 output.index_add_(0, rows, result.to(output.dtype))
         if self.layout.identities:
@@ -147,7 +152,10 @@ class LinearExperts(nn.ModuleList):
             if self.layout.bias:  # an expert then makes something even of zeros
                 rows = torch.arange(len(x), device=x.device)
             if rows.numel():
-                output[index, rows] = self._routed(cast(LinearExpert, expert), x[rows], rows)
+                result = self._routed(cast(LinearExpert, expert), x[rows], rows)
+                if self.on_output is not None:
+                    self.on_output(index, rows, result, None)
+                output[index, rows] = result
         return output.view(-1, hidden.shape[-1])
 
     def _routed(self, expert: LinearExpert, x: Tensor, rows: Tensor) -> Tensor:

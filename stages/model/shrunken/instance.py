@@ -69,7 +69,7 @@ def shrunken(config: Mapping[str, Any], *, seed: int = 0, dtype: str = "float32"
     """
     whole = config_of(config)
     path, text = text_path(whole)
-    plain = _everything(whole)
+    plain = everything(whole)
     with _quiet():
         few = small_depth(shallow_towers(plain, path), path, depth_name(text))
     errors: list[str] = []
@@ -94,7 +94,7 @@ def shrunken(config: Mapping[str, Any], *, seed: int = 0, dtype: str = "float32"
     )
 
 
-def _everything(config: PreTrainedConfig) -> dict[str, Any]:
+def everything(config: PreTrainedConfig) -> dict[str, Any]:
     """A config as config.json would have it with all its fields, those at their defaults too.
 
     Of parts whose class takes no other fields than its own (DBRX's) the base class's are left out

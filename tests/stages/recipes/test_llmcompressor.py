@@ -239,11 +239,11 @@ def test_what_means_nothing_here_is_told_and_left_out() -> None:
 def test_everything_that_cannot_be_translated_is_told_at_once_with_its_place() -> None:
     told = refused(
         "default_stage: {default_modifiers: {QuIPModifier: {randomize: true}, "
-        "REAPPruningModifier: {sparsity: 0.5}, GPTQModifier: {scheme: W4A16, actorder: dynamic}}}"
+        "StrangeModifier: {sparsity: 0.5}, GPTQModifier: {scheme: W4A16, actorder: dynamic}}}"
     )
     assert "3 parts of the recipe cannot be translated" in told
     assert "default_stage.default_modifiers.QuIPModifier: there is no such modifier here" in told
-    assert "default_stage.default_modifiers.REAPPruningModifier: there is no such" in told
+    assert "default_stage.default_modifiers.StrangeModifier: there is no such" in told
     assert "GPTQModifier.actorder: 'dynamic' is not had" in told
 
 
@@ -400,17 +400,17 @@ def test_a_modifier_that_a_package_adds_is_taken_with_its_options() -> None:
     found = translate(one("sparsity: 0.25, merge: false", "REAPPruningModifier"), own)
     assert found is not None
     assert found.sections["modifier"] == {
-        "reap": {"kind": "reap", "sparsity": 0.25, "merge": False}
+        "defaults": ["reap", "_self_"],
+        "reap": {"kind": "reap", "sparsity": 0.25, "merge": False},
     }
 
 
 def test_what_llm_compressor_tags_for_itself_is_refused_where_it_counts() -> None:
-    text = texts.AWQ.replace("AWQModifier", "REAPPruningModifier").replace(
-        "n_grid: 20", "merge: true"
-    )
+    text = texts.AWQ.replace("AWQModifier", "StrangeModifier").replace("n_grid: 20", "merge: true")
     text = text.replace("offload_device", "sparsity").replace("      duo_scaling: true\n", "")
     told = refused(text)
-    assert "REAPPruningModifier: there is no such modifier here" in told and "Sentinel" not in told
+    assert "StrangeModifier: there is no such modifier here" in told and "Sentinel" not in told
+    text = text.replace("StrangeModifier", "REAPPruningModifier")
     own = Registry.load()
     own.register("modifier", "reap", Reap)
     with pytest.raises(UserError, match=r"REAPPruningModifier\.sparsity: it is !python/object"):

@@ -48,3 +48,15 @@ def test_pruning_comes_before_the_solver(text: str, wanted: dict[str, object]) -
 def test_what_pruning_here_cannot_do_is_refused(options: str, place: str) -> None:
     text = "SparseGPTModifier: {" + options + "}"
     assert place in refused("{s_stage: {m_modifiers: {" + text + ", " + GPTQ + "}}}")
+
+
+def test_expert_pruning_brings_its_nodes_with_it() -> None:
+    reap = "REAPPruningModifier: {sparsity: 0.25, ignore: [], report_path: kept.json}"
+    found = made("{s_stage: {m_modifiers: {" + reap + ", " + GPTQ + "}}}")
+    modifiers = found.sections["modifier"]
+    assert list(modifiers) == ["defaults", "reap", "gptq"]
+    assert modifiers["defaults"] == ["reap", "_self_"]
+    assert modifiers["reap"] == {"kind": "reap", "sparsity": 0.25}
+    assert any("report_path is not needed" in note for note in found.notes)
+    told = refused("{s_stage: {m_modifiers: {REAPPruningModifier: {ignore: ['re:.*1.*']}}}}")
+    assert "ignore: config.json has one number of experts for all layers" in told

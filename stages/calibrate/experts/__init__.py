@@ -1,0 +1,1 @@
+"""Saliency of routed experts, for pruning them (REAP)."""
