@@ -33,6 +33,7 @@ GRAPHS = {
     "calibrated": ("eval=standard", "modifier=[smoothquant,gptq]", "scheme=mixed"),
     "budget": ("eval=none", "scheme=auto"),
     "data_free": ("graph=data_free", "eval=none", "modifier=rtn", "scheme=fp8_dynamic"),
+    "experts": ("eval=none", "modifier=[reap,gptq]"),
 }
 
 

@@ -171,7 +171,7 @@ class Compress(Stage):
             scheme = formats_key(layers.blueprint.layer(member).linears, layers.formats.modules)
         return {
             "scheme": scheme,
-            "modifiers": [modifier.semantics() for modifier in config.local],
+            "modifiers": [modifier.semantics() for modifier in config.modifiers],
             "numerics": config.numerics_key(),
             **({"guessed": True} if layers is not None and layers.guessed else {}),
             **({} if layers is None else float16_revision(layers.blueprint.dtype)),
