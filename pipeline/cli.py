@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config.called import RUN_ID
 from pipeline.config.checked_loader import checked
+from pipeline.config.environment import references_shown
 from pipeline.config.hydra_errors import explain
 from pipeline.config.primary import (
     PrimaryConfig,
@@ -85,7 +86,8 @@ class _Command:
     def start(self) -> int:
         """Let Hydra compose the config and run. Raises the errors of Hydra and of the checks."""
         register()
-        if arguments(self.words).experimental_rerun is not None:
+        options = arguments(self.words)
+        if options.experimental_rerun is not None:
             raise UserError(
                 "--experimental-rerun runs a pickle, which can hold any code",
                 remedy="start a run again from its config.yaml: --config-dir DIR "
@@ -98,7 +100,8 @@ class _Command:
         start = hydra.main(config_path=str(self.given.folder), config_name="config", **rules())(job)
         words = self.recipe.into([sys.argv[0], *gathered(self.words)])
         if not self.sweeps:
-            with _arguments(words):
+            # a config that is only printed has no need of the environment's values
+            with _arguments(words), references_shown(bool(options.cfg or options.help)):
                 start()
             return 0
         with self.given.initialized():

@@ -8,6 +8,8 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
+from pipeline.errors import UserError
+
 
 def open_plain(path: Path) -> BinaryIO:
     """Open a file for reading bytes. Raises OSError, also for a pipe, a device or a folder.
@@ -19,3 +21,19 @@ def open_plain(path: Path) -> BinaryIO:
         os.close(descriptor)
         raise OSError(errno.EINVAL, "it is no plain file", str(path))
     return os.fdopen(descriptor, "rb")
+
+
+def is_plain(path: Path) -> bool:
+    """Whether there is a plain file, links followed; False for a folder, and where nothing is.
+
+    Raises UserError for a pipe, a device, and a link that leads nowhere: what somebody has put
+    there is not the same as nothing.
+    """
+    if path.is_file():
+        return True
+    if path.is_dir() or not (path.is_symlink() or path.exists()):
+        return False
+    raise UserError(
+        f"{path} is no plain file, or a link that leads nowhere",
+        remedy="put the file itself there, or remove that",
+    )

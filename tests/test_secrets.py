@@ -69,6 +69,17 @@ def test_explain_shows_the_reference_and_masks_what_was_typed(
     assert "of ${oc.env:HF_TOKEN}x" in told.out and secret[3:12] not in told.out + told.err
 
 
+def test_a_config_that_is_only_printed_shows_references_resolved_or_not(
+    secret: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del secret
+    given = ("save.name=by ${oc.env:TINY_NAME}", "key='${save.name}: ${oc.env:TINY_NOT,x}'")
+    assert command(monkeypatch, "--cfg", "job", "--resolve", *given) == 0
+    told = capsys.readouterr().out
+    assert "name: by ${oc.env:TINY_NAME}\n" in told and "correct-horse" not in told
+    assert "key: 'by ${oc.env:TINY_NAME}: ${oc.env:TINY_NOT,x}'" in told
+
+
 def test_paths_of_the_environment_go_on_working(secret: str) -> None:
     del secret
     words = ["mode=plan", "model=local", "model.path=${oc.env:HOME}/x", "environment.published=[A]"]

@@ -14,13 +14,17 @@ from typing import Any
 
 import hydra._internal.hydra
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline.config.config_files import NamingRepository
+from pipeline.config.environment import references_shown
 from pipeline.config.hydra_rules import Refused, logging_without_levels, refused
 from pipeline.config.searchpath import folder_configs, own_configs, package_configs
 from pipeline.errors import UserError
@@ -46,7 +50,9 @@ class CheckedLoader(ConfigLoaderImpl):
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
-        self.repository = NamingRepository(config_search_path)
+        self.repository: NamingRepository = NamingRepository(config_search_path)
+        self._read = self.repository
+        """Hydra's copy of the repository for the composition at work: it has `hydra.searchpath`."""
 
     def load_configuration(
         self,
@@ -57,10 +63,34 @@ class CheckedLoader(ConfigLoaderImpl):
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
         """The composed config. Raises UserError where it would make Hydra run code."""
-        try:
-            cfg = super().load_configuration(
+        with references_shown(False):  # choices may come from the environment
+            cfg = self._composed(
                 config_name, overrides, run_mode, from_shell, validate_sweep_overrides
             )
+            for problem in refused(cfg, self.shipped_logging):
+                if problem.replaced and _given(problem.path, overrides):
+                    continue
+                origin = self.origin(problem.path, config_name, overrides, run_mode)
+                if problem.always or not origin.trusted:
+                    raise _error(problem, origin)
+        return cfg
+
+    def _composed(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool,
+        validate: bool,
+    ) -> DictConfig:
+        try:
+            return super().load_configuration(
+                config_name, overrides, run_mode, from_shell, validate
+            )
+        except HydraException as error:
+            if (located := self._read.located(error)) is None:
+                raise
+            raise located from error
         except RecursionError as error:
             raise UserError(
                 "the defaults of the configs refer to each other in a circle, or are nested too "
@@ -79,11 +109,16 @@ class CheckedLoader(ConfigLoaderImpl):
                 f"hydra.job.env_copy names {error}, which the environment does not have",
                 remedy="set the variable, or leave it out",
             ) from error
-        for problem in refused(cfg, self.shipped_logging):
-            origin = self.origin(problem.path, config_name, overrides, run_mode)
-            if problem.always or not origin.trusted:
-                raise _error(problem, origin)
-        return cfg
+
+    def _parse_overrides_and_create_caching_repo(
+        self, config_name: str | None, overrides: list[str]
+    ) -> tuple[list[Override], CachingConfigRepository]:
+        parsed, repository = super()._parse_overrides_and_create_caching_repo(
+            config_name, overrides
+        )
+        if isinstance(repository.delegate, NamingRepository):
+            self._read = repository.delegate
+        return parsed, repository
 
     def shipped_logging(self, group: str) -> list[Any]:
         """The options of `hydra/job_logging` or `hydra/hydra_logging` that are installed."""
@@ -140,6 +175,13 @@ def checked() -> Iterator[None]:
         yield
     finally:
         module["ConfigLoaderImpl"] = before
+
+
+def _given(path: Sequence[str], overrides: list[str]) -> bool:
+    """Whether the command line itself gives a value to a key."""
+    key = ".".join(path)
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    return any(o.key_or_group == key and not o.is_delete() for o in parsed)
 
 
 def _error(problem: Refused, origin: Origin) -> UserError:

@@ -1,40 +1,91 @@
-"""Config files that are no plain YAML: one error, with the file, the line and what is allowed."""
+"""Errors of config files: no plain YAML, or choices that are not there; each names its file."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from hydra._internal.config_repository import ConfigRepository
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.default_element import ConfigDefault, GroupDefault
 from hydra.core.object_type import ObjectType
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.plugins.config_source import ConfigResult
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 from yaml.constructor import ConstructorError
 
+from pipeline.config.hydra_errors import missing
 from pipeline.errors import UserError
 from pipeline.report.units import nearby
 
 _TAG = re.compile(r"for the tag '(?:tag:yaml\.org,2002:)?([^']+)'")
 FAULTS = (YAMLError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 """What YAML, OmegaConf and Hydra raise for content that they do not expect."""
+_IN = re.compile(r"In '(?P<config>[^']+)': (?P<problem>.*)", re.DOTALL)
+_TWICE = re.compile(r"Multiple values for (?P<group>\S+)\..*: (?P<option>.*)'")
+_AGAIN = re.compile(r"(?P<group>\S+) appears more than once in the final defaults list")
+_UNRESOLVED = re.compile(r"Error resolving interpolation '(?P<option>\$\{[^']*\})'")
+_RAISED = re.compile(r"\w+ raised while composing config:\s*")
+_KEY = re.compile(r"^\s*full_key: (?P<key>\S+)", re.MULTILINE)
 
 
 class NamingRepository(ConfigRepository):
     """Hydra's repository of config files; errors of a file's content name the file."""
 
+    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+        super().__init__(config_search_path)
+        self._choices: dict[str, list[str]] = {}
+        """Path of a loaded config -> what its `defaults` choose."""
+
     def load_config(self, config_path: str) -> ConfigResult | None:
         """The file of a config. Raises UserError for one that is no plain YAML mapping."""
         try:
-            return super().load_config(config_path)
-        except (HydraException, OmegaConfBaseException, UserError):
+            loaded = super().load_config(config_path)
+        except (HydraException, UserError):
             raise
+        except OmegaConfBaseException as error:
+            raise _at_key(self._place(config_path), str(error)) from error
         except RecursionError as error:
             what = "is nested too deeply, or refers to itself"
             raise UserError(f"{self._place(config_path)} {what}") from error
         except FAULTS as error:
             raise _unreadable(self._place(config_path), error) from error
+        if loaded is not None:
+            self._choices[config_path] = list(_chosen(loaded))
+        return loaded
+
+    def located(self, error: HydraException) -> UserError | None:
+        """The error with the file that it is about; None where no file is at fault."""
+        text = str(error)
+        if said := _IN.fullmatch(text):
+            if not isinstance(error, MissingConfigException):
+                return _at_key(self._place(said["config"]), said["problem"])
+        what = remedy = option = ""
+        if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+            told = missing(error)
+            what, remedy = told.what, told.remedy
+            option = str(error.missing_cfg_file).rpartition("/")[2]
+        elif twice := _TWICE.match(text):
+            group, option = twice["group"], twice["option"]
+            what = f"{group} is chosen already, and {group}: {option} chooses again"
+            remedy = f"write `- override /{group}: {option}`"
+        elif again := _AGAIN.match(text):
+            option = again["group"]
+            what = f"{option} is chosen twice"
+            remedy = f"write `- override /{option}: ...` to replace an earlier choice"
+        elif unresolved := _UNRESOLVED.match(text):
+            option = unresolved["option"]
+            what = f"`defaults` has {option}, which is no group that is chosen"
+            remedy = "write the option itself"
+        place = self._choosing(option) if option else None
+        return UserError(f"{place}: {what}", remedy=remedy) if place else None
+
+    def _choosing(self, option: str) -> str | None:
+        """The place of the last loaded file whose `defaults` choose an option."""
+        found = [path for path, chosen in self._choices.items() if option in chosen]
+        return self._place(found[-1]) if found else None
 
     def _place(self, config_path: str) -> str:
         source = self._find_object_source(config_path, ObjectType.CONFIG)
@@ -42,6 +93,25 @@ class NamingRepository(ConfigRepository):
             return config_path
         name = config_path if config_path.endswith(".yaml") else f"{config_path}.yaml"
         return nearby(Path(source.path) / name)
+
+
+def _chosen(loaded: ConfigResult) -> Iterator[str]:
+    """The names of groups and options in the defaults of a config."""
+    for default in loaded.defaults_list or ():
+        if isinstance(default, GroupDefault):
+            options = default.value if isinstance(default.value, list) else [default.value]
+            yield from (name.strip("/") for name in (default.group, *options) if name)
+        elif isinstance(default, ConfigDefault) and default.path:
+            yield default.path.rpartition("/")[2]
+
+
+def _at_key(place: str, problem: str) -> UserError:
+    """An error of OmegaConf or Hydra in one line, with the file and the key."""
+    key = _KEY.search(problem)
+    reason, _, rest = _RAISED.sub("", problem).strip().partition("\n")
+    where = place if key is None else f"{place}: {key['key']}"
+    help = rest.strip() if rest.strip().startswith("Did you mean") else "correct the file"
+    return UserError(f"{where}: {reason}", remedy=help)
 
 
 def _unreadable(place: str, error: Exception) -> UserError:

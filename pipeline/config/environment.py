@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,8 +52,8 @@ class Environment:
         """
         raw = OmegaConf.to_container(cfg, resolve=False)
         written = [(path, leaf) for path, leaf in leaves(raw) if _refers(leaf)]
-        if not any("oc.env" in str(leaf) for _, leaf in written):
-            return Environment(published=published)
+        if not any(":" in str(leaf) for _, leaf in written):
+            return Environment(published=published)  # no resolver is called, under any name
         readings: dict[str, Reading] = {}
         with _recording() as read:
             for path, leaf in written:
@@ -154,9 +155,34 @@ def register_environment() -> None:
     OmegaConf.register_new_resolver(RESOLVER, _noted, replace=True)
 
 
+_shown: ContextVar[bool] = ContextVar("references are shown", default=False)
+
+
+@contextmanager
+def references_shown(shown: bool = True) -> Iterator[None]:
+    """Context in which `oc.env` gives the reference itself, for a config that is only printed."""
+    before = _shown.set(shown)
+    try:
+        yield
+    finally:
+        _shown.reset(before)
+
+
 def _noted(name: str, *default: str | None) -> str | None:
+    if _shown.get():
+        return f"${{{RESOLVER}:{','.join((name, *map(_written, default)))}}}"
     note_variable(name)
     return oc.env(name, *default)
+
+
+def _written(default: object) -> str:
+    """A default as a config writes it; numbers and truth values come as such."""
+    if default is None:
+        return "null"
+    text = str(default)
+    if re.fullmatch(r"[\w./:+-]+", text):
+        return text
+    return "'" + text.replace("'", r"\'") + "'"
 
 
 @contextmanager

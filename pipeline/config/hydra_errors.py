@@ -44,7 +44,7 @@ def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> Use
             "'key=\"a, b\"'",
         )
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return _missing(error)
+        return missing(error)
     if match := _NOT_CHOSEN.match(str(error)):
         named = [given for given in overrides if _key(given) == match["group"]]
         given = named[0] if named else f"{match['group']}=OPTION"
@@ -70,7 +70,7 @@ def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> Use
     return UserError(first, remedy=rest.strip())
 
 
-def _missing(error: MissingConfigException) -> UserError:
+def missing(error: MissingConfigException) -> UserError:
     """The message for a missing config file: a group's option, or the primary config."""
     group, _, option = str(error.missing_cfg_file).rpartition("/")
     options = list(error.options or ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hydra.core.config_store import ConfigNode, ConfigStore
@@ -23,6 +23,14 @@ INSTANTIATED = {"launcher": Launcher, "sweeper": Sweeper}
 LOGGING = ("job_logging", "hydra_logging")
 REACHING = ("setup", "additional_parameters", "runtime_env", "address", "custom_search_space")
 """Keys of launchers and sweepers that hold commands, addresses or names of functions."""
+ADDRESSES = ("uri", "url", "base_url", "space", "host", "endpoint", "address")
+"""Keys of trackers that say where results are sent to."""
+SENDING = {
+    "tracker": (ADDRESSES, "says where results are sent"),
+    "environment": (("published",), "lists variables whose values are published"),
+    "gc": (("dry_run",), "frees stored results"),
+}
+"""Section -> keys, and what a value of theirs does, unless it is empty or true."""
 
 _INNER = re.compile(r"\$\{([^${}]*)")
 _LATER = re.compile(
@@ -35,12 +43,16 @@ _PUBLISHED = "presswork's stages, trackers and report sections come from install
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refused:
-    """A key that is refused, always or only where a file that is not the user's own sets it."""
+    """A key that is refused, always or only where a file that is not the user's own sets it.
+
+    `replaced`: a value on the command line takes the place of all others, as no mapping does.
+    """
 
     path: Path
     what: str
     remedy: str
     always: bool = True
+    replaced: bool = False
 
 
 def refused(cfg: DictConfig, shipped_logging: Callable[[str], list[Any]]) -> Iterator[Refused]:
@@ -77,6 +89,7 @@ def refused(cfg: DictConfig, shipped_logging: Callable[[str], list[Any]]) -> Ite
     for name in INSTANTIATED:
         yield from _made(cfg, ("hydra", name), own.get(name))
     yield from _reaching(own)
+    yield from _sending(raw)
 
 
 def logging_without_levels(config: Any) -> Any:
@@ -180,6 +193,32 @@ def _reaching(own: Mapping[str, Any]) -> Iterator[Refused]:
                 "PRESSWORK_CONF",
                 always=False,
             )
+
+
+def _sending(raw: Mapping[str, Any]) -> Iterator[Refused]:
+    """Keys that send or publish what is the user's, or free it: for the user alone to set.
+
+    A tracker's library sends credentials of the environment to whatever address it is given.
+    """
+    for section, (keys, what) in SENDING.items():
+        value = raw.get(section)
+        if isinstance(value, str):  # a reference to whatever it likes
+            yield _own_matter((section,), what)
+        elif isinstance(value, Mapping):
+            for key in keys:
+                if value.get(key) not in (None, [], "", True):
+                    yield replace(_own_matter((section, key), what), replaced=True)
+
+
+def _own_matter(path: Path, what: str) -> Refused:
+    key = ".".join(path)
+    return Refused(
+        path=path,
+        what=f"{what}, which only you may say",
+        remedy=f"give it on the command line ({key}=...), or name a folder that you trust in "
+        "PRESSWORK_CONF",
+        always=False,
+    )
 
 
 def _sections(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:

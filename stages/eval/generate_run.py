@@ -21,7 +21,7 @@ from stages.model.blueprint import Blueprint
 from stages.model.compute_dtype import computed
 from stages.model.layer_tensors import all_tensors
 from stages.model.skeleton import Skeleton, skeleton
-from stages.model.tokenizer_files import load_tokenizer
+from stages.model.tokenizer.load import load_tokenizer
 from stages.model.traits.learned_positions import learned_positions
 
 

@@ -22,7 +22,7 @@ from stages.load.gguf_tokenizer import tokenizer_of
 from stages.load.model_folder import describe
 from stages.load.model_kind import Work
 from stages.model.artifact_names import MODEL
-from stages.model.tokenizer_files import readable
+from stages.model.tokenizer.load import readable
 from stages.weights.gguf_finite import check_gguf_finite
 from stages.weights.gguf_header import GgufHeader, read_gguf_header
 from stages.weights.gguf_source import GgufSource

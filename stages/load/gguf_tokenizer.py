@@ -32,8 +32,16 @@ def tokenizer_of(path: Path, model_type: str) -> Any:
     """The tokenizer in a GGUF file that holds a model of transformers' `model_type`.
 
     The special tokens are those that the file names by id; it has no others. Raises KeyError or
-    ValueError for a vocabulary that transformers cannot convert.
+    ValueError for a vocabulary that transformers cannot convert, and for a chat template that is
+    no text.
     """
+    found = _read(path, model_type)
+    if not isinstance(found.chat_template, str | None):
+        raise ValueError(f"its chat template is {found.chat_template!r}, which is no text")
+    return found
+
+
+def _read(path: Path, model_type: str) -> Any:
     if Version(version("transformers")) < READS_GGUF:
         return _converted(path, model_type)
     # Alone in a folder: a tokenizer.json beside the file would be taken for the file's own.

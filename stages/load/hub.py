@@ -11,6 +11,7 @@ from pipeline.errors import UserError
 from pipeline.key import Json
 from pipeline.stage import Artifact, Draft
 from stages.load import hub_files
+from stages.load.hub_blobs import check_small
 from stages.load.model_folder import (
     Folder,
     blob_sha256,
@@ -118,6 +119,7 @@ class HubModel:
         loaded = f"hub:{self.id}@{commit}"
         if self.rehash:
             check_content({path: blob_sha256(path) for path in sound(folder).files.values()})
+        check_small(folder.small.values())
         write_folder(draft, folder, loaded, work)
         draft.meta["license"] = self.license
         for warning in folder.warnings:

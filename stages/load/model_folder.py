@@ -139,12 +139,23 @@ def write_folder(draft: Draft, folder: Folder, identity: str, work: Work) -> Non
     )
     manifest.write(draft)
     copy_small(folder.small, draft.path / MODEL)
+    if (fault := _tokenizer_fault(draft.path / MODEL)) is not None:
+        work.warn(
+            f"the model's tokenizer is broken, and is copied as it is: {fault}; whoever loads the "
+            "compressed model will need another"
+        )
     specs = source_of(layout, config, quantization).specs().values()
     describe(draft, identity, config, sum(spec.bytes for spec in specs))
     if quantization is not None:
         stored = SafetensorsSource(layout).specs().values()
         draft.meta["quantized"] = quantization["quant_method"]
         draft.meta["stored_bytes"] = sum(spec.bytes for spec in stored)
+
+
+def _tokenizer_fault(folder: Path) -> str | None:
+    from stages.model.tokenizer.check import tokenizer_fault  # plans need no `tokenizers`
+
+    return tokenizer_fault(folder)
 
 
 def content_of(folder: Folder, *, rehash: bool = False) -> str:

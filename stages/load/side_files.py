@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.plain_file import is_plain
 from stages.model.config_counts import check_counts
 from stages.quantized.catalog import quantization_of, reader_of
 from stages.weights.checkpoint_files import inside
@@ -35,12 +36,16 @@ def is_small(name: str, *, code: bool) -> bool:
 
 
 def small_files(folder: Path, *, code: bool) -> dict[str, Path]:
-    """The small files of a folder by relative name; UserError for links that lead out of it."""
+    """The small files of a folder by relative name.
+
+    Raises UserError for links that lead out of it or nowhere, pipes and devices: a model without
+    its tokenizer would be another model.
+    """
     found: dict[str, Path] = {}
     places = [folder, *(folder / name for name in sorted(FOLDERS))]
     for path in sorted(path for place in places if place.is_dir() for path in place.iterdir()):
         name = path.relative_to(folder).as_posix()
-        if is_small(name, code=code) and path.is_file():
+        if is_small(name, code=code) and is_plain(path):
             found[name] = inside(folder, name, said_by=str(folder))
     return found
 

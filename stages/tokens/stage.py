@@ -11,6 +11,7 @@ from pipeline.key import Json, canonical
 from pipeline.stage import Estimate, Site, Stage, Survey, Task
 from stages.compute.estimates import TOKENIZER_PROCESS
 from stages.tokens.dataset import Dataset
+from stages.tokens.dataset_files import listed_once
 
 SECONDS = 5.0
 """Loading a tokenizer library and a small dataset; only for the plan."""
@@ -73,13 +74,14 @@ class Tokens(Stage):
 
     def run(self, task: Task) -> None:
         """Tokenize what the key names: files that were replaced since are an error."""
-        task.reads(self.dataset.files())
-        if self.content is not None and self._identity() != self.content:
-            raise StageFailed(
-                f"{self.dataset.describe()} has changed since the run began",
-                remedy="run the same command again: it takes the dataset as it is then",
-            )
-        import_module(*self.also_imports).run(self.config, task)
+        with listed_once():
+            task.reads(self.dataset.files())
+            if self.content is not None and self._identity() != self.content:
+                raise StageFailed(
+                    f"{self.dataset.describe()} has changed since the run began",
+                    remedy="run the same command again: it takes the dataset as it is then",
+                )
+            import_module(*self.also_imports).run(self.config, task)
 
     def _identity(self) -> Json:
         return canonical(self.dataset.identity())

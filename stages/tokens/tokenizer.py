@@ -12,7 +12,7 @@ from jinja2 import TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from pipeline.errors import UserError
-from stages.model.tokenizer_files import load_tokenizer, readable
+from stages.model.tokenizer.load import load_tokenizer, readable
 from stages.tokens.dataset import Conversation, Document, TokenIds
 
 SEPARATOR = "\n\n"

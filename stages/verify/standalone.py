@@ -15,6 +15,7 @@ from stages.formats.pack import unpack
 from stages.formats.provenance import checked_files
 from stages.model.blueprint import LinearSpec
 from stages.model.families import fused_groups
+from stages.model.tokenizer.check import tokenizer_fault
 from stages.schemes.resolve import matches
 from stages.verify.known_config import unknown_parts
 from stages.verify.run import check_index, checked
@@ -39,6 +40,7 @@ def inspect(path: Path, progress: Callable[[float, str], None]) -> dict[str, Any
         return {"ok": False, "checks": [*([proven] if proven["ok"] is not None else []), failed]}
     todo: dict[str, Callable[[Folder], Iterator[str]]] = {
         "index": check_index,
+        "tokenizer": check_tokenizer,
         "config": check_config,
         "covered by the config": check_covered,
         "parts of compressed modules": check_parts,
@@ -49,7 +51,7 @@ def inspect(path: Path, progress: Callable[[float, str], None]) -> dict[str, Any
         "weights": check_weights,
     }
     if folder.config is None:
-        todo = {name: todo[name] for name in ("index", "config")}
+        todo = {name: todo[name] for name in ("index", "tokenizer", "config")}
     checks: list[dict[str, Any]] = [
         proven,
         {"name": "readable", "ok": True, "detail": f"{len(folder.specs)} tensors"},
@@ -79,6 +81,12 @@ def unusual(folder: Folder) -> str:
     found = unusual_scales(folder)
     more = f" and {len(found) - 1} more" if len(found) > 1 else ""
     return f"unusual, but sound: {found[0]}{more}" if found else ""
+
+
+def check_tokenizer(folder: Folder) -> Iterator[str]:
+    """The tokenizer's files can be read; a checkpoint may have none."""
+    if (fault := tokenizer_fault(folder.folder)) is not None:
+        yield fault
 
 
 def check_config(folder: Folder) -> Iterator[str]:

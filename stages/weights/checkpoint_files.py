@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from pipeline.errors import ManyErrors, UserError
 from pipeline.outside import PinnedFile
+from pipeline.plain_file import is_plain
 from stages.weights.safetensors_file import Header, read_header
 from stages.weights.untrusted_json import read_json
 
@@ -57,7 +58,7 @@ def find_weights(folder: Path) -> Layout:
         )
     for stem in STEMS:
         for name in (f"{stem}.safetensors", f"{stem}.safetensors.index.json"):
-            if not (folder / name).is_file():
+            if not is_plain(folder / name):
                 continue
             if name.endswith(".json"):
                 return _indexed(folder, name)

@@ -17,7 +17,8 @@ from pipeline.registry import Registry
 from stages.formats.compressed_tensors_bridge import parse
 from stages.load.side_files import read_config
 from stages.model.config_counts import check_counts
-from stages.model.tokenizer_files import MOST, check_ids, readable
+from stages.model.tokenizer.check import MOST, check_ids
+from stages.model.tokenizer.load import readable
 from stages.schemes.scheme import MOST_GROUPS, SchemeConfig, SchemeGroup
 from stages.tokens.datasets import json_values
 from stages.tokens.tokenizer import Tokenizer

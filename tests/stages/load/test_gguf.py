@@ -16,6 +16,8 @@ from stages.load.gguf import GgufModel
 from stages.load.gguf_tokenizer import tokenizer_of
 from stages.load.stage import Load, LoadConfig
 from stages.quantized.open import open_source
+from stages.tokens.datasets.conversation import conversation
+from stages.tokens.tokenizer import Tokenizer
 from stages.weights import hashes
 from stages.weights.gguf_header import read_gguf_header
 from tests.stages.load.conftest import View, write_gguf_model
@@ -156,6 +158,48 @@ def test_files_that_are_not_the_model_one_to_one_are_refused(
     write_gguf_model(tmp_path / "x.gguf", **more)
     with pytest.raises(UserError, match=why):
         load(surveyed(tmp_path / "x.gguf"))
+
+
+BOS = "tokenizer.ggml.bos_token_id"
+
+
+@pytest.mark.parametrize(
+    ("broken", "why"),
+    [
+        ({"merges": ["a b", "x yy"]}, "tokenizer in .* `yy` out of vocabulary"),
+        ({"merges": ["a b", "cd"]}, "tokenizer in .* expected tuple of length 2"),
+        ({"merges": [1, 2]}, "tokenizer in .* 'int' object"),
+        ({"special": False, "more": {BOS: 99}}, "tokenizer in .* out of range"),
+        ({"special": False, "more": {BOS: "x"}}, "its architecture 'llama' cannot be read"),
+        ({"more": {"tokenizer.chat_template": 7}}, "its chat template is 7, which is no text"),
+    ],
+    ids=["absent", "one", "numbers", "beyond", "text", "template"],
+)
+def test_a_tokenizer_that_cannot_be_made_is_one_error(
+    tmp_path: Path, load, broken: dict[str, Any], why: str
+) -> None:
+    write_gguf_model(tmp_path / "x.gguf", **broken)
+    with pytest.raises(UserError, match=f"(?s){why}") as told:
+        load(surveyed(tmp_path / "x.gguf"))
+    assert "x.gguf" in str(told.value) and len(str(told.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        ("{% for m in %}", "refuses a conversation"),
+        ("{{ raise_exception('no') }}", "refuses a conversation of user: no"),
+        ("{# #}", "renders nothing"),
+    ],
+)
+def test_a_chat_template_of_a_file_is_an_error_where_it_is_used(
+    tmp_path: Path, load, template: str, why: str
+) -> None:
+    write_gguf_model(tmp_path / "x.gguf", more={"tokenizer.chat_template": template})
+    result, _ = load(surveyed(tmp_path / "x.gguf"))
+    said = conversation([{"role": "user", "content": "ab"}], "row 0", filled=False)
+    with pytest.raises(UserError, match=why):
+        list(Tokenizer(result.path / "model").samples([said], 8))
 
 
 def test_factors_of_scaled_rope_are_warned_about(tmp_path: Path, load) -> None:

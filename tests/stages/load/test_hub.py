@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,15 @@ from safetensors.torch import save
 
 from pipeline.errors import UserError
 from stages.load.hub import HubModel
+from stages.load.hub_blobs import check_small
 from stages.load.stage import Load, LoadConfig
 from stages.quantized.open import open_source
-from tests.stages.load.conftest import CONFIG, View
+from tests.stages.load.conftest import CONFIG, TOKENIZER, View
 from tests.stages.load.hub_server import COMMIT, NAME, Hub, serving
 
 FILES = {
     "config.json": json.dumps(CONFIG).encode(),
-    "tokenizer.json": b"{}",
+    "tokenizer.json": TOKENIZER.encode(),
     "modeling_own.py": b"raise SystemExit\n",
     "README.md": b"about\n",
     "model.safetensors": save({"model.norm.weight": torch.ones(4)}),
@@ -250,6 +252,34 @@ def test_a_cached_file_that_is_not_what_the_hub_says_is_found_on_demand(
     load(surveyed_hub())
     with pytest.raises(UserError, match="has other content than the hub says"):
         load(surveyed_hub(rehash=True))
+
+
+def test_a_small_file_that_was_edited_in_the_cache_is_not_taken_for_the_commits(
+    hub: Hub, load, tmp_path: Path
+) -> None:
+    load(surveyed_hub())
+    (snapshot,) = (tmp_path / "hub").rglob("snapshots/*")
+    config = snapshot / "config.json"
+    sound = config.read_text()
+    config.write_text(sound.replace("4", "8"))
+    with pytest.raises(
+        UserError, match=r"config\.json in the hub's cache is not as the hub has it"
+    ):
+        load(surveyed_hub())
+    config.write_text(sound)
+    load(surveyed_hub())
+    for name in (  # of `{}`: git's own digest, its sha1, no digest
+        *("9e26dfeeb6e641a33dae4961196235bdb965b21b", "bf21a9e8fbc5a3846fb05b4fa0859e0917b2202f"),
+        "etag",
+    ):
+        blob = snapshot.parent.parent / "blobs" / name
+        blob.write_text("{}")
+        (snapshot / "more.json").symlink_to(blob)
+        check_small([snapshot / "more.json"])
+        blob.write_text("[]")
+        with nullcontext() if name == "etag" else pytest.raises(UserError):
+            check_small([snapshot / "more.json"])
+        (snapshot / "more.json").unlink()
 
 
 def surveyed_hub(**more: Any) -> Load:

@@ -133,6 +133,34 @@ def test_a_malformed_config_is_one_problem(folder: Path, text: str) -> None:
     assert "config.json" in str(problem)
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "model.safetensors"])
+def test_a_pipe_or_a_broken_link_is_not_taken_for_nothing(folder: Path, name: str) -> None:
+    for put in (lambda path: os.mkfifo(path), lambda path: path.symlink_to("gone")):
+        (folder / name).unlink()
+        put(folder / name)
+        problems = stage(folder).survey(View()).problems
+        assert f"{name} is no plain file, or a link that leads nowhere" in str(problems[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("tokenizer.json", '{"version": "1.0", "model": {"type": "No"}}', "ModelUntagged"),
+        ("tokenizer.json", '{"model": {"vocab": {"a": 99999999}}}', "token id 99999999"),
+        ("tokenizer_config.json", "[" * 100_000, "is not JSON"),
+    ],
+)
+def test_a_tokenizer_that_nobody_could_load_is_told_by_the_run_that_copies_it(
+    folder: Path, load, name: str, content: str, why: str
+) -> None:
+    assert load(surveyed(folder))[1] == []
+    (folder / name).write_text(content)
+    result, warnings = load(surveyed(folder))
+    assert len(warnings) == 1 and why in warnings[0]
+    assert warnings[0].startswith("the model's tokenizer is broken, and is copied as it is: ")
+    assert (result.path / "model" / name).read_text() == content
+
+
 def test_a_small_file_that_links_out_of_the_folder_is_refused(folder: Path) -> None:
     (folder / "vocab.json").symlink_to("/etc/hostname")
     (problem,) = stage(folder).survey(View()).problems

@@ -64,12 +64,12 @@ def model_artifact(folder: Path, **options: Any) -> FakeArtifact:
 
 
 def tokens_of(
-    dataset: Dataset, model: FakeArtifact, folder: Path
+    dataset: Dataset, model: FakeArtifact, folder: Path, stage: Tokens | None = None
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Run the stage; its ids, lengths and meta."""
+    """Run the stage, or `stage`; its ids, lengths and meta."""
     folder.mkdir(parents=True, exist_ok=True)
     draft = FakeArtifact(folder)
-    Tokens(TokensConfig(dataset=dataset)).run(
+    (stage or Tokens(TokensConfig(dataset=dataset))).run(
         Task(
             node_name="tokens",
             member=None,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -121,6 +123,35 @@ def test_a_model_without_tokenizer_is_an_error(tmp_path):
     (tmp_path / "model").mkdir()
     with pytest.raises(UserError, match="without a tokenizer"):
         tokens_of(Pydoc(), FakeArtifact(tmp_path), tmp_path / "out")
+
+
+def test_a_file_that_appears_after_hashing_is_not_read(tmp_path, model, monkeypatch):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    write(folder / "b.txt")
+    dataset = Text(path=str(folder), num_samples=8, sequence_length=32)
+    (before, *_) = tokens_of(dataset, model, tmp_path / "out")
+    identity = Tokens._identity
+
+    def disturbed(stage):
+        found = identity(stage)
+        write(folder / "a.txt", "other " * 500)
+        return found
+
+    stage = replace(Tokens(TokensConfig(dataset=dataset)), content=dataset.identity())
+    monkeypatch.setattr(Tokens, "_identity", disturbed)
+    (after, *_) = tokens_of(dataset, model, tmp_path / "again", stage=stage)
+    assert (before == after).all() and (folder / "a.txt").exists()
+
+
+def test_a_pipe_or_a_broken_link_among_texts_is_an_error(tmp_path):
+    write(tmp_path / "b.txt")
+    os.mkfifo(tmp_path / "a.txt")
+    (tmp_path / "c.txt").symlink_to("gone.txt")
+    for path, first in ((".", "a"), ("a.txt", "a"), ("*.txt", "a"), ("c*", "c")):
+        dataset = Text(path=str(tmp_path / path), num_samples=8, sequence_length=32)
+        with pytest.raises(UserError, match=rf"{first}\.txt is no plain file, or a link"):
+            dataset.files()
 
 
 def test_a_missing_path_is_found_before_anything_runs(tmp_path):

@@ -1,32 +1,22 @@
-"""Load the tokenizer of a model folder; whatever its libraries raise becomes one clear error."""
+"""Check a tokenizer's files without transformers: bounded ids, JSON that `tokenizers` parses."""
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer
 
 from pipeline.errors import UserError
-from pipeline.plain_file import open_plain
+from pipeline.plain_file import is_plain, open_plain
 from stages.weights.untrusted_json import read_json
 
 PANIC = "PanicException"
 """Class of a panic in a library written in Rust; it derives from BaseException and has no module
 that could be imported."""
-FAULTS: tuple[type[Exception], ...] = (
-    *(ArithmeticError, AttributeError, AssertionError, ImportError, LookupError, OSError),
-    *(RuntimeError, TypeError, ValueError, TemplateError),
-)
-"""What transformers raises for files of another kind than it expects."""
 LONGEST_REASON = 300
-FETCH = "fetch the tokenizer's files (tokenizer.json, tokenizer_config.json) again"
 
 MOST = 1 << 24
 """Ids of a vocabulary: more than ten times those of the largest known."""
@@ -34,33 +24,42 @@ LONG = re.compile(rb"[0-9]{8}")
 """Digits that an id above MOST has."""
 LONGEST = 1 << 28
 
-
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer in a model folder; UserError if its files are broken or do not fit together."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    check_ids(folder)
-    with readable("the model's tokenizer cannot be loaded"):
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+LONGEST_SETTINGS = 16_000_000
+SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")
 
 
-@contextmanager
-def readable(problem: str, remedy: str = FETCH) -> Iterator[None]:
-    """Context in which what a tokenizer's libraries raise becomes a UserError with `problem`.
+def tokenizer_fault(folder: Path) -> str | None:
+    """The reason why no reader can load the tokenizer in a model folder; None: none was found.
 
-    A full disk is another matter, and goes on.
-    tokenizers raises `Exception` itself, and panics where a file promises what it has not.
+    tokenizer.json is parsed by `tokenizers`, which all readers use, and the files of settings are
+    as JSON. Other kinds of vocabularies are not looked at.
     """
     try:
-        yield
-    except UserError:
-        raise
+        check_ids(folder)
+        for name in SETTINGS:
+            if is_plain(folder / name):
+                read_json(folder / name, longest=LONGEST_SETTINGS)
+        if not is_plain(folder / "tokenizer.json"):
+            return None
+    except UserError as error:
+        return error.what
+    try:
+        Tokenizer.from_file(str(folder / "tokenizer.json"))
     except BaseException as error:
-        plain = type(error) is Exception or type(error).__name__ == PANIC
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or not (plain or isinstance(error, FAULTS)):
+        if not of_rust(error):
             raise
-        reason = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
-        raise UserError(f"{problem}: {reason}", remedy=remedy) from error
+        return f"tokenizer.json cannot be read: {reason_of(error)}"
+    return None
+
+
+def of_rust(error: BaseException) -> bool:
+    """Whether an error is one of `tokenizers`: it raises `Exception` itself, and panics."""
+    return type(error) is Exception or type(error).__name__ == PANIC
+
+
+def reason_of(error: BaseException) -> str:
+    """The text of an error in one line of bounded length, or its class."""
+    return " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
 
 
 def check_ids(folder: Path) -> None:
@@ -70,7 +69,7 @@ def check_ids(folder: Path) -> None:
     """
     for name in ("tokenizer.json", "vocab.json", "added_tokens.json", "tokenizer_config.json"):
         path = folder / name
-        if not path.is_file() or not _may_have_any(path):
+        if not is_plain(path) or not _may_have_any(path):
             continue
         for id in _ids(name, read_json(path, longest=LONGEST)):
             if id >= MOST:

@@ -1,0 +1,1 @@
+"""A model's tokenizer files: check them, and load the tokenizer."""
