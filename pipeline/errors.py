@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pipeline.masking import masked
+from pipeline.masking import masked, printable
 
 LONGEST = 2000
 """Characters of a line of a message: a value from a file may be of any length."""
@@ -14,12 +14,12 @@ class UserError(Exception):
     """A mistake of the user, or something missing on this machine.
 
     The command line prints it without a traceback. `what` states the problem, `remedy` what to do
-    about it; both are plain sentences. Lines longer than LONGEST are shortened in the middle, and
-    secrets are masked.
+    about it; both are plain sentences. Lines longer than LONGEST are shortened in the middle,
+    secrets are masked, and control characters spelt out.
     """
 
     def __init__(self, what: str, *, remedy: str = "") -> None:
-        what, remedy = masked(what, error=True), masked(remedy, error=True)
+        what, remedy = (printable(masked(text, error=True)) for text in (what, remedy))
         what = "\n".join(_shown(line) for line in what.split("\n"))
         super().__init__(what if not remedy else f"{what}\n  {remedy}")
         self.what = what

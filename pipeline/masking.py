@@ -69,6 +69,13 @@ def without_secrets(text: str) -> str:
     return _BEARER.sub(rf"\1{MASK}", SHAPE.sub(_prefix, text))
 
 
+def printable(text: str) -> str:
+    """A text whose control characters are spelt out: what strangers write steers no terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
 def is_secret(text: str) -> bool:
     """Whether a text as a whole has the shape of an access token."""
     return SHAPE.fullmatch(text) is not None

@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 
 from pipeline.errors import ManyErrors, UserError
-from pipeline.masking import masked
+from pipeline.masking import masked, printable
 
 
 def print_errors(error: UserError, label: str = "") -> None:
@@ -31,5 +31,5 @@ def print_crash(error: Exception, label: str, folder: Path) -> None:
 
 def message(text: str) -> None:
     """Print a line."""
-    sys.stderr.write(f"{masked(text)}\n")
+    sys.stderr.write(f"{printable(masked(text))}\n")
     sys.stderr.flush()

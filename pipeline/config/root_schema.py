@@ -66,7 +66,10 @@ class EnvironmentConfig:
     """Variables of the environment whose values may be written into a checkpoint."""
 
     published: list[str] = field(default_factory=list)
-    """Their names; without them, save.name=${oc.env:NAME} and its like are refused."""
+    """Their names; without them, save.name=${oc.env:NAME} and its like are refused.
+
+    From the command line, an installed package or a folder of PRESSWORK_CONF only.
+    """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

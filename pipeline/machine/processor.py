@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -26,12 +26,22 @@ _VARIABLES = (
     *("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NPY_DISABLE_CPU_FEATURES"),
 )
 """With which torch, oneDNN, MKL, OpenBLAS, numba and numpy are told to use other code."""
+_GPU_VARIABLES = (
+    *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "TORCH_BLAS_PREFER_CUBLASLT"),
+    *("CUBLAS_WORKSPACE_CONFIG", "DISABLE_ADDMM_CUDA_LT", "PYTORCH_TUNABLEOP_ENABLED"),
+)
+"""With which cuBLAS and torch are told to multiply otherwise on a GPU."""
 
 
 @cache
 def processor() -> str:
     """Vendor, model and instruction sets of the processor, and the variables that overrule them."""
-    return " ".join((*_found(_entry()), *_overruled(os.environ)))
+    return " ".join((*_found(_entry()), *_overruled(os.environ, _VARIABLES)))
+
+
+def overruled_on_gpus() -> tuple[str, ...]:
+    """The variables, NAME=value, that tell the libraries of GPUs to use other code."""
+    return tuple(_overruled(os.environ, _GPU_VARIABLES))
 
 
 def in_key() -> str:
@@ -66,5 +76,5 @@ def _found(entry: Mapping[str, str]) -> tuple[str, ...]:
     return (platform.machine(), platform.processor().replace(" ", "_") or "unknown")
 
 
-def _overruled(environment: Mapping[str, str]) -> list[str]:
-    return [f"{name}={environment[name]}" for name in _VARIABLES if environment.get(name)]
+def _overruled(environment: Mapping[str, str], names: Iterable[str]) -> list[str]:
+    return [f"{name}={environment[name]}" for name in names if environment.get(name)]

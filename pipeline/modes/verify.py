@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from pipeline.config.root import Config
+from pipeline.masking import printable
 from pipeline.registry import Registry
 from pipeline.store import Store
 
@@ -33,17 +34,12 @@ def _checkpoint(folder: Path, console: Console) -> int:
 
         report = inspect(folder, report_progress)
     for check in report["checks"]:
-        detail = f": {_printable(check['detail'])}" if check["detail"] else ""
+        detail = f": {printable(check['detail'])}" if check["detail"] else ""
         console.print(f"{MARKS[check['ok']]:12}{check['name']}{detail}", markup=False)
     wrong = sum(check["ok"] is False for check in report["checks"])
     verdict = f"{wrong} checks failed" if wrong else "nothing wrong was found"
     console.print(f"{folder}: {verdict}", markup=False)
     return 1 if wrong else 0
-
-
-def _printable(text: str) -> str:
-    """Text without control characters: names in untrusted checkpoints may not steer a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def _store(store: Store, console: Console) -> int:

@@ -17,6 +17,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from pipeline.machine.device_memory import device_bytes
+from pipeline.masking import printable
 from pipeline.report.units import duration, size
 from pipeline.runner.listener import Watcher
 
@@ -75,7 +76,7 @@ class Plain:
 
     def message(self, text: str) -> None:
         with self._lock:
-            self._line(text)
+            self._line(printable(text))
 
     def stop(self) -> None:
         with self._lock:
@@ -143,7 +144,7 @@ class Live:
                 self._bars.advance(self._all)
 
     def message(self, text: str) -> None:
-        self._bars.console.print(text, markup=False, soft_wrap=True)
+        self._bars.console.print(printable(text), markup=False, soft_wrap=True)
 
     def stop(self) -> None:
         with self._lock:

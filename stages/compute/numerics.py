@@ -9,17 +9,19 @@ from pipeline.errors import UserError
 from pipeline.key import Json, canonical
 from pipeline.machine.devices import unusable
 from pipeline.machine.gpus import gpu_of
-from pipeline.machine.processor import in_key
+from pipeline.machine.processor import in_key, overruled_on_gpus
 
 
 def device_in_key(device: str) -> str:
     """What a key says of a device: `cpu`, or the model and compute capability of the GPU.
 
+    Variables of the environment that make a GPU multiply otherwise, as in TF32, are said too.
     Which of several equal GPUs it is does not count. Where the GPU is not known, as in a plan that
     is made on another machine, it is only `cuda`.
     """
     kind, gpu = device.partition(":")[0], gpu_of(device)
-    return kind if gpu is None else f"{kind}, {gpu.name}, {gpu.architecture}"
+    more = overruled_on_gpus() if kind == "cuda" else ()
+    return ", ".join((kind, *((gpu.name, gpu.architecture) if gpu else ()), *more))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -191,6 +191,8 @@ def _places(file: Any, start: int) -> dict[str, Place]:
         shape, dtype = tuple(piece.get_shape()), piece.get_dtype()
         if len(shape) > MOST_DIMENSIONS or prod(max(1, size) for size in shape) > MOST_ELEMENTS:
             raise SafetensorError(f"{name!r} cannot have the shape {list(shape)}")
+        if not name.isprintable():
+            raise SafetensorError(f"the name {name!r} has control characters")
         if dtype == "F4" and shape[-1] % 2:  # torch holds two in an element
             raise SafetensorError(f"{name!r} of shape {list(shape)} cannot be packed in pairs")
         length = prod(shape) * BITS[dtype] // 8

@@ -11,6 +11,7 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.logs import logging_to
 from pipeline.masking import is_secret, masked, masked_streams, note_variable
+from pipeline.messages import message
 from pipeline.report.text_files import write_text
 
 TOKENS = {
@@ -75,3 +76,14 @@ def test_streams_errors_logs_and_files_are_masked(
     write_text(tmp_path / "a.json", f'"{token}"')
     for path in (tmp_path / "run.log", tmp_path / "a.json"):
         assert token not in path.read_text() and "hf_***" in path.read_text()
+
+
+def test_control_characters_of_strangers_steer_no_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    steering = "a\x1b]52;c;eA==\x07\x9b2J\u202eb\tc\nd é"
+    error = UserError(steering, remedy=steering)
+    message(steering)
+    shown = "a\\x1b]52;c;eA==\\x07\\x9b2J\\u202eb\tc\nd é"
+    assert error.what == error.remedy == shown
+    assert capsys.readouterr().err == f"{shown}\n"

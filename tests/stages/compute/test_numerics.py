@@ -45,6 +45,16 @@ def test_model_and_capability_of_a_gpu_are_part_of_the_key() -> None:
         assert digest(keyed("cuda:1")) in found
 
 
+def test_what_makes_a_gpu_multiply_otherwise_is_part_of_the_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    with fake_gpus(H200):
+        stated = "cuda, NVIDIA H200, sm_90, NVIDIA_TF32_OVERRIDE=1"
+        assert keyed("cuda") == {"device": stated, "threads": 2}
+        assert keyed("cpu") == {"device": "cpu", "threads": 2}
+
+
 def test_memory_of_a_gpu_is_no_part_of_the_key() -> None:
     with fake_gpus(H200):
         one = keyed("cuda")

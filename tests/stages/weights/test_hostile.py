@@ -129,6 +129,12 @@ def test_shapes_that_no_tensor_has_are_refused(tmp_path: Path, entry: dict[str, 
         read_header(file)
 
 
+def test_a_name_that_would_steer_a_terminal_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(save({"a\x1b]52;c;eA==\x07": torch.ones(2)}))
+    with pytest.raises(UserError, match=r"'a\\x1b\]52;c;eA==\\x07' has control characters"):
+        open_checkpoint(tmp_path).specs()
+
+
 @cases()
 def test_edited_gguf_headers_are_read_or_refused(tmp_path: Path, cases: int) -> None:
     small_gguf(tmp_path / "sound.gguf")
