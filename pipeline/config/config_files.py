@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.default_element import ConfigDefault, GroupDefault
@@ -13,16 +14,21 @@ from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException, MissingConfigException
 from hydra.plugins.config_source import ConfigResult
 from omegaconf.errors import OmegaConfBaseException
-from yaml import MarkedYAMLError, YAMLError
+from yaml import MarkedYAMLError, Node, SafeLoader, YAMLError
 from yaml.constructor import ConstructorError
 
 from pipeline.config.hydra_errors import missing
 from pipeline.errors import UserError
+from pipeline.plain_file import open_plain
 from pipeline.report.units import nearby
 
 _TAG = re.compile(r"for the tag '(?:tag:yaml\.org,2002:)?([^']+)'")
 FAULTS = (YAMLError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 """What YAML, OmegaConf and Hydra raise for content that they do not expect."""
+LONGEST = 1_000_000
+"""Bytes of a config file."""
+MOST_VALUES = 20_000
+"""Values that a file with aliases stands for; each takes OmegaConf half a millisecond."""
 _IN = re.compile(r"In '(?P<config>[^']+)': (?P<problem>.*)", re.DOTALL)
 _TWICE = re.compile(r"Multiple values for (?P<group>\S+)\..*: (?P<option>.*)'")
 _AGAIN = re.compile(r"(?P<group>\S+) appears more than once in the final defaults list")
@@ -42,6 +48,7 @@ class NamingRepository(ConfigRepository):
     def load_config(self, config_path: str) -> ConfigResult | None:
         """The file of a config. Raises UserError for one that is no plain YAML mapping."""
         try:
+            self._check_size(config_path)
             loaded = super().load_config(config_path)
         except (HydraException, UserError):
             raise
@@ -55,6 +62,24 @@ class NamingRepository(ConfigRepository):
         if loaded is not None:
             self._choices[config_path] = list(_chosen(loaded))
         return loaded
+
+    def _check_size(self, config_path: str) -> None:
+        """Raise UserError for a file, or for what its aliases stand for, beyond what a config is.
+
+        OmegaConf copies what an alias names: a few lines can stand for a billion values.
+        """
+        path = self._path(config_path)
+        if path is None or not path.is_file():
+            return
+        with open_plain(path) as file:
+            data = file.read(LONGEST + 1)
+        if len(data) > LONGEST:
+            raise UserError(f"{nearby(path)} has more than {LONGEST} bytes: no config is as large")
+        if b"&" in data and b"*" in data and _values(yaml.compose(data, SafeLoader)) > MOST_VALUES:
+            raise UserError(
+                f"{nearby(path)}: its aliases (*name) stand for more than {MOST_VALUES} values",
+                remedy="write out what is meant",
+            )
 
     def located(self, error: HydraException) -> UserError | None:
         """The error with the file that it is about; None where no file is at fault."""
@@ -87,12 +112,35 @@ class NamingRepository(ConfigRepository):
         found = [path for path, chosen in self._choices.items() if option in chosen]
         return self._place(found[-1]) if found else None
 
-    def _place(self, config_path: str) -> str:
+    def _path(self, config_path: str) -> Path | None:
+        """The file of a config; None for one that is in a package."""
         source = self._find_object_source(config_path, ObjectType.CONFIG)
         if source is None or source.scheme() != "file":
-            return config_path
+            return None
         name = config_path if config_path.endswith(".yaml") else f"{config_path}.yaml"
-        return nearby(Path(source.path) / name)
+        return Path(source.path) / name
+
+    def _place(self, config_path: str) -> str:
+        path = self._path(config_path)
+        return config_path if path is None else nearby(path)
+
+
+def _values(root: Node | None) -> int:
+    """The number of values that a YAML document stands for, aliases written out.
+
+    One that refers to itself is left to whoever builds it.
+    """
+    known: dict[int, int] = {}
+
+    def count(node: Node) -> int:
+        if id(node) not in known:
+            known[id(node)] = 1
+            parts = node.value if isinstance(node.value, list) else []
+            pairs = (part if isinstance(part, tuple) else (part,) for part in parts)
+            known[id(node)] = 1 + sum(count(each) for pair in pairs for each in pair)
+        return known[id(node)]
+
+    return 0 if root is None else count(root)
 
 
 def _chosen(loaded: ConfigResult) -> Iterator[str]:

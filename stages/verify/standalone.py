@@ -50,8 +50,10 @@ def inspect(path: Path, progress: Callable[[float, str], None]) -> dict[str, Any
         "scales": check_scales,
         "weights": check_weights,
     }
+    if not any(path.glob("tokenizer*.json")):
+        todo.pop("tokenizer")
     if folder.config is None:
-        todo = {name: todo[name] for name in ("index", "tokenizer", "config")}
+        todo = {name: todo[name] for name in ("index", "tokenizer", "config") if name in todo}
     checks: list[dict[str, Any]] = [
         proven,
         {"name": "readable", "ok": True, "detail": f"{len(folder.specs)} tensors"},
@@ -84,7 +86,7 @@ def unusual(folder: Folder) -> str:
 
 
 def check_tokenizer(folder: Folder) -> Iterator[str]:
-    """The tokenizer's files can be read; a checkpoint may have none."""
+    """The tokenizer's files can be read."""
     if (fault := tokenizer_fault(folder.folder)) is not None:
         yield fault
 

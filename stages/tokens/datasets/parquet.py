@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from stages.tokens.datasets.rows import LocalRows
+
+BATCH = 1000
+"""Rows that are decoded at a time: a row group of a small file may have any number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,3 +19,4 @@ class Parquet(LocalRows):
     kind: ClassVar[str] = "parquet"
     builder: ClassVar[str] = "parquet"
     suffixes: ClassVar[tuple[str, ...]] = (".parquet", ".pq")
+    options: ClassVar[Mapping[str, Any]] = {"batch_size": BATCH}

@@ -123,6 +123,8 @@ class LocalRows(Rows):
     """Rows of local files: one file, a folder or a pattern."""
 
     builder: ClassVar[str]
+    options: ClassVar[Mapping[str, Any]] = {}
+    """Further arguments of the builder."""
     suffixes: ClassVar[tuple[str, ...]]
 
     path: str = field(metadata={"key": False})
@@ -151,6 +153,7 @@ class LocalRows(Rows):
                     split="train",
                     streaming=True,
                     cache_dir=str(scratch / "datasets"),
+                    **self.options,
                 )
             )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config import config_files
 from pipeline.errors import UserError
 from pipeline.report.files import read_config
 from tests.pipeline.config.test_checked_loader import compose_checked
@@ -20,6 +21,7 @@ FAULTS: dict[str, tuple[str | bytes, str]] = {
     "twice": ("x: 1\nx: 2\n", r"conf/config\.yaml:2:1: this is no YAML: .*duplicate key x"),
     "documents": ("x: 1\n---\ny: 2\n", r"conf/config\.yaml:2:1: this is no YAML: .*another"),
     "circle": ("x: &a {y: *a}\n", r"conf/config\.yaml is nested too deeply, or refers to itself"),
+    "size": ("x: 1 #" + " " * 1_000_000, r"conf/config\.yaml has more than 1000000 bytes"),
     "defaults": (
         "defaults: {a: b}\n",
         r"conf/config\.yaml is no config: .*defaults must be a list",
@@ -65,6 +67,17 @@ def test_a_fault_of_a_config_file_is_one_error_with_its_place(
     with pytest.raises(UserError, match=told) as caught:
         compose_checked(file.parent)
     assert str(caught.value).count("\n") <= 1
+
+
+def test_what_aliases_stand_for_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(config_files, "MOST_VALUES", 80)
+    aliases = "a: &a [x, x, x]\nb: &b [*a, *a, *a]\nc: {d: &d [*b, *b, *b], e: *d}\n"
+    write_files(tmp_path / "conf", {"config.yaml": aliases})
+    with pytest.raises(UserError, match=r"conf/config\.yaml: its aliases .* more than 80 values"):
+        compose_checked(tmp_path / "conf")
+    monkeypatch.setattr(config_files, "MOST_VALUES", 150)
+    compose_checked(tmp_path / "conf")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -28,6 +29,18 @@ def test_the_halves_of_pydoc_do_not_overlap(tmp_path):
     ]
     assert "".join(halves) == "".join(map(str, Pydoc().documents(tmp_path)))
     assert min(map(len, halves)) > 100_000
+
+
+def test_a_row_group_is_decoded_piece_by_piece(tmp_path):
+    count = 200_000
+    text = pa.DictionaryArray.from_arrays(
+        pa.array(np.zeros(count, np.int32)), pa.array(["a" * 200])
+    )
+    pq.write_table(pa.table({"text": text}), tmp_path / "x.parquet", row_group_size=count)
+    before = pa.total_allocated_bytes()
+    documents = Parquet(path=str(tmp_path)).documents(tmp_path)
+    assert next(documents) == "a" * 200
+    assert pa.total_allocated_bytes() - before < 20_000_000 < 200 * count
 
 
 def test_text_is_read_from_a_file_a_folder_and_a_pattern(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,28 @@ def test_a_sound_checkpoint_passes_every_check(sound: dict[str, Path], scheme: s
     assert report["ok"] is True, report["checks"]
     not_passed = [check["name"] for check in report["checks"] if check["ok"] is not True]
     assert not_passed == ["files", *unread(scheme)]  # it has no provenance.json
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (
+            "tokenizer.json",
+            '{"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": 3}}',
+        ),
+        ("tokenizer.json", None),
+        ("tokenizer_config.json", "[]"),
+    ],
+)
+def test_a_tokenizer_that_nobody_can_load_is_found(
+    sound: dict[str, Path], tmp_path: Path, name: str, content: str | None
+) -> None:
+    shutil.copytree(sound["fp8_dynamic"], tmp_path / "x")
+    if content is None:
+        os.mkfifo(tmp_path / "x" / name)
+    else:
+        (tmp_path / "x" / name).write_text(content)
+    assert failures(tmp_path / "x") == ["tokenizer"]
 
 
 TENSOR_FAULTS: dict[str, tuple[Callable[[Tensors], object], str]] = {
