@@ -29,6 +29,7 @@ from pipeline.config.primary import (
     PrimaryConfig,
     arguments,
     at_home,
+    check_options,
     gathered,
     primary_config,
     rules,
@@ -87,12 +88,7 @@ class _Command:
         """Let Hydra compose the config and run. Raises the errors of Hydra and of the checks."""
         register()
         options = arguments(self.words)
-        if options.experimental_rerun is not None:
-            raise UserError(
-                "--experimental-rerun runs a pickle, which can hold any code",
-                remedy="start a run again from its config.yaml: --config-dir DIR "
-                "--config-name config",
-            )
+        check_options(options)
         self.recipe = imported(self.given.overrides, Registry.load)
         self.given = replace(self.given, overrides=(*self.recipe.overrides, *self.given.overrides))
         for note in self.recipe.notes:

@@ -21,6 +21,8 @@ from pipeline.errors import UserError
 from pipeline.registry import nearest
 
 _HOME = re.compile(r"(?:^|(?<=[,\[]))~(?=/|$|[,\]])")
+COMMANDS = ("run", "multirun", "cfg", "info", "shell_completion")
+"""Options of Hydra of which it takes one at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,23 @@ def primary_config(argv: Sequence[str]) -> PrimaryConfig:
         extra=Path(options.config_dir).resolve() if options.config_dir else None,
         overrides=tuple(word for word in rest if not word.startswith("-")),
     )
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Raise UserError for options of Hydra that it would refuse with a traceback, or are not safe.
+
+    `options` are parsed by Hydra's own parser.
+    """
+    if options.experimental_rerun is not None:
+        raise UserError(
+            "--experimental-rerun runs a pickle, which can hold any code",
+            remedy="start a run again from its config.yaml: --config-dir DIR --config-name config",
+        )
+    if options.resolve and not (options.cfg or options.help):
+        raise UserError("--resolve only shows a config", remedy="say --cfg job --resolve")
+    given = [f"--{name}" for name in COMMANDS if getattr(options, name)]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)} exclude each other", remedy="leave one of them out")
 
 
 def gathered(argv: Sequence[str]) -> list[str]:

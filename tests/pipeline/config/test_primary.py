@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from contextlib import nullcontext
 
-from pipeline.config.primary import at_home, gathered
+import pytest
+from hydra._internal.utils import get_args_parser
+
+from pipeline.config.primary import at_home, check_options, gathered
 from pipeline.errors import UserError
 
 
@@ -53,3 +56,20 @@ def test_the_home_folder_may_be_written_as_in_the_shell(
 ) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert at_home(word) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--resolve"], "--resolve only shows a config"),
+        (["-m", "--cfg", "job"], "--multirun and --cfg exclude each other"),
+        (["--info", "--cfg", "job", "--resolve"], "--cfg and --info exclude each other"),
+        (["--cfg", "job", "--resolve", "a=1"], ""),
+        (["--help", "--resolve"], ""),
+        (["-m", "a=1,2"], ""),
+    ],
+)
+def test_options_that_hydra_takes_one_at_a_time(words: list[str], told: str) -> None:
+    options = get_args_parser().parse_intermixed_args(words)
+    with pytest.raises(UserError, match=told) if told else nullcontext():
+        check_options(options)
