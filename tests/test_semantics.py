@@ -24,6 +24,7 @@ ELSEWHERE = {
     "propagate": ("scheme",),  # it is in the key of the layer that is its input
     "cache": ("scheme",),  # of it only what says how states are stored: tests/stages/calibrate
     "compress_outside": ("scheme", "modifiers"),  # of them what its own modules get
+    "rotate": ("modifiers",),  # of them the one that rotates: test_spinquant.py
     "sensitivity": ("scheme",),  # of it the formats that fit, and the solver that tries them
     "choose": ("scheme",),  # its candidates and its budget too: tests/stages/choose
 }

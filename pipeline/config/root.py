@@ -31,6 +31,7 @@ from pipeline.config.root_schema import (
 )
 from pipeline.config.schema import build, in_words
 from pipeline.config.unused_keys import WrittenNames, unreached, without_effect
+from pipeline.config.wiring import wire
 from pipeline.errors import ManyErrors, UserError
 from pipeline.machine.devices import resolve_device, usable_cpus
 from pipeline.masking import is_secret
@@ -93,6 +94,8 @@ def load_config(
     mistake, under the names that the user wrote.
     """
     cfg = _with_defaults(cfg, cwd or Path.cwd())
+    if cfg.mode in GRAPH_MODES:
+        wire(cfg, registry)
     if experiment is not None:
         cfg.experiment = experiment
     raw = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))

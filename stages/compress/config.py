@@ -11,6 +11,7 @@ from stages.compress.modifiers.base import (
     ExpertPruner,
     Modifier,
     Pruner,
+    Rotation,
     Solver,
     Transform,
     check_order,
@@ -52,6 +53,11 @@ class CompressConfig:
     def local(self) -> tuple[Modifier, ...]:
         """The modifiers that do something to a layer: not those that chose its experts before."""
         return tuple(m for m in self.modifiers if not isinstance(m, ExpertPruner))
+
+    @property
+    def rotation(self) -> Rotation | None:
+        """The modifier whose rotations the model is given with."""
+        return next((m for m in self.modifiers if isinstance(m, Rotation)), None)
 
     @property
     def transforms(self) -> tuple[Transform, ...]:

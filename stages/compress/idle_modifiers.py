@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.stage import Site
 from stages.compress.config import CompressConfig
-from stages.compress.modifiers.base import ExpertPruner, Transform
+from stages.compress.modifiers.base import ExpertPruner, Solver, Transform
 from stages.compress.modifiers.pair_kinds import other_pairs
 from stages.model.blueprint import Blueprint, Subgraph
 from stages.model.pairs.proven import PAIRS, ProvenPairs
@@ -55,6 +55,26 @@ def with_pairs(config: CompressConfig, site: Site, blueprint: Blueprint) -> Blue
     return None if proven is None else ProvenPairs.load(proven).attached(blueprint)
 
 
+def rotation_problem(config: CompressConfig, blueprint: Blueprint) -> UserError | None:
+    """The error of a graph whose model is not rotated as the modifiers say; None: it is."""
+    asked = config.rotation
+    given = None if blueprint.rotation is None else blueprint.rotation.asked
+    if given == (None if asked is None else asked.rotation.asked()):
+        return None
+    if asked is None:
+        return UserError(
+            "the model is rotated, and no modifier says so",
+            remedy="name the modifier (modifier=[spinquant,gptq]), or say "
+            "graph.wiring.blueprint=patch",
+        )
+    return UserError(
+        f"modifier {asked.kind!r} rotates the model, and this graph reads it as it is",
+        remedy="say graph=calibrated; a graph of your own needs its nodes `rotations` and "
+        "`rotate`, `blueprint: patch` in its wiring, and ${graph.wiring.blueprint} as the `model` "
+        "of what reads weights",
+    )
+
+
 def idle_modifiers(
     config: CompressConfig, paired: Blueprint | None, found: Resolution
 ) -> Iterator[UserError]:
@@ -96,7 +116,7 @@ def transform_notes(config: CompressConfig, *, pending: bool) -> Iterator[str]:
         )
         if config.scheme.candidates:
             yield f"formats are chosen by errors without what {config.pruner.kind} does"
-    before = [*config.transforms, *([config.pruner] if config.pruner else [])]
+    before = [m for m in config.local if not isinstance(m, Solver)]
     if before and config.solver is None and config.scheme.formats():
         kinds = [modifier.kind for modifier in before]
         yield (

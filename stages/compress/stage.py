@@ -11,6 +11,7 @@ from stages.compress.config import CompressConfig, needed_statistics
 from stages.compress.idle_modifiers import (
     experts_problem,
     idle_modifiers,
+    rotation_problem,
     transform_notes,
     with_pairs,
 )
@@ -110,6 +111,8 @@ class Compress(Stage):
             return Survey()
         problem = experts_problem(self.config, site.facts)
         if problem := problem or statistics_problem(self.config, site.facts, blueprint):
+            return Survey(problems=(problem,))
+        if problem := rotation_problem(self.config, blueprint):
             return Survey(problems=(problem,))
         learner = learner_of(blueprint, self.config.learner)
         if learner is not None and (problem := learning_problem(learner, site.facts)):

@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.stage import Artifact
+from stages.compute.rotation_steps import RotatedTensors
 from stages.model.experts.cut import Cut
 
 FILE = "blueprint.json"
@@ -100,7 +101,8 @@ class Blueprint:
     the text model's. `patches` maps replaced modules to their original classes. `cuts` maps names
     in `tensors` that the original does not have to the parts of its fused tensors that they stand
     for, `joins` such names to the tensors whose rows they are. `turned` names tensors that the
-    original has as [in, out] and that are read as [out, in]. `outlined` says why the model is
+    original has as [in, out] and that are read as [out, in]. `rotation` is what is done to the
+    tensors as they are read, where the model is rotated. `outlined` says why the model is
     known by its tensor names only ("" if its class is known): then it cannot be run, and module
     names are those of the checkpoint. `notes` are shown to the user.
     """
@@ -126,6 +128,7 @@ class Blueprint:
     cuts: Mapping[str, Cut] = field(default_factory=dict)
     joins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     turned: tuple[str, ...] = ()
+    rotation: RotatedTensors | None = None
     outlined: str = ""
     notes: tuple[str, ...] = ()
 
@@ -211,8 +214,10 @@ class Blueprint:
 
     def to_json(self) -> dict[str, Any]:
         """The blueprint as JSON data; the inverse of `from_json`."""
-        data = asdict(replace(self, cuts={}))
-        return data | {"cuts": {name: cut.to_json() for name, cut in self.cuts.items()}}
+        data = asdict(replace(self, cuts={}, rotation=None))
+        del data["rotation"]
+        rotation = {} if self.rotation is None else {"rotation": self.rotation.to_json()}
+        return data | {"cuts": {n: cut.to_json() for n, cut in self.cuts.items()}} | rotation
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Blueprint:
@@ -227,6 +232,8 @@ class Blueprint:
             values["notes"] = tuple(data.get("notes", ()))
             values["joins"] = {n: tuple(parts) for n, parts in data.get("joins", {}).items()}
             values["turned"] = tuple(data.get("turned", ()))
+            if (rotation := data.get("rotation")) is not None:
+                values["rotation"] = RotatedTensors.from_json(rotation)
             values["cuts"] = {n: Cut.from_json(c) for n, c in data.get("cuts", {}).items()}
             return cls(**values)
         except (KeyError, TypeError, ValueError) as error:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pipeline.stage import Artifact, Upcoming
 from stages.model.blueprint import Blueprint
+from stages.model.rotations.rotated_source import RotatedSource
 from stages.model.structure.selected_source import SelectedSource, Selection
 from stages.quantized.catalog import opened
 from stages.quantized.turned_source import TurnedSource
+from stages.weights.aliased_source import Aliased
 from stages.weights.checkpoint_files import Layout
 from stages.weights.cut_source import CutSource
 from stages.weights.joined_source import JoinedSource
@@ -49,14 +51,19 @@ def open_model(artifact: Artifact, blueprint: Blueprint) -> WeightSource:
     """The weights of a `load` result under the names of its blueprint.
 
     Experts that are fused on disk read as one tensor for each of their Linears; what the disk has
-    in pieces reads as one, and what it has as [in, out] as [out, in].
+    in pieces reads as one, and what it has as [in, out] as [out, in]. A rotated model's tensors are
+    rotated as they are read.
     """
     source = open_source(artifact)
     if blueprint.turned:
         source = TurnedSource(source, blueprint.turned)
     if blueprint.joins:
         source = JoinedSource(source, blueprint.joins)
-    return CutSource(source, blueprint.cuts) if blueprint.cuts else source
+    if blueprint.cuts:
+        source = CutSource(source, blueprint.cuts)
+    if blueprint.rotation is None:
+        return source
+    return RotatedSource(Aliased(source, blueprint.rotation.aliases), blueprint.rotation)
 
 
 def read_ahead(upcoming: Upcoming) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.config.recipe_import import Translation
 from pipeline.registry import Registry
-from stages.recipes import awq, pruning, quantization, smoothquant
+from stages.recipes import awq, pruning, quantization, smoothquant, spinquant
 from stages.recipes.document import join, parse
 from stages.recipes.findings import Entry, Findings, shown
 from stages.recipes.registered import REGISTERED, as_section, from_registry
@@ -22,6 +22,7 @@ HOLDER = re.compile(r"modifiers|.+_stage(_\d+)?|.+_modifiers")
 
 TRANSFORMS: dict[str, Callable[[Entry, Findings], dict[str, Any]]] = {
     "AWQModifier": awq.modifier,
+    "SpinQuantModifier": spinquant.modifier,
     **dict.fromkeys(smoothquant.ALGORITHMS, smoothquant.modifier),
     **pruning.MODIFIERS,
 }

@@ -11,7 +11,6 @@ from stages.recipes.document import join
 from stages.recipes.findings import Entry, Findings
 
 REGISTERED = {
-    "SpinQuantModifier": "spinquant",
     "QuIPModifier": "quip",
     "REAPPruningModifier": "reap",
 }
@@ -28,6 +27,11 @@ ALL_LAYERS = {
 
 NODES = ("reap",)
 """Kinds whose shipped option adds nodes to the graph: conf/modifier/<kind>.yaml."""
+WHY = {
+    "quip": "its rotations u and v run with the model, and no loader of checkpoints here applies "
+    "transform_config; modifier=spinquant folds its rotations into weights",
+}
+"""Why there is no such kind, where it could be expected."""
 
 NO_TRAINING = "there is one pass over the model, not a training"
 BASE = {
@@ -58,7 +62,9 @@ def from_registry(entry: Entry, registry: Registry, findings: Findings) -> dict[
     kind = REGISTERED.get(entry.name)
     known = registry.kinds("modifier")
     if kind not in known:
-        findings.cannot(entry.path, f"there is no such modifier here; there are {', '.join(known)}")
+        why = f" ({WHY[kind]})" if kind in WHY else ""
+        told = f"there is no such modifier here{why}; there are {', '.join(known)}"
+        findings.cannot(entry.path, told)
         return None
     base_options(entry, findings)
     unneeded = UNNEEDED.get(entry.name, {})

@@ -63,7 +63,7 @@ def run(config: SaveConfig, task: Task) -> None:
             kinds=tuple(sorted({kind for cache in caches for kind in cache.meta["kinds"]})),
         )
         settings["quantization_config"] = quantization_config(resolved, form, states)
-    if form.tied != blueprint.tied:
+    if form.tied != blueprint.tied or (blueprint.rotation and blueprint.rotation.aliases):
         settings = untied(settings)
     _write_json(folder / CONFIG, settings)
     recipe = recipe_of(config, layers)
@@ -142,7 +142,8 @@ def original_names(blueprint: Blueprint) -> list[str]:
     """Checkpoint names of all tensors of the original."""
     layers = (name for layer in blueprint.layers for name in layer.tensors.values())
     names = dict.fromkeys([*outside_names(blueprint), *layers])
-    return [name for name in names if name not in blueprint.joins]
+    made = {} if blueprint.rotation is None else blueprint.rotation.aliases
+    return [name for name in names if name not in blueprint.joins and name not in made]
 
 
 def done(

@@ -1,4 +1,4 @@
-"""Modifiers, the values of `modifier=`: reap, then transforms, then a pruner, then one solver."""
+"""Modifiers, values of `modifier=`: reap, a rotation, transforms, a pruner, then one solver."""
 
 from stages.compress.modifiers.autoround import AutoRound
 from stages.compress.modifiers.awq import Awq
@@ -11,6 +11,7 @@ from stages.compress.modifiers.reap import Reap
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.modifiers.smoothquant import SmoothQuant
 from stages.compress.modifiers.sparsegpt import SparseGpt
+from stages.compress.modifiers.spinquant import SpinQuant
 from stages.compress.modifiers.wanda import Wanda
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "Rtn",
     "SmoothQuant",
     "SparseGpt",
+    "SpinQuant",
     "Wanda",
 ]

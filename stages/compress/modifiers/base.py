@@ -1,6 +1,6 @@
-"""Base classes of modifiers: Transform, Pruner, Solver, and the Problem that a solver is handed.
+"""Base classes of modifiers: Rotation, Transform, Pruner, Solver, and the Problem of a solver.
 
-A plugin subclasses one of these three. Light: no torch is imported here.
+A plugin subclasses one of the last four. Light: no torch is imported here.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stages.compress.grid import Grid, Quantized
     from stages.compress.layer.state import LayerState
     from stages.model.blueprint import Blueprint
+    from stages.model.rotations.options import RotationOptions
     from stages.quantized.stored_weight import Stored
 
 POLICIES = ("error", "fallback", "skip")
@@ -59,6 +60,22 @@ class ExpertPruner(Modifier):
     """Has been at work before a layer is compressed: the graph's source has fewer experts."""
 
     __slots__ = ()
+
+
+class Rotation(Modifier):
+    """Turns channels of the whole model before anything of it is measured: node `rotate` does.
+
+    Layers are read rotated, so that compressing one has nothing to do for it.
+    """
+
+    __slots__ = ()
+    wiring: ClassVar[Mapping[str, str]] = {"blueprint": "rotate"}
+    """What it changes in `graph.wiring`: which node says how tensors are read."""
+
+    @property
+    @abstractmethod
+    def rotation(self) -> RotationOptions:
+        """Which rotations, and of what kind."""
 
 
 class Transform(Modifier):
@@ -159,19 +176,30 @@ def one_of(what: str, value: str, allowed: Sequence[str]) -> None:
 
 
 def check_order(modifiers: Sequence[object]) -> None:
-    """Raise UserError unless `modifiers` are transforms, then at most one pruner and one solver.
+    """Raise UserError unless the order is right.
 
-    What prunes experts comes first of all.
+    That is what prunes experts, at most one rotation, transforms, at most one pruner, one solver.
     """
     kinds = [str(getattr(modifier, "kind", modifier)) for modifier in modifiers]
     for modifier, kind in zip(modifiers, kinds, strict=True):
         if not isinstance(modifier, Modifier):
-            raise UserError(f"modifier {kind!r} is no Transform, Pruner or Solver")
+            raise UserError(f"modifier {kind!r} is no Rotation, Transform, Pruner or Solver")
         if isinstance(modifier, ExpertPruner) and modifier is not modifiers[0]:
             raise UserError(
                 f"modifier {kind!r} comes after {kinds[0]!r}, which would work on experts that go",
                 remedy=f"put {kind!r} first",
             )
+    turns = [index for index, m in enumerate(modifiers) if isinstance(m, Rotation)]
+    if len(turns) > 1:
+        named = ", ".join(kinds[index] for index in turns)
+        raise UserError(f"there are {len(turns)} rotations: {named}", remedy="leave one of them")
+    earlier = [i for i, m in enumerate(modifiers) if not isinstance(m, ExpertPruner | Rotation)]
+    if turns and earlier and earlier[0] < turns[0]:
+        raise UserError(
+            f"modifier {kinds[turns[0]]!r} comes after {kinds[earlier[0]]!r}, and the model is "
+            "rotated before any of its layers is looked at",
+            remedy=f"put {kinds[turns[0]]!r} first",
+        )
     solvers = [index for index, m in enumerate(modifiers) if isinstance(m, Solver)]
     if len(solvers) > 1:
         named = ", ".join(kinds[index] for index in solvers)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from stages.compress.modifiers.base import Modifier, Pruner, Solver, Transform
+from stages.compress.modifiers.base import Modifier, Pruner, Rotation, Solver, Transform
 from stages.compress.modifiers.rtn import Rtn
 from stages.schemes.layouts import is_plain, layout_of
 from stages.schemes.protocols import WeightFormat
@@ -68,7 +68,7 @@ def only_rounds(modifiers: Sequence[Modifier], device: str) -> bool:
     """
     solver = next((m for m in modifiers if isinstance(m, Solver)), Rtn())
     rounded = isinstance(solver, Rtn) and solver.observer == "minmax"
-    rewrites = any(isinstance(m, (Transform, Pruner)) for m in modifiers)
+    rewrites = any(isinstance(m, (Rotation, Transform, Pruner)) for m in modifiers)
     return rounded and device == "cpu" and not rewrites
 
 

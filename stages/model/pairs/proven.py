@@ -142,10 +142,22 @@ def movable(pair: Pair, layer: Subgraph, users: Mapping[str, set[str]]) -> bool:
     return all(one == found[0] for one in found) and not set(weights).intersection(layer.shared)
 
 
+def pattern_from_json(data: Mapping[str, Any]) -> PairPattern:
+    """The pattern in the output of `asdict`."""
+    return PairPattern(**{**data, "targets": tuple(data["targets"])})
+
+
+def modules_matching(layer: Subgraph, pattern: str) -> list[str]:
+    """The modules with a weight in a decoder layer for which a pattern stands, by full name."""
+    start = f"{layer.name}."
+    return [name for name in _modules(layer) if _match(pattern, name.removeprefix(start))]
+
+
 def _kind(data: Mapping[str, Any]) -> KindOfLayer:
-    patterns = (PairPattern(**{**p, "targets": tuple(p["targets"])}) for p in data["patterns"])
     return KindOfLayer(
-        layers=tuple(data["layers"]), head_dim=data["head_dim"], patterns=tuple(patterns)
+        layers=tuple(data["layers"]),
+        head_dim=data["head_dim"],
+        patterns=tuple(map(pattern_from_json, data["patterns"])),
     )
 
 

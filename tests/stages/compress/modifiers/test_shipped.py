@@ -9,14 +9,23 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from stages.compress.modifiers import AutoRound, Awq, Gptq, Keep, LogEqualization, Rtn, SmoothQuant
+from stages.compress.modifiers import (
+    AutoRound,
+    Awq,
+    Gptq,
+    Keep,
+    LogEqualization,
+    Rtn,
+    SmoothQuant,
+    SpinQuant,
+)
 
 FOLDER = Path(__file__).parents[4] / "conf" / "modifier"
 
 
 @pytest.mark.parametrize(
     "modifier",
-    [AutoRound(), Awq(), Gptq(), Keep(), LogEqualization(), Rtn(), SmoothQuant()],
+    [AutoRound(), Awq(), Gptq(), Keep(), LogEqualization(), Rtn(), SmoothQuant(), SpinQuant()],
     ids=lambda m: m.kind,
 )
 def test_a_shipped_config_is_the_default(modifier: Any) -> None:
