@@ -53,7 +53,7 @@ class Block(Protocol):
 class Schedule:
     """How long and how fast to learn; rates fall linearly to 0.
 
-    `held_out` is the part of the sequences that nothing is learned from, at least one.
+    `held_out` is the part of the sequences that nothing is learned from, at least one; 0: none is.
     """
 
     iterations: int
@@ -66,7 +66,9 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Learned:
-    """What became of a block: held-out loss of the start and of what was kept, and when it was.
+    """What became of a block: loss of the start and of what was kept, and when it was.
+
+    The loss is that of the held-out sequences, or of all where none is held out.
 
     `kept` is the iteration after which it was, 0 for the start; `modules` is empty then.
     """
@@ -82,7 +84,7 @@ def split(count: int, schedule: Schedule) -> tuple[list[int], list[int]]:
     """Numbers of the sequences to learn from, and of those held out; the same for every block."""
     draw = torch.Generator().manual_seed(schedule.seed)
     order = torch.randperm(count, generator=draw).tolist()
-    held = max(1, round(count * schedule.held_out))
+    held = max(1, round(count * schedule.held_out)) if schedule.held_out else 0
     return sorted(order[held:]), sorted(order[:held])
 
 
@@ -107,14 +109,16 @@ def learn(
     """Learn all weights of a block together; `latents` by module, which are changed.
 
     What is kept is the best by the loss of the held-out sequences, of which the start is one: it is
-    never worse there. The same seed gives the same result.
+    never worse there. Where none is held out, it is the last, if it is better than the start on the
+    sequences that it learned from. The same seed gives the same result.
     """
     training, held = split(block.sequences, schedule)
     for name, latent in latents.items():
         block.put(name, latent.weight())
-    before = best = block.loss(held)
+    watched = held or training
+    before = best = block.loss(watched)
     kept, modules, unit = 0, dict[str, Quantized](), before**0.5
-    every = max(1, schedule.iterations // LOOKS)
+    every = max(1, schedule.iterations // LOOKS if held else schedule.iterations)
     done = 0
     for batch in batches(training, schedule):
         if done == schedule.iterations or before == 0:
@@ -130,7 +134,7 @@ def learn(
             latent.step(gradient, rate=rate, scale_rate=scale_rate)
             block.put(name, latent.weight())
         if done % every == 0 or done == schedule.iterations:
-            now = block.loss(held)
+            now = block.loss(watched)
             if now < best:
                 best, kept = now, done
                 modules = {name: latent.chosen() for name, latent in latents.items()}

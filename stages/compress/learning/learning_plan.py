@@ -40,7 +40,7 @@ def learning_problem(solver: AutoRound, facts: Mapping[str, Any]) -> UserError |
         )
     tokens = facts["tokens"]
     samples = tokens.get("samples") if isinstance(tokens, dict) else None
-    if samples is not None and samples < 2:
+    if solver.held_out and samples is not None and samples < 2:
         return UserError(
             f"modifier {solver.kind!r} holds sequences out to see what it has learned, and there "
             f"is {samples} sequence in all",

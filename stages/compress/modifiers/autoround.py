@@ -39,8 +39,8 @@ class AutoRound(Gptq):
     """First step of a group's scale, as a part of it; 0 leaves scales alone."""
     batch_size: int = 4
     """Sequences of a step."""
-    held_out: float = 0.125
-    """Part of the sequences that only tell which iteration is kept."""
+    held_out: float = 0.0
+    """Part of the sequences that only tell which iteration is kept; 0: the last one is."""
     seed: int = 0
     """Draws the held-out sequences and the batches."""
 
@@ -55,9 +55,9 @@ class AutoRound(Gptq):
                 raise UserError(f"{name} is {value}", remedy=f"give 0 or more, at most {most}")
         if not 0 <= self.reach < 0.5:
             raise UserError(f"reach is {self.reach}", remedy="give 0 or more, less than 0.5")
-        if not 0 < self.held_out <= 0.5:
+        if not 0 <= self.held_out <= 0.5:
             raise UserError(
-                f"held_out is {self.held_out}", remedy="give more than 0, at most 0.5: a part of 1"
+                f"held_out is {self.held_out}", remedy="give 0 or more, at most 0.5: a part of 1"
             )
         if self.start == "rtn" and (idle := self._idle_options()):
             raise UserError(

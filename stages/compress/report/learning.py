@@ -1,10 +1,10 @@
-"""The report section of learned rounding: the held-out loss of every layer before and after.
+"""The report section of learned rounding: the loss of every layer before and after.
 
 It shows `learning` of result.json, which `compress` fills where a modifier learns:
 [{layer, before, after, kept, iterations}]. before, after: mean squared difference between the
 layer's output and the original model's, as a part of the square of the latter at each token, on
-sequences that nothing was learned from, with the codes that learning started from and with those
-that were kept; kept: the iteration after which they were.
+the sequences that were learned from or, where some are, on those held out, with the codes that
+learning started from and with those that were kept; kept: the iteration after which they were.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -68,6 +68,16 @@ def test_rounding_on_what_is_computed_beats_rounding_to_nearest() -> None:
     found = learned(SCHEDULE)
     assert found.after < 0.85 * found.before
     assert found.kept > 0 and found.modules.keys() == {"m"}
+
+
+def test_with_nothing_held_out_the_last_step_is_kept_if_it_is_better() -> None:
+    found = learned(replace(SCHEDULE, held_out=0.0))
+    assert found.kept == found.iterations == 40 and found.after < 0.85 * found.before
+    wild = replace(SCHEDULE, held_out=0.0, iterations=8, rate=1.0, scale_rate=0.1)
+    found = learned(wild)
+    assert found.kept == 0 and found.after == found.before and not found.modules
+    training, held = split(5, replace(SCHEDULE, held_out=0.0))
+    assert training == [0, 1, 2, 3, 4] and held == []
 
 
 def test_the_same_seed_gives_the_same() -> None:
