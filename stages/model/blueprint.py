@@ -101,7 +101,8 @@ class Blueprint:
     the text model's. `patches` maps replaced modules to their original classes. `cuts` maps names
     in `tensors` that the original does not have to the parts of its fused tensors that they stand
     for, `joins` such names to the tensors whose rows they are. `turned` names tensors that the
-    original has as [in, out] and that are read as [out, in]. `rotation` is what is done to the
+    original has as [in, out] and that are read as [out, in]. `embedding_bare`: the model reads rows
+    of the embedding without calling it, whichever layer runs. `rotation` is what is done to the
     tensors as they are read, where the model is rotated. `outlined` says why the model is
     known by its tensor names only ("" if its class is known): then it cannot be run, and module
     names are those of the checkpoint. `notes` are shown to the user.
@@ -128,6 +129,7 @@ class Blueprint:
     cuts: Mapping[str, Cut] = field(default_factory=dict)
     joins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     turned: tuple[str, ...] = ()
+    embedding_bare: bool = False
     rotation: RotatedTensors | None = None
     outlined: str = ""
     notes: tuple[str, ...] = ()

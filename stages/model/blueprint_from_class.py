@@ -82,7 +82,8 @@ def blueprint_of(
         shapes |= {name: cut.shape(shapes[cut.stored]) for name, cut in names.cuts.items()}
         shapes |= {name: _joined([shapes[x] for x in parts]) for name, parts in names.joins.items()}
         _check(model, names, shapes)
-        use = linear_use(model, tree.layers, modules)
+        ends = model.get_submodule(tree.embedding), model.get_submodule(tree.head)
+        use = linear_use(model, tree.layers, modules, ends=ends)
         drawn = _assemble(config, model, tree, names, dtype, experts, patched_as, use)
     return replace(drawn, turned=tuple(as_linear))
 
@@ -206,6 +207,7 @@ def _assemble(
         patches=dict(patched_as),
         cuts=names.cuts,
         joins=names.joins,
+        embedding_bare=use.embedding_bare,
         notes=bare_note(layers),
     )
 

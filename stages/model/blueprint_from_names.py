@@ -19,6 +19,7 @@ from stages.model.blueprint import DTYPE_BYTES, SHARED, Blueprint, LinearSpec, S
 from stages.model.experts.cut import Cut
 from stages.model.experts.fused_names import fused_cuts, text_type
 from stages.model.families import fused_groups, score
+from stages.model.structure.tied_head import tied_head
 from stages.model.structure.towers import tower_units
 
 UNIT = re.compile(r"(.+?)\.(\d+)\.")
@@ -40,12 +41,6 @@ EMBEDDINGS = (
     SHARED,
 )
 HEADS = ("lm_head", "embed_out", "proj_out", "output_projection", "output", "head")
-TIED_HEADS = {
-    **dict.fromkeys(("whisper", "moonshine", "moonshine_streaming", "cohere_asr"), "proj_out"),
-    **dict.fromkeys(("biogpt", "trocr"), "output_projection"),
-    "modernbert-decoder": "decoder",
-}
-"""Names of lm_heads that are tied, so that no tensor has them, by model_type; the rest: lm_head."""
 GENERATES = re.compile(r"For(?:CausalLM|ConditionalGeneration)$|LMHeadModel$")
 TEXT = ("text_config", "llm_config", "language_config")
 
@@ -182,7 +177,7 @@ class _Ends:
         tied = bool(embedding) and (bool(stated[0]) if stated else not head)
         ends = cls(embedding, head, tied=tied, shape=(sizes[0], sizes[1]))
         if tied and not head:
-            ends.head, ends.stored = TIED_HEADS.get(str(config.get("model_type")), "lm_head"), False
+            ends.head, ends.stored = tied_head(config, EMBEDDINGS), False
         rows = [name for name in flat if specs[f"{name}.weight"].shape[0] == sizes[0]]
         if stated and not tied and not head and rows == [embedding]:
             if GENERATES.search(_architecture(config)):

@@ -177,8 +177,8 @@ def recorded_call(
 def stem_names(skeleton: Skeleton, index: int) -> tuple[str, ...]:
     """Parameters outside the layers that `replay` of layer `index` needs.
 
-    They are those of the text model without the embedding, which only layer 0 needs: what reads it
-    later finds it in the boundary.
+    They are those of the text model without the embedding, which only layer 0 needs: what reads its
+    output later finds that in the boundary. A model that reads the weight itself needs it always.
     """
     blueprint = skeleton.blueprint
     prefix = f"{blueprint.decoder}." if blueprint.decoder else ""
@@ -188,7 +188,7 @@ def stem_names(skeleton: Skeleton, index: int) -> tuple[str, ...]:
         for name in blueprint.outside
         if name.startswith(prefix)
         and not name.startswith(f"{blueprint.head}.")
-        and (index == 0 or not name.startswith(embedding))
+        and (index == 0 or blueprint.embedding_bare or not name.startswith(embedding))
     )
 
 

@@ -39,7 +39,7 @@ class Patch(Stage):
     """Writes `blueprint.json`; lists the decoder layers; its facts are the blueprint."""
 
     kind: ClassVar[str] = "patch"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     libraries: ClassVar[tuple[str, ...]] = ("transformers",)
     also_imports: ClassVar[tuple[str, ...]] = ("stages.model.blueprint_from_class",)
     Config: ClassVar[type] = PatchConfig

@@ -15,9 +15,10 @@ from stages.model.traits.linear_use import linear_use
 from tests.families.case import Case
 from tests.families.experts import EXPERTS
 from tests.families.hybrid import HYBRID
+from tests.families.multimodal import MULTIMODAL
 from tests.families.tiny import config_of
 
-CASES: dict[str, Case] = {case.name: case for case in (*EXPERTS, *HYBRID)}
+CASES: dict[str, Case] = {case.name: case for case in (*EXPERTS, *HYBRID, *MULTIMODAL)}
 
 
 def drawn(name: str) -> Blueprint:
@@ -41,22 +42,39 @@ class Mixer(nn.Module):
 
 
 class Model(nn.Module):
-    def __init__(self) -> None:
+    """The head is tied to the embedding, of which `padding` takes a row by itself."""
+
+    def __init__(self, *, padding: bool) -> None:
         super().__init__()
-        self.layer = Mixer()
+        self.layer, self.padding = Mixer(), padding
+        self.embedding, self.head = nn.Embedding(9, 4), nn.Linear(4, 9, bias=False)
+        self.head.weight = self.embedding.weight
 
     def forward(self, input_ids: torch.Tensor, use_cache: bool = False) -> torch.Tensor:
         del use_cache
-        hidden: torch.Tensor = self.layer(input_ids)
-        return hidden
+        hidden = self.embedding(input_ids).to(self.embedding.weight.dtype)
+        if self.padding:
+            hidden = torch.where((input_ids == 0)[..., None], self.embedding.weight[0], hidden)
+        scores: torch.Tensor = self.head(hidden + self.layer(input_ids))
+        return scores
 
 
-def test_a_weight_that_is_used_without_a_call_is_told_from_one_that_is_not_used() -> None:
+@pytest.mark.parametrize("padding", [False, True])
+def test_a_weight_that_is_used_without_a_call_is_told_from_one_that_is_not_used(
+    padding: bool,
+) -> None:
     with torch.device("meta"):
-        model = Model()
-    use = linear_use(model, ["layer"], [])
+        model = Model(padding=padding)
+    use = linear_use(model, ["layer"], [], ends=(model.embedding, model.head))
     assert use.called == {"layer": frozenset({"layer.called"})}
     assert use.bare == {"layer.bare"}
+    assert use.embedding_bare is padding
+
+
+def test_gemma_4_reads_the_row_of_its_padding() -> None:
+    blueprint = drawn("gemma4")
+    assert blueprint.embedding_bare and not drawn("jamba").embedding_bare
+    assert Blueprint.from_json(json.loads(json.dumps(blueprint.to_json()))).embedding_bare
 
 
 @pytest.mark.parametrize("name", ["jamba", "mamba", "falcon_mamba"])
