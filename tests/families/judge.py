@@ -39,6 +39,9 @@ SECONDS = 150
 ROUNDING = 0.05
 """Relative change of a weight that rounding to 8 bits stays far below, and scaling does not."""
 
+ZEROS = 1.0
+"""The error of logits that are all zero: what has it shows nothing, however large noise's is."""
+
 Row = dict[str, Any]
 
 
@@ -141,7 +144,7 @@ def measured(
         subject.dense(with_noise(subject.tensors, quantized, scheme.noise), "noisy"), subject.logits
     )
     found = error(subject.dense(named.tensors, "dense"), subject.logits)
-    bound = 2 * noise + 0.01
+    bound = min(2 * noise + 0.01, ZEROS)
     done = sum(1 for module in unpacked.modules if is_expert(module))
     total = expert_matrices(subject.tensors)
     left = sorted({pattern(n) for n in _left_dense(unpacked.tensors, unpacked.modules)})
@@ -155,7 +158,7 @@ def measured(
     moved = _moved(subject.tensors, named.tensors, quantized)
     if scheme.moves and not moved:
         faults.append("the transform changed nothing")
-    loaded = _in_transformers(subject, checkpoint, 3 * noise + 0.03)
+    loaded = _in_transformers(subject, checkpoint, min(3 * noise + 0.03, ZEROS))
     if told is not None and told["loads"] is False and "error" not in loaded:
         loaded = {"cannot": "; ".join(told["why"])[:300]}
     misread = _misread(loaded, told)

@@ -20,7 +20,8 @@ class, and its logits are compared with the original's.
 
 A cell is the relative error of the logits (median over tokens), and after the slash that of the
 checkpoint as transformers itself loads and runs it, activations quantized. An error passes below
-twice that of Gaussian noise as large as the scheme's rounding, put into the same weights.
+twice that of Gaussian noise as large as the scheme's rounding, put into the same weights, and
+below 1, that of zeros.
 `-`: transformers {transformers} does not load such a checkpoint, and presswork says so. (1): norms
 feed no Linear (they come after blocks, or have no weights), so that SmoothQuant is refused with the
 advice to say `modifier.smoothquant.pairs=[linear]`, and is run so.
