@@ -126,6 +126,7 @@ def test_a_sweep_leaves_with_1_when_a_job_fails_and_runs_the_others(
         "-m",
         "mode=run",
         "data.count=0,4",
+        "sweep.skip_invalid=true",
         "hydra.sweep.dir=sweep",
     )
     assert done.returncode == 1
