@@ -12,7 +12,8 @@ from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.compute.estimates import MODEL_PROCESS
 from stages.model.artifact_names import MODEL, SALIENCY
 from stages.model.blueprint import Blueprint
-from stages.model.structure.fewer_experts import Counts, check_share
+from stages.model.structure.expert_share import check_share
+from stages.model.structure.fewer_experts import Counts
 
 SECONDS = 5.0
 

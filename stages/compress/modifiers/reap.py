@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from stages.compress.modifiers.base import ExpertPruner
-from stages.model.structure.fewer_experts import check_share
+from stages.model.structure.expert_share import check_share
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

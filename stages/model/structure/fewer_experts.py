@@ -14,15 +14,6 @@ EXTRA_LAYERS = re.compile(r"num_nextn_predict_layers|(?:num_)?mtp_(?:num_)?(?:hi
 """Fields that count layers of extra predictions, which transformers does not build."""
 
 
-def check_share(sparsity: float) -> None:
-    """Raise UserError unless `sparsity` is a share of experts: more than 0 and less than 1."""
-    if not 0 < sparsity < 1:
-        raise UserError(
-            f"sparsity is {sparsity}",
-            remedy="give the share of experts to prune: more than 0 and less than 1",
-        )
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Counts:
     """Experts of every layer, how many a token is sent to, and the groups that it may use.
