@@ -28,10 +28,10 @@ IDS = torch.arange(3, 35).view(2, 16)
 
 
 def logits(folder: Path) -> Tensor:
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
     with torch.no_grad():
         found: Tensor = model(input_ids=IDS, use_cache=False).logits
-    return found
+    return found.float()
 
 
 def differs(made: Job, name: str) -> float:
@@ -59,7 +59,7 @@ def test_a_rotated_checkpoint_computes_what_the_model_does(name: str, tmp_path: 
     made = job(name, tmp_path)
     rotations = GPT2 if name == "gpt2" else ()
     result = made.run("rotated", *SPIN, *W8, *rotations)
-    assert differs(made, "rotated") < 0.05  # by 8 bits; rotated wrongly, it is about 1
+    assert differs(made, "rotated") < 0.1  # by 8 bits and bfloat16; rotated wrongly, it is about 1
     assert {"rotations", "rotate", "pairs"} <= built(result)
     assert result["rotation"]["layers"] == 4 and result["rotations"]["refused"].get("R1") is None
     assert result["verify"]["ok"] and max(result["rotations"]["difference"].values()) < 1e-12
