@@ -37,7 +37,7 @@ class Cache(Stage):
     """
 
     kind: ClassVar[str] = "cache"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "compressed-tensors")
     work: ClassVar[tuple[str, ...]] = ("stages.calibrate.cache_run",)
     lighter: ClassVar[str] = LIGHTER

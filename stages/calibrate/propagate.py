@@ -29,7 +29,7 @@ class Propagate(CalibrationStage):
     """
 
     kind: ClassVar[str] = "propagate"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "compressed-tensors")
     work: ClassVar[tuple[str, ...]] = ("stages.calibrate.propagate_run",)
     lighter: ClassVar[str] = LIGHTER

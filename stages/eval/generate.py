@@ -43,7 +43,7 @@ class Generate(Stage):
     """
 
     kind: ClassVar[str] = "generate"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     libraries: ClassVar[tuple[str, ...]] = ("compressed-tensors", "torch", "transformers")
     work: ClassVar[tuple[str, ...]] = ("stages.eval.generate_run",)
     Config: ClassVar[type] = GenerateConfig

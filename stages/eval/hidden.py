@@ -36,7 +36,7 @@ class Hidden(Stage):
     """
 
     kind: ClassVar[str] = "hidden"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("compressed-tensors", "torch", "transformers")
     work: ClassVar[tuple[str, ...]] = ("stages.eval.hidden_run",)
     lighter: ClassVar[str] = "lower eval.batch_size, which changes the result a little"

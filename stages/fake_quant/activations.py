@@ -18,10 +18,17 @@ from stages.formats.input_params import InputRule
 def quantize_input(value: Tensor, rule: InputRule, module: nn.Module) -> Tensor:
     """Fake-quantize an input [..., in] as an engine's kernel sees it; the dtype stays the same.
 
-    Raises ValueError if a calibrated parameter is missing.
+    A scale for each token is one for each row of `in` values, whatever dimensions stand before it:
+    routed experts are called with [tokens, in]. compressed-tensors takes the first two of three
+    dimensions for tokens, and gives one scale to all of a matrix. Raises ValueError if a calibrated
+    parameter is missing.
     """
     if value.numel() == 0:
         return value
+    if value.dim() != 3:
+        return quantize_input(value.reshape(1, -1, value.shape[-1]), rule, module).reshape(
+            value.shape
+        )
     params, dynamic = rule.params.on(value.device), rule.args.dynamic
     scale, zero_point = params.scale, params.zero_point
     if dynamic is not True and params.scale is None and params.global_scale is None:
