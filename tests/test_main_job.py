@@ -120,7 +120,7 @@ class Stopped(BaseException):
 
 
 @pytest.mark.parametrize(
-    "index", [pytest.param(i, marks=() if i in (0, 3) else pytest.mark.slow) for i in range(LAYERS)]
+    "index", [pytest.param(i, marks=() if i == 3 else pytest.mark.slow) for i in range(LAYERS)]
 )
 def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     job: Job, index: int, monkeypatch: pytest.MonkeyPatch
@@ -143,7 +143,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     assert job.checkpoint("resumed") == job.checkpoint("whole")
 
 
-@pytest.mark.parametrize("propagate", ["compressed", "original"])
+@pytest.mark.parametrize(
+    "propagate", ["compressed", pytest.param("original", marks=pytest.mark.slow)]
+)
 def test_workers_and_stores_do_not_change_the_bytes(job: Job, propagate: str) -> None:
     how = f"calibrate.propagate={propagate}"
     job.run("one", how)
@@ -151,7 +153,10 @@ def test_workers_and_stores_do_not_change_the_bytes(job: Job, propagate: str) ->
     assert job.checkpoint("one") == job.checkpoint("three")
 
 
-@pytest.mark.parametrize("change", ["runner.threads=2", "calibrate.batch_size=3"])
+@pytest.mark.parametrize(
+    "change",
+    [pytest.param("runner.threads=2", marks=pytest.mark.slow), "calibrate.batch_size=3"],
+)
 def test_what_may_change_the_order_of_sums_changes_the_keys(job: Job, change: str) -> None:
     one, other = (keys(job.run(name, *more)) for name, more in [("a", ()), ("b", (change,))])
     assert not set(one["compress[1]"].values()) & set(other["compress[1]"].values())

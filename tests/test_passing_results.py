@@ -71,8 +71,10 @@ def test_statistics_of_original_layers_are_stored_since_other_configs_share_them
 
 @pytest.mark.parametrize(
     "more",
-    ["calibrate.memory=0", "calibrate.memory=60000"],
-    ids=["disk", "both"],
+    [
+        pytest.param("calibrate.memory=0", id="disk", marks=pytest.mark.slow),
+        pytest.param("calibrate.memory=60000", id="both"),
+    ],
 )
 def test_where_it_lies_changes_no_byte(job: Job, tmp_path: Path, more: str) -> None:
     job.run("run", "kv_cache=fp8")

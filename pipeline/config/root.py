@@ -20,6 +20,7 @@ import pipeline
 from pipeline.config.environment import Environment
 from pipeline.config.recipe_import import check_given
 from pipeline.config.references import References, aliases
+from pipeline.config.roles import wire
 from pipeline.config.root_schema import (
     GcConfig,
     GraphConfig,
@@ -31,7 +32,6 @@ from pipeline.config.root_schema import (
 )
 from pipeline.config.schema import build, in_words
 from pipeline.config.unused_keys import WrittenNames, unreached, without_effect
-from pipeline.config.wiring import wire
 from pipeline.errors import ManyErrors, UserError
 from pipeline.machine.devices import resolve_device, usable_cpus
 from pipeline.masking import is_secret

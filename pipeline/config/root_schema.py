@@ -125,9 +125,15 @@ class SiteConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GraphConfig:
-    """The sites of a graph, names to choose wiring by, and free sections that it does not use."""
+    """The sites of a graph, names to choose wiring by, and free sections that it does not use.
+
+    `roles` says which node is what, for references such as ${graph.roles.source}: modifiers that
+    put another node in the place of one change it. `wiring` holds what a key of the config chooses
+    among, as in ${graph.wiring.${calibrate.propagate}}.
+    """
 
     nodes: dict[str, SiteConfig]
+    roles: dict[str, str] = field(default_factory=dict)
     wiring: dict[str, str] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
 

@@ -35,7 +35,7 @@ from pipeline.sweeps.reuse import Result, sharing
 Values = Mapping[int, Mapping[str, Any]]
 """Job -> dotted key -> value."""
 
-WIRING = ("graph.nodes", "graph.wiring")
+WIRING = ("graph.nodes", "graph.wiring", "graph.roles")
 """Sections that follow from the choice of `graph`, which is among the overrides."""
 
 

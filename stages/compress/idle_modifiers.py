@@ -65,12 +65,12 @@ def rotation_problem(config: CompressConfig, blueprint: Blueprint) -> UserError 
         return UserError(
             "the model is rotated, and no modifier says so",
             remedy="name the modifier (modifier=[spinquant,gptq]), or say "
-            "graph.wiring.blueprint=patch",
+            "graph.roles.blueprint=patch",
         )
     return UserError(
         f"modifier {asked.kind!r} rotates the model, and this graph reads it as it is",
         remedy="say graph=calibrated; a graph of your own needs its nodes `rotations` and "
-        "`rotate`, `blueprint: patch` in its wiring, and ${graph.wiring.blueprint} as the `model` "
+        "`rotate`, `blueprint: patch` in its roles, and ${graph.roles.blueprint} as the `model` "
         "of what reads weights",
     )
 

@@ -88,7 +88,7 @@ class Rotate(Stage):
         if options is None:
             raise StageFailed(
                 f"{task.node_name} rotates the model, and no modifier says how",
-                remedy="add one (modifier=[spinquant,gptq]), or say graph.wiring.blueprint=patch",
+                remedy="add one (modifier=[spinquant,gptq]), or say graph.roles.blueprint=patch",
             )
         whole, proven = Blueprint.load(task.inputs["model"]), task.inputs[ROTATIONS]
         rotated = self._rotated(whole, ProvenRotations.load(proven), options)

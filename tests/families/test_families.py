@@ -19,7 +19,8 @@ zamba2 opt gemma3n_text falcon bloom gpt2 gpt_neox llava gemma3 mistral3 qwen2_v
 """.split()
 """Families that llm-compressor has code of its own for, and those that were once wrong here."""
 
-QUICK = ("gemma2", "qwen3_moe", "mixtral", "qwen2_moe", "phi3")
+QUICK = ("gemma2", "mixtral", "phi3")
+MORE = ("qwen3_moe", "qwen2_moe")
 GOOD = ("ok", "refused")
 
 
@@ -30,7 +31,9 @@ def test_the_list_has_ninety_architectures_and_all_that_matter() -> None:
     assert set(REQUIRED) <= set(names)
 
 
-@pytest.fixture(scope="module", params=QUICK)
+@pytest.fixture(
+    scope="module", params=[*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)]
+)
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
     case = next(case for case in CASES if case.name == request.param)
     return Subject.write(case, tmp_path_factory.mktemp(case.name))

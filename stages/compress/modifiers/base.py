@@ -69,8 +69,8 @@ class Rotation(Modifier):
     """
 
     __slots__ = ()
-    wiring: ClassVar[Mapping[str, str]] = {"blueprint": "rotate"}
-    """What it changes in `graph.wiring`: which node says how tensors are read."""
+    roles: ClassVar[Mapping[str, str]] = {"blueprint": "rotate"}
+    """What it changes in `graph.roles`: which node says how tensors are read."""
 
     @property
     @abstractmethod

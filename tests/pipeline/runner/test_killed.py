@@ -115,7 +115,7 @@ def killed_in(root: str, index: int) -> None:
     word(store_at(Path(root)), MEMBERS)
 
 
-@pytest.mark.parametrize("lock", ["flock", "soft"])
+@pytest.mark.parametrize("lock", ["flock", pytest.param("soft", marks=pytest.mark.slow)])
 def test_two_runs_on_one_store_build_nothing_twice(tmp_path: Path, lock: str) -> None:
     """The second starts when the first has results in memory that it needs."""
     begun, done = FORK.Event(), FORK.Queue()

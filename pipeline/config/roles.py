@@ -1,4 +1,4 @@
-"""Wiring of the graph that components of a config ask for, such as a modifier that adds a node."""
+"""Roles of nodes in the graph that components ask for, such as a modifier that adds a node."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pipeline.registry import Registry
 
 
 def wire(cfg: DictConfig, registry: Registry) -> None:
-    """Set the names of `graph.wiring` that registered classes of the config's components ask for.
+    """Set the names of `graph.roles` that registered classes of the config's components ask for.
 
-    A class says so with `wiring`, a mapping: with {"blueprint": "rotate"}, whatever the graph wires
-    by ${graph.wiring.blueprint} reads the node `rotate`. A graph without that name stays as it is.
+    A class says so with `roles`, a mapping: with {"blueprint": "rotate"}, whatever the graph wires
+    by ${graph.roles.blueprint} reads the node `rotate`. A graph without that name stays as it is.
     """
-    wiring = OmegaConf.select(cfg, "graph.wiring")
-    if not OmegaConf.is_dict(wiring):
+    roles = OmegaConf.select(cfg, "graph.roles")
+    if not OmegaConf.is_dict(roles):
         return
     raw = OmegaConf.to_container(cfg, resolve=False)
     for group in registry.entries:
         for kind in _kinds(raw, group):
             if kind in registry.kinds(group):
-                asked: Mapping[str, str] = getattr(registry.get(group, kind), "wiring", {})
-                wiring.update({name: node for name, node in asked.items() if name in wiring})
+                asked: Mapping[str, str] = getattr(registry.get(group, kind), "roles", {})
+                roles.update({name: node for name, node in asked.items() if name in roles})
 
 
 def _kinds(raw: Any, group: str) -> Iterator[str]:
