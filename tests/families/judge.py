@@ -159,6 +159,8 @@ def measured(
     if scheme.moves and not moved:
         faults.append("the transform changed nothing")
     loaded = _in_transformers(subject, checkpoint, min(3 * noise + 0.03, ZEROS))
+    if "cannot" in loaded and loaded["cannot"] == _original_there(subject):
+        told = None  # what the original cannot do either is no matter of the checkpoint
     if told is not None and told["loads"] is False and "error" not in loaded:
         loaded = {"cannot": "; ".join(told["why"])[:300]}
     misread = _misread(loaded, told)
@@ -196,6 +198,19 @@ def _told(run: Path) -> Mapping[str, Any] | None:
     return told
 
 
+def _original_there(subject: Subject) -> str:
+    """The exception of a forward of the original in its own dtype; empty if it runs."""
+    try:
+        logits(load(subject.case, subject.folder / "model", dtype="auto"))
+    except RuntimeError as raised:
+        return _in_words(raised)
+    return ""
+
+
+def _in_words(raised: Exception) -> str:
+    return f"{type(raised).__name__}: {str(raised).strip().splitlines()[0][:200]}"
+
+
 def _in_transformers(subject: Subject, checkpoint: Path, bound: float) -> Row:
     """Its logits error there; or the exception (`cannot`), or what is silently `wrong`."""
     try:
@@ -203,7 +218,7 @@ def _in_transformers(subject: Subject, checkpoint: Path, bound: float) -> Row:
     except ValueError as told:
         return {"wrong": str(told).split("\n")[0][:200]}
     except Exception as raised:
-        return {"cannot": f"{type(raised).__name__}: {str(raised).strip().splitlines()[0][:200]}"}
+        return {"cannot": _in_words(raised)}
     if not found <= bound:
         return {"wrong": f"logits error {found:.3f} above {bound:.3f}"}
     return {"error": round(found, 4)}
