@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -14,14 +13,6 @@ from tests.benchmarks.random_llama import TINY, write_model
 # The default suite tries the same cases each time: a failure is the change's, not the day's.
 settings.register_profile("steady", derandomize=True, database=None)
 settings.load_profile("steady")
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With -n a file's tests go to one worker: they share fixtures, and compile a loop once."""
-    from xdist.scheduler import LoadFileScheduling
-
-    return LoadFileScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
