@@ -102,6 +102,7 @@ def test_the_config_says_it_as_engines_read_it(job: Job) -> None:
     assert config(job, "attention")["kv_cache_scheme"] is None
 
 
+@pytest.mark.slow
 def test_another_cache_format_leaves_the_weights_alone(job: Job) -> None:
     how = "calibrate.propagate=original"
     job.run("one", how, "kv_cache=fp8")

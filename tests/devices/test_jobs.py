@@ -30,7 +30,10 @@ JOBS: dict[str, tuple[str, ...]] = {
 }
 
 
-@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n == "forward" else ()) for n in JOBS],
+)
 def test_a_job_mixes_no_devices(job: Job, name: str) -> None:
     result = job.run(name, *SMALL, *JOBS[name])
     assert result["verify"]["ok"] is True

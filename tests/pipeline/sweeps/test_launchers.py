@@ -69,6 +69,7 @@ def test_optuna_is_told_the_number_of_result_json_that_the_objective_names(here:
     assert unsaid.stderr.startswith("error: hydra/sweeper=optuna needs an objective")
 
 
+@pytest.mark.slow
 def test_an_objective_that_no_result_has_fails_the_job_with_what_there_is(here: Place) -> None:
     done = here.sweep("score.times=2", "objective=eval.perplexity.compresed")
     assert done.returncode == 1
@@ -112,6 +113,7 @@ def test_a_slurm_job_that_dies_is_missing_and_the_same_command_goes_on(here: Pla
     assert sum(row["built"] for row in here.result()["jobs"]) == 1
 
 
+@pytest.mark.slow
 def test_who_waits_notices_the_death_of_the_builder(here: Place) -> None:
     never = str(here.folder / "never")
     slow = Place(folder=here.folder, env={**here.env, "PREFIX_UNTIL": never})
