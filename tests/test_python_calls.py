@@ -63,12 +63,16 @@ def test_objects_are_taken_twice_in_one_process_and_leave_nothing(
     model = AutoModelForCausalLM.from_pretrained(job.model)
     before = (torch.get_num_threads(), dict(os.environ), logging.getLogger().handlers[:])
     given = options(job, modifier=["gptq"]) | {"modifier": None}
+    own = tmp_path / "a" / "inputs" / "mine.txt"
+    own.parent.mkdir(parents=True)
+    own.write_text("kept")
     first = pipeline.compress(model, IDS, **given, output_dir=tmp_path / "a")
     again = pipeline.compress(model, IDS, **given, output_dir=tmp_path / "b")
     after = (torch.get_num_threads(), dict(os.environ), logging.getLogger().handlers[:])
     assert first.built > 0 == again.built
     assert before == after
-    assert not (tmp_path / "a" / "inputs").exists() and not (tmp_path / "outputs").exists()
+    assert own.read_text() == "kept" and not (tmp_path / "b" / "inputs").exists()
+    assert not list(tmp_path.glob("*/.inputs-*")) and not (tmp_path / "outputs").exists()
     assert copy.copy(first) == first and first.checkpoint is not None
     with torch.no_grad():
         model.model.layers[0].mlp.down_proj.weight.mul_(2)

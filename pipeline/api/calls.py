@@ -23,7 +23,8 @@ from pipeline.registry import Registry
 from pipeline.runs.recorded import recorded
 
 INPUTS = "inputs"
-"""The folder, in that of the run, of what was given as objects; it goes when the run has ended."""
+"""The folder, in that of the run, of what was given as objects, if it is to be kept. Else it has a
+name that nobody else gave, and goes when the run has ended."""
 
 
 def compress(
@@ -122,9 +123,8 @@ def _saved(
     """
     if keep and folder is None:
         raise UserError("keep_inputs without output_dir", remedy="say where: output_dir=DIR")
-    place = (
-        Path.cwd() / "outputs" / f"{INPUTS}-{uuid4().hex}" if folder is None else folder / INPUTS
-    )
+    base = Path.cwd() / "outputs" if folder is None else folder
+    place = base / (INPUTS if keep else f".{INPUTS}-{uuid4().hex}")
     try:
         found = overrides_for(arguments, place, Registry.load())
         yield tuple(choices_first(words_of(found)))
