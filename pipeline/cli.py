@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
-import secrets
 import shlex
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,15 +13,12 @@ from typing import cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from pipeline.config.called import RUN_ID
+from pipeline.config.called import COMPOSITION, composition_error, run_id, strict_search_path
 from pipeline.config.checked_loader import checked
 from pipeline.config.environment import references_shown
-from pipeline.config.hydra_errors import explain
 from pipeline.config.primary import (
     PrimaryConfig,
     arguments,
@@ -34,10 +28,11 @@ from pipeline.config.primary import (
     primary_config,
     rules,
 )
-from pipeline.config.recipe_import import Imported, imported, unfit
+from pipeline.config.recipe_import import Imported, imported
 from pipeline.config.root import load_config
 from pipeline.config.searchpath import register
 from pipeline.errors import StageFailed, UserError
+from pipeline.machine.variables import variables
 from pipeline.masking import masked, masked_streams
 from pipeline.messages import message, print_crash, print_errors
 from pipeline.objective import objective
@@ -62,11 +57,10 @@ def _main(argv: Sequence[str]) -> int:
     command = _Command(words=words, given=primary_config(words), sweeps=asked(words))
     with (
         _hydra_raises() as full_traceback,
-        warnings.catch_warnings(),
+        strict_search_path(),
         checked(),
         masked_streams(),
     ):
-        warnings.filterwarnings("error", r"provider=.*is not available", UserWarning)
         code = command.reported(command.start, full_traceback)
         if command.plan is None:
             return code
@@ -133,15 +127,10 @@ class _Command:
             return INTERRUPTED
         except UserError as error:
             print_errors(error)
-        except UserWarning as error:
-            message(f"error: hydra.searchpath: {error}")
-        except (HydraException, OmegaConfBaseException) as error:
-            if full_traceback:
+        except COMPOSITION as error:
+            if full_traceback and not isinstance(error, UserWarning):
                 raise
-            given = self.given
-            print_errors(
-                unfit(error, self.recipe) or explain(error, given.overrides, given.compose)
-            )
+            print_errors(composition_error(error, self.given, self.recipe))
         except OSError as error:
             message(f"error: {error}\n  choose another folder with hydra.run.dir=DIR")
         except Exception as error:  # launchers raise any error of their cluster's library
@@ -235,16 +224,8 @@ def _perform(cfg: DictConfig, folder: Path, overrides: Sequence[str], cwd: Path)
 @contextlib.contextmanager
 def _hydra_raises() -> Iterator[bool]:
     """Make Hydra raise errors instead of exiting; yields whether the user wants tracebacks."""
-    before = {name: os.environ.get(name) for name in ("HYDRA_FULL_ERROR", RUN_ID)}
-    os.environ.update({"HYDRA_FULL_ERROR": "1", RUN_ID: secrets.token_hex(3)})
-    try:
+    with variables({"HYDRA_FULL_ERROR": "1", **run_id()}) as before:
         yield before["HYDRA_FULL_ERROR"] == "1"
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextlib.contextmanager

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import hydra
@@ -25,12 +24,37 @@ from pipeline.config.recipe_import import Imported, imported, unfit
 from pipeline.config.root import Config, load_config
 from pipeline.config.searchpath import own_configs, register
 from pipeline.errors import UserError
+from pipeline.machine.variables import variables
 from pipeline.registry import Registry
 
 RUN_ID = "PRESSWORK_RUN_ID"
 """Set for each command and call: two in the same second get different run folders."""
 
 _COMPOSING = threading.Lock()
+
+
+COMPOSITION = (HydraException, OmegaConfBaseException, UserWarning)
+"""What Hydra raises for configs that cannot be composed, in `strict_search_path`."""
+
+
+def run_id() -> dict[str, str]:
+    """The variable by which the folder of a run differs from others of the same second."""
+    return {RUN_ID: secrets.token_hex(3)}
+
+
+@contextmanager
+def strict_search_path() -> Iterator[None]:
+    """Context in which a folder of hydra.searchpath that is not there is an error, no warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", r"provider=.*is not available", UserWarning)
+        yield
+
+
+def composition_error(error: Exception, given: PrimaryConfig, recipe: Imported) -> UserError:
+    """The message for one of `COMPOSITION`; `given` has the recipe's overrides as well."""
+    if isinstance(error, UserWarning):
+        return UserError(f"hydra.searchpath: {error}")
+    return unfit(error, recipe) or explain(error, given.overrides, given.compose)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,27 +75,24 @@ def called(overrides: Sequence[str], *, config_dir: Path | None = None) -> Calle
     given = PrimaryConfig(
         folder=own_configs(), name="config", overrides=tuple(overrides), extra=config_dir
     )
-    with _COMPOSING, _own_state(), checked(), warnings.catch_warnings():
-        warnings.filterwarnings("error", r"provider=.*is not available", UserWarning)
+    with _COMPOSING, _own_state(), variables(run_id()), checked(), strict_search_path():
         register()
         recipe = imported(given.overrides, Registry.load)
-        words = (*recipe.overrides, *given.overrides)
+        given = replace(given, overrides=(*recipe.overrides, *given.overrides))
         try:
-            return _loaded(given, words, recipe)
-        except UserWarning as warning:
-            raise UserError(f"hydra.searchpath: {warning}") from warning
-        except (HydraException, OmegaConfBaseException) as error:
-            raise unfit(error, recipe) or explain(error, words, given.compose) from error
+            return _loaded(given, recipe)
+        except COMPOSITION as error:
+            raise composition_error(error, given, recipe) from error
 
 
-def _loaded(given: PrimaryConfig, words: tuple[str, ...], recipe: Imported) -> Called:
+def _loaded(given: PrimaryConfig, recipe: Imported) -> Called:
     with given.initialized():
-        cfg = hydra.compose(given.name, overrides=list(words), return_hydra_config=True)
+        cfg = hydra.compose(given.name, overrides=list(given.overrides), return_hydra_config=True)
         folder, experiment = str(cfg.hydra.run.dir), cfg.hydra.runtime.choices.get("experiment")
         config = load_config(
             _without_hydra(cfg),
             Registry.load(),
-            overrides=words,
+            overrides=given.overrides,
             cwd=Path.cwd(),
             experiment=None if experiment is None else str(experiment),
         )
@@ -88,15 +109,10 @@ def _without_hydra(cfg: DictConfig) -> DictConfig:
 def _own_state() -> Iterator[None]:
     """Context in which Hydra is as in a fresh process, for a program that uses it itself."""
     instance, settings = GlobalHydra.instance(), HydraConfig.instance()
-    before, chosen, run_id = instance.hydra, settings.cfg, os.environ.get(RUN_ID)
+    before, chosen = instance.hydra, settings.cfg
     instance.clear()
-    os.environ[RUN_ID] = secrets.token_hex(3)
     try:
         yield
     finally:
         GlobalHydra.instance().hydra = before
         HydraConfig.instance().cfg = chosen
-        if run_id is None:
-            del os.environ[RUN_ID]
-        else:
-            os.environ[RUN_ID] = run_id

@@ -16,6 +16,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 import pipeline
 from pipeline.config.resolvers import register_resolvers
 from pipeline.errors import UserError
+from pipeline.machine.variables import variables
 
 GROUP = "presswork.conf"
 VARIABLE = "PRESSWORK_CONF"
@@ -84,16 +85,13 @@ def folder_configs() -> list[Path]:
 @contextmanager
 def including(folder: Path | None) -> Iterator[None]:
     """Add one more folder to the search path, as Hydra does for --config-dir."""
-    before = os.environ.get(VARIABLE)
-    if folder is not None:
-        os.environ[VARIABLE] = os.pathsep.join(filter(None, (before, str(folder))))
-    try:
+    if folder is None:
         yield
-    finally:
-        if folder is not None and before is None:
-            del os.environ[VARIABLE]
-        elif before is not None:
-            os.environ[VARIABLE] = before
+        return
+    with variables(
+        {VARIABLE: os.pathsep.join(filter(None, (os.environ.get(VARIABLE), str(folder))))}
+    ):
+        yield
 
 
 def register() -> None:

@@ -9,12 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.config.root import Config
-from pipeline.graph import Graph, Ref
 from pipeline.machine.devices import unusable
 from pipeline.machine.gpus import gpu_of
 from pipeline.masking import masked
 from pipeline.planning.elsewhere import elsewhere_note
-from pipeline.planning.expand import expand
+from pipeline.planning.expand import expand, never
 from pipeline.planning.plan import Plan, make_plan, plan_rows, totals, totals_by_kind
 from pipeline.report.units import nearby, size
 from pipeline.runner.forecast import Forecast, forecast
@@ -22,7 +21,6 @@ from pipeline.runner.preflight import check_device
 from pipeline.runner.schedule import Transient, transient_outputs
 from pipeline.runs.diff import Difference, difference, last_alike
 from pipeline.runs.folders import Run, find_runs
-from pipeline.stage import Artifact
 from pipeline.store import Store
 from pipeline.store.processors import noted_processors
 
@@ -44,7 +42,7 @@ class Planned:
 def planned_for(config: Config) -> Planned:
     """Expand and estimate the graph of a config. Raises UserError for one that cannot run."""
     store = Store(config.store)
-    expanded = expand(config.graph.sites, mode="plan", find=store.get, build=_never)
+    expanded = expand(config.graph.sites, mode="plan", find=store.get, build=never)
     graph = make_plan(expanded.graph, lambda key: store.get(key) is not None)
     transient = transient_outputs(expanded.graph, keep=config.store.keep_activations)
     gpu = gpu_of(config.device)
@@ -175,8 +173,3 @@ def print_difference(changes: Difference, last: Run, console: Console) -> None:
 
 def _cost(count: float) -> str:
     return size(count) if count else ""
-
-
-def _never(graph: Graph, ref: Ref) -> Artifact | None:
-    del graph
-    raise AssertionError(f"mode=plan asked to build {ref}")

@@ -12,7 +12,7 @@ from pipeline.graph import Graph, Node, Ref
 from pipeline.planning.inputs import STEPS, Source, sources_of, survey_order
 from pipeline.planning.site import SitePlan
 from pipeline.planning.site_view import Build, Find, SiteView
-from pipeline.stage import Stage, Survey
+from pipeline.stage import Artifact, Stage, Survey
 
 
 @cache
@@ -165,6 +165,12 @@ class _Expansion:
             wanted[node.name] = node
             stack.extend(r.node for r in node.inputs.values() if r.node not in wanted)
         return Graph.of(wanted.values(), (ref,), stages)
+
+
+def never(graph: Graph, ref: Ref) -> Artifact | None:
+    """The `build` of a plan, which builds nothing."""
+    del graph
+    raise AssertionError(f"a plan asked to build {ref}")
 
 
 def expand(

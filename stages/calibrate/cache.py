@@ -9,12 +9,12 @@ from typing import ClassVar
 from pipeline.key import Json, canonical
 from pipeline.stage import Site, Stage, Survey
 from stages.calibrate.batch_size import settled
+from stages.calibrate.calibration_stage import length_problem_of
 from stages.calibrate.config import LIGHTER, CalibrateConfig
 from stages.calibrate.estimate import estimates
 from stages.compute.numerics import Numerics, summed
 from stages.model.artifact_names import ACTIVATIONS
 from stages.model.proofs.proof_input import proof_problem
-from stages.model.traits.learned_positions import length_problem
 from stages.schemes.scheme import SchemeConfig
 
 
@@ -51,9 +51,7 @@ class Cache(Stage):
         unproven = proof_problem(site)
         if unproven is not None:
             return Survey(problems=(unproven,))
-        problem = length_problem(
-            site.facts.get("model"), site.facts.get("tokens"), "dataset.sequence_length"
-        )
+        problem = length_problem_of(site)
         if problem is not None and self.config.scheme.states():
             return Survey(problems=(problem,))
         device = self.config.numerics.device

@@ -6,14 +6,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.errors import UserError
 from pipeline.key import Json
 from pipeline.registry import Registry
-from pipeline.stage import Stage
+from pipeline.stage import Site, Stage
 from stages.calibrate.config import LayerConfig
 from stages.model.artifact_names import ACTIVATIONS
+from stages.model.proofs.proof_input import proof_problem
+from stages.model.traits.learned_positions import length_problem
 
 STATISTICS = "statistic"
 """The registry's group of statistics."""
+
+
+def length_problem_of(site: Site) -> UserError | None:
+    """The error of calibration sequences that are longer than the model's learned positions."""
+    return length_problem(
+        site.facts.get("model"), site.facts.get("tokens"), "dataset.sequence_length"
+    )
+
+
+def replay_problem(site: Site) -> UserError | None:
+    """The error of layers that cannot be replayed on the calibration data; None: they can."""
+    return proof_problem(site) or length_problem_of(site)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,12 +8,10 @@ from typing import ClassVar
 
 from pipeline.stage import Estimate, Site, Survey
 from stages.calibrate.batch_size import settled
-from stages.calibrate.calibration_stage import CalibrationStage
+from stages.calibrate.calibration_stage import CalibrationStage, replay_problem
 from stages.calibrate.config import LayerConfig
 from stages.calibrate.estimate import estimates
 from stages.model.artifact_names import ACTIVATIONS
-from stages.model.proofs.proof_input import proof_problem
-from stages.model.traits.learned_positions import length_problem
 
 GRADIENT = "gradient"
 FISHER = "fisher"
@@ -48,12 +46,7 @@ class Gradient(CalibrationStage):
         return frozenset({GRADIENT})
 
     def survey(self, site: Site) -> Survey:
-        unproven = proof_problem(site)
-        if unproven is not None:
-            return Survey(problems=(unproven,))
-        problem = length_problem(
-            site.facts.get("model"), site.facts.get("tokens"), "dataset.sequence_length"
-        )
+        problem = replay_problem(site)
         if problem is not None:
             return Survey(problems=(problem,))
         device = self.config.numerics.device

@@ -7,12 +7,11 @@ from typing import ClassVar
 
 from pipeline.stage import Site, Survey
 from stages.calibrate.batch_size import settled
-from stages.calibrate.calibration_stage import GatheringStage
+from stages.calibrate.calibration_stage import GatheringStage, length_problem_of
 from stages.calibrate.config import LIGHTER, LayerConfig
 from stages.calibrate.estimate import estimates
 from stages.model.artifact_names import ACTIVATIONS
 from stages.model.proofs.proof_input import proof_problem
-from stages.model.traits.learned_positions import length_problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +46,7 @@ class Calibrate(GatheringStage):
             return Survey(problems=(unproven,), facts={"problems": ()})
         device = self.config.numerics.device
         calibrate = settled(self.config.calibrate, device, site)
-        problem = length_problem(
-            site.facts.get("model"), site.facts.get("tokens"), "dataset.sequence_length"
-        )
+        problem = length_problem_of(site)
         return Survey(
             facts={"problems": () if problem is None else (problem,)},
             estimates=estimates(site, calibrate.batch_size, grams=True, device=device),

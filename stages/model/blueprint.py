@@ -87,6 +87,11 @@ class Subgraph:
     fused: tuple[tuple[str, ...], ...] = ()
     shared: tuple[str, ...] = ()
 
+    def expert_containers(self) -> list[str]:
+        """Names of the modules that hold its experts, which go by their numbers."""
+        found = (x.name.rpartition(".")[0].rpartition(".")[0] for x in self.linears if x.expert)
+        return list(dict.fromkeys(found))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Blueprint:

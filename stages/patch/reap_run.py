@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from stages.model.structure.expert_places import (
 from stages.model.structure.fewer_experts import Counts
 from stages.quantized.open import open_source
 from stages.weights.source_manifest import SourceFile, SourceManifest
+from stages.weights.writer import link
 
 if TYPE_CHECKING:
     from stages.patch.reap import ReapConfig
@@ -91,8 +91,5 @@ def carried(file: SourceFile, source: Artifact, folder: Path) -> SourceFile:
         return file
     target = folder / file.path
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source.path / file.path, target)
-    except OSError:
-        shutil.copyfile(source.path / file.path, target)
+    link(source.path / file.path, target)
     return file

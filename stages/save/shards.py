@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ from pathlib import Path
 from stages.formats.layer_artifact import SHARD
 from stages.weights import TensorSpec, WeightSource
 from stages.weights.safetensors_source import SafetensorsSource
-from stages.weights.writer import copy_tensors
+from stages.weights.writer import copy_tensors, link
 
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 1 << 29
@@ -90,14 +88,6 @@ def write_shards(
     written = Written(files=files)
     _write_index(folder, written)
     return written
-
-
-def link(source: Path, target: Path) -> None:
-    """Hard-link a file, or copy it if the file system cannot."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _write_index(folder: Path, written: Written) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -103,3 +104,11 @@ def _write(
         write_at(file.fileno(), 0, [memoryview(first)])
         for _ in pool.map(place, starts):
             pass
+
+
+def link(source: Path, target: Path) -> None:
+    """Hard-link a file, or copy it if the file system cannot."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

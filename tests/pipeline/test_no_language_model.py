@@ -21,8 +21,7 @@ ALLOWED = {
     "store/store.py": "token",
     "store/config.py": "layer",  # help on the key store.keep_activations, which is older
     "masking.py": "token",  # what gives access
-    "cli.py": "token",  # random bytes in hexadecimal
-    "config/called.py": "token",  # the same
+    "config/called.py": "token",  # random bytes in hexadecimal
 }
 """File -> the one word that it may have, for a reason that is no language model's."""
 

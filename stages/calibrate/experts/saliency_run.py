@@ -86,11 +86,7 @@ def run(config: LayerConfig, task: Task) -> None:
 
 def experts_in(place: Place) -> LinearExperts | None:
     """The container of the layer's experts; None for a layer without any."""
-    names = {
-        own.name.rpartition(".")[0].rpartition(".")[0]
-        for own in place.subgraph.linears
-        if own.expert
-    }
+    names = place.subgraph.expert_containers()
     if not names:
         return None
     module: nn.Module = place.skeleton.model.get_submodule(min(names))

@@ -8,7 +8,7 @@ what they were, or it is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,7 +68,9 @@ def prove_rotations(
     `found` are its smoothing pairs.
     """
     trial = _trial(small)
-    whole, own = _kinds_of(config, found), signatures(small.config, widths=False) or []
+    layers, own = _layers_of(config), signatures(small.config, widths=False) or []
+    by_name = {name: kind for kind in found.kinds for name in kind.layers}
+    whole = {s: by_name[n] for s, names in layers.items() for n in names if n in by_name}
     kinds, guessed = list[KindOfLayer](), dict[Signature, KindOfLayer]()
     for index, signature in enumerate(own):
         if signature in whole:
@@ -94,7 +96,8 @@ def prove_rotations(
             values=held[trial.bones.blueprint.members[own.index(signature)]],
         )
         for signature, guess in guessed.items()
-        for kind in _alike(config, found, signature)
+        for kind in found.kinds  # their heads may differ
+        if not layers[signature].keys().isdisjoint(kind.layers)
     ]
     told = {name: why for name, why in ((R1, refused), (R2, reason)) if why}
     return replace(proven, kinds=tuple(placed), refused=told, difference=differences)
@@ -229,24 +232,13 @@ def _named(blueprint: Blueprint) -> dict[str, str]:
     return named
 
 
-def _kinds_of(
-    config: Mapping[str, Any], found: pairs.ProvenPairs
-) -> dict[Signature, pairs.KindOfLayer]:
-    """The proven pairs by the signature of their layers."""
+def _layers_of(config: Mapping[str, Any]) -> dict[Signature, dict[str, None]]:
+    """Names of the whole model's layers in order, by their signature."""
     names = tree_of(meta_model(config_of(config), "float32")).layers
-    by_name = {name: kind for kind in found.kinds for name in kind.layers}
-    signed = zip(names, signatures(config, widths=False) or (), strict=False)
-    return {signature: by_name[name] for name, signature in signed if name in by_name}
-
-
-def _alike(
-    config: Mapping[str, Any], found: pairs.ProvenPairs, signature: Signature
-) -> Sequence[pairs.KindOfLayer]:
-    """The kinds of the whole model's layers with this signature: their heads may differ."""
-    names = tree_of(meta_model(config_of(config), "float32")).layers
-    signed = zip(names, signatures(config, widths=False) or (), strict=False)
-    mine = {name for name, other in signed if other == signature}
-    return [kind for kind in found.kinds if mine.intersection(kind.layers)]
+    found: dict[Signature, dict[str, None]] = {}
+    for name, signature in zip(names, signatures(config, widths=False) or (), strict=False):
+        found.setdefault(signature, {})[name] = None
+    return found
 
 
 def _unequal(difference: float) -> str:

@@ -74,7 +74,9 @@ def experts_of(blueprint: Blueprint) -> int:
             remedy="leave reap out, or use a model whose class transformers has",
         )
     counts = {
-        name: _count(layer, name) for layer in blueprint.layers for name in _containers(layer)
+        name: _count(layer, name)
+        for layer in blueprint.layers
+        for name in layer.expert_containers()
     }
     if not counts:
         raise UserError(
@@ -100,7 +102,7 @@ def expert_places(blueprint: Blueprint, left: int) -> ExpertPlaces:
     layers = tuple(
         _layer(blueprint, layer, axes)
         for layer, axes in _axes_by_layer(blueprint, experts, left)
-        if _containers(layer)
+        if layer.expert_containers()
     )
     return ExpertPlaces(layers=layers, extra=tuple(_extra(blueprint)))
 
@@ -119,7 +121,7 @@ def _axes_by_layer(
     whole = meta_model(config_of(blueprint.config), blueprint.dtype).state_dict()
     config = config_of(fewer_experts(blueprint.config, experts, left))
     fewer = meta_model(config, blueprint.dtype).state_dict()
-    containers = [name for layer in blueprint.layers for name in _containers(layer)]
+    containers = [name for layer in blueprint.layers for name in layer.expert_containers()]
     inside = tuple(f"{name}." for name in containers)
     around = tuple(f"{name.rpartition('.')[0]}." for name in containers)
     members = tuple(f"{name}." for name in blueprint.members)
@@ -160,7 +162,7 @@ def _axis(name: str, whole: Shape, fewer: Shape, counts: tuple[int, int]) -> int
 
 
 def _layer(blueprint: Blueprint, layer: Subgraph, axes: Mapping[str, int]) -> ExpertLayer:
-    [container, *more] = _containers(layer)
+    [container, *more] = layer.expert_containers()
     if more:
         raise _dependent(more[0], f"beside other experts in {layer.name}")
     names: list[dict[str, str]] = [{} for _ in range(_count(layer, container))]
@@ -181,12 +183,6 @@ def _layer(blueprint: Blueprint, layer: Subgraph, axes: Mapping[str, int]) -> Ex
             raise _dependent(name, "made of several tensors of the checkpoint")
         places[stored] = axis
     return ExpertLayer(layer=layer.name, container=container, names=tuple(names), axes=places)
-
-
-def _containers(layer: Subgraph) -> list[str]:
-    """Modules of a layer that hold its experts, which go by their numbers."""
-    found = (own.name.rpartition(".")[0].rpartition(".")[0] for own in layer.linears if own.expert)
-    return list(dict.fromkeys(found))
 
 
 def _count(layer: Subgraph, container: str) -> int:
