@@ -2,13 +2,17 @@
 
 They show these parts of result.json:
 
-    eval        {perplexity: {original, compressed, tokens, dataset}, kl, top1_agreement}
+    eval        {perplexity: {original, original_stderr, compressed, compressed_stderr, change,
+                              change_stderr, tokens, samples, dataset},
+                 kl, kl_stderr, top1_agreement, top1_agreement_stderr}
     generations [{prompt, original, compressed}]
+
+Standard errors are over samples, and null of a single one; `change` is compressed / original - 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from markupsafe import Markup
@@ -29,12 +33,28 @@ def rows(result: Result) -> list[Row]:
     found: list[Row] = []
     if perplexity := quality.get("perplexity"):
         pair = perplexity["original"], perplexity["compressed"]
-        found.append(Row.of("perplexity", *pair, change=change))
+        before, after = (
+            give_or_take(perplexity[name], perplexity.get(f"{name}_stderr"))
+            for name in ("original", "compressed")
+        )
+        became = change(*pair) + _more(perplexity.get("change_stderr"), percent)
+        found.append(Row(what="perplexity", before=before, after=after, change=became))
     if quality.get("kl") is not None:
-        found.append(Row(what="KL divergence", after=f"{number(quality['kl'])} nat"))
+        told = give_or_take(quality["kl"], quality.get("kl_stderr"))
+        found.append(Row(what="KL divergence", after=f"{told} nat"))
     if quality.get("top1_agreement") is not None:
-        found.append(Row(what="same top token", after=percent(quality["top1_agreement"])))
+        more = _more(quality.get("top1_agreement_stderr"), percent)
+        found.append(Row(what="same top token", after=percent(quality["top1_agreement"]) + more))
     return found
+
+
+def give_or_take(value: float | None, stderr: float | None) -> str:
+    """A number and its standard error, if that is known: 21.07 ± 0.31."""
+    return number(value) + _more(stderr, lambda each: number(each, 2))
+
+
+def _more(stderr: float | None, show: Callable[[float], str]) -> str:
+    return "" if stderr is None else f" ± {show(stderr)}"
 
 
 def limits(result: Result) -> list[str]:
@@ -44,10 +64,16 @@ def limits(result: Result) -> list[str]:
     perplexity = result["eval"].get("perplexity") or {}
     if not perplexity.get("tokens"):
         return []
-    return [
+    told = (
         f"perplexity, KL divergence and top-1 agreement are measured on "
         f"{perplexity['tokens']} tokens of {perplexity.get('dataset', 'one dataset')} only"
-    ]
+    )
+    if perplexity.get("change_stderr") is not None:
+        told += (
+            f"; ± is one standard error over its {perplexity['samples']} samples, that of the "
+            "change over their differences"
+        )
+    return [told]
 
 
 def generations(result: Result) -> list[Mapping[str, str]]:

@@ -16,7 +16,7 @@ from stages.eval.evaluated_model import Candidate
 from stages.eval.evaluated_model import compressed as compressed_model
 from stages.eval.evaluated_model import original as original_model
 from stages.eval.hidden_run import read_batch
-from stages.eval.metrics import Sums, compare, perplexity
+from stages.eval.metrics import Sums, compare, perplexity, spread
 from stages.eval.samples import Samples
 from stages.eval.stage import EvalConfig
 from stages.fake_quant.activations import simulated_inputs
@@ -31,7 +31,11 @@ LOGITS = 2**23
 
 
 def run(config: EvalConfig, task: Task) -> None:
-    """Write eval.json: perplexity of both models, KL divergence, agreement of the first choice."""
+    """Write eval.json: perplexity of both models, KL divergence, agreement of the first choice.
+
+    Each has its standard error over the samples; that of the change in perplexity is of the
+    difference sample by sample, in which the hardness of the texts cancels.
+    """
     config.numerics.apply()
     inputs, draft = task.inputs, task.outputs["out"]
     blueprint = Blueprint.load(inputs["model"])
@@ -60,25 +64,32 @@ def _batch_size(inputs: Mapping[str, Artifact]) -> int:
 
 
 def _result(sums: Sums, dataset: str) -> dict[str, Any]:
+    before, after = sums.mean("nll_original"), sums.mean("nll_compressed")
     try:
-        before = perplexity(sums.nll_original, sums.tokens)
-        after = perplexity(sums.nll_compressed, sums.tokens)
+        original, compressed, ratio = (perplexity(x) for x in (before, after, after - before))
     except OverflowError as error:
         raise StageFailed(
             "the perplexity is beyond what a number can say: mean negative log-likelihoods are "
-            f"{sums.nll_original / sums.tokens:.4g} (original) and "
-            f"{sums.nll_compressed / sums.tokens:.4g} (compressed)",
+            f"{before:.4g} (original) and {after:.4g} (compressed)",
             remedy="the model is broken: look at the layers with the largest error in result.json",
         ) from error
+    both = sums.stderr("nll_compressed", less="nll_original")
     return {
         "perplexity": {
-            "original": before,
-            "compressed": after,
+            "original": original,
+            "original_stderr": spread(original, sums.stderr("nll_original")),
+            "compressed": compressed,
+            "compressed_stderr": spread(compressed, sums.stderr("nll_compressed")),
+            "change": ratio - 1,
+            "change_stderr": spread(ratio, both),
             "tokens": sums.tokens,
+            "samples": len(sums.counts),
             "dataset": dataset,
         },
-        "kl": sums.kl / sums.tokens,
-        "top1_agreement": sums.agreed / sums.tokens,
+        "kl": sums.mean("kl"),
+        "kl_stderr": sums.stderr("kl"),
+        "top1_agreement": sums.mean("agreed"),
+        "top1_agreement_stderr": sums.stderr("agreed"),
     }
 
 
@@ -115,7 +126,7 @@ def compare_models(
     bones = skeleton(replace(blueprint, dtype="float32"), device=device)
     original, compressed = _heads(bones, candidates)
     chunk = max(1, LOGITS // blueprint.vocab_size)
-    total = Sums()
+    parts: list[tuple[Tensor, Tensor]] = []
     files = [sorted(folder.glob("*.safetensors")) for folder in states]
     for i, (rows, first, second) in enumerate(zip(samples.batches, *files, strict=True)):
         progress(i / len(samples.batches), f"batch {i + 1} of {len(samples.batches)}")
@@ -124,19 +135,22 @@ def compare_models(
         if not len(targets):
             continue
         before, after = (read_batch(file)[:, :-1][keep] for file in (first, second))
-        for start in range(0, len(targets), chunk):
-            part = slice(start, start + chunk)
-            total += compare(
-                original.logits(bones, before[part]),
-                compressed.logits(bones, after[part]),
-                targets[part].to(bones.device),
+        compared = [
+            compare(
+                original.logits(bones, before[start : start + chunk]),
+                compressed.logits(bones, after[start : start + chunk]),
+                targets[start : start + chunk].to(bones.device),
             )
+            for start in range(0, len(targets), chunk)
+        ]
+        parts.append((torch.cat(compared), keep))
+    total = Sums.of(parts)
     if not total.tokens:
         raise StageFailed(
             "the samples of the evaluation have no second token, so nothing is predicted",
             remedy="use a larger eval.dataset.sequence_length, or longer texts",
         )
-    if not torch.tensor([total.nll_original, total.nll_compressed, total.kl]).isfinite().all():
+    if not total.values.isfinite().all():
         raise StageFailed("the logits of the evaluation are not finite")
     return total
 

@@ -27,7 +27,7 @@ class Eval(Stage):
     """
 
     kind: ClassVar[str] = "eval"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     libraries: ClassVar[tuple[str, ...]] = ("compressed-tensors", "torch", "transformers")
     work: ClassVar[tuple[str, ...]] = ("stages.eval.run",)
     lighter: ClassVar[str] = "lower eval.batch_size, which changes the result a little"

@@ -102,8 +102,24 @@ def sample_run(folder: Path, *, layers: int = 30, status: RunStatus = "ok") -> R
     ]
     verify = {"result": {"verify": {"ok": True, "checks": checks}}}
     nodes.append(node("verify", 1.7, started=clock + 0.7, metas=(verify,)))
-    perplexity = {"original": 19.82, "compressed": 21.07, "tokens": 4088, "dataset": "pydoc"}
-    evaluated = {"perplexity": perplexity, "kl": 0.0713, "top1_agreement": 0.8837}
+    perplexity = {
+        "original": 19.82,
+        "original_stderr": 1.3,
+        "compressed": 21.07,
+        "compressed_stderr": 1.4,
+        "change": 21.07 / 19.82 - 1,
+        "change_stderr": 0.0063,
+        "tokens": 4088,
+        "samples": 8,
+        "dataset": "pydoc",
+    }
+    evaluated = {
+        "perplexity": perplexity,
+        "kl": 0.0713,
+        "kl_stderr": 0.0042,
+        "top1_agreement": 0.8837,
+        "top1_agreement_stderr": 0.0051,
+    }
     nodes.append(node("eval", 4.1, started=clock + 2.4, metas=({"result": {"eval": evaluated}},)))
     told = [
         {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -153,15 +154,37 @@ def reference_logits(path: Path, ids: Tensor, lengths: list[int]) -> list[Tensor
 def reference_result(
     original: list[Tensor], compressed: list[Tensor], ids: Tensor
 ) -> Mapping[str, float]:
-    """Perplexities, KL and agreement in float64, by their definitions."""
-    p = torch.cat([x[:-1].log_softmax(-1) for x in original])
-    q = torch.cat([x[:-1].log_softmax(-1) for x in compressed])
-    wanted = torch.cat([row[1 : len(x)] for row, x in zip(ids, original, strict=True)])
-    at = torch.arange(len(wanted))
+    """Perplexities, KL and agreement in float64 by their definitions, with standard errors."""
+    measured: dict[str, list[Tensor]] = {name: [] for name in ("p", "q", "more", "kl", "same")}
+    for row, before, after in zip(ids, original, compressed, strict=True):
+        p, q = before[:-1].log_softmax(-1), after[:-1].log_softmax(-1)
+        at = torch.arange(len(p)), row[1 : len(before)]
+        measured["p"].append(-p[at])
+        measured["q"].append(-q[at])
+        measured["more"].append(p[at] - q[at])
+        measured["kl"].append((p.exp() * (p - q)).sum(-1))
+        measured["same"].append((p.argmax(-1) == q.argmax(-1)).double())
+    mean = {name: float(torch.cat(rows).mean()) for name, rows in measured.items()}
+    off = {name: _stderr(rows) for name, rows in measured.items()}
+    before, after, ratio = (math.exp(mean[name]) for name in ("p", "q", "more"))
     return {
-        "original": float((-p[at, wanted].mean()).exp()),
-        "compressed": float((-q[at, wanted].mean()).exp()),
-        "kl": float((p.exp() * (p - q)).sum(-1).mean()),
-        "top1_agreement": float((p.argmax(-1) == q.argmax(-1)).double().mean()),
-        "tokens": len(wanted),
+        "original": before,
+        "original_stderr": before * off["p"],
+        "compressed": after,
+        "compressed_stderr": after * off["q"],
+        "change": after / before - 1,
+        "change_stderr": ratio * off["more"],
+        "kl": mean["kl"],
+        "kl_stderr": off["kl"],
+        "top1_agreement": mean["same"],
+        "top1_agreement_stderr": off["same"],
+        "tokens": sum(map(len, measured["p"])),
+        "samples": sum(len(row) > 0 for row in measured["p"]),
     }
+
+
+def _stderr(rows: list[Tensor]) -> float:
+    """Standard error of the mean over all of `rows`, each of which is drawn whole."""
+    whole, rows = torch.cat(rows), [row for row in rows if len(row)]
+    sums = [float((row - whole.mean()).sum()) for row in rows]
+    return math.sqrt(sum(x * x for x in sums) * len(rows) / (len(rows) - 1)) / len(whole)

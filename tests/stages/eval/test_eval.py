@@ -94,7 +94,11 @@ def test_a_checkpoint_equal_to_the_original_has_no_divergence(tmp_path: Path):
     add_samples(made, LENGTHS)
     result = evaluate(made, dense_checkpoint(made, tmp_path / "save", noise=0.0))
     assert result["kl"] == 0.0 and result["top1_agreement"] == 1.0
-    assert result["perplexity"]["original"] == result["perplexity"]["compressed"]
+    found = result["perplexity"]
+    assert found["original"] == found["compressed"]
+    assert found["change"] == found["change_stderr"] == result["kl_stderr"] == 0.0
+    assert found["original_stderr"] == found["compressed_stderr"] > 0.0
+    assert found["samples"] == 4  # the last one predicts nothing
 
 
 def test_hidden_states_are_those_of_one_forward_to_the_bit(tmp_path: Path):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.eval.metrics import Sums, compare
+from stages.eval.metrics import Sums, compare, spread
 from stages.eval.run import predictions
 
 
@@ -21,23 +21,50 @@ def drawn(seed: int, n: int, vocab: int):
 @given(seed=st.integers(0, 99), n=st.integers(1, 9), vocab=st.integers(2, 300))
 def test_sums_follow_their_definitions(seed: int, n: int, vocab: int):
     original, compressed, targets = drawn(seed, n, vocab)
-    sums = compare(original, compressed, targets)
+    rows = compare(original, compressed, targets)
+    sums = Sums.of([(rows, torch.ones(1, n).bool())])
     p, q = (x.double().log_softmax(-1) for x in (original, compressed))
-    rows = torch.arange(n)
+    at = torch.arange(n)
     assert sums.tokens == n
-    assert sums.nll_original == pytest.approx(float(-p[rows, targets].sum()), rel=1e-5, abs=1e-5)
-    assert sums.nll_compressed == pytest.approx(float(-q[rows, targets].sum()), rel=1e-5, abs=1e-5)
-    assert sums.kl == pytest.approx(float((p.exp() * (p - q)).sum()), rel=1e-4, abs=1e-5)
-    assert sums.agreed == int((p.argmax(-1) == q.argmax(-1)).sum())
+    wanted = {
+        "nll_original": -p[at, targets].mean(),
+        "nll_compressed": -q[at, targets].mean(),
+        "kl": (p.exp() * (p - q)).sum(-1).mean(),
+        "agreed": (p.argmax(-1) == q.argmax(-1)).double().mean(),
+    }
+    for name, value in wanted.items():
+        assert sums.mean(name) == pytest.approx(float(value), rel=1e-4, abs=1e-5)
+        assert sums.stderr(name) is None  # a single sample
 
 
-def test_sums_of_parts_add_up_to_the_whole():
-    original, compressed, targets = drawn(0, 10, 50)
-    whole = compare(original, compressed, targets)
-    parts = compare(original[:4], compressed[:4], targets[:4])
-    parts += compare(original[4:], compressed[4:], targets[4:])
-    for name in Sums.__slots__:
-        assert getattr(parts, name) == pytest.approx(getattr(whole, name), rel=1e-12)
+def test_sums_of_parts_are_those_of_the_whole():
+    rows = compare(*drawn(0, 10, 50))
+    mask = torch.tensor([[1, 1, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1], [1, 0, 1, 1]]).bool()
+    whole = Sums.of([(rows, mask)])
+    parts = Sums.of([(rows[:3], mask[:2]), (rows[3:], mask[2:])])
+    assert whole.counts.tolist() == parts.counts.tolist() == [3, 4, 3]
+    assert torch.equal(whole.values, parts.values)
+    assert torch.equal(whole.values[1], rows[3:7].sum(0))
+
+
+def test_standard_errors_are_those_of_drawing_samples_again():
+    generator = torch.Generator().manual_seed(3)
+    lengths = torch.randint(5, 60, (300,), generator=generator)
+    hardness = torch.randn(300, generator=generator).double()
+    mask = torch.arange(60) < lengths[:, None]
+    of = torch.repeat_interleave(torch.arange(300), lengths)
+    first = hardness[of] + torch.randn(len(of), generator=generator).double()
+    second = first + 0.1 * torch.randn(len(of), generator=generator).double()
+    sums = Sums.of([(torch.stack([first, second, first, first], -1), mask)])
+    drawn_again = torch.randint(0, 300, (2000, 300), generator=generator)
+    counts = sums.counts[drawn_again].sum(-1)
+    for less in (None, "nll_original"):
+        column = sums.values[:, 1] - (sums.values[:, 0] if less else 0)
+        wanted = float((column[drawn_again].sum(-1) / counts).std())
+        assert sums.stderr("nll_compressed", less=less) == pytest.approx(wanted, rel=0.1)
+    paired = sums.stderr("nll_compressed", less="nll_original")
+    assert paired < 0.05 * sums.stderr("nll_compressed")
+    assert spread(20.0, 0.01) == 0.2 and spread(20.0, None) is None
 
 
 def test_only_real_tokens_of_the_same_sample_are_predicted():
