@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.nested import is_number, leaves, number_at
-from pipeline.registry import nearest
-from pipeline.report.section import sections
+from pipeline.registry import choices, nearest
+from pipeline.report.section import RESULT_FIELDS, sections
+
+SLIP = 0.93
+"""How alike (difflib's ratio) a path is to a known one that it is taken to mean."""
 
 
 def objective(result: Mapping[str, Any], paths: Sequence[str]) -> float | tuple[float, ...]:
@@ -29,6 +33,25 @@ def objective(result: Mapping[str, Any], paths: Sequence[str]) -> float | tuple[
             )
         values.append(value)
     return values[0] if len(values) == 1 else tuple(values)
+
+
+def check_paths(paths: Sequence[str]) -> None:
+    """Raise UserError for a path that no result.json will have, before any job has run.
+
+    That is one outside all of its parts, or nearly the path of a number that reports know.
+    """
+    shown = sections()
+    roots = {*RESULT_FIELDS, *(name for each in shown for name in each.mappings)}
+    metrics = [metric for each in shown for metric in each.metrics]
+    known = [path for metric in metrics for path in (metric.path, metric.original) if path]
+    for path in paths:
+        close = get_close_matches(path, known, n=1, cutoff=SLIP)
+        if path.split(".")[0] in roots and (path in known or not close):
+            continue
+        raise UserError(
+            f"objective is {path!r}, at which result.json will have no number",
+            remedy=choices(path, known),
+        )
 
 
 def likely(result: Mapping[str, Any]) -> Mapping[str, Any]:

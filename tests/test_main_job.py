@@ -172,6 +172,9 @@ def test_a_plan_needs_no_weights_and_builds_nothing(
 ) -> None:
     assert job.plan() == 0
     shown = capsys.readouterr().out
+    assert "calibrate[0-3]" in shown and "to run" in shown
+    assert job.plan("plan.every_node=true") == 0
+    shown = capsys.readouterr().out
     assert "calibrate[3]" in shown and "to run" in shown
     assert not any((job.folder / "store").glob("??/*"))
 

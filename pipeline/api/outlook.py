@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.modes.plan import Planned
+from pipeline.modes.plan import Planned, about
 from pipeline.planning.plan import plan_rows, totals
 from pipeline.report.units import size
 
@@ -37,7 +37,7 @@ class Outlook:
             "written": size(self.written_bytes),
             "peak memory": size(self.memory_bytes),
             "GPU memory": size(self.device_memory_bytes),
-            "time": f"{self.seconds:.0f} s",
+            "time": about(self.seconds),
             **{f"warning {i}": text for i, text in enumerate(self.warnings, start=1)},
             **{f"note {i}": text for i, text in enumerate(self.notes, start=1)},
         }

@@ -26,6 +26,7 @@ from pipeline.config.root_schema import (
     GraphConfig,
     LsConfig,
     NumericsConfig,
+    PlanConfig,
     ReportConfig,
     RootConfig,
     RunnerConfig,
@@ -36,6 +37,7 @@ from pipeline.errors import ManyErrors, UserError
 from pipeline.machine.devices import resolve_device, usable_cpus
 from pipeline.masking import is_secret
 from pipeline.nested import leaves
+from pipeline.objective import check_paths
 from pipeline.planning.site import GraphPlan, SitePlan
 from pipeline.registry import Registry, choices
 from pipeline.store import StoreConfig
@@ -69,6 +71,7 @@ class Config:
     gc: GcConfig
     report: ReportConfig
     ls: LsConfig
+    plan: PlanConfig
     key: str | None
     checkpoint: Path | None
     tracker: Tracker | None
@@ -112,6 +115,8 @@ def load_config(
     typed = {name: value for name, value in plain.items() if name in _TYPED}
     root = build(RootConfig, typed, "", registry, environment=environment)
     check_given(root.recipe, overrides)
+    if uses_graph and root.objective:
+        check_paths(root.objective if isinstance(root.objective, list) else [root.objective])
     unused = tuple(raw["graph"].get("unused") or ())
     problems = list(without_effect(overrides, unused if uses_graph else ()))
     problems += unreached(raw, trace, typed=_TYPED, unused=unused)
@@ -129,6 +134,7 @@ def load_config(
         report=root.report,
         tracker=root.tracker,
         ls=root.ls,
+        plan=root.plan,
         key=root.key,
         checkpoint=None
         if root.checkpoint is None
@@ -153,6 +159,7 @@ _OPTIONAL = frozenset(
         "tracker",
         "objective",
         "ls",
+        "plan",
         "key",
         "experiment",
         "environment",

@@ -80,6 +80,14 @@ class LsConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PlanConfig:
+    """What `mode=plan` shows: steps of one kind together, or every node with its key."""
+
+    every_node: bool = False
+    """A row for each node, with its key, also for those that are not needed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ReportConfig:
     """What `mode=report` makes again: the page of the run or of the sweep in a folder."""
 
@@ -180,6 +188,8 @@ class RootConfig:
     """What of the environment may end up in a checkpoint."""
     ls: LsConfig = field(default_factory=LsConfig)
     """What `mode=ls` shows."""
+    plan: PlanConfig = field(default_factory=PlanConfig)
+    """What `mode=plan` shows."""
     sweep: SweepConfig = field(default_factory=SweepConfig)
     """What a sweep does before its first job."""
     key: str | None = None

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.config.root import Config
+from pipeline.errors import UserError
 from pipeline.machine.devices import unusable
 from pipeline.machine.gpus import gpu_of
 from pipeline.masking import masked
 from pipeline.planning.elsewhere import elsewhere_note
 from pipeline.planning.expand import expand, never
-from pipeline.planning.plan import Plan, make_plan, plan_rows, totals, totals_by_kind
-from pipeline.report.units import nearby, size
+from pipeline.planning.plan import Plan, make_plan, plan_rows, steps_by_site, totals, totals_by_kind
+from pipeline.report.units import counted, duration, nearby, size
 from pipeline.runner.forecast import Forecast, forecast
-from pipeline.runner.preflight import check_device
+from pipeline.runner.preflight import check_device, check_room
 from pipeline.runner.schedule import Transient, transient_outputs
-from pipeline.runs.diff import Difference, difference, last_alike
+from pipeline.runs.diff import Difference, difference, last_alike, summarized
 from pipeline.runs.folders import Run, find_runs
 from pipeline.store import Store
 from pipeline.store.processors import noted_processors
 
 _STATUS = {"hit": "cached", "build": "to run", "idle": "not needed"}
+
+MOST_KEYS = 5
+"""Keys that differ from an earlier run, as many as are shown."""
+LONGEST = 150
+"""Characters of a sentence on nodes that differ."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,31 +75,18 @@ def planned_for(config: Config) -> Planned:
 
 
 def plan(config: Config, run_dir: Path) -> int:
-    """Print every node with its status and estimates; exit code 0 if the config is valid."""
+    """Print the steps with their status and estimates; exit code 0 if the config is valid."""
     del run_dir
     found = planned_for(config)
     planned, expected = found.graph, found.expected
-    console = Console()
-    table = Table("node", "kind", "status", "key", box=None, header_style="bold")
-    table.columns[0].no_wrap = True
-    table.columns[0].min_width = max(len(row["name"]) for row in plan_rows(planned))
-    for heading in ("writes", "memory", "time"):
-        table.add_column(heading, justify="right")
-    for row in plan_rows(planned):
-        cost = row["estimate"]
-        table.add_row(
-            row["name"],
-            row["kind"],
-            _STATUS[row["status"]],
-            next(iter(row["keys"].values()))[:12],
-            _cost(expected.written[row["name"]]),
-            _cost(cost["memory"]),
-            f"{cost['seconds']:.1f} s" if cost["seconds"] else "",
-        )
-    console.print(table)
-    for text in found.warnings:
-        console.print(f"warning: {text}", markup=False)
-    for text in found.notes:
+    console = Console(highlight=False)
+    if config.plan.every_node:
+        console.print(_every_node(planned, expected))
+    elif not expected.device_memory:
+        _print_steps(planned, expected, console)
+    for text, count in Counter(found.warnings).items():
+        console.print(f"warning: {_times(text, count)}", markup=False)
+    for text in dict.fromkeys(found.notes):
         console.print(f"note: {text}", markup=False)
     away = config.device != "cpu" and unusable(config.device)
     if away:
@@ -99,25 +96,79 @@ def plan(config: Config, run_dir: Path) -> int:
             markup=False,
         )
     if expected.held:
-        console.print(between(expected), highlight=False)
-    total = totals(planned)
-    written = sum(expected.written[step.node.name] for step in planned.building())
-    on_device = f"{size(expected.device_memory)} of the GPU, " if expected.device_memory else ""
-    if on_device:
+        console.print(between(expected))
+    if expected.device_memory:
         console.print(by_kind(planned))
-    console.print(
-        f"{total['build']:.0f} nodes to run, {total['reused']:.0f} cached. Estimates: "
-        f"{size(written + expected.copied)} written, "
-        f"{size(expected.memory + expected.storing)} peak memory, "
-        f"{on_device}{total['seconds']:.0f} s on {'such a' if away else 'this'} machine.",
-        highlight=False,
-    )
+    _print_totals(found, console, "such a" if away else "this")
     check_device(planned, config.device, found.transient)
     last = last_alike(find_runs(config.runs), config.resolved)
     if last is not None:
         changes = difference(last.folder, config.resolved, plan_rows(planned))
         print_difference(changes, last, console)
     return 0
+
+
+def _print_totals(found: Planned, console: Console, machine: str) -> None:
+    """Print what the run will take, and a warning where this machine cannot give it."""
+    planned, expected, free = found.graph, found.expected, found.store.free_bytes()
+    try:
+        check_room(planned, found.transient, free, str(found.store.root))
+    except UserError as error:
+        console.print(f"warning: {error}", markup=False)
+    total = totals(planned)
+    written = sum(expected.written[step.node.name] for step in planned.building())
+    on_device = f"{size(expected.device_memory)} of the GPU, " if expected.device_memory else ""
+    console.print(
+        f"{counted(int(total['build']), 'node')} to run, {total['reused']:.0f} cached. Estimates: "
+        f"{size(written + expected.copied)} written, "
+        f"{size(written + expected.copied + expected.spilled)} of disk at most "
+        f"({size(free)} free), "
+        f"{size(expected.memory + expected.storing)} peak memory, "
+        f"{on_device}{about(total['seconds'])} on {machine} machine.",
+    )
+
+
+def _print_steps(planned: Plan, expected: Forecast, console: Console) -> None:
+    """One row for each site that has work or results, and one line for the others."""
+    needed, idle = steps_by_site(planned)
+    table = Table("step", box=None, header_style="bold")
+    table.columns[0].overflow = "fold"
+    for heading in ("to run", "cached", "writes", "memory", "time"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for site in needed:
+        costs = [step.node.estimate for step in site.building]
+        table.add_row(
+            escape(site.name),
+            str(len(costs) or ""),
+            str(site.stored or ""),
+            _cost(sum(expected.written[step.node.name] for step in site.building)),
+            _cost(max((cost.memory for cost in costs), default=0)),
+            about(sum(cost.seconds for cost in costs)) if costs else "",
+        )
+    console.print(table)
+    if idle:
+        console.print(f"Not needed: {', '.join(idle)}.", markup=False)
+
+
+def _every_node(planned: Plan, expected: Forecast) -> Table:
+    """One row for each node, with its key."""
+    table = Table("node", "kind", "status", "key", box=None, header_style="bold")
+    table.columns[0].no_wrap = True
+    table.columns[0].min_width = max(len(row["name"]) for row in plan_rows(planned))
+    for heading in ("writes", "memory", "time"):
+        table.add_column(heading, justify="right")
+    for row in plan_rows(planned):
+        cost = row["estimate"]
+        table.add_row(
+            escape(row["name"]),
+            row["kind"],
+            _STATUS[row["status"]],
+            next(iter(row["keys"].values()))[:12],
+            _cost(expected.written[row["name"]]),
+            _cost(cost["memory"]),
+            about(cost["seconds"]) if cost["seconds"] else "",
+        )
+    return table
 
 
 def by_kind(planned: Plan) -> Table:
@@ -132,7 +183,7 @@ def by_kind(planned: Plan) -> Table:
             _cost(total["device_memory"]),
             _cost(total["memory"]),
             _cost(total["bytes"]),
-            f"{total['seconds']:.1f} s",
+            about(total["seconds"]),
         )
     return table
 
@@ -152,23 +203,43 @@ def between(expected: Forecast) -> str:
 
 
 def print_difference(changes: Difference, last: Run, console: Console) -> None:
-    """Print the differences to the last such run."""
+    """Print the differences to the last such run, in ten lines at most."""
     name = nearby(last.folder)
     console.print(f"\nAgainst the last such run, {name} ({last.status}):", markup=False)
-    if not changes.keys:
+    keys = summarized(changes.keys)
+    if not keys:
         console.print("  the config is the same")
     else:
         table = Table("key", "then", "now", box=None, header_style="bold")
-        for key, (then, now) in changes.keys.items():
-            table.add_row(key, masked(str(then)), masked(str(now)))
+        shown = list(keys.items())[:MOST_KEYS]
+        for key, values in shown:
+            table.add_row(*map(_cell, (key, *values)))
         console.print(table)
-    table = Table("nodes", box=None, header_style="bold")
-    for heading in ("same", "other", "new", "gone"):
-        table.add_column(heading, justify="right")
-    for site, counts in changes.sites.items():
-        if sum(counts.values()) != counts["same"]:
-            table.add_row(site, *(str(counts[name] or "") for name in counts))
-    console.print(table if table.rows else "  every node is the same", highlight=False)
+        if len(keys) > len(shown):
+            console.print(f"  and {len(keys) - len(shown)} more")
+    other = {
+        what: [f"{site} {counts[what]}" for site, counts in changes.sites.items() if counts[what]]
+        for what in ("other", "new", "gone")
+    }
+    told = "; ".join(f"{what}: {', '.join(sites)}" for what, sites in other.items() if sites)
+    text = f"  nodes that are {told}" if told else "  every node is the same"
+    console.print(Text(text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."))
+
+
+def _cell(value: Any) -> Text:
+    text = "null" if value is None else masked(str(value))
+    return Text(text, overflow="ellipsis", no_wrap=True)
+
+
+def about(seconds: float) -> str:
+    """An estimated time, in whole units: 0.4 -> '0.4 s', 12.3 -> '12 s', 75 -> '1 min 15 s'."""
+    if seconds >= 59.5:
+        return duration(seconds)
+    return f"{seconds:.1f} s" if seconds < 1 else f"{seconds:.0f} s"
+
+
+def _times(text: str, count: int) -> str:
+    return text if count == 1 else f"{text} ({count} times)"
 
 
 def _cost(count: float) -> str:

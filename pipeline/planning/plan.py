@@ -100,6 +100,43 @@ def _row(plan: Plan, step: Step) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SiteSteps:
+    """The steps of one site that a run needs. `name` has the range of those that are built."""
+
+    name: str
+    building: tuple[Step, ...]
+    stored: int
+
+
+def steps_by_site(plan: Plan) -> tuple[tuple[SiteSteps, ...], tuple[str, ...]]:
+    """The sites with something to build or to reuse, in order, and the names of the others."""
+    by_site: dict[str, list[Step]] = {}
+    for step in plan.steps.values():
+        by_site.setdefault(step.node.site, []).append(step)
+    needed, idle = [], []
+    for site, steps in by_site.items():
+        building = tuple(step for step in steps if step.status == "build")
+        stored = sum(step.status == "hit" for step in steps)
+        if building or stored:
+            needed.append(
+                SiteSteps(name=f"{site}{_range(building)}", building=building, stored=stored)
+            )
+        else:
+            idle.append(site)
+    return tuple(needed), tuple(idle)
+
+
+def _range(steps: Sequence[Step]) -> str:
+    numbers = sorted(step.node.index for step in steps if step.node.index is not None)
+    if not numbers:
+        return ""
+    first, last = numbers[0], numbers[-1]
+    if last - first + 1 != len(numbers):
+        return "[...]"
+    return f"[{first}]" if first == last else f"[{first}-{last}]"
+
+
 def totals(plan: Plan) -> dict[str, float]:
     """Sums over the nodes to be built: count, bytes written, seconds; peak memory; reused count."""
     reused = sum(step.status == "hit" for step in plan.steps.values())

@@ -19,7 +19,7 @@ def size(count: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds: 0.42 -> '0.42 s', 75 -> '1 min 15 s', 7260 -> '2 h 01 min'."""
+    """Seconds: 0.42 -> '0.42 s', 75 -> '1 min 15 s', 7260 -> '2 h 01 min', 3e5 -> '3 d 11 h'."""
     if seconds is None:
         return MISSING
     if seconds < 10:
@@ -29,7 +29,8 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -47,6 +48,11 @@ def change(before: float | None, after: float | None) -> str:
     if not before or after is None:
         return MISSING
     return f"{100 * (after / before - 1):+.1f} %"
+
+
+def counted(count: int, thing: str) -> str:
+    """A number with its noun: (1, 'job') -> '1 job', (0, 'job') -> '0 jobs'."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def nearby(path: Path) -> str:

@@ -11,6 +11,7 @@ from pipeline.key import Json
 from pipeline.stage import Artifact, Draft
 from stages.load.model_folder import content_of, look_into, write_folder
 from stages.load.model_kind import Look, SourceFacts, Work
+from stages.load.side_files import has_chat_template, has_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +46,8 @@ class LocalModel:
                 label=self.path,
                 tensors=folder.tensors,
                 quantization=folder.quantization,
+                tokenizer=has_tokenizer(folder.small),
+                chat_template=has_chat_template(folder.small),
             ),
             problems=folder.problems,
             warnings=folder.warnings,

@@ -22,6 +22,7 @@ class SourceFacts:
     people. `tensors`: names, shapes and dtypes of its tensors, None if unknown. `quantization`: the
     quantization_config of its stored weights, None for dense ones. `experts`: how many of each
     layer's experts were left by `modifier=reap`, of whose model these are the facts; else None.
+    `tokenizer` and `chat_template`: whether it has them, None where that is not known yet.
     """
 
     config: Mapping[str, Any] | None
@@ -31,6 +32,8 @@ class SourceFacts:
     tensors: Mapping[str, TensorSpec] | None = None
     quantization: Mapping[str, Any] | None = None
     experts: int | None = None
+    tokenizer: bool | None = None
+    chat_template: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -48,6 +48,25 @@ def small_files(folder: Path, *, code: bool) -> dict[str, Path]:
         if is_small(name, code=code) and is_plain(path):
             found[name] = inside(folder, name, said_by=str(folder))
     return found
+
+
+def has_tokenizer(names: Iterable[str]) -> bool:
+    """Whether the small files of a model, by their names, have a tokenizer among them."""
+    return any(name.startswith(("tokenizer", "vocab")) for name in names)
+
+
+def has_chat_template(files: Mapping[str, Path]) -> bool | None:
+    """Whether the small files of a model have a chat template; None where they cannot be read."""
+    if any(PurePosixPath(name).name.endswith(".jinja") for name in files):
+        return True
+    for name in ("tokenizer_config.json", "chat_template.json", "processor_config.json"):
+        try:
+            told = read_json(files[name], longest=LARGEST_CONFIG) if name in files else {}
+        except UserError:
+            return None
+        if told.get("chat_template"):
+            return True
+    return False
 
 
 def copy_small(files: Mapping[str, Path], target: Path) -> None:

@@ -9,7 +9,7 @@ from pipeline.errors import StageFailed, UserError
 from pipeline.key import Json
 from pipeline.stage import Estimate, Site, Stage, Survey, Task
 from stages.compute.estimates import LOAD_PROCESS
-from stages.load.model_kind import Look, ModelKind, Work, each
+from stages.load.model_kind import Look, ModelKind, SourceFacts, Work, each
 from stages.model.artifact_names import MODEL
 from stages.quantized.catalog import reading_key
 from stages.weights.hashes import while_hashing
@@ -65,7 +65,13 @@ class Load(Stage):
             except UserError as error:
                 return Survey(facts=facts, problems=each(error), warnings=look.warnings)
         cost = Estimate(bytes=look.stored_bytes, memory=LOAD_PROCESS, seconds=SECONDS)
-        return Survey(facts=facts, warnings=look.warnings, estimates={None: cost}, settled=settled)
+        return Survey(
+            facts=facts,
+            warnings=look.warnings,
+            notes=quantized_note(facts),
+            estimates={None: cost},
+            settled=settled,
+        )
 
     def semantics(self, member: str | None) -> Json:
         del member
@@ -84,3 +90,14 @@ class Load(Stage):
             raise StageFailed(
                 "the model's files changed while they were loaded", remedy="run it again"
             )
+
+
+def quantized_note(facts: SourceFacts) -> tuple[str, ...]:
+    """A sentence for a plan, where the source's weights are stored quantized."""
+    if facts.quantization is None:
+        return ()
+    method = facts.quantization.get("quant_method")
+    return (
+        f"{facts.label} is quantized already ({method}): modifier=keep takes over its codes and "
+        "scales, other modifiers choose new ones from the dequantized weights",
+    )

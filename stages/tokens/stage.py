@@ -12,6 +12,7 @@ from pipeline.stage import Estimate, Site, Stage, Survey, Task
 from stages.compute.estimates import TOKENIZER_PROCESS
 from stages.tokens.dataset import Dataset
 from stages.tokens.dataset_files import listed_once
+from stages.tokens.requirements import lacking
 
 SECONDS = 5.0
 """Loading a tokenizer library and a small dataset; only for the plan."""
@@ -45,11 +46,13 @@ class Tokens(Stage):
         return dataset
 
     def survey(self, site: Site) -> Survey:
-        """Find missing files now; facts say how many tokens there will be at most."""
+        """Find what is missing of files and tokenizer now; facts say how many tokens there are."""
         dataset = self.dataset
         try:
             content = canonical(dataset.identity())
         except UserError as error:
+            return Survey(problems=(error,))
+        if (error := lacking(dataset, site.facts.get("source"))) is not None:
             return Survey(problems=(error,))
         size = dataset.num_samples * dataset.sequence_length
         return Survey(

@@ -14,6 +14,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from pipeline.errors import UserError
 from stages.model.tokenizer.load import load_tokenizer, readable
 from stages.tokens.dataset import Conversation, Document, TokenIds
+from stages.tokens.requirements import no_chat_template, no_tokenizer
 
 SEPARATOR = "\n\n"
 """Follows every text of a packed stream."""
@@ -40,11 +41,7 @@ class Tokenizer:
     def __init__(self, folder: Path, *, assistant_only: bool = False) -> None:
         self.assistant_only = assistant_only
         if not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
-            raise UserError(
-                "the model comes without a tokenizer, so no text can be made tokens of",
-                remedy="put its tokenizer files (tokenizer.json, tokenizer_config.json) beside "
-                "the weights",
-            )
+            raise no_tokenizer()
         self._inner: Any = load_tokenizer(folder)
 
     @property
@@ -135,10 +132,7 @@ class Tokenizer:
 
     def _render(self, conversation: Conversation) -> str:
         if self._inner.chat_template is None:
-            raise UserError(
-                "the dataset holds conversations, but the model has no chat template",
-                remedy="use a dataset of text (dataset.messages_column=null), or a chat model",
-            )
+            raise no_chat_template()
         try:
             text = str(self._inner.apply_chat_template(conversation, tokenize=False))
         except (TemplateError, *REFUSALS) as error:
