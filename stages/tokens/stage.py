@@ -52,8 +52,9 @@ class Tokens(Stage):
             content = canonical(dataset.identity())
         except UserError as error:
             return Survey(problems=(error,))
-        if (error := lacking(dataset, site.facts.get("source"))) is not None:
-            return Survey(problems=(error,))
+        missing = lacking(dataset, site.facts.get("source"))
+        if missing is not None:
+            return Survey(problems=(missing,))
         size = dataset.num_samples * dataset.sequence_length
         return Survey(
             facts={
