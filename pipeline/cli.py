@@ -39,10 +39,10 @@ from pipeline.objective import objective
 from pipeline.registry import Registry
 from pipeline.report.files import read_result
 from pipeline.runs.recorded import recorded
-from pipeline.sweeps.check import impossible, told
+from pipeline.sweeps.check import CHECKED, check_jobs, told
 from pipeline.sweeps.command import asked, composed, finish, folder_override, launched
 from pipeline.sweeps.jobs import begin, enter
-from pipeline.sweeps.plan import SweepPlan, planned, texts
+from pipeline.sweeps.plan import SweepPlan, planned, read_plan, texts
 
 INTERRUPTED = 130
 
@@ -96,24 +96,28 @@ class _Command:
             return 0
         with self.given.initialized():
             cfg = composed(self.given.name, self.given.overrides)
-        plan = planned(cfg, _command_line(), Path.cwd())
-        self._check(plan, cfg)
-        self.plan = plan
+        self.plan = plan = self._checked(planned(cfg, _command_line(), Path.cwd()), cfg)
         with _arguments([*words, folder_override(plan)]), launched(plan, message):
             start()
         return 0
 
-    def _check(self, plan: SweepPlan, cfg: DictConfig) -> None:
-        """Raise UserError if some jobs of the sweep cannot run, unless the config goes on then."""
-        if cfg.get("mode") != "run":
-            return
-        found = impossible(self.given, plan.jobs, Path.cwd())
-        if not found:
-            return
+    def _checked(self, plan: SweepPlan, cfg: DictConfig) -> SweepPlan:
+        """The plan with what jobs can make for each other.
+
+        Raises UserError if some jobs of the sweep cannot run, unless the config goes on then.
+        """
+        mode = cfg.get("mode")
+        if mode not in CHECKED:
+            return plan
+        checked_jobs = check_jobs(self.given, plan.jobs, Path.cwd())
+        plan, found = replace(plan, shared=checked_jobs.shared), checked_jobs.impossible
+        if mode != "run" or not found:
+            return plan
         error = told(found, len(plan.jobs))
         if len(found) == len(plan.jobs) or not OmegaConf.select(cfg, "sweep.skip_invalid"):
             raise error
         message(f"warning: {error.what}")
+        return plan
 
     def finish(self) -> int:
         return finish(self.plan) if self.plan is not None else 0
@@ -171,7 +175,8 @@ def _job_of_sweep(
 
     def work() -> int:
         enter(cwd)
-        code = _perform(cfg, folder, overrides, cwd)
+        plan = read_plan(sweep)
+        code = _perform(cfg, folder, overrides, cwd, frozenset(plan.shared if plan else ()))
         if not code and (paths := texts(cfg.get("objective"))):
             values.append(objective(read_result(folder), paths))
         return code
@@ -204,8 +209,17 @@ def _attempt(work: Callable[[], int], folder: Path, label: str = "") -> str | No
     return reason
 
 
-def _perform(cfg: DictConfig, folder: Path, overrides: Sequence[str], cwd: Path) -> int:
-    """Validate the config, then run its mode; returns the exit code."""
+def _perform(
+    cfg: DictConfig,
+    folder: Path,
+    overrides: Sequence[str],
+    cwd: Path,
+    others: frozenset[str] = frozenset(),
+) -> int:
+    """Validate the config, then run its mode; returns the exit code.
+
+    `others` are keys of results that other jobs of the sweep want.
+    """
     chosen = HydraConfig.get().runtime.choices.get("experiment")
     config = load_config(
         cfg,
@@ -214,6 +228,7 @@ def _perform(cfg: DictConfig, folder: Path, overrides: Sequence[str], cwd: Path)
         cwd=cwd,
         experiment=None if chosen is None else str(chosen),
     )
+    config = replace(config, others=others)
     function = getattr(importlib.import_module(f"pipeline.modes.{config.mode}"), config.mode)
     if config.mode not in ("run", "sensitivity"):
         return int(function(config, folder))

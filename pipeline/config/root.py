@@ -60,7 +60,8 @@ class Config:
     overrides of it still work. `runs`
     are the folders searched for runs. `checkpoint` is the folder that mode=verify checks instead
     of the store. `tracker` receives each run, unless None. `key` is the one that mode=explain
-    explains. `raw` is the config as it was composed, with its references.
+    explains. `raw` is the config as it was composed, with its references. `others` are keys of
+    results that other jobs of the same sweep will want; no part of any config.
     """
 
     mode: str
@@ -80,6 +81,7 @@ class Config:
     sections: Mapping[str, Any]
     resolved: Mapping[str, Any]
     raw: Mapping[str, Any]
+    others: frozenset[str] = frozenset()
 
 
 def load_config(

@@ -21,9 +21,10 @@ from pipeline.planning.elsewhere import elsewhere_note
 from pipeline.planning.expand import expand, never
 from pipeline.planning.plan import Plan, make_plan, plan_rows, steps_by_site, totals, totals_by_kind
 from pipeline.report.units import counted, duration, nearby, size
+from pipeline.runner.for_others import others_note
 from pipeline.runner.forecast import Forecast, forecast
 from pipeline.runner.preflight import check_device, check_room
-from pipeline.runner.schedule import Transient, transient_outputs
+from pipeline.runner.schedule import Transient, passing_keys, transient_outputs
 from pipeline.runs.diff import Difference, difference, last_alike, summarized
 from pipeline.runs.folders import Run, find_runs
 from pipeline.store import Store
@@ -53,8 +54,12 @@ def planned_for(config: Config) -> Planned:
     """Expand and estimate the graph of a config. Raises UserError for one that cannot run."""
     store = Store(config.store)
     expanded = expand(config.graph.sites, mode="plan", find=store.get, build=never)
-    graph = make_plan(expanded.graph, lambda key: store.get(key) is not None)
     transient = transient_outputs(expanded.graph, keep=config.store.keep_activations)
+    graph = make_plan(
+        expanded.graph,
+        lambda key: store.get(key) is not None,
+        config.others - passing_keys(expanded.graph, transient),
+    )
     gpu = gpu_of(config.device)
     expected = forecast(
         graph,
@@ -70,7 +75,7 @@ def planned_for(config: Config) -> Planned:
         transient=transient,
         expected=expected,
         warnings=expanded.warnings,
-        notes=(*expanded.notes, *elsewhere),
+        notes=(*expanded.notes, *elsewhere, *others_note(graph, transient)),
     )
 
 

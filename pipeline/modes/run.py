@@ -21,13 +21,14 @@ from pipeline.machine.processor import processor
 from pipeline.messages import message
 from pipeline.planning.elsewhere import elsewhere_note, sums
 from pipeline.planning.expand import expand
-from pipeline.planning.plan import Plan, make_plan, plan_rows
+from pipeline.planning.plan import Plan, plan_rows
 from pipeline.report.files import write_reports
 from pipeline.report.progress import progress
 from pipeline.report.record import NodeRecord, RunRecord, RunStatus
 from pipeline.report.section import sections
 from pipeline.report.summary import print_summary
 from pipeline.report.text_files import write_text
+from pipeline.runner.for_others import planned_in_passing
 from pipeline.runner.listener import Watcher
 from pipeline.runner.local import LocalRunner
 from pipeline.runner.preflight import check_device, check_room
@@ -59,7 +60,7 @@ class _Run:
         self.warnings = expanded.warnings
         for text in expanded.warnings:
             self.watcher.message(f"warning: {text}")
-        self.plan = make_plan(expanded.graph, self.store.has)
+        self.plan = planned_in_passing(self.runner, expanded.graph)
         for text in self.elsewhere():
             self.watcher.message(f"note: {text}")
         rows = json.dumps(plan_rows(self.plan), indent=1)
@@ -193,6 +194,7 @@ def performed(config: Config, run_dir: Path, watcher: Watcher) -> dict[str, Any]
         workers=config.runner.workers,
         keep_transient=config.store.keep_activations,
         watcher=watcher,
+        others=config.others,
     )
     current = _Run(config=config, run_dir=run_dir, store=store, watcher=watcher, runner=runner)
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,15 @@ from rich.markup import escape
 from pipeline.config.root import Config
 from pipeline.errors import UserError
 from pipeline.graph import Graph, Ref
-from pipeline.planning.expand import expand
+from pipeline.planning.expand import expand, towards
 from pipeline.planning.inputs import upstream
-from pipeline.planning.plan import make_plan, plan_rows
+from pipeline.planning.plan import plan_rows
 from pipeline.planning.site import SitePlan
 from pipeline.registry import Registry
 from pipeline.report.progress import progress
 from pipeline.report.section import Study
 from pipeline.report.text_files import write_text
+from pipeline.runner.for_others import planned_in_passing
 from pipeline.runner.local import LocalRunner
 from pipeline.runner.preflight import check_device, check_room
 from pipeline.runs.folders import SENSITIVITY as FILE
@@ -46,6 +46,7 @@ def sensitivity(config: Config, run_dir: Path) -> int:
         workers=config.runner.workers,
         keep_transient=config.store.keep_activations,
         watcher=watcher,
+        others=config.others,
     )
     try:
         with runner.leased():
@@ -67,8 +68,8 @@ def _measured(config: Config, run_dir: Path, runner: LocalRunner, name: str) -> 
     expanded = expand(sites, mode="run", find=runner.find, build=runner.result)
     for text in expanded.warnings:
         runner.watcher.message(f"warning: {text}")
-    graph = _towards(expanded.graph, name)
-    plan = make_plan(graph, store.has)
+    graph = towards(expanded.graph, name)
+    plan = planned_in_passing(runner, graph)
     rows = json.dumps(plan_rows(plan), indent=1)
     write_text(run_dir / "plan.json", rows + "\n")
     check_device(plan, config.device, runner.transient(graph))
@@ -90,17 +91,6 @@ def _site(sites: Mapping[str, SitePlan], study: Study) -> str:
         if site.stage.kind == KIND:
             return name
     raise UserError(study.missing, remedy=study.remedy)
-
-
-def _towards(graph: Graph, site: str) -> Graph:
-    """The graph with all nodes of one site as its targets."""
-    targets = [
-        Ref(node=node.name, output=output)
-        for node in graph.nodes.values()
-        if node.site == site
-        for output in node.outputs
-    ]
-    return replace(graph, targets=tuple(targets))
 
 
 def _content(store: Store, graph: Graph, ref: Ref) -> Mapping[str, Any]:

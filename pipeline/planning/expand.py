@@ -208,3 +208,14 @@ def expand(
         warnings=tuple(state.warnings),
         notes=tuple(state.notes),
     )
+
+
+def towards(graph: Graph, site: str) -> Graph:
+    """The graph with all nodes of one site as its targets."""
+    targets = [
+        Ref(node=node.name, output=output)
+        for node in graph.nodes.values()
+        if node.site == site
+        for output in node.outputs
+    ]
+    return replace(graph, targets=tuple(targets))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pipeline.graph import Graph, Node, Ref
@@ -17,12 +17,18 @@ class Step:
 
     `status`: `build` (some wanted output is missing), `hit` (all wanted outputs are stored) or
     `idle` (nothing that has to be built needs it). `missing` and `stored` split the wanted outputs.
+
+    A node that is built makes `also` as well, in the same go: what nodes of the same key miss, and
+    what other jobs of a sweep will. `for_others` is of that what only they want, said once for all
+    nodes of a key.
     """
 
     node: Node
     status: Status
     missing: tuple[str, ...]
     stored: tuple[str, ...]
+    also: tuple[str, ...] = ()
+    for_others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,10 +50,13 @@ class Plan:
         )
 
 
-def make_plan(graph: Graph, stored: Callable[[str], bool]) -> Plan:
+def make_plan(
+    graph: Graph, stored: Callable[[str], bool], others: Collection[str] = frozenset()
+) -> Plan:
     """Walk back from the targets and want only what is not stored and what that needs.
 
-    `stored` says whether an output's key is in the store.
+    `stored` says whether an output's key is in the store. `others` are keys of outputs that other
+    jobs will want: nothing is built for their sake, but a node that is built makes them as well.
     """
     wanted: dict[str, set[str]] = {}
     for ref in graph.targets:
@@ -59,7 +68,32 @@ def make_plan(graph: Graph, stored: Callable[[str], bool]) -> Plan:
         if step.status == "build":
             for ref in node.inputs.values():
                 wanted.setdefault(ref.node, set()).add(ref.output)
-    return Plan(graph=graph, steps={name: steps[name] for name in graph.nodes})
+    ordered = {name: steps[name] for name in graph.nodes}
+    return Plan(graph=graph, steps=ordered | _at_once(graph, ordered.values(), stored, others))
+
+
+def _at_once(
+    graph: Graph, steps: Iterable[Step], stored: Callable[[str], bool], others: Collection[str]
+) -> dict[str, Step]:
+    """The steps to be built that make more than they miss, with what they make also."""
+    alike: dict[str, list[Step]] = {}
+    for step in steps:
+        if step.status == "build":
+            first = Ref(node=step.node.name, output=step.node.outputs[0])
+            alike.setdefault(graph.keys[first], []).append(step)
+    found: dict[str, Step] = {}
+    for group in alike.values():
+        node = group[0].node
+        keys = {output: graph.keys[Ref(node=node.name, output=output)] for output in node.outputs}
+        missed = {output for step in group for output in step.missing}
+        more = tuple(o for o in keys if keys[o] in others and o not in missed)
+        more = tuple(output for output in more if not stored(keys[output]))
+        for step in group:
+            also = tuple(o for o in keys if o in missed.difference(step.missing) or o in more)
+            if also:
+                for_others = more if step is group[0] else ()
+                found[step.node.name] = replace(step, also=also, for_others=for_others)
+    return found
 
 
 def _step(node: Node, wanted: set[str], graph: Graph, stored: Callable[[str], bool]) -> Step:
@@ -73,6 +107,16 @@ def _step(node: Node, wanted: set[str], graph: Graph, stored: Callable[[str], bo
         missing=missing,
         stored=tuple(output for output in names if output in have),
     )
+
+
+def to_make(graph: Graph, step: Step, stored: Callable[[str], bool]) -> list[str]:
+    """Outputs that a step to be built has to make now; none where it has what it missed."""
+
+    def lacking(outputs: Iterable[str]) -> list[str]:
+        refs = {output: Ref(node=step.node.name, output=output) for output in outputs}
+        return [output for output, ref in refs.items() if not stored(graph.keys[ref])]
+
+    return lacking((*step.missing, *step.also)) if lacking(step.missing) else []
 
 
 def plan_rows(plan: Plan) -> list[dict[str, Any]]:
@@ -89,6 +133,7 @@ def _row(plan: Plan, step: Step) -> dict[str, Any]:
         "status": step.status,
         "missing": list(step.missing),
         "stored": list(step.stored),
+        "for_others": list(step.for_others),
         "keys": {o: plan.graph.keys[Ref(node=node.name, output=o)] for o in node.outputs},
         "inputs": {name: f"{ref.node}.{ref.output}" for name, ref in node.inputs.items()},
         "estimate": {

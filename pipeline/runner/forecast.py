@@ -109,7 +109,8 @@ def reserved(plan: Plan) -> dict[str, int]:
 def written(step: Step, transient: Transient) -> int:
     """Bytes that a node adds to the store: without what passes, and what is there or not wanted."""
     node, estimate = step.node, step.node.estimate
-    kept = set(step.missing) - transient(node.site) if step.status == "build" else {*node.outputs}
+    made = {*step.missing, *step.for_others}
+    kept = made - transient(node.site) if step.status == "build" else {*node.outputs}
     return estimate.bytes - sum(s for output, s in estimate.outputs.items() if output not in kept)
 
 

@@ -17,7 +17,7 @@ from pipeline.import_ahead import importing
 from pipeline.machine.device_memory import peak_device_bytes, reset_device_peak
 from pipeline.machine.out_of_memory import exhausted, too_little
 from pipeline.outside import Readings
-from pipeline.planning.plan import Plan, make_plan
+from pipeline.planning.plan import Plan, make_plan, to_make
 from pipeline.runner.commits import Commit, Commits, PendingDraft, PendingResult
 from pipeline.runner.forecast import reserved
 from pipeline.runner.held import HeldDraft, HeldResult, Holdings
@@ -28,7 +28,9 @@ from pipeline.runner.schedule import (
     Outcome,
     ReadyQueue,
     Transient,
+    Vanished,
     passing_keys,
+    reused,
     side_by_side,
     transient_outputs,
 )
@@ -39,15 +41,12 @@ from pipeline.store import Lease, Store, StoredArtifact
 log = logging.getLogger(__name__)
 
 
-class Vanished(Exception):
-    """An input that was there when the plan was made is gone, or turned out to be corrupt."""
-
-
 class LocalRunner:
     """Runs graphs against one store with `workers` threads; None: as many as the stages say.
 
     The bytes of a result do not depend on `workers`: each node computes alone, with the number of
-    threads that its own parameters say.
+    threads that its own parameters say. `others` are keys of results that other jobs of a sweep
+    will want, which nodes that run anyway make and store as well.
     """
 
     def __init__(
@@ -57,11 +56,13 @@ class LocalRunner:
         workers: int | None,
         keep_transient: bool,
         watcher: Watcher,
+        others: frozenset[str] = frozenset(),
     ) -> None:
         self.store = store
         self.workers = workers
         self.keep_transient = keep_transient
         self.watcher = watcher
+        self.others = others
         self.outcomes: dict[str, Outcome] = {}
         self.passing = {"held_bytes": 0, "copied_bytes": 0}
         self._waited, self._read_ahead = 0.0, 0
@@ -137,8 +138,13 @@ class LocalRunner:
     def _planned(self, graph: Graph, live: Lease) -> Plan:
         """A plan of which nothing that it counts on is freed before it is carried out."""
         live.extend(frozenset(graph.keys.values()) - passing_keys(graph, self.transient(graph)))
-        live.extend(make_plan(graph, self._stored).keys())
-        return make_plan(graph, self._stored)
+        live.extend(self.planned(graph).keys())
+        return self.planned(graph)
+
+    def planned(self, graph: Graph) -> Plan:
+        """The plan of a graph as the store and what is held are now."""
+        passing = passing_keys(graph, self.transient(graph))
+        return make_plan(graph, self._stored, self.others - passing)
 
     @property
     def beside(self) -> dict[str, float]:
@@ -203,17 +209,10 @@ class LocalRunner:
         return self._found(key) is not None
 
     def _note_hits(self, plan: Plan) -> None:
-        now = time.time()
         for name, step in plan.steps.items():
             if step.status == "hit" and name not in self.outcomes:
-                self.outcomes[name] = Outcome(
-                    name=name,
-                    status="hit",
-                    started=now,
-                    seconds=0.0,
-                    peak_rss_bytes=0,
-                    bytes=sum(self._bytes(plan.graph, step.node, o) for o in step.stored),
-                )
+                size = sum(self._bytes(plan.graph, step.node, output) for output in step.stored)
+                self.outcomes[name] = reused(name, size)
 
     def _bytes(self, graph: Graph, node: Node, output: str) -> int:
         artifact = self._found(_key(graph, node, output))
@@ -277,11 +276,14 @@ class LocalRunner:
         def waiting() -> None:
             self.watcher.message(f"{name}: another process is building it, waiting")
 
-        if (pending := commits.get(lock_key)) is not None:
-            pending.stored()  # the lock is held until then
         with ExitStack() as opened:
-            opened.enter_context(self.store.lock(lock_key, waiting))
-            missing = [o for o in step.missing if not self._stored(_key(graph, node, o))]
+            missing = to_make(graph, step, self._stored)
+            if missing:
+                for output in node.outputs:
+                    if (pending := commits.get(_key(graph, node, output))) is not None:
+                        pending.stored()  # the lock is held until then
+                opened.enter_context(self.store.lock(lock_key, waiting))
+                missing = to_make(graph, step, self._stored)
             stored = self._run_stage(graph, node, missing, passing, commits, opened)
             outcome = Outcome(
                 name=name,
@@ -289,7 +291,7 @@ class LocalRunner:
                 started=started,
                 seconds=time.perf_counter() - clock,
                 peak_rss_bytes=peak_rss_bytes(),
-                bytes=sum(self._bytes(graph, node, output) for output in step.missing),
+                bytes=sum(self._bytes(graph, node, o) for o in {*step.missing, *missing}),
                 peak_device_bytes=peak_device_bytes(),
             )
             if stored:

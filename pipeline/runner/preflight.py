@@ -22,7 +22,7 @@ def needed_bytes(plan: Plan, transient: Transient) -> int:
     transient_only = {
         step.node.name: step.node.estimate.bytes
         for step in plan.building()
-        if set(step.missing) <= transient(step.node.site)
+        if {*step.missing, *step.for_others} <= transient(step.node.site)
     }
     kept = sum(s.node.estimate.bytes for s in plan.building() if s.node.name not in transient_only)
     return kept + sum(sorted(transient_only.values())[-AT_A_TIME:])
@@ -58,26 +58,35 @@ def check_device(plan: Plan, device: str, transient: Transient = lambda site: fr
 
 def check_room(plan: Plan, transient: Transient, free_bytes: int, store_dir: str) -> None:
     """Raise UserError when the disk or the memory cannot hold what the plan needs."""
+    if problem := room_problem(plan, transient, free_bytes, store_dir):
+        raise problem
+
+
+def room_problem(
+    plan: Plan, transient: Transient, free_bytes: int, store_dir: str
+) -> UserError | None:
+    """The error of a plan that the disk or the memory cannot hold; None: they can."""
     needed = needed_bytes(plan, transient)
     if needed > free_bytes:
-        raise UserError(
-            f"this run needs about {_size(needed)} in {store_dir}, "
-            f"where {_size(free_bytes)} are free",
+        return UserError(
+            f"this run needs about {in_bytes(needed)} in {store_dir}, "
+            f"where {in_bytes(free_bytes)} are free",
             remedy="free some with mode=gc, or point store.dir at a larger disk",
         )
     expected = forecast(plan, transient, copy_every=1)
     total, needed = psutil.virtual_memory().total, expected.memory + expected.storing
     if needed <= total:
-        return
+        return None
     held, lower = "", "calibrate.batch_size or dataset.sequence_length"
     if expected.held:
         held, lower = ", what is held for later ones included", f"calibrate.memory, {lower}"
-    raise UserError(
+    return UserError(
         f"one step of this run needs about {needed / 1e9:.2f} GB of memory{held}; "
         f"this machine has {total / 1e9:.2f} GB",
         remedy=f"lower {lower}, or use a larger machine",
     )
 
 
-def _size(count: int) -> str:
+def in_bytes(count: int) -> str:
+    """A size in words: 1500000 -> '1.50 MB'."""
     return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.2f} MB"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -34,6 +35,17 @@ class Outcome:
     bytes: int
     peak_device_bytes: int | None = None
     stored: tuple[float, float] | None = None
+
+
+def reused(name: str, size: int) -> Outcome:
+    """The outcome of a node whose wanted results, of `size` bytes, were there already."""
+    return Outcome(
+        name=name, status="hit", started=time.time(), seconds=0.0, peak_rss_bytes=0, bytes=size
+    )
+
+
+class Vanished(Exception):
+    """An input that was there when the plan was made is gone, or turned out to be corrupt."""
 
 
 class ReadyQueue:

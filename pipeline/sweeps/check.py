@@ -14,9 +14,13 @@ from pipeline.config.hydra_errors import explain
 from pipeline.config.primary import PrimaryConfig
 from pipeline.config.root import load_config
 from pipeline.errors import UserError
-from pipeline.planning.expand import expand, never
+from pipeline.planning.expand import expand, never, towards
 from pipeline.registry import Registry
 from pipeline.store import Store
+from pipeline.sweeps.union import Union
+
+CHECKED = ("run", "plan", "sensitivity")
+"""Modes whose jobs are looked at: they have graphs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,35 +32,50 @@ class Impossible:
     error: UserError
 
 
-def impossible(
-    given: PrimaryConfig, jobs: Sequence[Sequence[str]], cwd: Path
-) -> tuple[Impossible, ...]:
-    """The jobs of `jobs`, each by its overrides, that cannot run. Nothing is built.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checked:
+    """The jobs that cannot run, and keys of the results that jobs do well to make for others."""
+
+    impossible: tuple[Impossible, ...]
+    shared: tuple[str, ...]
+
+
+def check_jobs(given: PrimaryConfig, jobs: Sequence[Sequence[str]], cwd: Path) -> Checked:
+    """Plan every job of `jobs`, each given by its overrides. Nothing is built.
 
     A GPU need not be here: the jobs may run elsewhere.
     """
     found: list[Impossible] = []
-    registry = Registry.load()
+    registry, union = Registry.load(), Union()
     with given.initialized():
         for number, words in enumerate(jobs):
             try:
-                _planned(given, words, registry, cwd)
+                _plan(given, words, registry, cwd, union)
             except UserError as error:
                 found.append(Impossible(number=number, words=tuple(words), error=error))
             except (HydraException, OmegaConfBaseException) as error:
                 told = explain(error, words, lambda kept: hydra.compose(given.name, list(kept)))
                 found.append(Impossible(number=number, words=tuple(words), error=told))
-    return tuple(found)
+    return Checked(impossible=tuple(found), shared=union.shared())
 
 
-def _planned(given: PrimaryConfig, words: Sequence[str], registry: Registry, cwd: Path) -> None:
+def _plan(
+    given: PrimaryConfig, words: Sequence[str], registry: Registry, cwd: Path, union: Union
+) -> None:
     cfg = hydra.compose(given.name, overrides=list(words))
-    if cfg.get("mode", "run") == "run":
+    mode = cfg.get("mode", "run")
+    if mode in CHECKED:
         cfg.mode = "plan"
     config = load_config(cfg, registry, overrides=words, cwd=cwd)
-    if config.graph.sites:
-        store = Store(config.store)
-        expand(config.graph.sites, mode="plan", find=store.get, build=never)
+    sites = config.graph.sites
+    if not sites:
+        return
+    store = Store(config.store)
+    graph = expand(sites, mode="plan", find=store.get, build=never).graph
+    for name, site in sites.items():
+        if mode == "sensitivity" and site.stage.kind == mode:
+            graph = towards(graph, name)
+    union.add(graph, store, keep=config.store.keep_activations)
 
 
 def told(found: Sequence[Impossible], count: int) -> UserError:

@@ -28,7 +28,8 @@ class SweepPlan:
 
     `jobs` are the overrides of each job, if they are known beforehand (the basic sweeper); `count`
     is the number of jobs, None if only the sweeper knows it. `objective` are the dotted paths into
-    result.json that the jobs return, `directions` are `minimize` or `maximize` for each.
+    result.json that the jobs return, `directions` are `minimize` or `maximize` for each. `shared`
+    are keys of results that some jobs need and others can make in passing (pipeline.sweeps.union).
     """
 
     folder: Path
@@ -40,6 +41,7 @@ class SweepPlan:
     count: int | None = None
     objective: tuple[str, ...] = ()
     directions: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
 
     @property
     def silent(self) -> bool:
@@ -105,7 +107,7 @@ def read_plan(folder: Path) -> SweepPlan | None:
         return None
     known = {field.name for field in dataclasses.fields(SweepPlan)}
     given: dict[str, Any] = {name: value for name, value in content.items() if name in known}
-    lists = {name: tuple(given.get(name, ())) for name in ("objective", "directions")}
+    lists = {name: tuple(given.get(name, ())) for name in ("objective", "directions", "shared")}
     jobs = tuple(tuple(job) for job in given.get("jobs", ()))
     return SweepPlan(**{**given, **lists, "jobs": jobs, "folder": folder})
 

@@ -9,6 +9,7 @@ import pytest
 from tests.benchmarks.bit_flips import flip_bits
 from tests.benchmarks.crash import crash, digests
 from tests.benchmarks.disturb import disturb
+from tests.benchmarks.five_modifiers import measure
 from tests.benchmarks.launch import REPOSITORY, CommandFailed, launch, on_text, result_of
 from tests.benchmarks.memory import peak_of, text_of_bytes
 from tests.benchmarks.observers import ours, pairs, prepare
@@ -55,6 +56,14 @@ def test_the_same_run_again_builds_nothing_and_another_eval_only_the_eval(
 def test_a_sweep_over_group_sizes_calibrates_once(model: Path, text: Path, tmp_path: Path) -> None:
     found = sweep(model, text, tmp_path, (16, 32, 64), SMALL[:2])
     assert found["calibrated_more_than_once"] == []
+
+
+def test_a_sweep_over_modifiers_calibrates_a_model_once_and_its_rotation_once(
+    model: Path, text: Path, tmp_path: Path
+) -> None:
+    found = measure(model, text, tmp_path / "sweep", SMALL)
+    assert found["layers_calibrated"] == {"[awq,rtn]": 4, "[spinquant,gptq]": 4}
+    assert all(seconds > 0 for seconds in found["parts"].values())
 
 
 def test_two_sweeps_share_a_store_though_one_is_killed(

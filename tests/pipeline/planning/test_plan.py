@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pipeline.graph import Graph, Ref
-from pipeline.planning.plan import Plan, make_plan
+from pipeline.planning.plan import Plan, make_plan, to_make
 from pipeline.runner.schedule import ReadyQueue, Releases
 from tests.pipeline.graphs import chain
 
@@ -77,3 +79,27 @@ def test_a_boundary_is_released_after_its_last_reader_and_not_before() -> None:
     assert freed["calibrate[1]"] == []
     assert freed["propagate[1]"] == [boundary]
     assert sum(len(refs) for refs in freed.values()) == 2
+
+
+def test_a_node_that_runs_makes_what_others_need_and_says_so() -> None:
+    keys = [GRAPH.keys[Ref(node=f"calibrate[{k}]", output="activations")] for k in range(3)]
+    plan = make_plan(GRAPH, {keys[2]}.__contains__, frozenset(keys[1:]))
+    steps = [plan.steps[f"calibrate[{k}]"] for k in range(3)]
+    assert [step.missing for step in steps] == [("gram",)] * 3
+    assert [step.also for step in steps] == [(), ("activations",), ()]
+    assert [step.for_others for step in steps] == [(), ("activations",), ()]
+    made = to_make(GRAPH, steps[1], set().__contains__)
+    assert made == ["gram", "activations"]
+    gram = GRAPH.keys[Ref(node="calibrate[1]", output="gram")]
+    assert to_make(GRAPH, steps[1], {gram}.__contains__) == []
+
+
+def test_nodes_of_one_key_share_what_they_miss() -> None:
+    twin = replace(GRAPH.nodes["calibrate[0]"], name="measure[0]", site="measure")
+    nodes = [*GRAPH.nodes.values(), twin]
+    wanted = Ref(node="measure[0]", output="activations")
+    plan = make_plan(Graph.of(nodes, [*GRAPH.targets, wanted]), set().__contains__)
+    found = {name: plan.steps[name] for name in ("calibrate[0]", "measure[0]")}
+    assert [step.missing for step in found.values()] == [("gram",), ("activations",)]
+    assert [step.also for step in found.values()] == [("activations",), ("gram",)]
+    assert all(not step.for_others for step in found.values())

@@ -10,6 +10,8 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.graph import Graph, Ref
 from pipeline.planning.plan import Plan, make_plan
+from pipeline.runner.for_others import others_note
+from pipeline.runner.forecast import written
 from pipeline.runner.preflight import check_device, check_room, needed_bytes
 from pipeline.stage import Estimate, Stage
 from tests.pipeline.graphs import chain
@@ -40,6 +42,22 @@ def test_what_is_dropped_again_is_not_summed_up() -> None:
 def test_too_little_disk_is_told_with_both_numbers() -> None:
     with pytest.raises(UserError, match=r"14\.00 GB in /store, where 2\.00 GB are free"):
         check_room(plan(Estimate(bytes=GB)), passing, 2 * GB, "/store")
+
+
+def test_what_is_made_for_other_jobs_counts_and_is_told() -> None:
+    cost = Estimate(bytes=GB, outputs={"activations": GB // 4, "gram": GB - GB // 4})
+    graph = Graph.of(
+        [replace(node, estimate=cost) for node in chain(1)], [Ref(node="save", output="out")]
+    )
+    other = {graph.keys[Ref(node="calibrate[0]", output="activations")]}
+    alone, shared = make_plan(graph, lambda key: False), make_plan(graph, lambda key: False, other)
+    step = "calibrate[0]"
+    assert written(shared.steps[step], nothing) - written(alone.steps[step], nothing) == GB // 4
+    assert others_note(alone, nothing) == ()
+    assert others_note(shared, nothing) == (
+        "1 node gathers calibrate.activations as well, 0.25 GB of results: other jobs of the sweep "
+        "need it of the same inputs",
+    )
 
 
 def test_too_little_memory_is_told() -> None:

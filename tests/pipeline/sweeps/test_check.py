@@ -10,7 +10,7 @@ from pipeline.config.primary import PrimaryConfig
 from pipeline.config.searchpath import register
 from pipeline.errors import UserError
 from pipeline.registry import Registry
-from pipeline.sweeps.check import Impossible, impossible, told
+from pipeline.sweeps.check import Impossible, check_jobs, told
 from tests.pipeline.tiny import FILES, tiny_registry, write_files
 
 
@@ -26,7 +26,7 @@ def test_every_job_that_cannot_run_is_named_with_its_reason(
     given: PrimaryConfig, tmp_path: Path
 ) -> None:
     jobs = [("data.count=2",), ("data.count=0",), ("data=fwe",), ("mode=run", "data.cuont=1")]
-    found = impossible(given, jobs, tmp_path)
+    found = check_jobs(given, jobs, tmp_path).impossible
     assert [(job.number, job.words) for job in found] == [
         (number, jobs[number]) for number in (1, 2, 3)
     ]
@@ -36,7 +36,7 @@ def test_every_job_that_cannot_run_is_named_with_its_reason(
 
 
 def test_a_sweep_whose_jobs_can_run_has_none(given: PrimaryConfig, tmp_path: Path) -> None:
-    assert impossible(given, [("data.count=2",), ("mode=run",)], tmp_path) == ()
+    assert check_jobs(given, [("data.count=2",), ("mode=run",)], tmp_path).impossible == ()
     assert not (tmp_path / "outputs" / "runs").exists()
 
 
