@@ -15,6 +15,7 @@ CHOICES = {
     "codes": ("graph=data_free", "eval=none", "modifier=rtn", "verify.unpack=codes"),
     "unpacked": ("graph=data_free", "eval=none", "modifier=rtn", "verify.unpack=all"),
     "states": ("eval=standard", "kv_cache=fp8", "modifier=gptq"),
+    "tasks": ("eval=tasks",),
 }
 """Jobs that together have every kind of stage, with each of the modules it may name."""
 

@@ -29,6 +29,7 @@ SENDING = {
     "tracker": (ADDRESSES, "says where results are sent"),
     "environment": (("published",), "lists variables whose values are published"),
     "gc": (("dry_run",), "frees stored results"),
+    "eval": (("include_path", "vllm.python"), "names code that is run"),
 }
 """Section -> keys, and what a value of theirs does, unless it is empty or true."""
 
@@ -206,8 +207,17 @@ def _sending(raw: Mapping[str, Any]) -> Iterator[Refused]:
             yield _own_matter((section,), what)
         elif isinstance(value, Mapping):
             for key in keys:
-                if value.get(key) not in (None, [], "", True):
-                    yield replace(_own_matter((section, key), what), replaced=True)
+                if _at(value, key) not in (None, [], "", True):
+                    yield replace(_own_matter((section, *key.split(".")), what), replaced=True)
+
+
+def _at(value: Any, key: str) -> Any:
+    """What a mapping has at a dotted key; a text on the way there is a reference, and counts."""
+    for name in key.split("."):
+        if not isinstance(value, Mapping):
+            break
+        value = value.get(name)
+    return value
 
 
 def _own_matter(path: Path, what: str) -> Refused:

@@ -122,7 +122,10 @@ class _Builder:
         if section and first == last and error.what[len(first) : len(first) + 1] == ".":
             what = _join(parent, error.what)
         elif section and not error.what.startswith(f"{section.partition('.')[0]}."):
-            what = f"{section}.{error.what}" if first in fields else f"{section}: {error.what}"
+            field = self.told_as(_join(path, first))  # it may be a key of another section
+            what = (
+                field + error.what[len(first) :] if first in fields else f"{section}: {error.what}"
+            )
         else:
             what = error.what
         self.problems.append(UserError(what, remedy=error.remedy))

@@ -14,12 +14,10 @@ from pipeline.stage import Task
 from stages.eval.estimates import model_bytes
 from stages.eval.evaluated_model import Candidate, compressed, original
 from stages.eval.generate import WHOLE, GenerateConfig
-from stages.fake_quant.activations import simulated_inputs
-from stages.fake_quant.attention_states import simulated_states
+from stages.eval.whole_model import running
 from stages.model.artifact_names import CHECKPOINT, MODEL
 from stages.model.blueprint import Blueprint
 from stages.model.compute_dtype import computed
-from stages.model.layer_tensors import all_tensors
 from stages.model.skeleton import Skeleton, skeleton
 from stages.model.tokenizer.load import load_tokenizer
 from stages.model.traits.learned_positions import learned_positions
@@ -100,15 +98,9 @@ def continuations(
     `options` are passed to transformers' `generate`. Prompts run one at a time: padding on the left
     would change the results of models with a state, or with activations quantized per tensor.
     """
-    tensors = all_tensors(candidate.blueprint, candidate.source)
     model: Any = bones.model
     texts = []
-    layers = range(len(bones.layers))
-    with (
-        bones.materialized(tensors),
-        simulated_inputs(bones.model, candidate.rules),
-        simulated_states(bones, layers, candidate.states),
-    ):
+    with running(bones, candidate):
         for prompt in prompts:
             given = tokenizer(prompt, return_tensors="pt").input_ids.to(bones.device)
             generated = model.generate(

@@ -60,7 +60,7 @@ def _more(stderr: float | None, show: Callable[[float], str]) -> str:
 def limits(result: Result) -> list[str]:
     """The size of the sample that quality was measured on, or that it was not measured."""
     if not result["eval"]:
-        return ["quality was not evaluated in this run"]
+        return [] if result.get("tasks") else ["quality was not evaluated in this run"]
     perplexity = result["eval"].get("perplexity") or {}
     if not perplexity.get("tokens"):
         return []

@@ -1,0 +1,1 @@
+"""Task scores of original and compressed model, by lm-evaluation-harness."""
