@@ -105,7 +105,8 @@ def test_a_plan_tells_the_choice_once_it_is_made(
 def plan(job: Job, *words: str) -> None:
     from pipeline.modes import plan as mode
 
-    given = [w for w in job.overrides("mode=plan", *words) if "weights.group" not in w]
+    given = job.overrides("mode=plan", "plan.every_node=true", *words)
+    given = [word for word in given if "weights.group" not in word]
     cfg = composed(own_configs(), *given, name="config")
     assert mode.plan(load_config(cfg, Registry.load(), overrides=given), job.folder) == 0
 
@@ -126,3 +127,25 @@ def test_without_candidates_or_a_graph_that_chooses_one_error_says_so(job: Job) 
 def test_sensitivities_of_a_graph_without_them_are_refused(job: Job) -> None:
     with pytest.raises(UserError, match="scheme=auto"):
         measured(job, "none", "scheme=w4a16_g64")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("modifier=[awq,gptq]", "modifier.awq.n_grid=3"),
+        ("modifier=[smoothquant,gptq]", "scheme.candidates=[nvfp4,fp8_dynamic]"),
+        ("modifier=gptq", "scheme.candidates=[w8a8,fp8,mxfp4]", "graph=budget_forward"),
+        ("modifier=[sparsegpt,gptq]", "modifier.sparsegpt.sparsity=0.5"),
+        ("modifier=[spinquant,gptq]",),
+        ("modifier=autoround", "modifier.autoround.iterations=2"),
+    ],
+    ids=" ".join,
+)
+def test_every_kind_of_modifier_and_candidate_is_tried_chosen_and_verified(
+    job: Job, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    own = Job(folder=tmp_path, model=job.model, text=job.text)
+    result = own.run("run", *AUTO[:2], *words, "scheme.budget.bits_per_weight=6")
+    assert result["verify"]["ok"] is True
+    assert result["choice"]["bits_per_weight"] <= 6 and len(result["choice"]["counts"]) > 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 
 from pipeline.errors import UserError
@@ -82,12 +82,19 @@ def survey_order(
 
 
 def upstream(sites: Mapping[str, SitePlan], name: str) -> dict[str, SitePlan]:
-    """The sites that `name` needs, itself included, in the order of `sites`."""
-    wanted, stack = {name}, [name]
+    """The sites that `name` needs, itself included, in the order of `sites`.
+
+    They have the inputs left that their stages ask for.
+    """
+    wanted, stack, asked = {name}, [name], dict[str, dict[str, str]]()
     while stack:
         plan = sites[stack.pop()]
-        feeding = {source.site for source in sources_of(plan, sites).values()}
+        sources = sources_of(plan, sites)
+        asked[plan.name] = {label: plan.inputs[label] for label in sources}
+        feeding = {source.site for source in sources.values()}
         new = (feeding | ({plan.each} if plan.each is not None else set())) - wanted
         wanted |= new
         stack.extend(new)
-    return {each: plan for each, plan in sites.items() if each in wanted}
+    return {
+        each: replace(plan, inputs=asked[each]) for each, plan in sites.items() if each in wanted
+    }

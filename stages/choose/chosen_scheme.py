@@ -20,7 +20,10 @@ def chosen_scheme(scheme: SchemeConfig, units: Units, names: Sequence[str]) -> S
         modules[name] += [(unit.layer, linear.name) for linear in unit.linears]
     chosen = {
         f"chosen_{name}": SchemeGroup(
-            weights=group.weights, format=group.format, targets=patterns(modules[name])
+            weights=group.weights,
+            input_activations=group.input_activations,
+            format=group.format,
+            targets=patterns(modules[name]),
         )
         for name, group in units.formats.items()
         if group.weights is not None and modules[name]

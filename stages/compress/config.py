@@ -39,7 +39,9 @@ class CompressConfig:
         check_order(self.modifiers)
         for modifier in self.modifiers:
             modifier.check_device(self.numerics.device)
-        for name, group in self.scheme.ordered():
+        options = self.scheme.options
+        candidates = [(name, options[name].alone()) for name in self.scheme.candidates]
+        for name, group in [*self.scheme.ordered(), *candidates]:
             inputs = group.input_activations
             static = inputs is None or inputs.observer in (None, "static_minmax")
             if self.transforms and inputs is not None and not static:

@@ -114,8 +114,6 @@ def transform_notes(config: CompressConfig, *, pending: bool) -> Iterator[str]:
             f"{config.pruner.kind} makes no checkpoint smaller: zeros are stored like other codes, "
             "as engines of today read no sparse format of compressed-tensors"
         )
-        if config.scheme.candidates:
-            yield f"formats are chosen by errors without what {config.pruner.kind} does"
     before = [m for m in config.local if not isinstance(m, Solver)]
     if before and config.solver is None and config.scheme.formats():
         kinds = [modifier.kind for modifier in before]

@@ -28,7 +28,7 @@ def layer_state(config: CompressConfig, task: Task) -> LayerState:
     model, stored = task.inputs["model"], task.inputs["source"]
     pairs = task.inputs.get(PAIRS)
     blueprint: Blueprint = task.resource(
-        f"blueprint/{model.key}/{pairs.key if pairs else ''}", lambda: _blueprint(model, pairs)
+        f"blueprint/{model.key}/{pairs.key if pairs else ''}", lambda: blueprint_of(model, pairs)
     )
     subgraph = blueprint.layers[task.index or 0]
     resolved: Mapping[str, Resolved] = task.resource(
@@ -51,7 +51,7 @@ def layer_state(config: CompressConfig, task: Task) -> LayerState:
     )
 
 
-def _blueprint(model: Artifact, pairs: Artifact | None) -> Blueprint:
+def blueprint_of(model: Artifact, pairs: Artifact | None) -> Blueprint:
     """The blueprint, with the pairs that transforms use where they take part."""
     blueprint = Blueprint.load(model)
     return blueprint if pairs is None else ProvenPairs.load(pairs).attached(blueprint)

@@ -96,9 +96,7 @@ def formats_of(scheme: SchemeConfig) -> dict[str, SchemeGroup]:
     """
     found: dict[str, SchemeGroup] = {}
     for name in scheme.candidates:
-        option = scheme.options[name]
-        group = SchemeGroup(weights=option.weights, format=option.format)
-        for label, each in _sized(name, group, scheme.group_sizes):
+        for label, each in _sized(name, scheme.options[name].alone(), scheme.group_sizes):
             if each not in found.values():
                 found[label] = each
     return found
@@ -120,9 +118,9 @@ def together(layer: Subgraph, modules: set[str]) -> list[tuple[LinearSpec, ...]]
 
 
 def fits(linear: LinearSpec, group: SchemeGroup) -> bool:
-    """Whether the group size of a format divides the width of a module."""
-    size = None if group.weights is None else group.weights.group_size
-    return size is None or linear.in_features % size == 0
+    """Whether the group sizes of a format divide the width of a module."""
+    sizes = [args.group_size for args in (group.weights, group.input_activations) if args]
+    return all(size is None or linear.in_features % size == 0 for size in sizes)
 
 
 def _sized(

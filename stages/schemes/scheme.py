@@ -87,8 +87,8 @@ class SchemeConfig:
 
     With `candidates` the format of every module in `targets` is chosen under `budget`: among these
     names of `options`, integer groups in each of `group_sizes` (null: as they are). Of an option
-    only weights and format count. `solver` is the modifier with which candidates are tried. The
-    keys contain the formats that are chosen, not the way to them.
+    weights, inputs and format count. `solver` tries candidates in place of the run's own modifiers.
+    The keys contain the formats that are chosen, not the way to them.
     """
 
     weights: QArgs | None = None
@@ -152,8 +152,13 @@ class SchemeConfig:
     def formats(self) -> list[SchemeGroup]:
         """Every format that a module has or, where it is yet to be chosen, may get."""
         options = [self.options[name] for name in self.candidates]
-        chosen = [SchemeGroup(weights=o.weights, format=o.format) for o in options if o.weights]
+        chosen = [option.alone() for option in options if option.weights]
         return [*(group for _, group in self.ordered()), *chosen]
+
+    def alone(self) -> SchemeGroup:
+        """The scheme's own format, as a candidate has it: for modules that are yet to be said."""
+        inputs = self.input_activations
+        return SchemeGroup(weights=self.weights, input_activations=inputs, format=self.format)
 
 
 def check_outputs(outputs: object) -> None:
@@ -229,7 +234,7 @@ def check_states(cache: QArgs | None, attention: QArgs | None) -> None:
 
 
 def check_candidates(scheme: SchemeConfig) -> None:
-    """Raise UserError unless all candidates exist and quantize nothing but weights."""
+    """Raise UserError unless all candidates exist and have one format each."""
     if scheme.options and not scheme.candidates:
         raise UserError(
             "candidates is empty", remedy=f"choose from {', '.join(sorted(scheme.options))}"
@@ -246,11 +251,10 @@ def check_candidates(scheme: SchemeConfig) -> None:
                 f"+scheme@scheme.options.{name}={name}",
             )
         option = scheme.options[name]
-        if option.input_activations is not None or option.groups:
-            what = "several formats" if option.groups else "quantized inputs"
+        if option.groups:
             raise UserError(
-                f"candidates has {name!r}, a scheme with {what}",
-                remedy="choose among schemes of one format, of weights alone (such as w4a16)",
+                f"candidates has {name!r}, a scheme with several formats",
+                remedy="choose among schemes of one format (such as w4a16, or fp8_dynamic)",
             )
     for size in scheme.group_sizes or ():
         if size < 1:

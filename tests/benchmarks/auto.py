@@ -1,10 +1,11 @@
-"""Does the choice under a budget beat uniform schemes? Perplexity on the second half of a text.
+"""Does the choice under a budget beat uniform schemes? By KL and perplexity on half of a text.
 
     python -m tests.benchmarks.auto --work DIR --model MODEL --text wiki.valid.raw
 
 Every scheme is compressed by GPTQ with 16 x 512 tokens of the first half, all from one store;
-`tests.benchmarks.perplexity` judges, by transformers alone. For each budget the uniform schemes up
-to 0.6 bits above it are told; the choice must beat the one that comes next at or above it.
+`tests.benchmarks.divergence` judges, by transformers alone. For each budget the choice must have a
+smaller KL divergence from the original than every uniform scheme from half a bit below the budget
+to a quarter above it: integers of 4 to 6 bits, symmetric or not, in groups that fit, NVFP4, MXFP4.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from tests.benchmarks.launch import launch, on_text, result_of
 
 GROUPS = (32, 64, 96, 192)
 CANDIDATES = ("w3a16", "w4a16", "w5a16", "w6a16", "w8a16")
-BUDGETS = (4.5, 6.0)
-ABOVE = 0.6
-"""How many bits above the budget a rival may be."""
+BUDGETS = (4.5,)
+BELOW, ABOVE = 0.5, 0.25
+"""How many bits below and above the budget a rival may be."""
+FIXED = {"nvfp4a16": 4.5, "mxfp4a16": 4.25}
+"""Rivals whose groups have one size, with their bits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +34,7 @@ class Outcome:
 
     name: str
     bits: float
+    kl: float
     perplexity: float
     seconds: float
     nodes_built: int
@@ -51,14 +55,13 @@ def run(args: argparse.Namespace, name: str, *overrides: str) -> Outcome:
     words = [word for word in words if word != "scheme=w4a16_g64"]
     took = launch(words)
     result = result_of(folder / "run")
-    judge = [sys.executable, "-m", "tests.benchmarks.perplexity", str(folder / "run/checkpoint")]
-    judge += ["--text", str(args.text)]
-    if args.limit:
-        judge += ["--limit", str(args.limit)]
-    judged = json.loads(launch(judge).output.splitlines()[-1])
+    judge = [sys.executable, "-m", "tests.benchmarks.divergence", str(args.model)]
+    judge += [str(folder / "run/checkpoint"), "--text", str(args.text), "--limit", str(args.limit)]
+    judged = json.loads(launch(judge).output.strip().splitlines()[-1])
     return Outcome(
         name=name,
         bits=bits_of(result["layers"], args.model),
+        kl=judged["kl"],
         perplexity=judged["perplexity"],
         seconds=took.seconds,
         nodes_built=sum(node["status"] == "built" for node in result["nodes"]),
@@ -79,15 +82,24 @@ def bits_of(layers: Sequence[dict[str, object]], model: Path) -> float:
     return sum(float(str(row["bits"])) * sizes[str(row["name"])] for row in layers) / weights
 
 
-def rivals(budget: float) -> list[tuple[str, int]]:
-    """(scheme, group size) of uniform schemes of `budget` bits or a little more, smallest first."""
-    sizes = {
-        (name, group): int(name[1]) + 16 / group
-        for name in ("w4a16", "w5a16", "w6a16")
-        for group in GROUPS
-    }
-    near = [key for key, bits in sizes.items() if budget <= bits + 0.01 <= budget + ABOVE]
-    return sorted(near, key=sizes.__getitem__)
+def rivals(budget: float) -> dict[str, tuple[str, ...]]:
+    """Name -> overrides of the uniform schemes near a budget."""
+    found = {name: (f"scheme={name}",) for name, bits in FIXED.items() if near(bits, budget)}
+    for bits, group in ((bits, group) for bits in (4, 5, 6) for group in GROUPS):
+        for name, each in ((f"w{bits}a16", bits + 16 / group), *asymmetric(bits, group)):
+            if near(each, budget):
+                size = f"scheme.weights.group_size={group}"
+                found[f"{name}-g{group}"] = (f"scheme={name}", size)
+    return found
+
+
+def asymmetric(bits: int, group: int) -> list[tuple[str, float]]:
+    """The asymmetric scheme of 4 bits, whose zero points have as many."""
+    return [("w4a16_asym", bits + (16 + bits) / group)] if bits == 4 else []
+
+
+def near(bits: float, budget: float) -> bool:
+    return budget - BELOW <= bits + 0.01 and bits <= budget + ABOVE
 
 
 def main() -> int:
@@ -95,7 +107,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--text", type=Path, required=True)
-    parser.add_argument("--limit", type=int, default=None, help="judge on so many windows of 512")
+    parser.add_argument("--limit", type=int, default=64, help="judge on so many windows of 512")
     parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS)
     parser.add_argument("overrides", nargs="*", help="more of presswork's overrides for auto")
     args = parser.parse_args()
@@ -109,12 +121,11 @@ def main() -> int:
     for budget in args.budgets:
         auto = run(args, f"auto-{budget}", *choose, f"scheme.budget.bits_per_weight={budget}")
         tell(auto)
-        for place, (name, group) in enumerate(rivals(budget)):
-            size = f"scheme.weights.group_size={group}"
-            rival = run(args, f"{name}-g{group}", f"scheme={name}", size)
+        for name, words in rivals(budget).items():
+            rival = run(args, name, *words)
             tell(rival)
-            if place == 0:
-                good &= auto.perplexity < rival.perplexity and auto.bits <= rival.bits
+            good &= auto.kl < rival.kl
+        good &= auto.bits <= budget
     return 0 if good else 1
 
 

@@ -54,6 +54,18 @@ def test_formats_given_by_hand_stay_and_are_not_chosen_for() -> None:
     }
 
 
+def test_inputs_are_quantized_where_the_chosen_candidate_says_so() -> None:
+    inputs = QArgs(strategy="token", dynamic=True)
+    act = SchemeConfig(weights=QArgs(strategy="channel"), input_activations=inputs)
+    scheme = SchemeConfig(candidates=["w4", "act"], options={"w4": wn(4), "act": act})
+    units = units_of(scheme, blueprint(layers=1))
+    made = chosen_scheme(scheme, units, ["w4", "act", "act", "w4"])
+    found = resolve(made, blueprint(layers=1)).checked()
+    quantized = {name for name, r in found.items() if r.scheme.input_activations == inputs}
+    leaves = {name.rpartition(".")[2] for name in quantized}
+    assert leaves == {"o_proj", "gate_proj", "up_proj"}
+
+
 def test_experts_and_layers_do_not_make_the_list_of_targets_longer() -> None:
     units = units_of(AUTO, blueprint(layers=12, experts=8))
     scheme = chosen_scheme(AUTO, units, ["w4"] * len(units.units))

@@ -7,7 +7,7 @@ import pytest
 from pipeline.errors import UserError
 from stages.schemes.candidates import formats_of, units_of
 from stages.schemes.quant_args import QArgs
-from stages.schemes.scheme import Budget, SchemeConfig
+from stages.schemes.scheme import Budget, SchemeConfig, SchemeGroup
 from tests.stages.formats.fakes import blueprint
 
 W4 = SchemeConfig(weights=QArgs(num_bits=4, strategy="group", group_size=64))
@@ -72,20 +72,31 @@ def test_a_head_that_is_not_ignored_is_refused() -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"candidates": ["w4"]}, "choose one of act, w4a16_g64, w8a16"),
+        ({"candidates": ["w4"]}, "choose one of many, w4a16_g64, w8a16"),
         ({"candidates": []}, "candidates is empty"),
         ({"candidates": ["w8a16"], "weights": QArgs()}, "both given"),
-        ({"candidates": ["act"]}, "quantized inputs"),
+        ({"candidates": ["many"]}, "several formats"),
         ({"candidates": ["w8a16"], "group_sizes": [0]}, "group_sizes has 0"),
     ],
 )
 def test_what_cannot_be_chosen_among_is_one_clear_error(
     given: dict[str, object], words: str
 ) -> None:
-    inputs = QArgs(strategy="token", dynamic=True)
-    act = SchemeConfig(weights=QArgs(strategy="channel"), input_activations=inputs)
+    groups = {"down": SchemeGroup(weights=W8.weights, targets=["re:.*down_proj"])}
+    many = SchemeConfig(weights=W4.weights, groups=groups)
     with pytest.raises(UserError, match=words):
-        SchemeConfig(options={**OPTIONS, "act": act}, **given)  # type: ignore[arg-type]
+        SchemeConfig(options={**OPTIONS, "many": many}, **given)  # type: ignore[arg-type]
+
+
+def test_a_candidate_may_quantize_inputs_where_their_groups_fit_too() -> None:
+    inputs = QArgs(strategy="group", group_size=128, dynamic=True)
+    act = SchemeConfig(weights=W8.weights, input_activations=inputs)
+    scheme = SchemeConfig(candidates=["w8a16", "act"], options={**OPTIONS, "act": act})
+    assert formats_of(scheme)["act"].input_activations == inputs
+    assert [group.input_activations for group in scheme.formats()] == [None, inputs]
+    units = units_of(scheme, blueprint(width=192, inner=256)).units
+    by_leaf = {unit.linears[-1].name.rpartition(".")[2]: set(unit.candidates) for unit in units}
+    assert by_leaf["o_proj"] == {"w8a16"} and by_leaf["down_proj"] == {"w8a16", "act"}
 
 
 def test_a_budget_is_positive() -> None:
