@@ -30,7 +30,7 @@ from pipeline.config.primary import (
 )
 from pipeline.config.recipe_import import Imported, imported
 from pipeline.config.root import load_config
-from pipeline.config.searchpath import register
+from pipeline.config.searchpath import own_configs, register
 from pipeline.errors import StageFailed, UserError
 from pipeline.machine.variables import variables
 from pipeline.masking import masked, masked_streams
@@ -228,7 +228,7 @@ def _perform(
         cwd=cwd,
         experiment=None if chosen is None else str(chosen),
     )
-    config = replace(config, others=others)
+    config = replace(config, others=others, command=_job_command(overrides))
     function = getattr(importlib.import_module(f"pipeline.modes.{config.mode}"), config.mode)
     if config.mode not in ("run", "sensitivity"):
         return int(function(config, folder))
@@ -263,8 +263,25 @@ def _discard_if_empty(folder: Path) -> None:
 
 def _command_line() -> str:
     """The command line, quoted for the shell."""
-    program = "presswork" if Path(sys.argv[0]).name == "presswork" else "python -m pipeline"
-    return " ".join([program, *map(shlex.quote, sys.argv[1:])])
+    return shlex.join([*_program(), *sys.argv[1:]])
+
+
+def _job_command(overrides: Sequence[str]) -> str:
+    """The command line for one job alone, quoted for the shell."""
+    context = HydraConfig.get()
+    words: list[str] = []
+    for source in context.runtime.config_sources:
+        own = source.provider == "main" and Path(source.path) == own_configs()
+        if source.provider in ("main", "command-line") and not own:
+            words += ["--config-dir", source.path]
+    if words or context.job.config_name != "config":
+        words += ["--config-name", str(context.job.config_name)]
+    return shlex.join([*_program(), *words, *overrides])
+
+
+def _program() -> list[str]:
+    named = Path(sys.argv[0]).name == "presswork"
+    return ["presswork"] if named else ["python", "-m", "pipeline"]
 
 
 def _resume_hint() -> str:

@@ -61,7 +61,8 @@ class Config:
     are the folders searched for runs. `checkpoint` is the folder that mode=verify checks instead
     of the store. `tracker` receives each run, unless None. `key` is the one that mode=explain
     explains. `raw` is the config as it was composed, with its references. `others` are keys of
-    results that other jobs of the same sweep will want; no part of any config.
+    results that other jobs of the same sweep will want, `command` the command line, quoted for a
+    shell (empty where there was none); no part of any config.
     """
 
     mode: str
@@ -82,6 +83,7 @@ class Config:
     resolved: Mapping[str, Any]
     raw: Mapping[str, Any]
     others: frozenset[str] = frozenset()
+    command: str = ""
 
 
 def load_config(

@@ -143,6 +143,7 @@ class _Run:
             warnings=self.warnings,
             error=error,
             resume="" if status == "ok" else command(self.run_dir),
+            command=self.config.command or command(self.run_dir),
             passing=self.runner.passing,
             beside=self.runner.beside,
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -42,10 +43,16 @@ def fragment(folder: Path, template: str, **values: Any) -> Markup:
 def render(result: Result, config: Mapping[str, Any]) -> str:
     """The page for a result (as in result.json) and the config (plain data) that made it."""
     shown = sections()
+    headline = dict(
+        each for part in shown if part.headline for each in part.headline(result, config)
+    )
     whole, memory = extent(result["nodes"])
     page = environment().get_template("template.html")
     text: str = page.render(
         result=result,
+        headline=headline,
+        verdict=tables.verdict(result, config),
+        files=_files(result),
         headers=[each.header(result) for each in shown if each.header],
         rows=tables.comparison(result),
         alerts=tables.alerts(result),
@@ -68,3 +75,9 @@ def render(result: Result, config: Mapping[str, Any]) -> str:
 
 def _pages(result: Result, shown: Iterable[Section]) -> list[Markup]:
     return [each.page(result) for each in shown if each.page]
+
+
+def _files(result: Result) -> list[tuple[str, str]]:
+    """Name and relative path of what lies beside the page in a run folder."""
+    published = [f"{PurePath(result['checkpoint']).name}/"] if result["checkpoint"] else []
+    return [(name, quote(name)) for name in (*published, "result.json", "config.yaml", "run.log")]

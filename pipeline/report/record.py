@@ -42,10 +42,11 @@ class NodeRecord:
 class RunRecord:
     """One run. `config` and `plan` are plain data; `warnings` are those known before it started.
 
-    `checkpoint` is None if none was written; `resume` is the command that continues. `passing` has
-    the bytes of transient results: `held_bytes` at most in memory, `copied_bytes` to the store.
-    `beside` tells of the work beside nodes: seconds of storing, seconds that nodes waited for it,
-    and bytes that the system was asked to read ahead.
+    `checkpoint` is None if none was written; `resume` is the command that continues, `command` the
+    one that was given, quoted for a shell. `passing` has the bytes of transient results:
+    `held_bytes` at most in memory, `copied_bytes` to the store. `beside` tells of the work beside
+    nodes: seconds of storing, seconds that nodes waited for it, and bytes that the
+    system was asked to read ahead.
     """
 
     run_dir: Path
@@ -59,5 +60,6 @@ class RunRecord:
     warnings: tuple[str, ...] = ()
     error: str | None = None
     resume: str = ""
+    command: str = ""
     passing: Mapping[str, int] = field(default_factory=dict)
     beside: Mapping[str, float] = field(default_factory=dict)

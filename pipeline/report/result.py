@@ -1,6 +1,6 @@
 """Assembly of result.json, the stable, versioned record of a run (schema 1).
 
-schema, status, checkpoint, error, resume, started, seconds
+schema, status, checkpoint, error, resume, command (as it was given), started, seconds
     nodes       [{name, kind, key, keys, status built|hit, seconds, started, peak_rss_bytes,
                   peak_device_bytes (null where no GPU was used), bytes,
                   stored {started, seconds}: when its results were written, hashed and synced,
@@ -110,6 +110,7 @@ def assemble(run: RunRecord) -> dict[str, Any]:
         "checkpoint": str(run.checkpoint) if run.checkpoint else None,
         "error": run.error,
         "resume": run.resume,
+        "command": run.command,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(run.started)),
         "seconds": round(run.seconds, 3),
         "nodes": [_node(node, run.started) for node in nodes],

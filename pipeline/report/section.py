@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 Result = Mapping[str, Any]
 """The content of result.json."""
 
+Config = Mapping[str, Any]
+"""The resolved config of a run: plain data."""
+
 Direction = Literal["minimize", "maximize"]
 Role = Literal["cost", "quality"]
 
@@ -123,9 +126,13 @@ class Section:
 
     Functions of the result: `rows` of the before/after table; `alerts` to read first, as
     (kind, text); `limits`, sentences on what the numbers do not say; `summary`, what the terminal
-    prints; and as markup `header` (below the page's title), `page` (a <section> of the page) and
-    `scripts` (after all sections). `css` is added to the page's. `graph_note` explains
-    a mark in the picture of the graph.
+    prints; and as markup `header` (below the page's title), `page` (a part of the page: the macro
+    `fold` of fold.html gives it a heading to open and close it by) and `scripts` (after all
+    sections). `css` is added to the page's. `graph_note` explains a mark in the picture of the
+    graph.
+
+    Functions of the result and the config: `headline`, what was made from what, as (name, value);
+    `verdict`, phrases that together say what came out of it.
     """
 
     order: int
@@ -137,6 +144,8 @@ class Section:
     alerts: Callable[[Result], Sequence[tuple[str, str]]] | None = None
     limits: Callable[[Result], Sequence[str]] | None = None
     summary: Callable[[Result], Sequence[RenderableType]] | None = None
+    headline: Callable[[Result, Config], Sequence[tuple[str, str]]] | None = None
+    verdict: Callable[[Result, Config], Sequence[str]] | None = None
     header: Callable[[Result], Markup] | None = None
     page: Callable[[Result], Markup] | None = None
     scripts: Callable[[Result], Markup] | None = None
@@ -160,14 +169,14 @@ class Section:
 
 
 RESULT_FIELDS = frozenset(
-    "schema status checkpoint error resume started seconds nodes fallbacks warnings estimates "
-    "not_checked timings reuse versions".split()
+    "schema status checkpoint error resume command started seconds nodes fallbacks warnings "
+    "estimates not_checked timings reuse versions".split()
 )
 """The parts of result.json that the framework writes."""
 
 JOB_FIELDS = frozenset(
-    "number status error overrides differs folder checkpoint started seconds built reused quality "
-    "objective front".split()
+    "number status error overrides differs folder report checkpoint started seconds built reused "
+    "quality objective front".split()
 )
 """The fields of a job in sweep.json that the framework writes."""
 

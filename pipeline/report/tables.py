@@ -7,12 +7,22 @@ from typing import Any
 
 from rich.table import Table
 
-from pipeline.report.section import Result, Row, sections
+from pipeline.report.section import Config, Result, Row, sections
 
 
 def comparison(result: Result) -> list[Row]:
     """The before/after table: the rows of all sections, only of what the run measured."""
     return [row for each in sections() if each.rows for row in each.rows(result)]
+
+
+def verdict(result: Result, config: Config) -> str:
+    """One sentence on what came of a run: the phrases of all sections, or why it was not done."""
+    if result["status"] != "ok":
+        first = str(result.get("error") or "").partition("\n")[0]
+        return f"Not done: {first}" if first else f"Not done: {result['status']}"
+    phrases = [x for each in sections() if each.verdict for x in each.verdict(result, config)]
+    told = "; ".join(phrases)
+    return f"{told[0].upper()}{told[1:]}." if told else ""
 
 
 def alerts(result: Result) -> list[tuple[str, str]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.report import units
-from pipeline.report.section import metrics
+from pipeline.report.section import Direction, metrics
 
 Row = Mapping[str, Any]
 
@@ -16,7 +16,8 @@ Row = Mapping[str, Any]
 class Column:
     """One column; `numeric` ones sort by `value`, the others by their text.
 
-    `brief` ones are in the terminal's table too.
+    `brief` ones are in the terminal's table too. `direction` says which way is better, None where
+    neither is; `ranks` marks the column that the jobs are ranked by.
     """
 
     title: str
@@ -24,6 +25,17 @@ class Column:
     show: Callable[[Any], str]
     numeric: bool = True
     brief: bool = False
+    direction: Direction | None = None
+    ranks: bool = False
+
+    def best(self, rows: Iterable[Row]) -> frozenset[int]:
+        """Numbers of the finished jobs with the best value; none where all have the same."""
+        values = {r["number"]: self.value(r) for r in rows if r["status"] == "ok"}
+        known = {job: value for job, value in values.items() if value is not None}
+        if self.direction is None or len(set(known.values())) < 2:
+            return frozenset()
+        top = (min if self.direction == "minimize" else max)(known.values())
+        return frozenset(job for job, value in known.items() if value == top)
 
 
 def columns(sweep: Mapping[str, Any]) -> list[Column]:
@@ -39,15 +51,38 @@ def columns(sweep: Mapping[str, Any]) -> list[Column]:
 
 def _numbers(sweep: Mapping[str, Any]) -> Sequence[Column]:
     known = metrics()
+    ranking = sweep["quality"] or {"path": None, "direction": None}
     paths = {metric.path for metric in known}
     return [
-        *(Column(title=m.title, value=_field(m.field), show=m.show, brief=m.brief) for m in known),
         *(
-            Column(title=each["path"], value=_objective(each["path"]), show=units.number)
+            Column(
+                title=m.title,
+                value=_field(m.field),
+                show=m.show,
+                brief=m.brief,
+                direction=ranking["direction"] if m.path == ranking["path"] else m.direction,
+                ranks=m.path == ranking["path"],
+            )
+            for m in known
+        ),
+        *(
+            Column(
+                title=each["path"],
+                value=_objective(each["path"]),
+                show=units.number,
+                direction=each["direction"] or None,
+                ranks=each["path"] == ranking["path"],
+            )
             for each in sweep["objective"]
             if each["path"] not in paths
         ),
-        Column(title="time", value=_field("seconds"), show=units.duration, brief=True),
+        Column(
+            title="time",
+            value=_field("seconds"),
+            show=units.duration,
+            brief=True,
+            direction="minimize",
+        ),
         Column(title="built", value=_field("built"), show=text),
         Column(title="reused", value=_field("reused"), show=text),
     ]

@@ -3,10 +3,10 @@
 schema, status ok|failed|unfinished, command, sweeper, launcher, started, seconds
     objective   [{path, direction}]          the sweeper's objectives, if it has any
     quality     {path, name, direction}      the metric that ranks the jobs; null: no job has it
-    original    {<cost>, quality}            the model before the run; null where unknown
+    original    {<metric> ..., quality}      the model before the run; null where unknown
     jobs        [{number, status ok|failed|interrupted|missing, error, overrides, differs, folder,
-                  checkpoint, started, seconds, built, reused, <metric> ..., quality, objective,
-                  front}]
+                  report, checkpoint, started, seconds, built, reused, <metric> ..., quality,
+                  objective, front}]
     best        number of the job with the best quality; null
     front       [number]                     the Pareto front of cost and quality, by cost
     differing   {by_override: [key], by_config: {key: {number: value}}}
@@ -27,6 +27,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.nested import leaves, number_at
+from pipeline.report.files import REPORT
 from pipeline.report.section import Metric, cost_metric, metrics
 from pipeline.sweeps.jobs import Job, Sweep
 from pipeline.sweeps.pareto import front, quality
@@ -139,6 +140,7 @@ def _row(
         "overrides": list(job.overrides),
         "differs": dict(differs),
         "folder": job.shown_folder,
+        "report": f"{job.shown_folder}/{REPORT}" if job.result is not None else None,
         "checkpoint": result.get("checkpoint"),
         "started": _moment(job.started),
         "seconds": round(job.seconds, 3) if job.seconds else None,
@@ -169,18 +171,19 @@ def _best(done: Mapping[int, Mapping[str, Any]], by: Metric | None) -> int | Non
 def _original(
     results: Mapping[int, Result], across: Metric | None, by: Metric | None
 ) -> dict[str, Any] | None:
-    """Cost and quality of the model before the run, where all jobs agree on them."""
+    """The metrics of the model before the run, those in which all jobs agree; None without cost."""
     if across is None:
         return None
-    known = {
-        (value, number_at(result, by.original) if by and by.original else None)
-        for result in results.values()
-        if (value := number_at(result, across.original)) is not None
-    }
-    if len(known) != 1:
+
+    def agreed(path: str) -> float | None:
+        values = {number_at(result, path) for result in results.values()} - {None}
+        return values.pop() if path and len(values) == 1 else None
+
+    found = {metric.field: agreed(metric.original) for metric in metrics()}
+    if found[across.field] is None:
         return None
-    before, value = known.pop()
-    return {across.field: before, "quality": value}
+    known = {name: value for name, value in found.items() if value is not None}
+    return {**known, "quality": agreed(by.original) if by else None}
 
 
 def _by_key(values: Mapping[int, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

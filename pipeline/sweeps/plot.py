@@ -49,8 +49,8 @@ class Mark:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plot:
-    """A drawing of a sweep. `line` has the corners of the Pareto front, `original` is the y of the
-    quality before the run, None if that lies outside."""
+    """A drawing of a sweep. `line` has the corners of the Pareto front, empty for a single one;
+    `original` is the y of the quality before the run, None if that lies outside."""
 
     frame: Frame
     points: Sequence[Point]
@@ -115,7 +115,7 @@ def _plot(
             )
             for row in rows
         ],
-        line=" ".join(f"{a:.1f},{b:.1f}" for a, b in corners),
+        line=" ".join(f"{a:.1f},{b:.1f}" for a, b in corners) if len(set(corners)) > 1 else "",
         across=[Mark(at=x(value), text=cost.show(value)) for value in across],
         up=[Mark(at=y(value), text=f"{value:.{max(4, digits)}g}") for value in up],
         original=y(original) if original is not None and original in values else None,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 from rich.console import RenderableType
@@ -23,6 +24,7 @@ from rich.table import Table
 from pipeline.report.html import fragment
 from pipeline.report.section import Metric, Result, Row, Section
 from pipeline.report.units import change, number, percent
+from stages.eval.usual_loss import beside, usual
 
 TEXTS = ("prompt", "original", "compressed")
 
@@ -55,6 +57,21 @@ def give_or_take(value: float | None, stderr: float | None) -> str:
 
 def _more(stderr: float | None, show: Callable[[float], str]) -> str:
     return "" if stderr is None else f" ± {show(stderr)}"
+
+
+def verdict(result: Result, config: Mapping[str, Any]) -> list[str]:
+    """The loss of quality with its standard error, beside what is usual for such a scheme."""
+    quality = result["eval"]
+    perplexity = quality.get("perplexity")
+    if not perplexity:
+        return ["quality was not measured"]
+    before, after = perplexity["original"], perplexity["compressed"]
+    off = perplexity.get("change_stderr")
+    told = f"perplexity {change(before, after)}{_more(off, percent)}"
+    found = usual(result.get("size", {}), config)
+    if found is None or not before:
+        return [told]
+    return [f"{told}, {beside(found, result['size'], after / before - 1, off)}"]
 
 
 def limits(result: Result) -> list[str]:
@@ -135,6 +152,7 @@ QUALITY = Section(
         ),
     ),
     rows=rows,
+    verdict=verdict,
     limits=limits,
 )
 

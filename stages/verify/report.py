@@ -46,6 +46,16 @@ def summary(result: Result) -> list[RenderableType]:
     return [f"checks      {passed} of {ran} passed"] if checks(result) else []
 
 
+def verdict(result: Result, config: Mapping[str, Any]) -> list[str]:
+    """Whether the checkpoint passed its checks."""
+    del config
+    ran = [check for check in checks(result) if check.get("ok") is not None]
+    failed = sum(check["ok"] is False for check in ran)
+    if not ran:
+        return ["nothing checked what was written"] if result.get("size") else []
+    return [f"{failed} of {len(ran)} checks failed" if failed else f"all {len(ran)} checks passed"]
+
+
 def page(result: Result) -> Markup:
     """The list of checks with their verdicts."""
     shown = result["verify"].get("checks")
@@ -57,6 +67,7 @@ CHECKS = Section(
     mappings=("verify", "engines"),
     finish=note_skipped,
     alerts=alerts,
+    verdict=verdict,
     summary=summary,
     page=page,
 )

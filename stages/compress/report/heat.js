@@ -32,9 +32,24 @@
     });
   };
 
-  const show = (name) => {
+  const hideMarks = () =>
+    document.querySelectorAll("rect.chosen").forEach((rect) => rect.classList.remove("chosen"));
+
+  // Beside the cell: below its row, within the maps.
+  const place = (rect) => {
+    const maps = panel.parentElement.getBoundingClientRect();
+    const row = rect.ownerSVGElement.getBoundingClientRect();
+    const cell = rect.getBoundingClientRect();
+    const most = maps.width - panel.offsetWidth;
+    panel.style.top = `${row.bottom - maps.top + 5}px`;
+    panel.style.left = `${Math.max(0, Math.min(most, cell.left - maps.left - 24))}px`;
+  };
+
+  const show = (rect) => {
+    const name = rect.dataset.cell;
     const cell = data.cells[name];
     panel.replaceChildren();
+    panel.hidden = false;
     make("h3", name, panel);
     if (data.kind === "candidates") {
       const rows = Object.entries(cell).sort((one, other) => one[1].bits - other[1].bits);
@@ -45,18 +60,25 @@
     } else {
       facts(cell);
     }
-    document.querySelectorAll("rect.chosen").forEach((rect) => rect.classList.remove("chosen"));
-    document.querySelectorAll("rect[data-cell]").forEach((rect) => {
-      if (rect.dataset.cell === name) rect.classList.add("chosen");
+    hideMarks();
+    document.querySelectorAll("rect[data-cell]").forEach((other) => {
+      if (other.dataset.cell === name) other.classList.add("chosen");
     });
     const figure = document.querySelector(`[data-distribution="${CSS.escape(name)}"]`);
     document.querySelectorAll("[data-distribution].chosen").forEach((each) => each.classList.remove("chosen"));
     if (figure) figure.classList.add("chosen");
+    place(rect);
+    panel.scrollIntoView({ block: "nearest" });
+    const grid = rect.closest("[role=grid]");
+    grid.querySelectorAll("rect[tabindex='0']").forEach((other) => other.setAttribute("tabindex", "-1"));
+    rect.setAttribute("tabindex", "0");
+    rect.focus({ preventScroll: true });
   };
 
   document.addEventListener("click", (event) => {
     const rect = event.target.closest("rect[data-cell]");
-    if (rect) show(rect.dataset.cell);
+    if (rect) show(rect);
+    else if (!event.target.closest("#cell")) panel.hidden = true;
     const button = event.target.closest("button[data-map]");
     if (!button) return;
     document.querySelectorAll("button[data-map]").forEach((each) => {
@@ -65,16 +87,37 @@
     document.querySelectorAll("[data-shows]").forEach((map) => {
       map.hidden = map.dataset.shows !== button.dataset.map;
     });
+    hideMarks();
   });
 
+  const columnOf = (rect) => Number(rect.getAttribute("x"));
+  const nearest = (row, column) =>
+    [...row.querySelectorAll("rect[data-cell]")].reduce((best, each) =>
+      Math.abs(columnOf(each) - column) < Math.abs(columnOf(best) - column) ? each : best);
+
   document.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    const row = event.target.closest(".heat svg");
-    if (!step || !row) return;
+    if (event.key === "Escape") {
+      panel.hidden = true;
+      return;
+    }
+    const rect = event.target.closest("rect[data-cell]");
+    if (!rect) return;
+    const row = [...rect.ownerSVGElement.querySelectorAll("rect[data-cell]")];
+    const rows = [...rect.closest("[role=grid]").querySelectorAll("svg")];
+    const along = row.indexOf(rect);
+    const down = rows.indexOf(rect.ownerSVGElement);
+    const goal = {
+      ArrowLeft: () => row[Math.max(0, along - 1)],
+      ArrowRight: () => row[Math.min(row.length - 1, along + 1)],
+      ArrowUp: () => nearest(rows[Math.max(0, down - 1)], columnOf(rect)),
+      ArrowDown: () => nearest(rows[Math.min(rows.length - 1, down + 1)], columnOf(rect)),
+      Home: () => row[0],
+      End: () => row[row.length - 1],
+      Enter: () => rect,
+      " ": () => rect,
+    }[event.key];
+    if (!goal) return;
     event.preventDefault();
-    const cells = [...row.querySelectorAll("rect[data-cell]")];
-    const now = cells.findIndex((cell) => cell.classList.contains("chosen"));
-    const next = cells[Math.min(cells.length - 1, Math.max(0, now + step))];
-    if (next) show(next.dataset.cell);
+    show(goal());
   });
 })();

@@ -10,7 +10,6 @@ It shows these parts of result.json, which stages fill as `meta["result"]` of th
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from pipeline.report.html import fragment
 from pipeline.report.section import Metric, Result, Section
 from pipeline.report.tables import plain_table
 from pipeline.report.units import number
+from stages.compress.report.headline import headline
 from stages.compress.report.layer_heatmap import HeatMap, heat_map
 
 TEMPLATES = Path(__file__).parent
@@ -61,12 +61,6 @@ def worst_layers(result: Result, count: int = 5) -> list[Mapping[str, Any]]:
     """The layers with the largest relative error, the worst first."""
     known = [row for row in result["layers"] if row.get("relative_error") is not None]
     return sorted(known, key=lambda row: (-row["relative_error"], row["name"]))[:count]
-
-
-def formats(result: Result) -> list[tuple[str, int]]:
-    """The formats of the quantized modules and how many there are of each, the most first."""
-    counts = Counter(str(row["scheme"]) for row in result["layers"] if row.get("scheme"))
-    return counts.most_common()
 
 
 def distributions(result: Result, count: int = 6) -> list[Mapping[str, Any]]:
@@ -110,9 +104,8 @@ def _solver(row: Mapping[str, Any]) -> str:
 
 
 def header(result: Result) -> Markup:
-    """The number of modules in each format, and the budget that the formats were chosen for."""
-    choice = result.get("choice")
-    return fragment(TEMPLATES, "formats.html", formats=formats(result), choice=choice)
+    """The budget that the formats were chosen for, where they were."""
+    return fragment(TEMPLATES, "formats.html", choice=result.get("choice"))
 
 
 def page(result: Result) -> Markup:
@@ -169,6 +162,7 @@ LAYERS = Section(
         ),
     ),
     summary=summary,
+    headline=headline,
     header=header,
     page=page,
     scripts=scripts,

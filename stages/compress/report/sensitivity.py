@@ -13,6 +13,7 @@ from rich.table import Table
 from pipeline.report.html import fragment
 from pipeline.report.section import Section, Study
 from pipeline.report.units import number
+from stages.compress.report.headline import headline
 from stages.compress.report.layer_heatmap import heat_map
 
 SCHEMA = 1
@@ -117,6 +118,8 @@ def render(content: Content, config: Mapping[str, Any]) -> str:
         candidates=candidates,
         damage=all("damage" in each for each in candidates),
         maps=maps,
+        worst=worst_modules(rows, [each["name"] for each in candidates]),
+        headline=dict(headline({}, config)),
         modules={
             name: module["candidates"]
             for layer in layers
@@ -125,6 +128,21 @@ def render(content: Content, config: Mapping[str, Any]) -> str:
         labels={each["name"]: each["label"] for each in candidates},
         config=OmegaConf.to_yaml(OmegaConf.create(dict(config))),
     )
+
+
+def worst_modules(
+    rows: Sequence[Content], candidates: Sequence[str], count: int = 8
+) -> list[tuple[str, list[float | None]]]:
+    """The modules with the largest error under the first candidate, and their errors under all.
+
+    A module that a candidate does not fit has None there.
+    """
+    errors: dict[str, dict[str, float]] = {}
+    for row in rows:
+        errors.setdefault(row["name"], {})[row["candidate"]] = row["relative_error"]
+    fitting = [name for name, found in errors.items() if candidates and candidates[0] in found]
+    fitting.sort(key=lambda name: (-errors[name][candidates[0]], name))
+    return [(name, [errors[name].get(each) for each in candidates]) for name in fitting[:count]]
 
 
 SENSITIVITY = Section(

@@ -35,7 +35,7 @@ def layer_rows(index: int) -> list[dict[str, Any]]:
     return [
         {
             "name": f"model.layers.{index}.{module}",
-            "scheme": "group_0",
+            "scheme": "W4A16 g64",
             "solver": "gptq",
             "relative_error": 0.004 * (1 + math.sin(index * 0.7 + place) ** 2 + 0.1 * place),
             "bits": 4.25,
@@ -93,7 +93,8 @@ def sample_run(folder: Path, *, layers: int = 30, status: RunStatus = "ok") -> R
         nodes.append(node(f"propagate[{index}]", 0.5, started=clock + 1.5))
         clock += 2.0
     size = {"original_bytes": 269_060_552, "compressed_bytes": 112_437_760}
-    found = {"size": {**size, "bits_per_weight": 4.252, "original_bits_per_weight": 16.0}}
+    bits = {"bits_per_weight": 4.252, "whole_bits_per_weight": 6.686}
+    found = {"size": {**size, **bits, "original_bits_per_weight": 16.0}}
     nodes.append(node("save", 0.7, started=clock, metas=({"result": found},)))
     checks = [
         {"name": "names and shapes", "ok": True, "detail": "513 tensors"},
@@ -142,6 +143,9 @@ def sample_run(folder: Path, *, layers: int = 30, status: RunStatus = "ok") -> R
         config={
             "mode": "run",
             "graph": graph(),
+            "model": {"kind": "hub", "id": "org/model-135m", "revision": "main"},
+            "dataset": {"kind": "pydoc", "num_samples": 16, "sequence_length": 512, "seed": 0},
+            "modifier": {"gptq": {"kind": "gptq"}},
             "scheme": {"weights": {"num_bits": 4, "group_size": 64}},
         },
         plan=[],
@@ -150,4 +154,5 @@ def sample_run(folder: Path, *, layers: int = 30, status: RunStatus = "ok") -> R
         checkpoint=folder / "checkpoint",
         warnings=("store: 91 % of the disk is used",),
         resume="python -m pipeline",
+        command="python -m pipeline model=hub model.id=org/model-135m scheme=w4a16_g64",
     )

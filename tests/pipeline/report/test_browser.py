@@ -47,6 +47,7 @@ def test_a_click_on_the_heat_map_tells_of_the_module(
 ) -> None:
     write_reports(sample_run(tmp_path))
     page = visit(browser, tmp_path / "report.html", width, scheme)
+    opened(page)
     cell = page.locator("rect[data-cell='model.layers.7.self_attn.v_proj']").first
     cell.scroll_into_view_if_needed()
     cell.click()
@@ -54,8 +55,21 @@ def test_a_click_on_the_heat_map_tells_of_the_module(
     assert "model.layers.7.self_attn.v_proj" in told and "fallback" in told and "gptq" in told
     page.locator(".heat svg").nth(2).press("ArrowRight")
     assert "model.layers.8.self_attn.v_proj" in page.locator("#cell").inner_text()
+    page.keyboard.press("ArrowDown")
+    assert "model.layers.8.self_attn.o_proj" in page.locator("#cell").inner_text()
+    shown, pressed = page.locator("#cell").bounding_box(), page.locator("rect:focus").bounding_box()
+    assert 0 < shown["y"] - pressed["y"] < 40  # beside what was chosen
+    page.keyboard.press("Escape")
+    assert not page.locator("#cell").is_visible()
     assert overflow(page) == 0
     page.close()
+
+
+def opened(page: Any) -> None:
+    """Open every fold, as its heading does with the keyboard."""
+    for heading in page.locator("details:not([open]) > summary").all():
+        heading.press("Enter")
+    assert page.locator("details:not([open])").count() == 0
 
 
 def overflow(page: Any) -> int:

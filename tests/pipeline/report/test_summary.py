@@ -60,7 +60,8 @@ def test_the_worst_layers_have_the_largest_errors(tmp_path: Path) -> None:
 
 def test_what_was_not_measured_has_no_row(tmp_path: Path) -> None:
     result = {**assemble(sample_run(tmp_path)), "eval": {}}
-    assert [row.what for row in comparison(result)] == ["size", "bits per weight"]
+    shown = [row.what for row in comparison(result)]
+    assert shown == ["size", "bits per weight, compressed weights", "bits per weight, whole model"]
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_the_best_job_and_the_pareto_front(sweep: Path) -> None:
     assert found["best"] == 1
     assert found["front"] == [0, 1]
     assert [row["front"] for row in found["jobs"]] == [True, True, False, False, False]
-    assert found["original"] == {"size_bytes": 1000, "quality": 20.0}
+    assert found["original"] == {"size_bytes": 1000, "perplexity": 20.0, "quality": 20.0}
 
 
 def test_an_objective_is_what_the_leaderboard_is_about(tmp_path: Path) -> None:

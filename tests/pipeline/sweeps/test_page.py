@@ -43,7 +43,8 @@ class Cells(HTMLParser):
 def test_the_board_has_a_row_a_job_the_best_first(page: str) -> None:
     cells = Cells()
     cells.feed(page)
-    head, *rows = cells.rows
+    head, before, *rows = cells.rows
+    assert before[:4] == ["", "original", "", "1.0 kB"] and before[head.index("perplexity")] == "20"
     assert head[:4] == ["job", "status", "scheme", "size"]
     assert [row[0] for row in rows] == ["1", "0", "2", "3", "4"]
     assert rows[0][1:4] == ["ok★", "w8a16", "500 B"]
@@ -54,6 +55,23 @@ def test_nothing_comes_from_elsewhere(page: str) -> None:
     assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", page)
     assert "@import" not in page and "url(" not in page
     assert "<b>odd</b>" not in page and "&lt;b&gt;odd" in page
+
+
+def test_the_best_by_each_measure_is_named_and_marked(page: str) -> None:
+    told = re.sub(r"\s+", " ", page)
+    assert "Best by each measure: size job 0 (300 B); perplexity job 1 (20.5)." in told
+    assert "<strong>300 B</strong>" in page and "<strong>20.5</strong>" in page
+    assert page.count('<a href="1/report.html">') == 2  # its row, and the list of folders
+    assert "3/report.html" not in page  # it failed without a result
+
+
+def test_a_front_of_one_job_is_no_line(tmp_path: Path) -> None:
+    plan(tmp_path, [("a=1",), ("a=2",)])
+    job(tmp_path, 0, ("a=1",), result(9, 1.0))
+    job(tmp_path, 1, ("a=2",), result(10, 2.0))
+    write_sweep(tmp_path)
+    page = (tmp_path / "sweep.html").read_text()
+    assert "<polyline" not in page and "no front to draw" in page
 
 
 def test_the_plot_is_drawn_for_wide_and_narrow_pages(page: str) -> None:

@@ -20,7 +20,7 @@ def test_the_damage_of_a_candidate_is_that_of_all_its_modules() -> None:
     found = collected([content(damage=0.125)])
     assert found["candidates"][0]["damage"] == pytest.approx(0.25)
     page = render(found, {})
-    assert "<th>damage</th>" in page and "<td>0.25</td>" in page
+    assert '<th scope="col">damage</th>' in page and "<td>0.25</td>" in page
 
 
 def test_without_a_damage_none_is_told() -> None:
