@@ -56,6 +56,7 @@ def test_sensitivities_choice_and_run_share_what_they_have_in_common(
     stored = sum(row["bits"] * elements(found, row["name"]) for row in result["layers"])
     whole = sum(elements(found, row["name"]) for row in result["layers"])
     assert stored / whole == pytest.approx(result["choice"]["bits_per_weight"], abs=1e-3)
+    assert result["size"]["bits_per_weight"] == pytest.approx(stored / whole)
 
     scheme = {row["name"]: row["scheme"] for row in result["layers"]}
     for k in range(LAYERS):  # engines run these as one

@@ -16,7 +16,7 @@ from stages.compute import gpu_estimates as gpu
 from stages.compute.estimates import COMPRESS_PROCESS, CORE_FLOPS
 from stages.model.blueprint import Blueprint, LinearSpec, Subgraph
 from stages.schemes.resolve import Resolved
-from stages.schemes.sizes import linear_bytes
+from stages.schemes.sizes import layer_bytes
 from stages.weights.row_bands import streaming_bytes
 
 
@@ -117,15 +117,14 @@ def layer_estimate(
 
     It `streams` where weights go from file to file one by one, rows of a large one at a time.
     """
-    size, widest, largest = layer.bytes, 0, 0
+    size = layer_bytes(layer, {n: found.scheme for n, found in formats.items()}, dtype)
+    widest, largest = 0, 0
     seconds = 0.5 if config.numerics.device == "cpu" else 0.0
     solved = any(isinstance(m, Solver) and m.statistics() for m in config.modifiers)
     for linear in layer.linears:
         if linear.name not in formats:
             continue
         elements = linear.in_features * linear.out_features
-        plain = layer.bytes * elements // max(1, layer.parameters)
-        size += linear_bytes(linear, formats[linear.name].scheme, dtype) - plain
         seconds += solving_seconds(config, linear, solved=solved)
         widest, largest = max(widest, linear.in_features), max(largest, elements)
     if streams:

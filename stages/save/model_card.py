@@ -9,7 +9,10 @@ from typing import Any
 
 import yaml
 
+CARD = "README.md"
 WORST = 5
+LOADING = "## How to load it"
+"""The heading before which an evaluation is told."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,7 +20,8 @@ class Card:
     """Content of a model card; `rows` and `fallbacks` are those of result.json.
 
     `source_format` is the quantization method of the original, None if it was dense; `dense` is the
-    dtype of weights that are saved dense, None if they are compressed.
+    dtype of weights that are saved dense, None if they are compressed. `data` describes the
+    calibration data, None where nothing was calibrated. `modifiers` are their kinds in order.
     """
 
     name: str | None
@@ -30,14 +34,18 @@ class Card:
     recipe: str
     source_format: str | None = None
     dense: str | None = None
+    data: str | None = None
+    modifiers: Sequence[str] = ()
 
 
 def model_card(card: Card) -> str:
-    """The text of README.md: front matter for hubs, description, sizes, formats and recipe."""
+    """The text of README.md: front matter for hubs, what was made of what, loading, recipe."""
     formats = Counter(str(row["scheme"]) for row in card.rows)
     main = formats.most_common(1)[0][0] if formats else "dense"
+    base = base_model(card.identity)
     front = {
         **({"license": card.license} if card.license else {}),
+        **({"base_model": base, "base_model_relation": "quantized"} if base else {}),
         "library_name": "transformers",
         "tags": ["presswork"] if card.dense else ["compressed-tensors", "presswork"],
     }
@@ -45,7 +53,9 @@ def model_card(card: Card) -> str:
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# {card.name or f'{card.architecture}, {main}'}",
         _description(card),
+        _made_of(card, formats),
         _sizes(card),
+        _loading(card),
         _table(["format", "modules"], [[name, str(count)] for name, count in formats.items()]),
         *_worst(card.rows),
         *_fallbacks(card.fallbacks),
@@ -55,17 +65,89 @@ def model_card(card: Card) -> str:
     return "\n\n".join(lines) + "\n"
 
 
+def base_model(identity: str) -> str | None:
+    """The repository `org/name` of a model of the hub; None for a model from elsewhere."""
+    kind, _, rest = identity.partition(":")
+    return rest.rpartition("@")[0] if kind == "hub" else None
+
+
+def with_quality(text: str, measured: Mapping[str, Any]) -> str:
+    """A model card with a section on `measured`, the content of eval.json, before its loading."""
+    before, heading, after = text.partition(LOADING)
+    return f"{before}{_quality(measured)}\n\n{heading}{after}"
+
+
+def _quality(measured: Mapping[str, Any]) -> str:
+    perplexity = measured["perplexity"]
+    change = _off(100 * perplexity["change"], _times(100, perplexity["change_stderr"]), "+.1f")
+    same = 100 * measured["top1_agreement"], _times(100, measured["top1_agreement_stderr"])
+    rows = [
+        [
+            "perplexity",
+            _off(perplexity["original"], perplexity["original_stderr"]),
+            _off(perplexity["compressed"], perplexity["compressed_stderr"]),
+            f"{change} %",
+        ],
+        [
+            "KL divergence to the original, nats a token",
+            "",
+            _off(measured["kl"], measured["kl_stderr"]),
+            "",
+        ],
+        ["same most likely token", "", f"{_off(*same, '.1f')} %", ""],
+    ]
+    return (
+        f"## Quality\n\n{_table(['', 'original', 'compressed', 'change'], rows)}\n\n"
+        f"On {perplexity['tokens']} tokens, {perplexity['samples']} samples, of "
+        f"{_plain(perplexity['dataset'])}; ± is one standard error over samples."
+    )
+
+
+def _off(value: float, stderr: float | None, form: str = ".4g") -> str:
+    return f"{value:{form}}" + ("" if stderr is None else f" ± {stderr:.2g}")
+
+
+def _times(factor: float, value: float | None) -> float | None:
+    return None if value is None else factor * value
+
+
 def _description(card: Card) -> str:
     if card.dense is None:
-        return (
-            "A compressed-tensors checkpoint made by presswork. vLLM, SGLang and transformers load "
-            "it like any other model folder."
-        )
+        return "A compressed-tensors checkpoint made by presswork."
     return (
         f"Plain {card.dense} weights, each rounded to a value of the format below "
         "(save.compressed=false): as large as a dense model, for any tool that knows nothing of "
         "quantization. Inputs of modules are not quantized when this folder is run."
     )
+
+
+def _made_of(card: Card, formats: Mapping[str, int]) -> str:
+    base = base_model(card.identity)
+    named = f"[{base}](https://huggingface.co/{base})" if base else card.architecture
+    rows = [
+        ["base model", named],
+        ["scheme", ", ".join(formats) or "dense"],
+        *([["modifiers", ", ".join(card.modifiers)]] if card.modifiers else []),
+        ["calibration data", _plain(card.data) if card.data else "none"],
+        ["licence of the base model", card.license or "see the base model"],
+    ]
+    return _table(["", "what"], rows)
+
+
+def _loading(card: Card) -> str:
+    packages = "" if card.dense else "; transformers needs the package compressed-tensors"
+    return (
+        f"{LOADING}\n\n`CHECKPOINT` is this folder, or its repository{packages}.\n\n"
+        "```sh\nvllm serve CHECKPOINT\npython -m sglang.launch_server --model-path CHECKPOINT\n"
+        "```\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        'model = AutoModelForCausalLM.from_pretrained("CHECKPOINT", dtype="auto")\n'
+        'tokenizer = AutoTokenizer.from_pretrained("CHECKPOINT")\n```'
+    )
+
+
+def _plain(text: str) -> str:
+    """A description within one line of a table."""
+    return " ".join(text.replace("|", "/").split())
 
 
 def _sizes(card: Card) -> str:
@@ -78,8 +160,11 @@ def _sizes(card: Card) -> str:
         ]
     rows += [
         ["dense" if card.dense else "compressed", f"{size['compressed_bytes'] / 1e6:.1f} MB"],
-        ["bits per weight, embeddings included", f"{size['bits_per_weight']:.2f}"],
+        ["bits per weight, whole model", f"{size['whole_bits_per_weight']:.2f}"],
     ]
+    if size["bits_per_weight"] is not None:
+        bits = f"{size['bits_per_weight']:.2f}"
+        rows.insert(-1, ["bits per weight, of the weights that were compressed", bits])
     return _table(["", "size"], rows)
 
 

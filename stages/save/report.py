@@ -1,14 +1,17 @@
 """The report section of a saved checkpoint: its size and its bits per weight.
 
-It shows `size` of result.json: {original_bytes, compressed_bytes, bits_per_weight}.
+It shows `size` of result.json: {original_bytes, compressed_bytes, bits_per_weight (of the weights
+that were compressed, with scales and zero points; null: none were), whole_bits_per_weight,
+original_bits_per_weight (of the whole model)}.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from typing import Any
 
 from pipeline.report.section import Metric, Result, Row, Section
-from pipeline.report.units import size
+from pipeline.report.units import number, size
 
 
 def rows(result: Result) -> list[Row]:
@@ -17,9 +20,28 @@ def rows(result: Result) -> list[Row]:
     if not sizes:
         return []
     pair = sizes["original_bytes"], sizes["compressed_bytes"]
+    found = [Row.of("size", *pair, size, smaller)]
     original, bits = sizes.get("original_bits_per_weight"), sizes.get("bits_per_weight")
-    width = Row.of("bits per weight", original, bits)
-    return [Row.of("size", *pair, size, smaller), width if original else replace(width, before="")]
+    before = "" if original is None else number(original)
+    if "whole_bits_per_weight" not in sizes:  # a result of before there were two
+        return [*found, Row(what=WHOLE, before=before, after=number(bits))]
+    if bits is not None:
+        found.append(Row(what="bits per weight, compressed weights", after=number(bits)))
+    whole = number(sizes["whole_bits_per_weight"])
+    return [*found, Row(what=WHOLE, before=before, after=whole)]
+
+
+WHOLE = "bits per weight, whole model"
+
+
+def verdict(result: Result, config: Mapping[str, Any]) -> list[str]:
+    """How much smaller the checkpoint is."""
+    del config
+    sizes = result["size"]
+    if not sizes:
+        return []
+    pair = sizes["original_bytes"], sizes["compressed_bytes"]
+    return [f"{smaller(*pair)} ({size(pair[0])} to {size(pair[1])})"]
 
 
 def smaller(before: float | None, after: float | None) -> str:
@@ -49,4 +71,5 @@ SIZE = Section(
         ),
     ),
     rows=rows,
+    verdict=verdict,
 )

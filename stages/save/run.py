@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,9 @@ from stages.model.blueprint import Blueprint
 from stages.quantized.catalog import INTERNAL
 from stages.quantized.open import open_model
 from stages.quantized.turned_source import TurnedSource
-from stages.save.model_card import Card, model_card
-from stages.save.shards import Part, file_parts, parts_of, shard_parts, write_shards
+from stages.save.model_card import CARD, Card, model_card
+from stages.save.shards import Part, file_part, parts_of, shard_part, write_shards
+from stages.save.sizes import sizes
 from stages.save.stage import SaveConfig
 from stages.schemes.resolve import Resolved, resolve
 from stages.weights import WeightSource
@@ -48,11 +48,11 @@ def run(config: SaveConfig, task: Task) -> None:
     dense = [specs[name] for name in outside_names(form) if name not in quantized]
     caches = caches_of(task, blueprint)
     parts = [
-        *parts_of(dense, source, config.save.max_shard_bytes),
+        *parts_of(dense, source),
         *layer_parts(config, layers, blueprint.turned),
-        *(part for cache in caches for part in file_parts(cache.file(CACHE))),
+        *(file_part(cache.file(CACHE)) for cache in caches),
     ]
-    written = write_shards(folder, parts, task.progress)
+    written = write_shards(folder, parts, config.save.max_shard_bytes, task.progress)
     copy_small(origin.path / MODEL, folder)
     settings = dict(json.loads((origin.path / MODEL / CONFIG).read_bytes()))
     settings.pop("quantization_config", None)
@@ -71,16 +71,15 @@ def run(config: SaveConfig, task: Task) -> None:
     (folder / "recipe.yaml").write_text(text, encoding="utf-8")
     provenance = provenance_of(origin, task.inputs["model"], layers)
     draft.write_last(f"{CHECKPOINT}/{PROVENANCE}", partial(proven, provenance))
-    original = [specs[name] for name in original_names(blueprint)]
-    weights = max(1, sum(prod(spec.shape) for spec in original))
-    size = {
-        "original_bytes": origin.meta.get("whole_bytes", sum(spec.bytes for spec in original)),
-        "compressed_bytes": written.bytes,
-        "bits_per_weight": 8 * written.bytes / weights,
-        "original_bits_per_weight": 8 * sum(spec.bytes for spec in original) / weights,
-    }
-    if "stored_bytes" in origin.meta:
-        size["source_bytes"] = origin.meta["stored_bytes"]
+    rows = [row for layer in layers for row in layer.meta["result"]["layers"]]
+    size = sizes(
+        original=[specs[name] for name in original_names(blueprint)],
+        written=written.bytes,
+        compressed=config.save.compressed,
+        blueprint=blueprint,
+        rows=rows,
+        source=origin.meta,
+    )
     card = Card(
         name=config.save.name,
         architecture=blueprint.architecture,
@@ -89,11 +88,13 @@ def run(config: SaveConfig, task: Task) -> None:
         size=size,
         source_format=origin.meta.get("quantized"),
         dense=None if config.save.compressed else blueprint.dtype,
-        rows=[row for layer in layers for row in layer.meta["result"]["layers"]],
+        rows=rows,
         fallbacks=[entry for layer in layers for entry in layer.meta["result"]["fallbacks"]],
         recipe=text,
+        data=data_of(config.data, recipe),
+        modifiers=[str(each["kind"]) for each in recipe.get("modifiers", ())],
     )
-    (folder / "README.md").write_text(model_card(card), encoding="utf-8")
+    (folder / CARD).write_text(model_card(card), encoding="utf-8")
     draft.meta["result"] = {"size": size}
     draft.meta["compressed"] = config.save.compressed
 
@@ -101,14 +102,13 @@ def run(config: SaveConfig, task: Task) -> None:
 def layer_parts(
     config: SaveConfig, layers: Sequence[Artifact], turned: Collection[str]
 ) -> Iterator[Part]:
-    """The files of the layers: as they are stored, or decompressed to dense weights.
+    """The tensors of the layers: as they are stored, or decompressed to dense weights.
 
     Weights `turned` become [in, out] again, as the original has them.
     """
-    limit = config.save.max_shard_bytes
     for layer in layers:
         if config.save.compressed and not turned:
-            yield from shard_parts(layer.path, limit)
+            yield shard_part(layer.path)
             continue
         from stages.formats.compressed_layer import CompressedLayer
 
@@ -116,7 +116,7 @@ def layer_parts(
         weights: WeightSource = made.shard if config.save.compressed else made.weights
         if turned:
             weights = TurnedSource(weights, turned)
-        yield from parts_of(weights.specs().values(), weights, limit)
+        yield from parts_of(weights.specs().values(), weights)
 
 
 def layers_of(task: Task, blueprint: Blueprint) -> list[Artifact]:
@@ -165,9 +165,18 @@ def copy_small(source: Path, target: Path) -> None:
     """Copy the model's small files: tokenizer, chat template, generation config, custom code."""
     for path in sorted(source.rglob("*")):
         name = path.relative_to(source)
-        if path.is_file() and str(name) not in (CONFIG, "README.md", *INTERNAL):
+        if path.is_file() and str(name) not in (CONFIG, CARD, *INTERNAL):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target / name)
+
+
+def data_of(name: str | None, recipe: Mapping[str, Any]) -> str | None:
+    """Calibration data: its name and how much of it was seen; None where nothing was calibrated."""
+    calibration = recipe.get("calibration")
+    if not calibration:
+        return None
+    seen = calibration.get("tokens")
+    return (name or "data without a name") + (f", {seen} tokens" if seen else "")
 
 
 def recipe_of(config: SaveConfig, layers: Sequence[Artifact]) -> dict[str, Any]:

@@ -1,4 +1,9 @@
-"""Write or link the safetensors shards of a checkpoint, and their index."""
+"""Write or link the safetensors shards of a checkpoint, and their index.
+
+With a limit, the tensors of all parts fill one file after the other, in the order of the model: a
+model within the limit is `model.safetensors`, without an index. Without one, every layer's own file
+is linked into the checkpoint, so that nothing is copied.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +15,10 @@ from pathlib import Path
 from stages.formats.layer_artifact import SHARD
 from stages.weights import TensorSpec, WeightSource
 from stages.weights.safetensors_source import SafetensorsSource
-from stages.weights.writer import copy_tensors, link
+from stages.weights.writer import copy_tensors, gather, link
 
 INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
 SHARD_BYTES = 1 << 29
 """Approximate limit of the size of files that are not linked."""
 
@@ -38,14 +44,11 @@ class Written:
         return sum(spec.bytes for specs in self.files.values() for spec in specs)
 
 
-def parts_of(
-    specs: Iterable[TensorSpec], source: WeightSource, limit: int | None = None
-) -> Iterator[Part]:
-    """Split tensors of a source into files of at most `limit` bytes, or of a single tensor."""
-    most = SHARD_BYTES if limit is None else min(limit, SHARD_BYTES)
+def parts_of(specs: Iterable[TensorSpec], source: WeightSource) -> Iterator[Part]:
+    """Split tensors of a source into parts of about SHARD_BYTES, or of a single tensor."""
     part: list[TensorSpec] = []
     for spec in specs:
-        if part and sum(other.bytes for other in part) + spec.bytes > most:
+        if part and sum(other.bytes for other in part) + spec.bytes > SHARD_BYTES:
             yield Part(source=source, specs=part)
             part = []
         part.append(spec)
@@ -53,28 +56,65 @@ def parts_of(
         yield Part(source=source, specs=part)
 
 
-def shard_parts(layer: Path, limit: int | None = None) -> Iterator[Part]:
-    """The files for a compressed layer: its shard itself, if that is within `limit`."""
-    yield from file_parts(layer / SHARD, limit)
+def shard_part(layer: Path) -> Part:
+    """The shard of a compressed layer."""
+    return file_part(layer / SHARD)
 
 
-def file_parts(path: Path, limit: int | None = None) -> Iterator[Part]:
-    """The files for the tensors of one file: that file itself, if it is within `limit`."""
+def file_part(path: Path) -> Part:
+    """All tensors of one file."""
     source = SafetensorsSource.of_file(path)
-    specs = list(source.specs().values())
-    if limit is None or len(specs) < 2 or sum(spec.bytes for spec in specs) <= limit:
-        yield Part(source=source, specs=specs, file=path)
-    else:
-        yield from parts_of(specs, source, limit)
+    return Part(source=source, specs=list(source.specs().values()), file=path)
+
+
+Content = list[tuple[WeightSource, TensorSpec]]
+"""The tensors of one file, each with where it is."""
+
+
+def packed(parts: Iterable[Part], limit: int) -> list[Content]:
+    """What each file holds: at most `limit` bytes of tensors, or a single one, in order."""
+    files: list[Content] = []
+    room = 0
+    for part in parts:
+        for spec in part.specs:
+            if not files or spec.bytes > room:
+                files.append([])
+                room = limit
+            files[-1].append((part.source, spec))
+            room -= spec.bytes
+    return files
 
 
 def write_shards(
+    folder: Path,
+    parts: Sequence[Part],
+    limit: int | None,
+    progress: Callable[[float, str], None],
+) -> Written:
+    """Write all parts, with an index for more than one file; file names are those of transformers.
+
+    limit: bytes of tensors in a file; None: a file for each part, linked where it is one already.
+    Memory holds two tensors, or pieces of them, of a source that is no plain file.
+    """
+    if limit is None:
+        return _link_parts(folder, parts, progress)
+    contents = packed(parts, limit)
+    total = len(contents)
+    files: dict[str, Sequence[TensorSpec]] = {}
+    for number, content in enumerate(contents, start=1):
+        name = SINGLE if total == 1 else f"model-{number:05d}-of-{total:05d}.safetensors"
+        progress(len(files) / total, name)
+        gather(folder / name, content)
+        files[name] = [spec for _, spec in content]
+    written = Written(files=files)
+    if total > 1:
+        _write_index(folder, written)
+    return written
+
+
+def _link_parts(
     folder: Path, parts: Sequence[Part], progress: Callable[[float, str], None]
 ) -> Written:
-    """Write or link every part in order, with an index; file names are those of transformers.
-
-    Memory holds two tensors, or pieces of them, of a file that is not linked.
-    """
     total = len(parts)
     files: dict[str, Sequence[TensorSpec]] = {}
     for number, part in enumerate(parts, start=1):

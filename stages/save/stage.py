@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 
@@ -13,8 +14,13 @@ from stages.model.blueprint import DTYPE_BYTES, Blueprint
 from stages.schemes.chosen import CHOICE, settled
 from stages.schemes.resolve import resolve
 from stages.schemes.scheme import SchemeConfig
+from stages.schemes.sizes import layer_bytes
 
 SECONDS = 2.0
+TOKENS = "tokens"
+"""The input of which only the name of the calibration data counts."""
+COPY_RATE = 4e8
+"""Bytes a second of copying, syncing and hashing, on a machine with a slow disk."""
 COPIED, UNPACKED = 2, 12
 """Multiples of a tensor's size that a source needs: to hold two tensors, or to unpack one."""
 
@@ -23,19 +29,20 @@ COPIED, UNPACKED = 2, 12
 class SaveOptions:
     """`name` is the model's name in the model card; null: its architecture and format.
 
-    `compressed` false writes dense weights with the values that compression chose. No file is
-    larger than `max_shard_bytes`, unless it has a single tensor; null: a file for each layer.
+    `compressed` false writes dense weights with the values that compression chose. No file has
+    more than `max_shard_bytes` of tensors, unless it has a single one; a model within that is one
+    file. null: a file for each layer, a link to the layer's result, so that nothing is copied.
     """
 
     name: str | None = field(default=None, metadata={"lands": True})
     compressed: bool = True
-    max_shard_bytes: int | None = field(default=None, metadata={"unit": "bytes"})
+    max_shard_bytes: int | None = field(default=5_000_000_000, metadata={"unit": "bytes"})
 
     def __post_init__(self) -> None:
         if self.max_shard_bytes is not None and self.max_shard_bytes < 1:
             raise UserError(
                 f"save.max_shard_bytes is {self.max_shard_bytes}",
-                remedy="give 1 or more, such as 5_000_000_000; null for a file for each layer",
+                remedy="give 1 or more, such as 5GB; null for a file for each layer",
             )
 
 
@@ -46,6 +53,8 @@ class SaveConfig:
     scheme: SchemeConfig = field(metadata={"lands": True})
     save: SaveOptions = field(default_factory=SaveOptions)
     """How the checkpoint is written."""
+    data: str | None = field(default=None, metadata={"lands": True})
+    """What the model card calls the calibration data; null: what the input `tokens` is called."""
 
     def __post_init__(self) -> None:
         if self.scheme.states() and not self.save.compressed:
@@ -57,10 +66,10 @@ class SaveConfig:
 
 @dataclass(frozen=True, eq=False)
 class Save(Stage):
-    """Output `out`: the folder `checkpoint/`, its layer shards hard links to those of compress."""
+    """Output `out`: the folder `checkpoint/`; save.max_shard_bytes says what its files are."""
 
     kind = "save"
-    version = 4
+    version = 6
     libraries = ("compressed-tensors",)
     Config = SaveConfig
     work = ("stages.save.run",)
@@ -69,7 +78,7 @@ class Save(Stage):
     """Whether anything outside the layers is compressed; until it is surveyed, it may be."""
 
     def consults(self) -> frozenset[str]:
-        return frozenset({CHOICE})
+        return frozenset({CHOICE, TOKENS})
 
     def demands(self) -> dict[str, tuple[str, ...]]:
         return {
@@ -103,7 +112,14 @@ class Save(Stage):
             widest = max((own.in_features * own.out_features for own in linears), default=0)
             size += sum(layer.bytes for layer in blueprint.layers)
             memory += UNPACKED * width * widest
-        estimate = Estimate(bytes=size, memory=memory, seconds=SECONDS)
+        elif config.save.max_shard_bytes is not None:
+            formats = {name: resolved.scheme for name, resolved in found.modules.items()}
+            layers = blueprint.layers
+            size += sum(layer_bytes(layer, formats, blueprint.dtype) for layer in layers)
+        estimate = Estimate(bytes=size, memory=memory, seconds=SECONDS + size / COPY_RATE)
+        told = site.facts.get(TOKENS)
+        if config.data is None and isinstance(told, Mapping):
+            config = replace(config, data=str(told["dataset"]))
         stage = replace(self, config=config, outside=outside)
         return Survey(facts=blueprint, estimates={None: estimate}, settled=stage)
 

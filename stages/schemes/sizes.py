@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import ceil
 
-from stages.model.blueprint import DTYPE_BYTES, LinearSpec
+from stages.model.blueprint import DTYPE_BYTES, LinearSpec, Subgraph
 from stages.schemes.layouts import PACKED, layout_of
 from stages.schemes.quant_args import QArgs
 from stages.schemes.scheme import SchemeGroup
@@ -31,6 +32,17 @@ def linear_bytes(linear: LinearSpec, scheme: SchemeGroup, dtype: str) -> int:
     if weights.strategy not in ("channel", "group"):
         return total + scales  # zero points stay int8
     return total + 4 * ceil(rows * weights.num_bits / 32) * (scales // rows)
+
+
+def layer_bytes(layer: Subgraph, formats: Mapping[str, SchemeGroup], dtype: str) -> int:
+    """Bytes of a decoder layer whose Linears have these formats; `dtype` is the model's."""
+    size = layer.bytes
+    for linear in layer.linears:
+        if linear.name in formats:
+            elements = linear.in_features * linear.out_features
+            plain = layer.bytes * elements // max(1, layer.parameters)
+            size += linear_bytes(linear, formats[linear.name], dtype) - plain
+    return size
 
 
 def label(scheme: SchemeGroup) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stages.weights.source import TensorSpec, WeightSource
-from stages.weights.writer import pieces
+from stages.weights.writer import copied, pieces
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +31,10 @@ class Aliased:
     def pieces(self, name: str) -> Iterator[memoryview]:
         """The bytes of a tensor in order; each piece is valid until the next one is requested."""
         return pieces(self._source, self._aliases.get(name, name))
+
+    def copy_into(self, name: str, target: int, start: int) -> int:
+        """Copy a tensor's bytes to position `start` of an open file; the position after them."""
+        return copied(self._source, self._aliases.get(name, name), target, start)
 
     def read(self, names: Iterable[str], *, device: str = "cpu") -> dict[str, Tensor]:
         stored = {name: self._aliases.get(name, name) for name in names}

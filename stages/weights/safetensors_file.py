@@ -152,6 +152,39 @@ def read_pieces(header: Header, name: str, size: int) -> Iterator[memoryview]:
         raise UserError(f"{header.path} cannot be read: {error.strerror or error}") from error
 
 
+def copy_into(header: Header, name: str, target: int, start: int, size: int) -> int:
+    """Copy the bytes of one tensor to position `start` of the open file `target`.
+
+    Within the kernel where it can, which shares blocks on file systems that do; else `size` at a
+    time. Returns the position after them. Raises UserError for a truncated or unreadable file, and
+    OSError where the target cannot be written.
+    """
+    place = header.places[name]
+    end = start + place.length
+    if _copied_by_kernel(header, place, target, start):
+        return end
+    for piece in read_pieces(header, name, size):
+        view = piece
+        while len(view):  # one write takes at most 2 GiB
+            count = os.pwrite(target, view, start)
+            view, start = view[count:], start + count
+    return end
+
+
+def _copied_by_kernel(header: Header, place: Place, target: int, start: int) -> bool:
+    """Whether copy_file_range did it all. Where it did not, plain reads and writes tell why."""
+    done = 0
+    with suppress(OSError), header.file.open() as file:
+        while done < place.length and hasattr(os, "copy_file_range"):
+            count = os.copy_file_range(
+                file.fileno(), target, place.length - done, place.start + done, start + done
+            )
+            if not count:
+                break
+            done += count
+    return done == place.length
+
+
 def _sizes(path: Path, file: FileIO) -> tuple[int, int]:
     """Size of the file and length of its header, checked so that no library reads past the end."""
     size = os.fstat(file.fileno()).st_size

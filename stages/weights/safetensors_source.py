@@ -10,6 +10,7 @@ from stages.weights.checkpoint_files import Layout, find_weights, read_headers
 from stages.weights.safetensors_file import (
     Header,
     Scratch,
+    copy_into,
     read_into,
     read_pieces,
     read_tensors,
@@ -96,6 +97,10 @@ class SafetensorsSource:
     def pieces(self, name: str) -> Iterator[memoryview]:
         """The bytes of a tensor in order; each piece is valid until the next one is requested."""
         return read_pieces(self._place(name), name, PIECE)
+
+    def copy_into(self, name: str, target: int, start: int) -> int:
+        """Copy a tensor's bytes to position `start` of an open file; the position after them."""
+        return copy_into(self._place(name), name, target, start, PIECE)
 
     def _place(self, name: str) -> Header:
         """The header of the file that holds the tensor."""

@@ -21,13 +21,38 @@ METADATA = {"format": "pt"}
 
 def copy_tensors(path: Path, specs: Sequence[TensorSpec], source: WeightSource) -> None:
     """Copy the tensors that `specs` describe from `source` to a new file, two at a time."""
-    _write(path, specs, lambda spec: pieces(source, spec.name), threads=2)
+    gather(path, [(source, spec) for spec in specs])
+
+
+def gather(path: Path, tensors: Iterable[tuple[WeightSource, TensorSpec]]) -> None:
+    """Copy tensors of several sources to one new file, two tensors at a time.
+
+    Between plain files the bytes do not pass through this process where the system copies them.
+    """
+    found = {spec.name: (source, spec) for source, spec in tensors}
+
+    def place(spec: TensorSpec, file: int, start: int) -> int:
+        return copied(found[spec.name][0], spec.name, file, start)
+
+    _write(path, [spec for _, spec in found.values()], place, threads=2)
+
+
+def copied(source: WeightSource, name: str, file: int, start: int) -> int:
+    """Copy a tensor's bytes to position `start` of an open file; the position after them."""
+    copy: Callable[[str, int, int], int] | None = getattr(source, "copy_into", None)
+    if copy is not None:
+        return copy(name, file, start)
+    return write_at(file, start, pieces(source, name))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors in memory to a new file."""
     specs = [spec_of(name, tensor) for name, tensor in tensors.items()]
-    _write(path, specs, lambda spec: [bytes_of(tensors[spec.name])], threads=1)
+
+    def place(spec: TensorSpec, file: int, start: int) -> int:
+        return write_at(file, start, [bytes_of(tensors[spec.name])])
+
+    _write(path, specs, place, threads=1)
 
 
 def spec_of(name: str, tensor: Tensor) -> TensorSpec:
@@ -89,14 +114,14 @@ def write_at(file: int, start: int, pieces: Iterable[memoryview]) -> int:
 def _write(
     path: Path,
     specs: Iterable[TensorSpec],
-    pieces_of: Callable[[TensorSpec], Iterable[memoryview]],
+    write: Callable[[TensorSpec, int, int], int],
     threads: int,
 ) -> None:
     by_name = {spec.name: spec for spec in specs}
     first, starts = layout(by_name.values())
 
     def place(name: str) -> None:
-        end = write_at(file.fileno(), starts[name], pieces_of(by_name[name]))
+        end = write(by_name[name], file.fileno(), starts[name])
         if end != starts[name] + by_name[name].bytes:
             raise ValueError(f"{path.name}: the tensors have other sizes than was said")
 

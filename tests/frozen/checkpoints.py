@@ -30,6 +30,7 @@ class StraightJob(Job):
             "modifier=rtn",
             "scheme.weights.group_size=32",  # left out by `Job.run`, for each run names a scheme
             "eval=none",
+            "save.max_shard_bytes=null",  # the layers' own files, tested for bytes one by one
             *more,
         ]
 

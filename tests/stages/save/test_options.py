@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,15 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from pipeline.errors import StageFailed, UserError
+from pipeline.stage import Estimate
 from stages.formats.compressed_layer import CompressedLayer
-from stages.save.stage import SaveOptions
+from stages.save import shards
+from stages.save.stage import Save, SaveConfig, SaveOptions
 from stages.verify import checkpoint_under_test as subject
 from stages.weights import open_checkpoint
 from tests.benchmarks.random_llama import write_tokenizer
 from tests.jobs import Job
+from tests.stages.model.site import FakeSite
 from tests.stages.model.tiny import COMMON, Tiny, tiny
 from tests.stages.save import checkpoints
 from tests.stages.save.checkpoints import WIDE
@@ -46,9 +51,9 @@ def tensors_of(folder: Path) -> dict[str, Tensor]:
 def test_no_file_is_larger_than_the_limit_unless_by_one_tensor(
     model: Tiny, tmp_path: Path, limit: int
 ) -> None:
-    plain = checkpoints.save(model, load("w4a16"), tmp_path / "plain")
+    plain = checkpoints.save(model, load("w4a16"), tmp_path / "plain", max_shard_bytes=None)
     saved = checkpoints.save(model, load("w4a16"), tmp_path / "limited", max_shard_bytes=limit)
-    index = json.loads((saved.folder / "model.safetensors.index.json").read_text())
+    index = index_of(saved.folder)
     files = sorted(saved.folder.glob("*.safetensors"))
     for path in files:
         held = load_file(path)
@@ -56,18 +61,87 @@ def test_no_file_is_larger_than_the_limit_unless_by_one_tensor(
         assert {name for name, file in index["weight_map"].items() if file == path.name} == set(
             held
         )
-        assert path.name.endswith(f"-of-{len(files):05d}.safetensors")
+        assert path.name.endswith(f"-of-{len(files):05d}.safetensors") or len(files) == 1
     ours, theirs = tensors_of(saved.folder), tensors_of(plain.folder)
     assert ours.keys() == theirs.keys() == index["weight_map"].keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in ours.values())
 
 
-def test_layers_within_the_limit_stay_links(model: Tiny, tmp_path: Path) -> None:
-    saved = checkpoints.save(model, load("w4a16"), tmp_path, max_shard_bytes=1_000_000)
-    shards = [artifact.path / "shard.safetensors" for artifact in saved.layers.artifacts]
-    files = sorted(saved.folder.glob("*.safetensors"))[-len(shards) :]
-    assert all(file.samefile(shard) for file, shard in zip(files, shards, strict=True))
+def index_of(folder: Path) -> dict[str, Any]:
+    """The index of a checkpoint; of one in a single file, what it would be."""
+    path, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if not single.exists():
+        return dict(json.loads(path.read_text()))
+    assert not path.exists() and [*folder.glob("*.safetensors")] == [single]
+    held = load_file(single)
+    total = sum(tensor.nbytes for tensor in held.values())
+    return {"weight_map": dict.fromkeys(held, single.name), "metadata": {"total_size": total}}
+
+
+def test_a_small_model_is_one_file_and_loads(model: Tiny, tmp_path: Path) -> None:
+    saved = checkpoints.save(model, load("w4a16"), tmp_path)
+    assert (
+        index_of(saved.folder)["weight_map"].keys() == open_checkpoint(saved.folder).specs().keys()
+    )
+    loaded, info = AutoModelForCausalLM.from_pretrained(saved.folder, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert loaded.model.layers[0].mlp.up_proj.quantization_scheme.weights.num_bits == 4
+
+
+@pytest.mark.parametrize("refusal", [errno.EXDEV, errno.ENOSYS, None])
+def test_where_the_kernel_cannot_copy_the_bytes_are_the_same(
+    model: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: int | None
+) -> None:
+    """After half of a tensor was copied, too; some file systems copy nothing and say so."""
+    plain = checkpoints.save(model, load("w4a16"), tmp_path / "plain", max_shard_bytes=100_000)
+    copy, calls = os.copy_file_range, iter(range(10**9))
+
+    def copies_half(source: int, target: int, count: int, *at: int) -> int:
+        if next(calls) % 2 == 0 and count > 1:
+            return copy(source, target, count // 2, *at)
+        if refusal is None:
+            return 0
+        raise OSError(refusal, "not here")
+
+    monkeypatch.setattr("os.copy_file_range", copies_half)
+    other = checkpoints.save(model, load("w4a16"), tmp_path / "other", max_shard_bytes=100_000)
+    assert next(calls) > 10
+    for path in plain.folder.glob("model*"):
+        assert (other.folder / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_disk_that_fills_up_while_copying_is_told(
+    model: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, write = open_checkpoint(model.path), os.pwrite
+
+    def full(*args: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def header_only(file: int, data: bytes, start: int) -> int:
+        return full() if start else write(file, data, start)
+
+    monkeypatch.setattr("os.copy_file_range", full)
+    monkeypatch.setattr("os.pwrite", header_only)
+    with pytest.raises(OSError, match="No space left"):
+        shards.gather(tmp_path / "copy", [(source, spec) for spec in source.specs().values()])
+
+
+def test_the_plan_counts_what_is_copied(model: Tiny, tmp_path: Path) -> None:
+    saved = checkpoints.save(model, load("w4a16"), tmp_path)
+    site = FakeSite(facts={"model": model.blueprint()})
+
+    def cost(limit: int | None) -> Estimate:
+        options = SaveOptions(max_shard_bytes=limit)
+        return Save(SaveConfig(scheme=load("w4a16"), save=options)).survey(site).estimates[None]
+
+    copied, linked = cost(5_000_000_000), cost(None)
+    whole = saved.result["size"]["compressed_bytes"]
+    layers = sum((a.path / "shard.safetensors").stat().st_size for a in saved.layers.artifacts)
+    assert copied.bytes == pytest.approx(whole, rel=0.01)
+    assert copied.bytes - linked.bytes == pytest.approx(layers, rel=0.05)
+    assert copied.seconds > linked.seconds and copied.memory == linked.memory
 
 
 @pytest.mark.parametrize("scheme", ["w4a16_asym", "nvfp4a16", "mxfp4", "fp8_dynamic"])
@@ -96,7 +170,7 @@ def test_a_dense_checkpoint_says_what_it_is(model: Tiny, tmp_path: Path) -> None
     assert yaml.safe_load(card.split("---")[1])["tags"] == ["presswork"]
     size = saved.result["size"]
     assert size["compressed_bytes"] == size["original_bytes"]
-    assert size["bits_per_weight"] == 16.0
+    assert size["bits_per_weight"] == size["whole_bits_per_weight"] == 16.0
 
 
 def test_verify_knows_dense_weights_and_finds_wrong_ones(

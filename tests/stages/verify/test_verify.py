@@ -31,16 +31,15 @@ Tensors = dict[str, Tensor]
 @pytest.fixture(scope="module")
 def w4a16(tmp_path_factory: pytest.TempPathFactory) -> Saved:
     folder = tmp_path_factory.mktemp("w4a16")
-    return save(
-        tiny("llama", folder / "model", dtype=torch.bfloat16, **WIDE), load("w4a16"), folder
-    )
+    model = tiny("llama", folder / "model", dtype=torch.bfloat16, **WIDE)
+    return save(model, load("w4a16"), folder, max_shard_bytes=None)
 
 
 @pytest.fixture(scope="module")
 def nvfp4(tmp_path_factory: pytest.TempPathFactory) -> Saved:
     folder = tmp_path_factory.mktemp("nvfp4")
     model = tiny("qwen3", folder / "model", dtype=torch.bfloat16, **WIDE)
-    return save(model, load("nvfp4"), folder)
+    return save(model, load("nvfp4"), folder, max_shard_bytes=None)
 
 
 def verify(saved: Saved, checkpoint: Path, **options: Any) -> dict[str, Any]:
@@ -294,7 +293,7 @@ def test_large_weights_are_read_some_rows_at_a_time(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny("llama", tmp_path / "model", dtype=torch.bfloat16, **WIDE)
-    saved = save(model, load(name), tmp_path)
+    saved = save(model, load(name), tmp_path, max_shard_bytes=None)
     monkeypatch.setattr("stages.weights.row_bands.WIDE", 0)
     monkeypatch.setattr("stages.weights.row_bands.BAND", 3000)
     checkpoint = copy(saved, tmp_path / "copy")
@@ -307,7 +306,7 @@ def test_large_weights_are_read_some_rows_at_a_time(
 
 def test_an_untied_head_is_found(tmp_path: Path) -> None:
     model = tiny("qwen3", tmp_path / "model", dtype=torch.bfloat16, **WIDE)
-    saved = save(model, load("w4a16"), tmp_path)
+    saved = save(model, load("w4a16"), tmp_path, max_shard_bytes=None)
     assert "lm_head.weight" not in json.loads((saved.folder / INDEX).read_text())["weight_map"]
     checkpoint = copy(saved, tmp_path / "copy")
     settings(checkpoint, lambda c: c.update(tie_word_embeddings=False))

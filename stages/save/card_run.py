@@ -1,0 +1,36 @@
+"""Run `card`: link a saved checkpoint, and write its README.md and provenance.json anew."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+from pipeline.stage import Task
+from stages.formats.provenance import DIGEST, FILES, PROVENANCE
+from stages.model.artifact_names import CHECKPOINT
+from stages.save.card import CardConfig
+from stages.save.model_card import CARD, with_quality
+from stages.save.run import proven
+from stages.weights.writer import link
+
+ANEW = (CARD, PROVENANCE)
+
+
+def run(config: CardConfig, task: Task) -> None:
+    """Write `checkpoint/`; no weight is read or copied where the file system has hard links."""
+    del config
+    saved, measured, draft = task.inputs["checkpoint"], task.inputs["eval"], task.outputs["out"]
+    source = saved.path / CHECKPOINT
+    for path in sorted(source.rglob("*")):
+        name = path.relative_to(source)
+        if path.is_file() and str(name) not in ANEW:
+            target = draft.path / CHECKPOINT / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            link(path, target)
+    text = (source / CARD).read_text(encoding="utf-8")
+    told = with_quality(text, measured.json("eval.json"))
+    (draft.path / CHECKPOINT / CARD).write_text(told, encoding="utf-8")
+    content = json.loads((source / PROVENANCE).read_bytes())
+    kept = {name: value for name, value in content.items() if name not in (FILES, DIGEST)}
+    kept["keys"] = {**kept["keys"], "save": saved.key, "eval": measured.key}
+    draft.write_last(f"{CHECKPOINT}/{PROVENANCE}", partial(proven, kept))
