@@ -1,13 +1,18 @@
-"""Messages on standard error: notes, errors of the user, crashes with their place."""
+"""Messages on standard error: notes, errors, crashes with their place; repeated ones told once."""
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.errors import ManyErrors, UserError
 from pipeline.masking import masked, printable
+
+NUMBERED = re.compile(r"(?<=[A-Za-z_]\.)\d+(?=[.\s,:;)]|$)|(?<=\[)\d+(?=\])")
+"""The number in a name such as `blocks.12.proj` or `build[12]`."""
 
 
 def print_errors(error: UserError, label: str = "") -> None:
@@ -33,3 +38,36 @@ def message(text: str) -> None:
     """Print a line."""
     sys.stderr.write(f"{printable(masked(text))}\n")
     sys.stderr.flush()
+
+
+def similar(text: str) -> str:
+    """A message without the numbers in its names: equal for what is said of each part in turn."""
+    return NUMBERED.sub("*", text)
+
+
+def together(texts: Iterable[str]) -> list[str]:
+    """Messages in their order, similar ones as the first of them with a count."""
+    groups: dict[str, list[str]] = {}
+    for text in texts:
+        groups.setdefault(similar(text), []).append(text)
+    return [
+        group[0] if len(group) == 1 else f"{_shared(group)} ({len(group)} times)"
+        for group in groups.values()
+    ]
+
+
+class Once:
+    """Messages that were told, so that similar ones are not told again."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def new(self, texts: Iterable[str]) -> list[str]:
+        """Those of some messages that are unlike all earlier ones."""
+        found = {similar(text): text for text in texts if similar(text) not in self._told}
+        self._told.update(found)
+        return list(found.values())
+
+
+def _shared(group: list[str]) -> str:
+    return group[0] if len(set(group)) == 1 else similar(group[0])

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pipeline.report.units import counted
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
@@ -37,7 +39,7 @@ class Reporting:
 
     def start(self, total: int, reused: int) -> None:
         self._done, self._total = 0, total
-        self._tell(text=f"{total} nodes to run, {reused} reused")
+        self._tell(text=f"{counted(total, 'node')} to run, {reused} reused")
 
     def node_started(self, name: str) -> None:
         self._tell(node=name)

@@ -279,9 +279,9 @@ def _sites(
                 stage.Config, site.params, params, registry, told_as=names, environment=environment
             )
         except ManyErrors as errors:
-            problems += errors.errors
+            problems += (names.without(params, error) for error in errors.errors)
         except UserError as error:
-            problems.append(error)
+            problems.append(names.without(params, error))
         else:
             sites[name] = SitePlan(
                 name=name,

@@ -30,6 +30,13 @@ class WrittenNames:
                 return section + path[len(written) :]
         return path
 
+    def without(self, path: str, error: UserError) -> UserError:
+        """An error on several sections at once, without a path that the user did not write."""
+        written = f"{path}: "
+        if not self.aliases or not error.what.startswith(written):
+            return error
+        return UserError(error.what.removeprefix(written), remedy=error.remedy)
+
 
 def without_effect(overrides: Sequence[str], unused: Sequence[str]) -> Iterator[UserError]:
     """A problem for every command-line override in a section that the graph does not use."""

@@ -9,9 +9,10 @@ from rich.table import Table
 
 from pipeline.config.root import Config
 from pipeline.errors import UserError
-from pipeline.report.units import size
-from pipeline.runs.folders import find_runs
+from pipeline.report.units import counted, size
+from pipeline.runs.folders import known_runs
 from pipeline.store import Store, collect
+from pipeline.store.noted_runs import noted_runs
 
 
 def gc(config: Config, run_dir: Path) -> int:
@@ -24,11 +25,12 @@ def gc(config: Config, run_dir: Path) -> int:
             "mode=gc is told nothing to free",
             remedy="give gc.max_age_days=DAYS, gc.max_bytes=BYTES or gc.unreferenced=true",
         )
+    store = Store(config.store)
     referenced = None
     if rules.unreferenced:
-        referenced = {key for run in find_runs(config.runs) for key in run.keys}
+        referenced = {key for run in known_runs(config.runs, store.layout) for key in run.keys}
     report = collect(
-        Store(config.store),
+        store,
         max_age_days=rules.max_age_days,
         max_bytes=rules.max_bytes,
         referenced=referenced,
@@ -43,8 +45,16 @@ def gc(config: Config, run_dir: Path) -> int:
         console.print(table)
     verb = "would be freed" if report.dry_run else "freed"
     console.print(
-        f"{len(report.entries)} artifacts, {size(report.freed)} {verb}; {size(report.kept)} kept"
+        f"{counted(len(report.entries), 'artifact')}, {size(report.freed)} {verb}; "
+        f"{size(report.kept)} kept"
     )
+    gone = noted_runs(store.layout)[1] if rules.unreferenced else 0
+    if gone:
+        be = "was removed, or is" if gone == 1 else "were removed, or are"
+        console.print(
+            f"note: {counted(gone, 'run folder')} {be} not to be seen from here: nothing counts as "
+            "referred to by such"
+        )
     if report.dry_run and report.entries:
         console.print("gc.dry_run=false does it")
     return 0

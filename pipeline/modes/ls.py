@@ -7,13 +7,18 @@ from collections import defaultdict
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.config.root import Config
-from pipeline.report.units import nearby, size
-from pipeline.runs.folders import Run, Sweep, find_runs, sweeps_of
+from pipeline.report.section import quality_metrics, sections
+from pipeline.report.units import counted, duration, nearby, size
+from pipeline.runs.folders import Run, Sweep, known_runs, sweeps_of
 from pipeline.store import Entry, Store
 
+WIDE = 120
+"""Columns of a terminal that has room for a row a run."""
 MOST = 200
 """Artifacts that are listed one by one, at most, when a filter is given."""
 
@@ -26,39 +31,62 @@ def ls(config: Config, run_dir: Path) -> int:
     """
     del run_dir
     console, wanted = Console(highlight=False), config.ls.filter
-    runs = [run for run in find_runs(config.runs) if _matches(wanted, *_words(run))]
-    console.print(_runs(runs))
-    if sweeps := sweeps_of(runs):
-        console.print(_sweeps(sweeps))
     store = Store(config.store)
+    known = known_runs(config.runs, store.layout)
+    runs = [run for run in known if _matches(wanted, *_words(run))]
+    if console.width >= WIDE:
+        console.print(_runs(runs))
+    else:
+        _print_runs(runs, console)
+    if sweeps := sweeps_of(runs):
+        console.print(_sweeps(sweeps, pages=console.width >= WIDE))
     entries = [e for e in store.entries() if _matches(wanted, e.kind, e.node, e.key, e.output)]
     console.print(_artifacts(entries) if wanted is None else _one_by_one(entries))
     console.print(
-        f"{len(entries)} artifacts in {store.root}, {size(sum(e.bytes for e in entries))}; "
+        f"{counted(len(entries), 'artifact')} in {store.root}, "
+        f"{size(sum(e.bytes for e in entries))}; "
         f"{size(store.free_bytes())} free on its disk"
     )
     return 0
 
 
 def _words(run: Run) -> tuple[str, ...]:
-    return (str(run.folder), run.status, run.experiment, run.model)
+    return (str(run.folder), run.status, run.experiment, run.model, *_columns(run).values())
 
 
 def _matches(wanted: str | None, *names: str) -> bool:
     return wanted is None or any(wanted.casefold() in name.casefold() for name in names)
 
 
+def _columns(run: Run) -> dict[str, str]:
+    """What report sections tell of a run in a list: column -> text."""
+    told = {each.column[0]: each.column[1](run.result) for each in sections() if each.column}
+    return {**told, "quality": _quality(run)}
+
+
+def _quality(run: Run) -> str:
+    """The preferred measure of quality that the run has, with its name."""
+    for metric in quality_metrics():
+        value = metric.of(run.result) if run.result else None
+        if value is not None:
+            return f"{metric.title} {metric.show(value)}"
+    return ""
+
+
 def _runs(runs: list[Run]) -> Table:
+    """One row a run, for wide terminals."""
+    columns = [_columns(run) for run in runs]
+    named = list(dict.fromkeys(name for each in columns for name in each))
     table = Table("run", "experiment", "model", "status", title="runs", box=None)
+    for heading in named:
+        table.add_column(heading)
     for heading in ("time", "built", "reused", "checkpoint"):
         table.add_column(heading, justify="right")
-    for run in runs:
+    for run, told in zip(runs, columns, strict=True):
         table.add_row(
-            nearby(run.folder),
-            run.experiment,
-            run.model,
-            run.status,
-            f"{run.seconds:.0f} s" if run.seconds else "",
+            *map(escape, (nearby(run.folder), run.experiment, run.model, run.status)),
+            *(escape(told[name]) for name in named),
+            duration(run.seconds) if run.seconds else "",
             str(run.built),
             str(run.reused),
             size(run.bytes) if run.bytes else "",
@@ -66,20 +94,37 @@ def _runs(runs: list[Run]) -> Table:
     return table
 
 
-def _sweeps(sweeps: list[Sweep]) -> Table:
+def _print_runs(runs: list[Run], console: Console) -> None:
+    """Two lines a run, for terminals of 80 columns: its folder, which is not broken, and facts."""
+    for run in runs:
+        console.print(Text(nearby(run.folder)), soft_wrap=True)
+        facts = [
+            run.status,
+            run.experiment,
+            run.model,
+            *_columns(run).values(),
+            size(run.bytes) if run.bytes else "",
+            duration(run.seconds) if run.seconds else "",
+            f"{run.built} built, {run.reused} reused" if run.seconds else "",
+        ]
+        console.print(Text(f"  {'; '.join(fact for fact in facts if fact)}"))
+
+
+def _sweeps(sweeps: list[Sweep], *, pages: bool) -> Table:
     table = Table("sweep", title="sweeps", box=None)
     for heading in ("jobs", "ok", "time", "checkpoints"):
         table.add_column(heading, justify="right")
-    table.add_column("page")
+    if pages:
+        table.add_column("page")
     for sweep in sweeps:
         page = sweep.folder / "sweep.html"
         table.add_row(
-            nearby(sweep.folder),
+            Text(nearby(sweep.folder), overflow="fold"),
             str(len(sweep.runs)),
             str(sum(run.status == "ok" for run in sweep.runs)),
-            f"{sum(run.seconds for run in sweep.runs):.0f} s",
+            duration(sum(run.seconds for run in sweep.runs)),
             size(sum(run.bytes for run in sweep.runs)),
-            nearby(page) if page.is_file() else "",
+            *([nearby(page) if page.is_file() else ""] if pages else ()),
         )
     return table
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from pipeline.errors import UserError
 from pipeline.machine.devices import unusable
 from pipeline.machine.gpus import gpu_of
 from pipeline.masking import masked
+from pipeline.messages import together
 from pipeline.planning.elsewhere import elsewhere_note
 from pipeline.planning.expand import expand, never
 from pipeline.planning.plan import Plan, make_plan, plan_rows, steps_by_site, totals, totals_by_kind
@@ -26,7 +26,7 @@ from pipeline.runner.forecast import Forecast, forecast
 from pipeline.runner.preflight import check_device, check_room
 from pipeline.runner.schedule import Transient, passing_keys, transient_outputs
 from pipeline.runs.diff import Difference, difference, last_alike, summarized
-from pipeline.runs.folders import Run, find_runs
+from pipeline.runs.folders import Run, known_runs
 from pipeline.store import Store
 from pipeline.store.processors import noted_processors
 
@@ -89,8 +89,8 @@ def plan(config: Config, run_dir: Path) -> int:
         console.print(_every_node(planned, expected))
     elif not expected.device_memory:
         _print_steps(planned, expected, console)
-    for text, count in Counter(found.warnings).items():
-        console.print(f"warning: {_times(text, count)}", markup=False)
+    for text in together(found.warnings):
+        console.print(f"warning: {text}", markup=False)
     for text in dict.fromkeys(found.notes):
         console.print(f"note: {text}", markup=False)
     away = config.device != "cpu" and unusable(config.device)
@@ -106,7 +106,7 @@ def plan(config: Config, run_dir: Path) -> int:
         console.print(by_kind(planned))
     _print_totals(found, console, "such a" if away else "this")
     check_device(planned, config.device, found.transient)
-    last = last_alike(find_runs(config.runs), config.resolved)
+    last = last_alike(known_runs(config.runs, found.store.layout), config.resolved)
     if last is not None:
         changes = difference(last.folder, config.resolved, plan_rows(planned))
         print_difference(changes, last, console)
@@ -123,6 +123,9 @@ def _print_totals(found: Planned, console: Console, machine: str) -> None:
     total = totals(planned)
     written = sum(expected.written[step.node.name] for step in planned.building())
     on_device = f"{size(expected.device_memory)} of the GPU, " if expected.device_memory else ""
+    if not total["build"]:
+        console.print(f"0 nodes to run, {total['reused']:.0f} cached: all is there already.")
+        return
     console.print(
         f"{counted(int(total['build']), 'node')} to run, {total['reused']:.0f} cached. Estimates: "
         f"{size(written + expected.copied)} written, "
@@ -241,10 +244,6 @@ def about(seconds: float) -> str:
     if seconds >= 59.5:
         return duration(seconds)
     return f"{seconds:.1f} s" if seconds < 1 else f"{seconds:.0f} s"
-
-
-def _times(text: str, count: int) -> str:
-    return text if count == 1 else f"{text} ({count} times)"
 
 
 def _cost(count: float) -> str:

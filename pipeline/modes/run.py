@@ -18,7 +18,7 @@ from pipeline.config.root import Config
 from pipeline.errors import UserError
 from pipeline.graph import Graph, Ref
 from pipeline.machine.processor import processor
-from pipeline.messages import message
+from pipeline.messages import message, together
 from pipeline.planning.elsewhere import elsewhere_note, sums
 from pipeline.planning.expand import expand
 from pipeline.planning.plan import Plan, plan_rows
@@ -34,6 +34,7 @@ from pipeline.runner.local import LocalRunner
 from pipeline.runner.preflight import check_device, check_room
 from pipeline.store import Store, StoredArtifact, collect, link_tree
 from pipeline.store.disk_errors import gone
+from pipeline.store.noted_runs import note_run
 from pipeline.store.processors import note_processor, noted_processors
 from pipeline.trackers.tracked import tracked
 
@@ -58,7 +59,7 @@ class _Run:
         sites = self.config.graph.sites
         expanded = expand(sites, mode="run", find=self.runner.find, build=self.runner.result)
         self.warnings = expanded.warnings
-        for text in expanded.warnings:
+        for text in together(expanded.warnings):
             self.watcher.message(f"warning: {text}")
         self.plan = planned_in_passing(self.runner, expanded.graph)
         for text in self.elsewhere():
@@ -190,6 +191,7 @@ def performed(config: Config, run_dir: Path, watcher: Watcher) -> dict[str, Any]
     """Run as `run` does, tell `watcher` of it, print nothing; result.json."""
     sections()  # one that cannot be imported is an error now, not after hours of work
     store = Store(config.store, warn=watcher.message)
+    note_run(store.layout, run_dir)
     runner = LocalRunner(
         store,
         workers=config.runner.workers,

@@ -26,6 +26,7 @@ from pipeline.runner.local import LocalRunner
 from pipeline.runner.preflight import check_device, check_room
 from pipeline.runs.folders import SENSITIVITY as FILE
 from pipeline.store import Store
+from pipeline.store.noted_runs import note_run
 
 KIND = "sensitivity"
 PAGE = "sensitivity.html"
@@ -41,6 +42,7 @@ def sensitivity(config: Config, run_dir: Path) -> int:
     name = _site(config.graph.sites, study)
     watcher = progress()
     store = Store(config.store, warn=watcher.message)
+    note_run(store.layout, run_dir)
     runner = LocalRunner(
         store,
         workers=config.runner.workers,

@@ -10,6 +10,7 @@ from rich.progress import Progress
 from pipeline.config.root import Config
 from pipeline.masking import printable
 from pipeline.registry import Registry
+from pipeline.report.units import counted
 from pipeline.store import Store
 
 MARKS = {True: "ok", False: "WRONG", None: "not checked"}
@@ -37,7 +38,7 @@ def _checkpoint(folder: Path, console: Console) -> int:
         detail = f": {printable(check['detail'])}" if check["detail"] else ""
         console.print(f"{MARKS[check['ok']]:12}{check['name']}{detail}", markup=False)
     wrong = sum(check["ok"] is False for check in report["checks"])
-    verdict = f"{wrong} checks failed" if wrong else "nothing wrong was found"
+    verdict = f"{counted(wrong, 'check')} failed" if wrong else "nothing wrong was found"
     console.print(f"{folder}: {verdict}", markup=False)
     return 1 if wrong else 0
 
@@ -58,5 +59,6 @@ def _store(store: Store, console: Console) -> int:
         aside = " (put aside, the next run builds it again)" if finding.repaired else ""
         console.print(f"{finding.node} {finding.key[:12]}: {finding.problem}{aside}", markup=False)
     good = seen - len({finding.key for finding in findings})
-    console.print(f"{good} of {seen} artifacts in {store.root} are whole")
+    be = "is" if seen == 1 else "are"
+    console.print(f"{good} of {counted(seen, 'artifact')} in {store.root} {be} whole")
     return 1 if findings else 0

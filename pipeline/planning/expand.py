@@ -205,8 +205,8 @@ def expand(
     nodes = [node for made in state.nodes.values() for node in made]
     return Expanded(
         graph=Graph.of(nodes, targets, state.stages),
-        warnings=tuple(state.warnings),
-        notes=tuple(state.notes),
+        warnings=tuple(dict.fromkeys(state.warnings)),
+        notes=tuple(dict.fromkeys(state.notes)),
     )
 
 

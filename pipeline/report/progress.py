@@ -18,7 +18,7 @@ from rich.text import Text
 
 from pipeline.machine.device_memory import device_bytes
 from pipeline.masking import printable
-from pipeline.report.units import duration, size
+from pipeline.report.units import counted, duration, size
 from pipeline.runner.listener import Watcher
 
 
@@ -53,7 +53,7 @@ class Plain:
             self._began = self._printed = self._clock()
             self._total, self._done = total, 0
             if total or reused:
-                self._line(f"{total} nodes to run, {reused} reused")
+                self._line(f"{counted(total, 'node')} to run, {reused} reused")
 
     def node_started(self, name: str) -> None:
         del name

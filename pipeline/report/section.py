@@ -132,7 +132,8 @@ class Section:
     graph.
 
     Functions of the result and the config: `headline`, what was made from what, as (name, value);
-    `verdict`, phrases that together say what came out of it.
+    `verdict`, phrases that together say what came out of it. `column` is one of `mode=ls`: its
+    heading, and its text for a result.
     """
 
     order: int
@@ -152,6 +153,7 @@ class Section:
     css: str = ""
     graph_note: str = ""
     study: Study | None = None
+    column: tuple[str, Callable[[Result], str]] | None = None
 
     def __post_init__(self) -> None:
         for name in (*self.lists, *self.mappings):

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from pipeline.messages import together
 from pipeline.report.section import Config, Result, Row, sections
 
 
@@ -31,8 +32,8 @@ def alerts(result: Result) -> list[tuple[str, str]]:
     return [
         *error,
         *(alert for each in sections() if each.alerts for alert in each.alerts(result)),
-        *(("fallback", words(item)) for item in result["fallbacks"]),
-        *(("warning", words(item)) for item in result["warnings"]),
+        *(("fallback", text) for text in together(map(words, result["fallbacks"]))),
+        *(("warning", text) for text in together(map(words, result["warnings"]))),
     ]
 
 

@@ -16,6 +16,7 @@ from pipeline.graph import Graph, Node, Ref, identity_of
 from pipeline.import_ahead import importing
 from pipeline.machine.device_memory import peak_device_bytes, reset_device_peak
 from pipeline.machine.out_of_memory import exhausted, too_little
+from pipeline.messages import Once
 from pipeline.outside import Readings
 from pipeline.planning.plan import Plan, make_plan, to_make
 from pipeline.runner.commits import Commit, Commits, PendingDraft, PendingResult
@@ -69,6 +70,7 @@ class LocalRunner:
         self._live: Lease | None = None
         self._local = threading.local()
         self._freed = Freed()
+        self._warned = Once()
         self._transients: Transients | None = None
         self._commits: Commits | None = None
 
@@ -368,7 +370,7 @@ class LocalRunner:
                     draft.record["peak_device_bytes"] = on_device
                 draft.record["seconds"] = round(time.monotonic() - began, 3)
         passing.built(node, held)
-        for text in warnings:
+        for text in self._warned.new(warnings):  # the report has all of them, counted
             self.watcher.message(f"warning: {node.name}: {text}")
         return list(stored_drafts.values())
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import yaml
 
 from pipeline.errors import UserError
 from pipeline.key import Json
+from pipeline.store.layout import Layout
+from pipeline.store.noted_runs import noted_runs
 
 RECORDS = ("result.json", "plan.json")
 """The files of a run folder whose nodes name the keys of artifacts."""
@@ -26,7 +28,8 @@ class Run:
     """A run folder. `status` is that of result.json, `measured` or `unfinished`.
 
     `measured` is a finished mode=sensitivity; `keys` are those of artifacts. `experiment` and
-    `model` come from its config, for display; `bytes` is the checkpoint's size.
+    `model` come from its config, for display; `bytes` is the checkpoint's size; `result` is all of
+    result.json, empty without one.
     """
 
     folder: Path
@@ -39,6 +42,7 @@ class Run:
     experiment: str = ""
     model: str = ""
     bytes: int = 0
+    result: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +82,17 @@ def find_runs(folders: Iterable[Path]) -> Iterator[Run]:
                 yield read_run(path.parent)
 
 
+def known_runs(folders: Iterable[Path], layout: Layout) -> Iterator[Run]:
+    """The runs below some folders, then those that a store knows to be anywhere else."""
+    seen = set[Path]()
+    for run in find_runs(folders):
+        seen.add(run.folder.resolve())
+        yield run
+    for folder in noted_runs(layout)[0]:
+        if folder.resolve() not in seen:
+            yield read_run(folder)
+
+
 def read_run(folder: Path) -> Run:
     """Read one run folder; a record that is broken counts as missing."""
     records = {name: _json(folder / name) for name in RECORDS}
@@ -98,6 +113,7 @@ def read_run(folder: Path) -> Run:
         experiment=str(config.get("experiment") or ""),
         model=_label(config.get("model")),
         bytes=int(result.get("size", {}).get("compressed_bytes") or 0),
+        result=result,
     )
 
 

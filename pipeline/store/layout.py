@@ -41,6 +41,10 @@ class Layout:
     def processors(self) -> Path:
         return self.root / "processors"
 
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
     def folders(self) -> tuple[Path, ...]:
         return (self.root, self.tmp, self.locks, self.live, self.quarantine, self.seals)
 

@@ -16,6 +16,7 @@ from pipeline.config.root import load_config
 from pipeline.errors import UserError
 from pipeline.planning.expand import expand, never, towards
 from pipeline.registry import Registry
+from pipeline.report.units import counted
 from pipeline.store import Store
 from pipeline.sweeps.union import Union
 
@@ -86,7 +87,8 @@ def told(found: Sequence[Impossible], count: int) -> UserError:
     lines = list(_lines(by_error))
     every = len(found) == count
     return UserError(
-        f"{len(found)} of {count} jobs cannot run, so none was started:\n" + "\n".join(lines),
+        f"{len(found)} of {counted(count, 'job')} cannot run, so none was started:\n"
+        + "\n".join(lines),
         remedy="" if every else "sweep.skip_invalid=true goes on with the others",
     )
 
@@ -94,6 +96,5 @@ def told(found: Sequence[Impossible], count: int) -> UserError:
 def _lines(by_error: dict[str, list[Impossible]]) -> Iterator[str]:
     for error, jobs in by_error.items():
         numbers = ", ".join(str(job.number) for job in jobs)
-        plural = "s" if len(jobs) > 1 else ""
         indented = error.replace("\n", "\n  ")
-        yield f"  job{plural} {numbers}: {indented}"
+        yield f"  {'job' if len(jobs) == 1 else 'jobs'} {numbers}: {indented}"

@@ -37,7 +37,10 @@ def print_summary(sweep: Mapping[str, Any], folder: Path, console: Console) -> N
         )
     troubled = [job for job in sweep["jobs"] if job["status"] != "ok"]
     if troubled:
-        console.print(f"{len(troubled)} of {len(sweep['jobs'])} jobs are not done:")
+        console.print(
+            f"{len(troubled)} of {units.counted(len(sweep['jobs']), 'job')} "
+            f"{'is' if len(troubled) == 1 else 'are'} not done:"
+        )
     for job in troubled:
         reason = (job["error"] or "").partition("\n")[0]
         differs = [f"{key}={value}" for key, value in job["differs"].items()]

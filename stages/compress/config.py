@@ -46,7 +46,7 @@ class CompressConfig:
             static = inputs is None or inputs.observer in (None, "static_minmax")
             if self.transforms and inputs is not None and not static:
                 raise UserError(
-                    f"{name}: input_activations.observer is {inputs.observer!r}, and "
+                    f"{_key(name)}.input_activations.observer is {inputs.observer!r}, and "
                     f"{self.transforms[0].kind!r} changes the inputs after they were observed",
                     remedy="say observer: static_minmax",
                 )
@@ -97,6 +97,11 @@ class CompressConfig:
     def numerics_key(self) -> Json:
         """The part of the key that says on what is computed."""
         return summed(self.numerics) if self.sums else canonical(self.numerics)
+
+
+def _key(group: str) -> str:
+    """The key of a group that `SchemeConfig.ordered` names."""
+    return group if group == "scheme" else f"scheme.groups.{group}"
 
 
 def needed_statistics(config: CompressConfig) -> tuple[str, ...]:

@@ -114,10 +114,15 @@ def transform_notes(config: CompressConfig, *, pending: bool) -> Iterator[str]:
             f"{config.pruner.kind} makes no checkpoint smaller: zeros are stored like other codes, "
             "as engines of today read no sparse format of compressed-tensors"
         )
+
+
+def unsaid_rounding(config: CompressConfig) -> Iterator[str]:
+    """A warning where modifiers come before a solver that is not there."""
     before = [m for m in config.local if not isinstance(m, Solver)]
     if before and config.solver is None and config.scheme.formats():
         kinds = [modifier.kind for modifier in before]
         yield (
             f"no solver is named: after {', '.join(kinds)} weights are rounded to nearest; say "
-            f"modifier=[{','.join([*kinds, 'gptq'])}] for GPTQ"
+            f"modifier=[{','.join([*kinds, 'gptq'])}] for GPTQ, "
+            f"modifier=[{','.join([*kinds, 'rtn'])}] if rounding is meant"
         )

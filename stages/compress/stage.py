@@ -13,6 +13,7 @@ from stages.compress.idle_modifiers import (
     idle_modifiers,
     rotation_problem,
     transform_notes,
+    unsaid_rounding,
     with_pairs,
 )
 from stages.compress.layer_plan import (
@@ -156,6 +157,7 @@ class Compress(Stage):
                 *found.warnings,
                 *engine_warnings(config.scheme),
                 *expert_warnings(blueprint),
+                *unsaid_rounding(config),
             ),
             notes=(
                 *transform_notes(config, pending=paired is None),

@@ -93,6 +93,28 @@ def test_runs_and_sweeps_are_listed_and_filtered(command: Command) -> None:
     assert not any(line.startswith("use out ") for line in kind)
 
 
+def test_runs_are_found_wherever_they_were_written(command: Command, tmp_path: Path) -> None:
+    command("mode=run", f"hydra.run.dir={tmp_path / 'else/where'}")
+    told = command("mode=ls")
+    assert str(tmp_path / "else/where") in told and "ok" in told
+    unreferenced = ("mode=gc", "+gc.unreferenced=true")
+    assert "0 artifacts, 0 B would be freed" in command(*unreferenced)
+    (tmp_path / "else/where/config.yaml").unlink()
+    told = " ".join(command(*unreferenced).split())
+    assert "2 artifacts, " in told and "1 run folder was removed, or is not to be seen" in told
+
+
+def test_a_narrow_terminal_gets_two_lines_a_run(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = "outputs/runs/a-name-of-a-folder-that-takes-up-a-line-by-itself-and-more-than-that-too"
+    command("mode=run", f"hydra.run.dir={folder}")
+    monkeypatch.setenv("COLUMNS", "80")
+    told = command("mode=ls").splitlines()
+    assert folder in told
+    assert told[told.index(folder) + 1].strip().startswith("ok; ")
+
+
 def test_what_only_measured_is_told_from_what_was_cut_off(command: Command) -> None:
     for name in ("cut", "whole"):
         command("mode=run", f"hydra.run.dir=outputs/runs/{name}")

@@ -192,7 +192,9 @@ def check_order(modifiers: Sequence[object]) -> None:
     turns = [index for index, m in enumerate(modifiers) if isinstance(m, Rotation)]
     if len(turns) > 1:
         named = ", ".join(kinds[index] for index in turns)
-        raise UserError(f"there are {len(turns)} rotations: {named}", remedy="leave one of them")
+        raise UserError(
+            f"modifiers: there are {len(turns)} rotations: {named}", remedy="leave one of them"
+        )
     earlier = [i for i, m in enumerate(modifiers) if not isinstance(m, ExpertPruner | Rotation)]
     if turns and earlier and earlier[0] < turns[0]:
         raise UserError(
@@ -203,11 +205,15 @@ def check_order(modifiers: Sequence[object]) -> None:
     solvers = [index for index, m in enumerate(modifiers) if isinstance(m, Solver)]
     if len(solvers) > 1:
         named = ", ".join(kinds[index] for index in solvers)
-        raise UserError(f"there are {len(solvers)} solvers: {named}", remedy="leave one of them")
+        raise UserError(
+            f"modifiers: there are {len(solvers)} solvers: {named}", remedy="leave one of them"
+        )
     pruners = [index for index, m in enumerate(modifiers) if isinstance(m, Pruner)]
     if len(pruners) > 1:
         named = ", ".join(kinds[index] for index in pruners)
-        raise UserError(f"there are {len(pruners)} pruners: {named}", remedy="leave one of them")
+        raise UserError(
+            f"modifiers: there are {len(pruners)} pruners: {named}", remedy="leave one of them"
+        )
     keeper = next((m for m in modifiers if isinstance(m, Solver) and m.keeps), None)
     if keeper is not None and len(modifiers) > 1:
         raise UserError(

@@ -10,6 +10,7 @@ It shows these parts of result.json, which stages fill as `meta["result"]` of th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -146,8 +147,16 @@ def _cells(maps: Mapping[str, HeatMap]) -> dict[str, dict[str, Any]]:
     }
 
 
+def made(result: Result) -> str:
+    """The formats of a run's modules, the most frequent first, in a few words."""
+    counts = Counter(str(row["scheme"]) for row in result.get("layers", ()) if row.get("scheme"))
+    names = [name for name, _ in counts.most_common()]
+    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+
+
 LAYERS = Section(
     order=300,
+    column=("scheme", made),
     lists=("layers", "distributions"),
     finish=keep_worst,
     metrics=(

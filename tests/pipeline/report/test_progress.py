@@ -56,9 +56,7 @@ def test_a_stream_that_is_no_terminal_gets_plain_text() -> None:
     shown.node_finished("save", 1.0)
     shown.stop()
     assert isinstance(shown, Plain)
-    assert (
-        out.getvalue() == "1 nodes to run, 0 reused\ncalibrate[0]: [bold] is kept\nsave  1.00 s\n"
-    )
+    assert out.getvalue() == "1 node to run, 0 reused\ncalibrate[0]: [bold] is kept\nsave  1.00 s\n"
 
 
 def test_the_live_display_names_the_node_at_work_and_what_was_reused() -> None:

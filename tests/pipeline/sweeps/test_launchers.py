@@ -33,7 +33,7 @@ def test_a_sweep_goes_on_after_a_failure_tells_it_once_and_runs_only_what_is_mis
     assert done.returncode == 1
     assert "Error executing job" not in done.stderr and "Traceback" not in done.stderr
     assert done.stderr.index("job 1: error: score: thirteen") < done.stderr.index("job 2: score")
-    assert done.stdout.count("1 of 3 jobs are not done") == 1
+    assert done.stdout.count("1 of 3 jobs is not done") == 1
     check(here)
     again = here.sweep("score.times=2,13,9")
     assert again.returncode == 1

@@ -84,7 +84,7 @@ def test_a_graph_that_proves_no_pairs_has_no_transforms() -> None:
 
 
 def test_smoothing_without_a_solver_says_that_weights_are_rounded() -> None:
-    notes = surveyed(G16, SmoothQuant()).notes
-    assert [n for n in notes if n.startswith("no solver is named: after smoothquant weights are")]
-    assert not [n for n in surveyed(G16, SmoothQuant(), Rtn()).notes if "no solver" in n]
-    assert not [n for n in surveyed(G16).notes if "no solver" in n]
+    told = surveyed(G16, SmoothQuant()).warnings
+    assert [n for n in told if n.startswith("no solver is named: after smoothquant weights are")]
+    assert not [n for n in surveyed(G16, SmoothQuant(), Rtn()).warnings if "no solver" in n]
+    assert not [n for n in surveyed(G16).warnings if "no solver" in n]

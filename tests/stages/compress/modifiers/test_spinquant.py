@@ -70,7 +70,7 @@ def test_a_model_that_is_read_otherwise_than_the_modifier_says() -> None:
     assert "the model is rotated, and no modifier says so" in unsaid.what
     (other,) = surveyed(asked, SpinQuant(seed=1), Gptq()).problems
     assert "reads it as it is" in other.what
-    (told,) = [n for n in surveyed(asked, SpinQuant()).notes if n.startswith("no solver")]
+    (told,) = [n for n in surveyed(asked, SpinQuant()).warnings if n.startswith("no solver")]
     assert "modifier=[spinquant,gptq]" in told
 
 
