@@ -26,6 +26,7 @@ ELSEWHERE = {
     "compress_outside": ("scheme", "modifiers"),  # of them what its own modules get
     "rotate": ("modifiers",),  # of them the one that rotates: test_spinquant.py
     "sensitivity": ("scheme",),  # of it the formats that fit, and the solver that tries them
+    "scores": ("vllm",),  # that an interpreter is given, not which: tests/stages/eval/tasks
     "choose": ("scheme",),  # its candidates and its budget too: tests/stages/choose
 }
 """Fields of stages whose part in a key is not the field itself."""
@@ -34,6 +35,7 @@ GRAPHS = {
     "calibrated": ("eval=standard", "modifier=[smoothquant,gptq]", "scheme=mixed"),
     "budget": ("eval=none", "scheme=auto"),
     "data_free": ("graph=data_free", "eval=none", "modifier=rtn", "scheme=fp8_dynamic"),
+    "tasks": ("eval=tasks", "push=hub", "push.repo=org/name"),
     "experts": ("eval=none", "modifier=[reap,gptq]"),
 }
 

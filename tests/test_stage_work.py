@@ -16,6 +16,7 @@ CHOICES = {
     "unpacked": ("graph=data_free", "eval=none", "modifier=rtn", "verify.unpack=all"),
     "states": ("eval=standard", "kv_cache=fp8", "modifier=gptq"),
     "tasks": ("eval=tasks",),
+    "push": ("eval=standard", "push=hub", "push.repo=org/name"),
 }
 """Jobs that together have every kind of stage, with each of the modules it may name."""
 

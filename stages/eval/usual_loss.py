@@ -75,7 +75,9 @@ def beside(found: Usual, size: Mapping[str, Any], change: float, stderr: float |
     sizes = "models of 7B to 70B" if not small else "a model as small as this"
     if small and not found.small:
         sizes = "models of 7B to 70B, small ones lose more"
-    return f"{place} for {found.name} (+{100 * low:g} to +{100 * high:g} % in {sizes})"
+    return (
+        f"{place} for {found.name} (+{100 * low:g} to +{100 * high:g} % on WikiText-2 in {sizes})"
+    )
 
 
 def _modifiers(config: Mapping[str, Any]) -> Iterator[str]:

@@ -49,6 +49,16 @@ def smaller(before: float | None, after: float | None) -> str:
     return f"{before / after:.2f} x smaller" if before is not None and after else ""
 
 
+def pushed(result: Result, config: Mapping[str, Any]) -> list[str]:
+    """Where the checkpoint was sent."""
+    del config
+    push = result.get("push")
+    return [f"sent to {push['repo']}, commit {push['commit'][:7]}"] if push else []
+
+
+PUSH = Section(order=810, mappings=("push",), verdict=pushed)
+"""It shows `push` of result.json: {repo, revision, commit, url}, of a checkpoint that was sent."""
+
 SIZE = Section(
     order=100,
     mappings=("size",),

@@ -25,7 +25,8 @@ def run() -> Any:
 def test_the_verdict_is_one_line_of_size_loss_and_checks(run: Any) -> None:
     assert verdict(assemble(run), run.config) == (
         "2.39 x smaller (269.1 MB to 112.4 MB); perplexity +6.3 % ± 0.6 %, less than is usual for "
-        "4-bit weights (+9 to +31 % in a model as small as this); all 2 checks passed."
+        "4-bit weights (+9 to +31 % on WikiText-2 in a model as small as this); all 2 checks "
+        "passed."
     )
 
 
@@ -80,7 +81,7 @@ def test_two_standard_errors_are_allowed_on_both_sides(
     found = usual(size, {})
     assert found is not None
     assert beside(found, size, change, stderr) == (
-        f"{told} for 4-bit weights (+2 to +12 % in models of 7B to 70B)"
+        f"{told} for 4-bit weights (+2 to +12 % on WikiText-2 in models of 7B to 70B)"
     )
 
 
