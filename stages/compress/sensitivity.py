@@ -41,7 +41,12 @@ class SensitivityConfig:
 
     @property
     def tries(self) -> CompressConfig:
-        """What is done to a layer in each candidate: transforms, a pruner, and a solver.
+        """What is done to a layer in each candidate. Raises UserError where it cannot be."""
+        return CompressConfig(scheme=self.scheme, modifiers=self.trying, numerics=self.numerics)
+
+    @property
+    def trying(self) -> tuple[Modifier, ...]:
+        """The transforms, the pruner and the solver that are tried.
 
         One that learns by running the layer does as far as what it starts from.
         """
@@ -54,7 +59,7 @@ class SensitivityConfig:
                 local.append(modifier)
         if not any(isinstance(modifier, Solver) for modifier in local):
             local.append(Rtn())
-        return CompressConfig(scheme=self.scheme, modifiers=tuple(local), numerics=self.numerics)
+        return tuple(local)
 
     def __post_init__(self) -> None:
         given = self.scheme.solver
@@ -125,7 +130,7 @@ class Sensitivity(Stage):
         return {
             "modules": mine,
             "formats": {name: canonical(group) for name, group in formats.items() if name in tried},
-            "modifiers": [modifier.semantics() for modifier in self.config.tries.modifiers],
+            "modifiers": [modifier.semantics() for modifier in self.config.trying],
             "numerics": summed(self.config.numerics),
         }
 
