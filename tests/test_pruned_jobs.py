@@ -56,6 +56,22 @@ def test_solvers_share_the_calibration_with_a_pruner(job: Job) -> None:
     assert not any(name.startswith(("calibrate", "propagate")) for name in built(again))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("propagate", ["compressed", "original"])
+def test_owl_gives_layers_their_own_shares_of_zeros(job: Job, propagate: str) -> None:
+    words = ("scheme=w8a16", f"calibrate.propagate={propagate}", "modifier=[wanda,gptq]")
+    owl = ("modifier.wanda.sparsity_profile=owl", "modifier.wanda.owl_m=3")
+    name = f"owl-{propagate}"
+    result = job.run(name, *words, *owl, "modifier.wanda.sparsity=0.6")
+    assert result["verify"]["ok"] is True and "owl" in {n["name"] for n in result["nodes"]}
+    zeros: dict[str, list[float]] = {}
+    for module, weight in weights(job, name).items():
+        zeros.setdefault(module.split(".")[2], []).append(float((weight == 0).float().mean()))
+    by_layer = [sum(found) / len(found) for found in zeros.values()]
+    assert sum(by_layer) / len(by_layer) == pytest.approx(0.6, abs=0.02)
+    assert max(by_layer) - min(by_layer) == pytest.approx(0.16, abs=0.03)
+
+
 def test_constant_keeps_the_zeros_of_a_model_that_was_pruned_before(job: Job) -> None:
     pruned = ("scheme=w8a16", "modifier=[magnitude,rtn]", "save.compressed=false")
     job.run("dense", *pruned)

@@ -1,6 +1,6 @@
 """Union of what the jobs of a sweep want of nodes that several of them have.
 
-Two jobs may need different outputs of one node, such as different statistics of the same layer's
+Two jobs may need different outputs of one node, such as different sums over the same
 inputs. Whichever of them runs it first makes the outputs of both in one go.
 """
 

@@ -72,6 +72,11 @@ class CompressConfig:
         return next((m for m in self.modifiers if isinstance(m, Pruner)), None)
 
     @property
+    def profile(self) -> Pruner | None:
+        """The pruner whose share of zeros differs between layers by their outliers, if any does."""
+        return self.pruner if getattr(self.pruner, "sparsity_profile", None) else None
+
+    @property
     def solver(self) -> Solver | None:
         """The modifier that chooses codes; None: they are rounded to nearest."""
         return next((m for m in self.modifiers if isinstance(m, Solver)), None)

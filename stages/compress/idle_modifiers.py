@@ -55,6 +55,18 @@ def with_pairs(config: CompressConfig, site: Site, blueprint: Blueprint) -> Blue
     return None if proven is None else ProvenPairs.load(proven).attached(blueprint)
 
 
+def profile_problem(config: CompressConfig, facts: Mapping[str, Any]) -> UserError | None:
+    """What is wrong where zeros are to be shared out by outliers that nothing counts."""
+    if config.profile is None or "outliers" in facts:
+        return None
+    return UserError(
+        f"modifier {config.profile.kind!r} has sparsity_profile=owl, and nothing in this graph "
+        "counts the outliers of all layers",
+        remedy="say graph=calibrated; a graph of your own needs its node `owl`, and it as the "
+        "input `outliers` of compress",
+    )
+
+
 def rotation_problem(config: CompressConfig, blueprint: Blueprint) -> UserError | None:
     """The error of a graph whose model is not rotated as the modifiers say; None: it is."""
     asked = config.rotation

@@ -23,6 +23,7 @@ from stages.compress.modifiers.base import Modifier, Pruner, Solver, Transform
 from stages.compress.modifiers.keep_source import kept_inputs, unusual
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.modifiers.rtn_route import only_rounds
+from stages.compress.modifiers.sparsity import Sparsity
 from stages.compress.rtn_streaming import record_direct, solve_direct
 from stages.compress.shared_scales import global_scales, grids_of, input_params, partners
 from stages.compress.solve import Solved, solve_layer
@@ -33,6 +34,7 @@ from stages.formats.code_checksum import code_checksum
 from stages.formats.compressed_tensors_bridge import to_compressed_tensors
 from stages.formats.input_params import InputParams, InputRule
 from stages.formats.pack import pack
+from stages.model.artifact_names import OUTLIERS
 from stages.model.blueprint import LinearSpec
 
 if TYPE_CHECKING:
@@ -292,6 +294,22 @@ def _failed(error: NumericalError, module: str) -> StageFailed:
     )
 
 
+def by_outliers(modifiers: Sequence[Modifier], task: Task) -> Sequence[Modifier]:
+    """The modifiers with the layer's own share of zeros, where OWL says what that is."""
+    if "outliers" not in task.inputs:
+        return modifiers
+    outliers = task.inputs["outliers"].json(OUTLIERS)["layers"]
+    try:
+        return [
+            m.for_layer(task.member or "", outliers) if isinstance(m, Sparsity) else m
+            for m in modifiers
+        ]
+    except ValueError as error:
+        raise StageFailed(
+            f"sparsity_profile=owl: {error}", remedy="give a smaller owl_lmbda"
+        ) from error
+
+
 def run(config: CompressConfig, task: Task) -> None:
     """Compress the layer `task.member` and write its shard."""
     config.numerics.apply()
@@ -301,7 +319,7 @@ def run(config: CompressConfig, task: Task) -> None:
         activations = Activations.of(task, layer.source, config.numerics.device)
     made = compress_layer(
         layer,
-        config.modifiers,
+        by_outliers(config.modifiers, task),
         device=config.numerics.device,
         progress=task.progress,
         warn=task.warn,

@@ -11,6 +11,7 @@ from stages.compress.config import CompressConfig, needed_statistics
 from stages.compress.idle_modifiers import (
     experts_problem,
     idle_modifiers,
+    profile_problem,
     rotation_problem,
     transform_notes,
     unsaid_rounding,
@@ -104,6 +105,7 @@ class Compress(Stage):
             "target": (ACTIVATIONS,) if learns else (),
             "tokens": ("out",) if learns else (),
             PROOF: ("out",) if learns else (),
+            "outliers": ("out",) if self.config.profile else (),
         }
 
     def survey(self, site: Site) -> Survey:
@@ -112,6 +114,8 @@ class Compress(Stage):
             return Survey()
         problem = experts_problem(self.config, site.facts)
         if problem := problem or statistics_problem(self.config, site.facts, blueprint):
+            return Survey(problems=(problem,))
+        if problem := profile_problem(self.config, site.facts):
             return Survey(problems=(problem,))
         if problem := rotation_problem(self.config, blueprint):
             return Survey(problems=(problem,))

@@ -19,6 +19,8 @@ FISHER_FILE = "fisher.safetensors"
 """File of a `gradient` result: diagonal Fisher information of every Linear's outputs."""
 SENSITIVITY = "sensitivity.json"
 """File of a `sensitivity` result: error and bits of every module in every candidate format."""
+OUTLIERS = "outliers.json"
+"""File of an `owl` result: the share of outliers among the weights of every decoder layer."""
 CHECKPOINT = "checkpoint"
 """Folder of a `save` result: the compressed model as loaders read it."""
 

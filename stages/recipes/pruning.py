@@ -20,14 +20,15 @@ UNNEEDED = {
 }
 """Options that have no meaning here, and why."""
 
+OWL = ("sparsity_profile", "owl_m", "owl_lmbda")
 TAKEN = {
-    "SparseGPTModifier": ("sparsity", "mask_structure", "block_size", "dampening_frac"),
-    "WandaPruningModifier": ("sparsity", "mask_structure"),
+    "SparseGPTModifier": ("sparsity", "mask_structure", "block_size", "dampening_frac", *OWL),
+    "WandaPruningModifier": ("sparsity", "mask_structure", *OWL),
     "MagnitudePruningModifier": ("final_sparsity", "mask_structure"),
     "ConstantPruningModifier": (),
 }
 REFUSED = (
-    *("targets", "ignore", "sparsity_profile", "owl_m", "owl_lmbda"),
+    *("targets", "ignore"),
     *("preserve_sparsity_mask", "apply_globally"),
 )
 KINDS = {
@@ -50,6 +51,8 @@ def modifier(entry: Entry, findings: Findings) -> dict[str, Any]:
     found = {name: options[name] for name in taken if options.get(name) is not None}
     if "final_sparsity" in found:
         found["sparsity"] = found.pop("final_sparsity")
+    if isinstance(found.get("sparsity_profile"), str):
+        found["sparsity_profile"] = found["sparsity_profile"].lower()
     if found.get("mask_structure") == "unstructured":
         found["mask_structure"] = "0:0"
     sparsity = found.get("sparsity")
@@ -66,8 +69,6 @@ def _refuse(path: str, options: Mapping[str, Any], findings: Findings) -> None:
         findings.cannot(join(path, "targets"), f"{shown(targets)}: {SAME_MODULES}")
     if ignore not in (None, [], ["lm_head"], "lm_head", ["re:.*lm_head"]):
         findings.cannot(join(path, "ignore"), f"{shown(ignore)}: {SAME_MODULES}")
-    if options.get("sparsity_profile") is not None:
-        findings.cannot(join(path, "sparsity_profile"), "all layers get the same share of zeros")
     for name in ("preserve_sparsity_mask", "apply_globally"):
         if options.get(name):
             findings.cannot(join(path, name), "every weight is pruned by itself and anew")

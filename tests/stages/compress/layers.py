@@ -92,6 +92,7 @@ def statistics(
         "gram": lambda x: x.T @ x,
         "absmax": lambda x: x.abs().amax(dim=0),
         "absmean": lambda x: x.abs().mean(dim=0),
+        "squares": lambda x: x.square().sum(dim=0),
         "rows": lambda x: x,
         "range": lambda x: torch.stack([torch.stack(half.aminmax()) for half in x.chunk(2)]),
     }

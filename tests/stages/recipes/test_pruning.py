@@ -26,6 +26,16 @@ GPTQ = "GPTQModifier: {scheme: W4A16}"
             {"kind": "magnitude", "sparsity": 0.7, "mask_structure": "0:0"},
         ),
         ("ConstantPruningModifier: {targets: [Linear]}", {"kind": "constant"}),
+        (
+            "SparseGPTModifier: {sparsity: 0.6, sparsity_profile: OWL, owl_m: 5, owl_lmbda: 0.08}",
+            {
+                "kind": "sparsegpt",
+                "sparsity": 0.6,
+                "sparsity_profile": "owl",
+                "owl_m": 5,
+                "owl_lmbda": 0.08,
+            },
+        ),
     ],
 )
 def test_pruning_comes_before_the_solver(text: str, wanted: dict[str, object]) -> None:
@@ -38,7 +48,6 @@ def test_pruning_comes_before_the_solver(text: str, wanted: dict[str, object]) -
 @pytest.mark.parametrize(
     ("options", "place"),
     [
-        ("sparsity: 0.5, sparsity_profile: owl", "sparsity_profile: all layers get the same"),
         ("sparsity: [0.5, 0.6]", "sparsity: [0.5, 0.6] is not one number"),
         ("sparsity: 0.5, targets: ['re:.*q_proj']", "targets: ['re:.*q_proj']: what is pruned is"),
         ("sparsity: 0.5, preserve_sparsity_mask: true", "preserve_sparsity_mask"),
