@@ -25,6 +25,7 @@ ELSEWHERE = {
     "cache": ("scheme",),  # of it only what says how states are stored: tests/stages/calibrate
     "compress_outside": ("scheme", "modifiers"),  # of them what its own modules get
     "rotate": ("modifiers",),  # of them the one that rotates: test_spinquant.py
+    "owl": ("modifiers",),  # of them the outliers that one asks for: tests/stages/choose/test_owl
     "sensitivity": ("scheme",),  # of it the formats that fit, and the solver that tries them
     "scores": ("vllm",),  # that an interpreter is given, not which: tests/stages/eval/tasks
     "choose": ("scheme",),  # its candidates and its budget too: tests/stages/choose

@@ -84,8 +84,8 @@ class Sparsity(Pruner):
     def semantics(self) -> list[Json]:
         """As before there were profiles where there is none."""
         kind, options, *more = super(Sparsity, self).semantics()
-        if self.sparsity_profile is None and isinstance(options, dict):
-            options = {k: v for k, v in options.items() if k not in PROFILE}
+        if isinstance(options, dict):
+            options = {k: v for k, v in options.items() if k not in PROFILE or v is not None}
         return [kind, options, *more]
 
     def for_layer(self, name: str, outliers: Mapping[str, float]) -> Sparsity:
