@@ -136,7 +136,10 @@ class _Command:
                 raise
             print_errors(composition_error(error, self.given, self.recipe))
         except OSError as error:
-            message(f"error: {error}\n  choose another folder with hydra.run.dir=DIR")
+            place = error.filename or "the run folder"
+            reason = error.strerror or error
+            message(f"error: {place} cannot be created or written: {reason}")
+            message("  choose another folder with hydra.run.dir=DIR")
         except Exception as error:  # launchers raise any error of their cluster's library
             if self.plan is None or full_traceback:
                 raise

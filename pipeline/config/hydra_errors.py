@@ -10,6 +10,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pipeline.config.searchpath import own_configs
 from pipeline.errors import ManyErrors, UserError
 from pipeline.registry import choices, nearest
 
@@ -29,6 +30,9 @@ _NOT_CHOSEN = re.compile(
     r"^Could not override '(?P<group>[^']+)'\. ?\s*No match in the defaults list"
 )
 _THERE_ALREADY = re.compile(r"^Could not append to config\. An item is already at '(?P<key>[^']+)'")
+_NAME = re.compile(r"\w+")
+_SEVERAL = re.compile(r"^Ambiguous value for argument '(?P<word>.*)'")
+_NO_FOLDER = re.compile(r"^Additional config directory '(?P<folder>.*)' not found")
 _OVERRIDE = re.compile(r"^[+~]*(?P<key>[^=]*)")
 
 
@@ -38,10 +42,17 @@ def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> Use
     `overrides` are those of the command line; `compose` serves to find the existing keys.
     """
     if isinstance(error, OverrideParseException):
+        return _unreadable(error.override, _first_line(error.message))
+    if match := _SEVERAL.match(str(error)):
         return UserError(
-            f"{error.override!r} cannot be read: {_first_line(error.message)}",
-            remedy="write KEY=VALUE; quote special characters for the shell and for Hydra: "
-            "'key=\"a, b\"'",
+            f"{match['word']} has several values for one run",
+            remedy="add -m for a job with each of them; a list is written KEY=[a,b], a text with "
+            "commas 'KEY=\"a,b\"'",
+        )
+    if match := _NO_FOLDER.match(str(error)):
+        return UserError(
+            f"--config-dir {match['folder']}: there is no such folder",
+            remedy="give the folder that holds the groups (scheme/, model/, ...) or FILE.yaml",
         )
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return missing(error)
@@ -68,6 +79,30 @@ def explain(error: Exception, overrides: Sequence[str], compose: Compose) -> Use
         message = f"{error.full_key}: {_first_line(message)}"
     first, _, rest = message.strip().partition("\n")
     return UserError(first, remedy=rest.strip())
+
+
+def _unreadable(word: str, reason: str) -> UserError:
+    """The error for an override that is not in Hydra's grammar, without the parser's own words."""
+    key, equals, value = word.partition("=")
+    if not equals and not word.startswith("~"):
+        return UserError(f"{word!r} says no value", remedy=f"write {word}=VALUE")
+    for opening, closing in ("[]", "{}", "()"):
+        if value.count(opening) != value.count(closing):
+            lacks = closing if value.count(opening) > value.count(closing) else opening
+            return UserError(
+                f"{word!r} cannot be read: a {lacks!r} is missing",
+                remedy=f"write {key}={opening}...{closing}",
+            )
+    if value.endswith(","):
+        return UserError(
+            f"{word!r} cannot be read: it ends with a comma",
+            remedy=f"leave it out, or write a list: {key}=[{value.rstrip(',')}]",
+        )
+    return UserError(
+        f"{word!r} cannot be read: {reason.partition(' expecting {')[0]}",
+        remedy="write KEY=VALUE; quote special characters for the shell and for Hydra: "
+        "'key=\"a, b\"'",
+    )
 
 
 def missing(error: MissingConfigException) -> UserError:
@@ -128,9 +163,20 @@ def _unknown_key(key: str, cfg: DictConfig | None) -> UserError:
         listed = f"{listed} {', '.join(names)}"
     else:
         listed = f"{where} has no keys" if where else ""
-    return UserError(
-        f"{key}: there is no such key", remedy=" ".join(part for part in (close, listed) if part)
-    )
+    parts = (close, _elsewhere(steps), listed)
+    return UserError(f"{key}: there is no such key", remedy=" ".join(p for p in parts if p))
+
+
+def _elsewhere(steps: Sequence[str]) -> str:
+    """Which choices of a group have a key, where the chosen one has not; empty for none."""
+    if len(steps) < 2:
+        return ""
+    group, name = steps[:2]
+    files = sorted((own_configs() / group).glob("*.yaml")) if _NAME.fullmatch(group) else []
+    if name in [file.stem for file in files]:
+        return f"it is there with {group}={name}, or {group}=[...,{name}];"
+    having = [f.stem for f in files if re.search(rf"^{re.escape(name)}:", f.read_text(), re.M)]
+    return f"it is a key of {group}={', '.join(having)};" if having else ""
 
 
 def _key(override: str) -> str:

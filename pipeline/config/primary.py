@@ -77,6 +77,9 @@ def check_options(options: argparse.Namespace) -> None:
 
     `options` are parsed by Hydra's own parser.
     """
+    for word in options.overrides or ():
+        if word.startswith("="):
+            raise UserError(f"{word!r} names no key", remedy=f"write KEY{word}")
     if options.experimental_rerun is not None:
         raise UserError(
             "--experimental-rerun runs a pickle, which can hold any code",

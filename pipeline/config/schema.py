@@ -117,10 +117,13 @@ class _Builder:
             self.environment.hidden(section, error.what),
             remedy=self.environment.hidden(section, error.remedy),
         )
-        parent, _, last = section.rpartition(".")
+        last = section.rpartition(".")[2]
         first = re.split(r"\W", error.what, maxsplit=1)[0]
         if section and first == last and error.what[len(first) : len(first) + 1] == ".":
-            what = _join(parent, error.what)
+            named = re.match(r"[\w.]+\w", error.what)  # the class names its section itself
+            key = named[0] if named else first
+            whole = self.told_as(_join(path.rpartition(".")[0], key))
+            what = whole + error.what[len(key) :]
         elif section and not error.what.startswith(f"{section.partition('.')[0]}."):
             field = self.told_as(_join(path, first))  # it may be a key of another section
             what = (
@@ -231,7 +234,11 @@ class _Builder:
         if value is _INVALID or _too_deep(hint, value):
             key = self.told_as(path)
             given = self.shown(data, path)
-            self.problems.append(UserError(f"{key} is {given}, which is not {in_words(hint)}"))
+            lists = isinstance(data, str | int | float) and "a list" in in_words(hint)
+            remedy = f"write {key}=[{data}]" if lists and given == repr(data) else ""
+            self.problems.append(
+                UserError(f"{key} is {given}, which is not {in_words(hint)}", remedy=remedy)
+            )
             return _INVALID
         return value
 

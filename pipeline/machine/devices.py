@@ -29,7 +29,8 @@ def resolve_device(device: str, *, must_exist: bool = False) -> str:
     if device == "auto":
         return "cuda" if torch_cuda() and gpus() else "cpu"
     if device not in DEVICES and not re.fullmatch(r"cuda:\d+", device):
-        raise UserError(f"device is {device!r}", remedy=choices(device, DEVICES))
+        meant = "cuda" if device.lower() in ("gpu", "nvidia") else device
+        raise UserError(f"device is {device!r}", remedy=choices(meant, DEVICES))
     if device != "cpu" and must_exist and (reason := unusable(device)):
         raise UserError(
             f"device is {device!r}, but {reason}",

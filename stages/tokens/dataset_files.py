@@ -61,7 +61,7 @@ def _found(path: str, suffixes: tuple[str, ...]) -> tuple[Path, ...]:
     matches = [match for match in named if is_plain(match)]
     if not matches:
         raise UserError(
-            f"dataset.path={path} does not exist (looked from {Path.cwd()})",
+            f"the dataset {path} does not exist (looked from {Path.cwd()})",
             remedy="give a file, a folder or a pattern such as 'texts/**/*.txt'",
         )
     return tuple(matches)

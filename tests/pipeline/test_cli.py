@@ -108,7 +108,7 @@ def test_a_mistake_is_one_message_and_no_folder(
         (["modifier=[upper,revers]"], "error: modifier=revers: there is no such option"),
         (["~data.nothing"], "error: data.nothing: there is no such key"),
         (["data.count="], "error: data.count is '', which is not a whole number"),
-        (["data.count=1,2"], "error: Ambiguous value for argument 'data.count=1,2'"),
+        (["data.count=1,2"], "error: data.count=1,2 has several values for one run"),
         (["data.count=[1"], "error: 'data.count=[1' cannot be read"),
         (["+data.count=[1]"], "error: data.count is [1], which is not a whole number"),
         (["use.times=${nothing}"], "error: use.times refers to ${nothing}, which is not in"),
