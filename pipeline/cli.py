@@ -1,4 +1,7 @@
-"""Command line: Hydra composes the config, load_config validates it, and its mode runs."""
+"""Command line: Hydra composes the config, load_config validates it, and its mode runs.
+
+What only runs and sweeps need is imported by them: `--help` and completion are asked for at once.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -22,6 +25,7 @@ from pipeline.config.environment import references_shown
 from pipeline.config.primary import (
     PrimaryConfig,
     arguments,
+    asks_sweep,
     at_home,
     check_options,
     gathered,
@@ -29,20 +33,15 @@ from pipeline.config.primary import (
     rules,
 )
 from pipeline.config.recipe_import import Imported, imported
-from pipeline.config.root import load_config
 from pipeline.config.searchpath import own_configs, register
 from pipeline.errors import StageFailed, UserError
 from pipeline.machine.variables import variables
 from pipeline.masking import masked, masked_streams
 from pipeline.messages import message, print_crash, print_errors
-from pipeline.objective import objective
 from pipeline.registry import Registry
-from pipeline.report.files import read_result
-from pipeline.runs.recorded import recorded
-from pipeline.sweeps.check import CHECKED, check_jobs, told
-from pipeline.sweeps.command import asked, composed, finish, folder_override, launched
-from pipeline.sweeps.jobs import begin, enter
-from pipeline.sweeps.plan import SweepPlan, planned, read_plan, texts
+
+if TYPE_CHECKING:
+    from pipeline.sweeps.plan import SweepPlan
 
 INTERRUPTED = 130
 
@@ -54,7 +53,7 @@ def main() -> None:
 
 def _main(argv: Sequence[str]) -> int:
     words = tuple(map(at_home, argv))
-    command = _Command(words=words, given=primary_config(words), sweeps=asked(words))
+    command = _Command(words=words, given=primary_config(words), sweeps=asks_sweep(words))
     with (
         _hydra_raises() as full_traceback,
         strict_search_path(),
@@ -94,6 +93,12 @@ class _Command:
             with _arguments(words), references_shown(bool(options.cfg or options.help)):
                 start()
             return 0
+        return self._sweep(start, words)
+
+    def _sweep(self, start: Callable[[], object], words: list[str]) -> int:
+        from pipeline.sweeps.command import composed, folder_override, launched
+        from pipeline.sweeps.plan import planned
+
         with self.given.initialized():
             cfg = composed(self.given.name, self.given.overrides)
         self.plan = plan = self._checked(planned(cfg, _command_line(), Path.cwd()), cfg)
@@ -106,6 +111,8 @@ class _Command:
 
         Raises UserError if some jobs of the sweep cannot run, unless the config goes on then.
         """
+        from pipeline.sweeps.check import CHECKED, check_jobs, told
+
         mode = cfg.get("mode")
         if mode not in CHECKED:
             return plan
@@ -120,6 +127,8 @@ class _Command:
         return plan
 
     def finish(self) -> int:
+        from pipeline.sweeps.command import finish
+
         return finish(self.plan) if self.plan is not None else 0
 
     def reported(self, work: Callable[[], int], full_traceback: bool) -> int:
@@ -171,6 +180,11 @@ def _job_of_sweep(
 ) -> float | tuple[float, ...] | None:
     if not sweep.is_absolute():
         raise UserError("a config says hydra.mode=MULTIRUN", remedy="start a sweep with -m")
+    from pipeline.objective import objective
+    from pipeline.report.files import read_result
+    from pipeline.sweeps.jobs import begin, enter
+    from pipeline.sweeps.plan import read_plan, texts
+
     label = f"job {number}: "
     message(f"{label}{' '.join(overrides)}")
     record = begin(sweep, number, overrides, folder)
@@ -223,6 +237,8 @@ def _perform(
 
     `others` are keys of results that other jobs of the sweep want.
     """
+    from pipeline.config.root import load_config
+
     chosen = HydraConfig.get().runtime.choices.get("experiment")
     config = load_config(
         cfg,
@@ -235,6 +251,8 @@ def _perform(
     function = getattr(importlib.import_module(f"pipeline.modes.{config.mode}"), config.mode)
     if config.mode not in ("run", "sensitivity"):
         return int(function(config, folder))
+    from pipeline.runs.recorded import recorded
+
     with recorded(config, folder):
         return int(function(config, folder))
 

@@ -57,15 +57,11 @@ class Registry:
 
         Raises UserError if two distributions provide the same kind.
         """
-        registry = Registry()
-        for entry in _own_entries():
-            registry.add(entry)
-        for entry in _installed_entries(tuple(sys.path), skip_own=bool(registry.entries)):
-            registry.add(entry)
-            if entry.dist is None or entry.dist.name != OWN:
-                kinds = registry.added.setdefault(singular(entry.group.removeprefix(PREFIX)), {})
-                kinds[entry.name] = entry.value
-        return registry
+        found = _all_entries(tuple(sys.path))
+        return Registry(
+            entries={group: dict(kinds) for group, kinds in found.entries.items()},
+            added={group: dict(kinds) for group, kinds in found.added.items()},
+        )
 
     def add(self, entry: EntryPoint) -> None:
         """Add an entry point; raises UserError if its kind is taken by another object."""
@@ -111,6 +107,20 @@ class Registry:
 
 
 @cache
+def _all_entries(path: tuple[str, ...]) -> Registry:
+    """The registry to begin with, cached by sys.path: a plan asks for one for each of its nodes."""
+    registry = Registry()
+    for entry in _own_entries():
+        registry.add(entry)
+    for entry in _installed_entries(path, skip_own=bool(registry.entries)):
+        registry.add(entry)
+        if entry.dist is None or entry.dist.name != OWN:
+            kinds = registry.added.setdefault(singular(entry.group.removeprefix(PREFIX)), {})
+            kinds[entry.name] = entry.value
+    return registry
+
+
+@cache
 def _own_entries() -> list[EntryPoint]:
     """The entries of this project's pyproject.toml, in a source checkout only.
 
@@ -130,12 +140,8 @@ def _own_entries() -> list[EntryPoint]:
     ]
 
 
-@cache
 def _installed_entries(path: tuple[str, ...], *, skip_own: bool) -> list[EntryPoint]:
-    """The entries of all installed distributions, without those that only name config folders.
-
-    Cached by `path`, which is sys.path.
-    """
+    """The entries of all installed distributions, without those that only name config folders."""
     del path
     groups = [name for name in entry_points().groups if name.startswith(PREFIX)]
     return [

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -21,11 +22,13 @@ from pipeline.config.checked_loader import checked
 from pipeline.config.hydra_errors import explain
 from pipeline.config.primary import PrimaryConfig
 from pipeline.config.recipe_import import Imported, imported, unfit
-from pipeline.config.root import Config, load_config
 from pipeline.config.searchpath import own_configs, register
 from pipeline.errors import UserError
 from pipeline.machine.variables import variables
 from pipeline.registry import Registry
+
+if TYPE_CHECKING:
+    from pipeline.config.root import Config
 
 RUN_ID = "PRESSWORK_RUN_ID"
 """Set for each command and call: two in the same second get different run folders."""
@@ -86,6 +89,8 @@ def called(overrides: Sequence[str], *, config_dir: Path | None = None) -> Calle
 
 
 def _loaded(given: PrimaryConfig, recipe: Imported) -> Called:
+    from pipeline.config.root import load_config  # the command line needs the errors of here alone
+
     with given.initialized():
         cfg = hydra.compose(given.name, overrides=list(given.overrides), return_hydra_config=True)
         folder, experiment = str(cfg.hydra.run.dir), cfg.hydra.runtime.choices.get("experiment")

@@ -53,6 +53,28 @@ class CheckedLoader(ConfigLoaderImpl):
         self.repository: NamingRepository = NamingRepository(config_search_path)
         self._read = self.repository
         """Hydra's copy of the repository for the composition at work: it has `hydra.searchpath`."""
+        self._listing: tuple[tuple[str | None, tuple[str, ...]], CachingConfigRepository] | None
+        self._listing = None
+
+    def get_group_options(
+        self,
+        group_name: str,
+        results_filter: ObjectType | None = ObjectType.CONFIG,
+        config_name: str | None = None,
+        overrides: list[str] | None = None,
+    ) -> list[str]:
+        """The options of a group, or its groups.
+
+        Hydra copies its repository, with all that it holds, for every answer; `--help` and
+        completion ask for a hundred. One copy answers all that concern the same command.
+        """
+        asked = (config_name, tuple(overrides or ()))
+        if self._listing is None or self._listing[0] != asked:
+            _, repository = self._parse_overrides_and_create_caching_repo(
+                config_name, list(overrides or ())
+            )
+            self._listing = asked, repository
+        return list(self._listing[1].get_group_options(group_name, results_filter))
 
     def load_configuration(
         self,

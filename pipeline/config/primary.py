@@ -21,6 +21,7 @@ from pipeline.errors import UserError
 from pipeline.registry import nearest
 
 _HOME = re.compile(r"(?:^|(?<=[,\[]))~(?=/|$|[,\]])")
+SWEEPING = ("-m", "--multirun", "hydra.mode=MULTIRUN")
 COMMANDS = ("run", "multirun", "cfg", "info", "shell_completion")
 """Options of Hydra of which it takes one at a time."""
 
@@ -130,6 +131,14 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     raise UserError(
         f"there is no option {option}",
         remedy=remedy.strip() or f"the options are {', '.join(sorted(options))}",
+    )
+
+
+def asks_sweep(words: Sequence[str]) -> bool:
+    """Whether a command line starts a sweep (rather than only print something)."""
+    prints = ("-c", "--cfg", "-i", "--info", "-h", "--help", "--hydra-help", "-sc")
+    return any(word in SWEEPING for word in words) and not any(
+        word.partition("=")[0] in prints for word in words
     )
 
 

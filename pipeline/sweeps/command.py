@@ -54,17 +54,6 @@ def line(record: JobRecord) -> str:
     return f"job {record.number}: {record.status} on {record.host}: {reason}"
 
 
-FLAGS = ("-m", "--multirun", "hydra.mode=MULTIRUN")
-
-
-def asked(words: Sequence[str]) -> bool:
-    """Whether a command line starts a sweep (rather than only print something)."""
-    prints = ("-c", "--cfg", "-i", "--info", "-h", "--help", "--hydra-help", "-sc")
-    return any(word in FLAGS for word in words) and not any(
-        word.partition("=")[0] in prints for word in words
-    )
-
-
 def composed(name: str, overrides: Sequence[str]) -> DictConfig:
     """The config common to all jobs, with its section `hydra`. Hydra must be initialized.
 

@@ -14,6 +14,7 @@ from stages.compute.estimates import MODEL_PROCESS
 from stages.model.artifact_names import MODEL
 from stages.model.blueprint import Blueprint
 from stages.model.blueprint_from_names import Spec, outline_of
+from stages.patch.planned import remembered
 from stages.patch.survey import survey_of, write
 
 EXPERTS = ("all", "routed")
@@ -66,11 +67,24 @@ class Patch(Stage):
             elif source is not None:
                 blueprint = draw(self.config, source)
             else:
-                blueprint = expected(self.config, facts)
+                blueprint = self._expected(facts)
         except UserError as error:
             return Survey(problems=(error,))
         found = survey_of(blueprint, memory=MODEL_PROCESS, seconds=SECONDS)
         return found if source is None else replace(found, settled=replace(self, drawn=blueprint))
+
+    def _expected(self, facts: object) -> Blueprint | None:
+        """The blueprint of a model that is not loaded; None where its config.json is not known."""
+        model: Mapping[str, Any] | None = getattr(facts, "config", None)
+        if model is None:
+            return None
+        specs = getattr(facts, "tensors", None)
+        return remembered(
+            lambda: _blueprint(self.config, model, specs),
+            semantics=[self.version, self.semantics(None)],
+            model=model,
+            specs=specs,
+        )
 
     def run(self, task: Task) -> None:
         write(self.drawn or draw(self.config, task.inputs["source"]), task.outputs["out"])
@@ -90,12 +104,6 @@ def draw(config: PatchConfig, source: Artifact) -> Blueprint:
 def _is_pruned(facts: object) -> bool:
     """Whether a source is the result of `reap`."""
     return getattr(facts, "experts", None) is not None
-
-
-def expected(config: PatchConfig, facts: object) -> Blueprint | None:
-    """The blueprint of a model that is not loaded; None where its config.json is not known."""
-    model: Mapping[str, Any] | None = getattr(facts, "config", None)
-    return None if model is None else _blueprint(config, model, getattr(facts, "tensors", None))
 
 
 def _blueprint(
