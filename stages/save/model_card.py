@@ -123,7 +123,7 @@ def _description(card: Card) -> str:
 
 def _made_of(card: Card, formats: Mapping[str, int]) -> str:
     base = base_model(card.identity)
-    named = f"[{base}](https://huggingface.co/{base})" if base else card.architecture
+    named = f"[{base}](https://huggingface.co/{base})" if base else _elsewhere(card)
     rows = [
         ["base model", named],
         ["scheme", ", ".join(formats) or "dense"],
@@ -132,6 +132,13 @@ def _made_of(card: Card, formats: Mapping[str, int]) -> str:
         ["licence of the base model", card.license or "see the base model"],
     ]
     return _table(["", "what"], rows)
+
+
+def _elsewhere(card: Card) -> str:
+    """A model that is not of the hub: its architecture, and its file where it was one by name."""
+    kind, _, rest = card.identity.partition(":")
+    file = rest.rpartition("/")[2] if kind == "wheel" else ""
+    return f"{card.architecture}, {_plain(file)}" if file else card.architecture
 
 
 def _loading(card: Card) -> str:

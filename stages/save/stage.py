@@ -69,7 +69,7 @@ class Save(Stage):
     """Output `out`: the folder `checkpoint/`; save.max_shard_bytes says what its files are."""
 
     kind = "save"
-    version = 6
+    version = 7
     libraries = ("compressed-tensors",)
     Config = SaveConfig
     work = ("stages.save.run",)

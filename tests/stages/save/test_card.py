@@ -75,6 +75,8 @@ def test_a_model_from_elsewhere_has_no_base_model_on_the_hub() -> None:
     text = model_card(replace(CARD, identity="sha256:0123", license=None, data=None))
     assert "base_model" not in text and "| base model | LlamaForCausalLM |" in text
     assert "| calibration data | none |" in text
+    wheel = model_card(replace(CARD, identity="wheel:0123:package/Some-135M.Q4_1.gguf"))
+    assert "| base model | LlamaForCausalLM, Some-135M.Q4_1.gguf |" in wheel
     assert "| licence of the base model | see the base model |" in text
 
 
