@@ -20,7 +20,8 @@ from pathlib import Path
 from tests.benchmarks.launch import launch, on_text, result_of
 
 GROUPS = (32, 64, 96, 192)
-CANDIDATES = ("w3a16", "w4a16", "w5a16", "w6a16", "w8a16")
+CANDIDATES = ("w3a16", "w4a16", "w4a16_asym", "nvfp4a16", "w6a16", "w8a16")
+CANDIDATE_GROUPS = (32, 64)
 BUDGETS = (4.5,)
 BELOW, ABOVE = 0.5, 0.25
 """How many bits below and above the budget a rival may be."""
@@ -114,7 +115,7 @@ def main() -> int:
     choose = [
         "scheme=auto",
         f"scheme.candidates=[{','.join(CANDIDATES)}]",
-        f"scheme.group_sizes=[{','.join(map(str, GROUPS))}]",
+        f"scheme.group_sizes=[{','.join(map(str, CANDIDATE_GROUPS))}]",
         *args.overrides,
     ]
     good = True
