@@ -10,8 +10,9 @@ from stages.model.artifact_names import ACTIVATIONS
 from stages.model.blueprint import Blueprint
 from stages.model.boundary_activations import batches, read_activations
 from stages.model.compute_dtype import computed
+from stages.model.ending import tail_names
 from stages.model.layer_tensors import outside_tensors
-from stages.model.replay import final_hidden, tail_names
+from stages.model.replay import final_hidden
 from stages.model.skeleton import skeleton
 from stages.quantized.open import open_model
 

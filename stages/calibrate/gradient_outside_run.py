@@ -13,8 +13,9 @@ from stages.model.blueprint import Blueprint
 from stages.model.boundary import Boundary, joined
 from stages.model.boundary_activations import batches, read_activations, write_activations
 from stages.model.compute_dtype import computed
+from stages.model.ending import logits, tail_names
 from stages.model.layer_tensors import outside_tensors
-from stages.model.replay import final_hidden, logits, tail_names
+from stages.model.replay import final_hidden
 from stages.model.skeleton import Skeleton, skeleton
 from stages.quantized.open import open_model
 

@@ -21,8 +21,9 @@ from stages.model.blueprint import Blueprint, Subgraph
 from stages.model.boundary import Boundary, batch_dim
 from stages.model.boundary_activations import PassedOn
 from stages.model.compute_dtype import computed
+from stages.model.ending import tail_names
 from stages.model.layer_tensors import layer_tensors, outside_tensors
-from stages.model.replay import final_hidden, replay, stem_names, tail_names
+from stages.model.replay import final_hidden, replay, stem_names
 from stages.model.skeleton import Skeleton, skeleton
 
 

@@ -22,8 +22,8 @@ from stages.eval.stage import EvalConfig
 from stages.fake_quant.activations import simulated_inputs
 from stages.model.artifact_names import CHECKPOINT
 from stages.model.blueprint import Blueprint
+from stages.model.ending import logits, tail_names
 from stages.model.layer_tensors import outside_tensors
-from stages.model.replay import logits, tail_names
 from stages.model.skeleton import Skeleton, skeleton
 
 LOGITS = 2**23

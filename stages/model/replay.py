@@ -11,41 +11,25 @@ Nothing is recorded for a backward pass unless `gradients` is true.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutputWithPast
+from torch import Tensor
 
 from stages.model.artifact_names import HIDDEN
 from stages.model.boundary import EMBEDDING, Boundary
-from stages.model.derived_tensors import Derived
+from stages.model.forward.derived_tensors import Derived
+from stages.model.forward.off_meta import OffMeta
+from stages.model.forward.replaced_forward import Forward, Reached, replaced_forward
 from stages.model.meta_model import NO_MODEL
-from stages.model.off_meta import OffMeta
 from stages.model.skeleton import Skeleton
 
-Forward = Callable[..., Any]
 Entry = tuple[str, str | int]
 """A container that layers write into (number or name of the argument), and a key in it."""
 UNREAD = "unread"
 """Key of a skeleton's memo: names of tensors of a boundary that nothing reads later."""
-
-
-class _Reached(Exception):
-    """Leaves the forward with the wanted value."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-
-class _Decoded(BaseModelOutputWithPast):
-    """The output of a decoder that did not run: None for all but the hidden state."""
-
-    def __getattr__(self, name: str) -> None:
-        if name.startswith("__"):
-            raise AttributeError(name)
 
 
 def replay(
@@ -72,7 +56,7 @@ def replay(
         around.close()  # the layer is all there, and is not slowed down
         output, written = recorded_call(forward, args, kwargs, carried)
         embedding = embedded[0] if before is None else before.embedding
-        raise _Reached(Boundary.of(output, written, embedding, skeleton.dtype))
+        raise Reached(Boundary.of(output, written, embedding, skeleton.dtype))
 
     with ExitStack() as stack:
         stack.enter_context(torch.set_grad_enabled(gradients))
@@ -82,7 +66,7 @@ def replay(
             raise ValueError("only layer 0 can do without the activations before it")
         else:
             stack.enter_context(_recorded(skeleton, embedded))
-        stack.enter_context(_replaced_forward([(layer, last)]))
+        stack.enter_context(replaced_forward([(layer, last)]))
         result: Boundary = _value(skeleton, input_ids, around)
     if before is None:
         _find_readers(skeleton, input_ids, result)
@@ -107,13 +91,13 @@ def replay_two(
 
     def last(*args: Any, **kwargs: Any) -> Any:
         output, written = recorded_call(last_forward, args, kwargs, carried)
-        raise _Reached(Boundary.of(output, written, None, skeleton.dtype))
+        raise Reached(Boundary.of(output, written, None, skeleton.dtype))
 
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         if before is not None:
             stack.enter_context(_handed_on(skeleton, index, input_ids, before))
-        stack.enter_context(_replaced_forward([(layer, first), (following, last)]))
+        stack.enter_context(replaced_forward([(layer, first), (following, last)]))
         result: Boundary = _value(skeleton, input_ids)
         return result
 
@@ -123,38 +107,19 @@ def final_hidden(
 ) -> Tensor:
     """The input [b, T, hidden] of the lm_head, from what the last decoder layer hands on.
 
-    What is between them (the final norm: `tail_names`) must be materialized.
+    What is between them (the final norm: `ending.tail_names`) must be materialized.
     """
 
     def reached(value: Tensor) -> Tensor:
-        raise _Reached(value)
+        raise Reached(value)
 
     count = len(skeleton.layers)
     with (
         torch.set_grad_enabled(gradients),
         _handed_on(skeleton, count, input_ids, before),
-        _replaced_forward([(skeleton.head, reached)]),
+        replaced_forward([(skeleton.head, reached)]),
     ):
         result: Tensor = _value(skeleton, input_ids)
-        return result
-
-
-def logits(skeleton: Skeleton, final: Tensor, *, gradients: bool = False) -> Tensor:
-    """The logits [b, T, vocab] for an input [b, T, hidden] of the lm_head.
-
-    Scaling and soft-capping are the model's own. The lm_head must be materialized. `final` may
-    cover any part of the tokens.
-    """
-    final = final.to(skeleton.device)
-    ids = torch.zeros(final.shape[:2], dtype=torch.int64, device=skeleton.device)
-    decoded = _Decoded(last_hidden_state=final)  # type: ignore[arg-type]
-    stand_ins = [(module, lambda *args, **kwargs: decoded) for module in skeleton.trunks]
-    with (
-        torch.set_grad_enabled(gradients),
-        OffMeta(skeleton.device),
-        _replaced_forward([(skeleton.embedding, _zeros(skeleton, final)), *stand_ins]),
-    ):
-        result: Tensor = skeleton.model(input_ids=ids, use_cache=False).logits
         return result
 
 
@@ -192,20 +157,13 @@ def stem_names(skeleton: Skeleton, index: int) -> tuple[str, ...]:
     )
 
 
-def tail_names(skeleton: Skeleton, *, head: bool) -> tuple[str, ...]:
-    """Parameters outside the layers that `final_hidden`, or `logits` (`head`), needs."""
-    prefix = f"{skeleton.blueprint.head}."
-    names = stem_names(skeleton, 1)
-    return (*names, *(n for n in skeleton.blueprint.outside if head and n.startswith(prefix)))
-
-
 def _value(skeleton: Skeleton, input_ids: Tensor, around: ExitStack | None = None) -> Any:
     """What the forward is left with; it runs inside `around`, which may be closed on the way."""
     with around or ExitStack() as stack:
         stack.enter_context(OffMeta(skeleton.device))
         try:
             skeleton.model(input_ids=input_ids.to(skeleton.device), use_cache=False)
-        except _Reached as reached:
+        except Reached as reached:
             return reached.value
     raise RuntimeError("the forward of the model ended before the place that was asked for")
 
@@ -254,14 +212,14 @@ def _read_later(skeleton: Skeleton, input_ids: Tensor, first: Boundary) -> set[s
 
     def ended(final: Tensor) -> Tensor:
         arrived(final)
-        raise _Reached(read)
+        raise Reached(read)
 
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         ends = [(skeleton.embedding, embedded), (skeleton.head, ended)]
-        stack.enter_context(_replaced_forward(ends))
-        stack.enter_context(_replaced_forward([(skeleton.layers[0], lambda *a, **k: returned())]))
-        stack.enter_context(_replaced_forward((layer, stand_in) for layer in skeleton.layers[1:]))
+        stack.enter_context(replaced_forward(ends))
+        stack.enter_context(replaced_forward([(skeleton.layers[0], lambda *a, **k: returned())]))
+        stack.enter_context(replaced_forward((layer, stand_in) for layer in skeleton.layers[1:]))
         for derived in followed.values():
             stack.enter_context(derived)
         result: set[str] = _value(skeleton, input_ids)
@@ -278,7 +236,7 @@ def _recorded(skeleton: Skeleton, embedded: list[Tensor]) -> Iterator[None]:
         embedded.append(result)
         return result
 
-    with _replaced_forward([(skeleton.embedding, recorded)]):
+    with replaced_forward([(skeleton.embedding, recorded)]):
         yield
 
 
@@ -289,7 +247,7 @@ def _handed_on(
     """Context in which the first `count` layers are stand-ins, the last of which gives `before`."""
     before = before.on(skeleton.device, skeleton.dtype)
     empty = before.mapped(lambda tensor: tensor.new_zeros(()).expand(tensor.shape))
-    embedding, zeros = before.embedding, _zeros(skeleton, before.hidden)
+    embedding, zeros = before.embedding, embedded_zeros(skeleton, before.hidden)
 
     def embedded(ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         wanted = embedding is not None and ids.shape == input_ids.shape
@@ -305,11 +263,11 @@ def _handed_on(
         (skeleton.layers[i], lambda *args, **kwargs: empty.value()) for i in range(count - 1)
     ]
     here = (skeleton.layers[count - 1], last)
-    with _replaced_forward([(skeleton.embedding, embedded), *earlier, here]):
+    with replaced_forward([(skeleton.embedding, embedded), *earlier, here]):
         yield
 
 
-def _zeros(skeleton: Skeleton, like: Tensor) -> Callable[..., Tensor]:
+def embedded_zeros(skeleton: Skeleton, like: Tensor) -> Callable[..., Tensor]:
     """A forward of the token embedding that gives zeros of its dtype, on the device of `like`.
 
     What a model makes of the embeddings for all layers (rotary tables) has their dtype, which the
@@ -340,21 +298,3 @@ def _write(container: MutableMapping[Any, Any] | list[Any], key: Any, value: obj
         container.append(value)
     else:
         container[key] = value
-
-
-@contextmanager
-def _replaced_forward(forwards: Iterable[tuple[nn.Module, Forward]]) -> Iterator[None]:
-    """Context in which modules have another forward; their classes stay unchanged."""
-    with ExitStack() as stack:
-        for module, forward in forwards:
-            outer = module.__dict__.get("forward")
-            module.__dict__["forward"] = forward
-            stack.callback(_put_back, module, outer)
-        yield
-
-
-def _put_back(module: nn.Module, forward: Forward | None) -> None:
-    if forward is None:
-        module.__dict__.pop("forward")
-    else:
-        module.__dict__["forward"] = forward

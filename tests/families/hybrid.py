@@ -64,7 +64,7 @@ HYBRID: tuple[Case, ...] = (
         linear_num_key_heads=4,
         linear_num_value_heads=4,
     ),
-    case("recurrent_gemma", attention_window_size=16, lru_width=64),
+    case("recurrent_gemma", attention_window_size=16, lru_width=64, intermediate_size=128),
     case("minimax", layer_types=["linear_attention", "full_attention"] * 2, block_size=16),
-    case("kimi_linear", **LINEAR, **MLA, linear_num_heads=4, linear_head_dim=16),
+    case("kimi_linear", **LINEAR, **MLA, linear_num_heads=4, linear_head_dim=32),
 )

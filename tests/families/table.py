@@ -67,7 +67,17 @@ def page(rows: Sequence[Row], peers: Sequence[Row], *, unpacking: int) -> str:
         transformers=newest,
         versions=", ".join(versions),
     )
-    return "\n".join([intro, *_table(rows), *_refusals(rows), *_faults(rows), *_peers(peers), ""])
+    return "\n".join(
+        [
+            intro,
+            *_table(rows),
+            *_refusals(rows),
+            *_unjudged(rows),
+            *_faults(rows),
+            *_peers(peers),
+            "",
+        ]
+    )
 
 
 def _table(rows: Sequence[Row]) -> Iterator[str]:
@@ -160,6 +170,10 @@ def _side(row: Row) -> tuple[str, str, str]:
 
 def _refusals(rows: Sequence[Row]) -> Iterator[str]:
     yield from _list("Refused before anything runs", rows, ("refused",))
+
+
+def _unjudged(rows: Sequence[Row]) -> Iterator[str]:
+    yield from _list("Without an original to compare with", rows, ("unjudged",))
 
 
 def _faults(rows: Sequence[Row]) -> Iterator[str]:

@@ -17,16 +17,9 @@ from pipeline.errors import StageFailed, UserError
 from stages.model.blueprint import Blueprint, Subgraph
 from stages.model.blueprint_from_class import blueprint_of
 from stages.model.boundary import EMBEDDING, Boundary
+from stages.model.ending import logits, tail_names
 from stages.model.meta_model import NO_MODEL
-from stages.model.replay import (
-    Entry,
-    final_hidden,
-    logits,
-    recorded_call,
-    replay,
-    stem_names,
-    tail_names,
-)
+from stages.model.replay import Entry, final_hidden, recorded_call, replay, stem_names
 from stages.model.shrunken import Shrunken, randomize, shrunken
 from stages.model.skeleton import Skeleton, skeleton
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from stages.model.boundary import Boundary
+from stages.model.ending import logits, tail_names
 from stages.model.layer_tensors import all_tensors, layer_tensors, outside_tensors
-from stages.model.replay import final_hidden, logits, replay, stem_names, tail_names
+from stages.model.replay import final_hidden, replay, stem_names
 from stages.model.skeleton import Skeleton
 from stages.quantized.turned_source import TurnedSource
 from stages.weights import WeightSource

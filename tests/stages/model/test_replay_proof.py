@@ -15,7 +15,7 @@ from pipeline.errors import StageFailed
 from stages.model import replay as replaying
 from stages.model.artifact_names import HIDDEN
 from stages.model.boundary import EMBEDDING, Boundary, batch_dim
-from stages.model.off_meta import OffMeta
+from stages.model.forward.off_meta import OffMeta
 from stages.model.proofs.replay_proof import prove
 from tests.families.drive import CASES
 from tests.families.tiny import config_of
