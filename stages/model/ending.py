@@ -1,4 +1,4 @@
-"""What follows the last decoder layer: which parameters it needs, and the logits it ends in."""
+"""The end of a model, behind its last decoder layer: the parameters it needs, and its logits."""
 
 from __future__ import annotations
 

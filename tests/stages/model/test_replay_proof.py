@@ -45,6 +45,9 @@ def config(model_type: str, **changes: Any) -> dict[str, Any]:
         ("mamba2", {}, {"hidden": (3, 29, 32)}, False),
         ("qwen3_moe", {}, {"hidden": (3, 29, 64)}, False),
         ("llama4_text", {}, {"hidden": (3, 29, 64)}, False),
+        # what runs before the lm_head: a scale in the model's forward, a dense layer and a norm
+        ("minicpm3", {}, {"hidden": (3, 29, 64)}, False),
+        ("modernbert-decoder", {}, {"hidden": (3, 29, 64)}, True),
     ],
 )
 def test_a_model_of_every_kind_is_proven(
