@@ -74,7 +74,7 @@ class Verify(Stage):
     """Output `out`: verify.json with every check. Fails the run where one of them fails."""
 
     kind = "verify"
-    version = 5
+    version = 6
     Config = VerifyConfig
     work = ("stages.verify.run",)
     config: VerifyConfig

@@ -21,6 +21,7 @@ from stages.verify.transformers_load import (
     name_problems,
     shape_problems,
 )
+from stages.verify.transformers_merges import dense_merge_problems
 from stages.weights import TensorSpec
 
 SHOWN = 3
@@ -80,6 +81,7 @@ def verdict_of(
             *shape_problems(loading, specs),
             *format_problems(loading, quantized),
             *expert_problems(loading, quantized),
+            *dense_merge_problems(loading, specs, quantized),
             *forward_problems(loading),
             *initialization_problems(loading),
         ]

@@ -80,9 +80,9 @@ def _try(loading: Loading, plain: Conversions, modules: Mapping[str, ModuleForma
         stored |= {f"{module}.{part}": tensor for part, tensor in parts.items()}
         weights = {part: tensor for part, tensor in parts.items() if part not in INPUT_PARTS}
         dense[f"{module}.weight"] = unpack(weights, as_compressed_tensors(scheme)).to(dtype)
-    wanted = _merged(plain, dense)
+    wanted = merged_by(plain, dense)
     try:
-        found = _merged(loading.conversions, stored)
+        found = merged_by(loading.conversions, stored)
     except NO_MODEL as error:
         return f"{type(error).__name__}: {error}"
     for name, weight in wanted.items():
@@ -94,7 +94,7 @@ def _try(loading: Loading, plain: Conversions, modules: Mapping[str, ModuleForma
     return ""
 
 
-def _merged(conversions: Conversions, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def merged_by(conversions: Conversions, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The parameters that converters make of tensors by name, without those that none takes."""
     work: dict[str, WeightConverter] = {}
     for name in sorted(tensors, key=natural):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,9 +22,11 @@ from stages.schemes.quant_args import QArgs
 from stages.schemes.resolve import resolve
 from stages.schemes.scheme import SchemeConfig, SchemeGroup
 from stages.schemes.transformers_support import expert_limit, transformers_notes
+from stages.verify import transformers_merges
 from stages.verify.stage import Verify, VerifyConfig
 from stages.verify.transformers_check import NAME
 from stages.verify.transformers_initialization import KIND
+from stages.weights import TensorSpec
 from tests.families import tiny as families
 from tests.families.case import Case
 from tests.families.drive import CASES
@@ -282,6 +285,28 @@ def test_what_is_initialized_from_values_fails_no_check(monkeypatch: pytest.Monk
     config = transformers.LlamaConfig(**WIDE)
     model = blueprint_of(json.loads(config.to_json_string(use_diff=False)) | {"dtype": "bfloat16"})
     assert Headers.of(model, load("w4a16")).verdict().loads
+
+
+def test_dense_weights_that_a_quantizer_loses_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {i: [f"layers.{i}.{n}_conv1d.weight" for n in "qk"] for i in (0, 1)}
+    specs = {n: TensorSpec(name=n, dtype="BF16", shape=(8, 1, 4)) for i in (0, 1) for n in names[i]}
+    conversions = SimpleNamespace(model=SimpleNamespace(dtype=torch.bfloat16))
+    merged = {f"layers.{i}.conv1d.weight": [(n, "pattern") for n in names[i]] for i in (0, 1)}
+    loading: Any = SimpleNamespace(conversions=conversions, merged=merged)
+
+    def merged_by(by: Any, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        if by is conversions:
+            raise ValueError("nothing to concatenate")
+        return {"layers.0.conv1d.weight": torch.cat([*tensors.values()])}
+
+    monkeypatch.setattr(transformers_merges, "merged_by", merged_by)
+    monkeypatch.setattr(transformers_merges.Conversions, "of", lambda *_: "plain")
+    told = list(transformers_merges.dense_merge_problems(loading, specs, {}))
+    assert [problem.name for problem in told] == [*merged]
+    assert all("nothing to concatenate" in problem.text for problem in told)
+    assert {problem.kind for problem in told} == {transformers_merges.KIND}
+    formats: Any = dict.fromkeys(name.removesuffix(".weight") for name in specs)
+    assert not list(transformers_merges.dense_merge_problems(loading, specs, formats))
 
 
 def test_a_model_without_a_class_is_no_failure(mixtures: dict[str, Blueprint]) -> None:
