@@ -91,7 +91,7 @@ def test_quality_stands_before_loading_with_its_standard_errors() -> None:
     )
 
 
-@pytest.mark.parametrize("linked", [True, False])
+@pytest.mark.parametrize("linked", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_finished_checkpoint_has_the_same_weights_and_a_whole_provenance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
 ) -> None:

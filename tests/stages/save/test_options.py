@@ -89,7 +89,9 @@ def test_a_small_model_is_one_file_and_loads(model: Tiny, tmp_path: Path) -> Non
     assert loaded.model.layers[0].mlp.up_proj.quantization_scheme.weights.num_bits == 4
 
 
-@pytest.mark.parametrize("refusal", [errno.EXDEV, errno.ENOSYS, None])
+@pytest.mark.parametrize(
+    "refusal", [errno.EXDEV, pytest.param(errno.ENOSYS, marks=pytest.mark.slow), None]
+)
 def test_where_the_kernel_cannot_copy_the_bytes_are_the_same(
     model: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: int | None
 ) -> None:
