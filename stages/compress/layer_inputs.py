@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pipeline.key import canonical, digest
+from pipeline.key import digest
 from pipeline.stage import Artifact, Task
 from stages.compress.layer.state import LayerState, LazyTensors
 from stages.compress.layer.statistics import Statistics
@@ -68,7 +68,7 @@ def recipe_of(config: CompressConfig, statistics: Mapping[str, Artifact]) -> dic
         calibration["tokens"] = max(artifact.meta["tokens"].values(), default=0)
         calibration |= artifact.meta.get("calibration", {})
     return {
-        "modifiers": [{"kind": m.kind, **canonical(m)} for m in modifiers],
+        "modifiers": [{"kind": m.kind, **m.said()} for m in modifiers],
         "calibration": calibration if statistics else None,
     }
 

@@ -61,6 +61,11 @@ class SensitivityConfig:
             local.append(Rtn())
         return tuple(local)
 
+    @property
+    def solver(self) -> Solver:
+        """The one that is tried."""
+        return next(modifier for modifier in self.trying if isinstance(modifier, Solver))
+
     def __post_init__(self) -> None:
         given = self.scheme.solver
         tries_none = given if not isinstance(given, Solver | None) else self.tries.keeper

@@ -51,9 +51,13 @@ class Modifier(ABC):
         """Raise UserError where an option needs another device than this one: cpu, cuda, cuda:1."""
         del device
 
+    def said(self) -> Any:
+        """Its options as plain data, for keys and recipes."""
+        return canonical(self)
+
     def semantics(self) -> list[Json]:
         """What of it can change a result: part of the key."""
-        return [self.kind, canonical(self), *([self.version] if self.version != 1 else [])]
+        return [self.kind, self.said(), *([self.version] if self.version != 1 else [])]
 
 
 class ExpertPruner(Modifier):

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
-from pipeline.key import Json
 from stages.compress.modifiers.base import Pruner, one_of
 
 if TYPE_CHECKING:
@@ -81,12 +80,10 @@ class Sparsity(Pruner):
                 remedy="give more than 0 and less than 0.5, such as 0.08",
             )
 
-    def semantics(self) -> list[Json]:
-        """As before there were profiles where there is none."""
-        kind, options, *more = super(Sparsity, self).semantics()
-        if isinstance(options, dict):
-            options = {k: v for k, v in options.items() if k not in PROFILE or v is not None}
-        return [kind, options, *more]
+    def said(self) -> Any:
+        """As before there were profiles where there is none: keys and recipes stay the same."""
+        options = super(Sparsity, self).said()
+        return {k: v for k, v in options.items() if k not in PROFILE or v is not None}
 
     def for_layer(self, name: str, outliers: Mapping[str, float]) -> Sparsity:
         """The same with the share of zeros of layer `name`, from the outliers of all layers.

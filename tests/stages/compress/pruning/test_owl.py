@@ -49,7 +49,7 @@ def test_a_layer_s_own_pruner_has_one_share() -> None:
 def test_keys_without_a_profile_are_those_before_there_were_any() -> None:
     plain: Any = Magnitude(sparsity=0.5).semantics()
     owl: Any = Magnitude(sparsity=0.5, sparsity_profile="owl").semantics()
-    assert set(plain[1]) == {"sparsity", "mask_structure"}
+    assert set(plain[1]) == {"sparsity", "mask_structure"} == set(Magnitude().said())
     assert owl[1]["owl_lmbda"] == 0.08
 
 
