@@ -163,7 +163,7 @@ def _unknown_key(key: str, cfg: DictConfig | None) -> UserError:
         listed = f"{listed} {', '.join(names)}"
     else:
         listed = f"{where} has no keys" if where else ""
-    parts = (close, _elsewhere(steps), listed)
+    parts = (close, _elsewhere(steps) if depth == 1 else "", listed)
     return UserError(f"{key}: there is no such key", remedy=" ".join(p for p in parts if p))
 
 

@@ -15,7 +15,7 @@ def lacking(dataset: Dataset, facts: object) -> UserError | None:
         return None
     if getattr(facts, "tokenizer", None) is False:
         return no_tokenizer()
-    chat = getattr(dataset, "messages_column", None) is not None
+    chat = getattr(dataset, "has_conversations", False)
     if chat and getattr(facts, "chat_template", None) is False:
         return no_chat_template()
     return None

@@ -7,21 +7,25 @@ from typing import Any
 
 from pipeline.errors import UserError
 from stages.tokens.dataset import Message
+from stages.tokens.datasets.fields import as_turn
 
 MEDIA = ("image", "audio", "video")
 CALLS = ("tool_calls", "function_call")
 
 
-def conversation(value: Any, where: str, *, filled: bool) -> list[Message]:
+def conversation(
+    value: Any, where: str, *, filled: bool, fields: Mapping[str, str] | None = None
+) -> list[Message]:
     """The turns of one row, which `where` names for errors.
 
     `filled`: the rows come from a table, which gives every turn every key of any turn, null where
-    it had none: such nulls are left out. A turn that calls tools keeps a `content` that is null,
+    it had none: such nulls are left out. `fields` names keys and roles of other layouts; those of
+    ShareGPT (from, value) are known. A turn that calls tools keeps a `content` that is null,
     for templates tell by it that there is a call; of any other turn it is no text. Raises
     UserError unless each turn has a role and a content, or calls tools, and for images and sounds.
     """
     turns = value if isinstance(value, list) else [value]
-    return [_turn(turn, where, filled=filled) for turn in turns]
+    return [_turn(as_turn(turn, fields or {}), where, filled=filled) for turn in turns]
 
 
 def _turn(turn: Any, where: str, *, filled: bool) -> Message:
@@ -37,7 +41,11 @@ def _turn(turn: Any, where: str, *, filled: bool) -> Message:
                     remedy="give conversations of text",
                 )
             return {**given, "content": "" if content is None and not calls else content}
-    raise UserError(f"{where} has no conversation", remedy="each must be a list of {role, content}")
+    raise UserError(
+        f"{where} has no conversation",
+        remedy="each must be a list of {role, content}; dataset.fields={role:KEY,content:KEY} "
+        "gives other names of these",
+    )
 
 
 def _medium(content: Any) -> str:

@@ -15,6 +15,12 @@ from pipeline.key import WHEN_SET, Json
 from stages.tokens.dataset import Dataset, Document, TokenIds
 from stages.tokens.dataset_files import content, find_files
 from stages.tokens.datasets.conversation import conversation
+from stages.tokens.datasets.fields import (
+    check_fields,
+    filled_text,
+    needed_columns,
+    turns_of,
+)
 
 COUNTED = ("all", "assistant")
 LARGEST_ID = 1 << 31
@@ -43,6 +49,10 @@ class Rows(Dataset):
     tokens: str = field(default="all", metadata={"key": WHEN_SET})
     """all | assistant: which tokens of a conversation count in statistics and measures."""
     max_documents: int | None = None
+    fields: dict[str, str] | None = field(default=None, metadata={"key": WHEN_SET})
+    """Names of other layouts: {role: from, content: value, user: human} of a turn's keys and roles;
+    without messages_column {user: instruction, assistant: output}, columns that are turns, or
+    {text: "{title}: {body}"}."""
 
     def __post_init__(self) -> None:
         Dataset.__post_init__(self)
@@ -50,7 +60,10 @@ class Rows(Dataset):
             raise UserError(
                 f"tokens is {self.tokens!r}", remedy=f"choose one of {', '.join(COUNTED)}"
             )
-        if self.tokens != "all" and self.messages_column is None:
+        check_fields(
+            self.names, messages=self.messages_column is not None, ids=self.ids_column is not None
+        )
+        if self.tokens != "all" and not self.has_conversations:
             raise UserError(
                 f"tokens is {self.tokens!r}, and the dataset has no conversations",
                 remedy="name their column: dataset.messages_column, or say tokens: all",
@@ -70,12 +83,26 @@ class Rows(Dataset):
     def has_ids(self) -> bool:
         return self.ids_column is not None
 
+    @property
+    def names(self) -> Mapping[str, str]:
+        """The entries of `fields`; none where it is null."""
+        return self.fields or {}
+
+    @property
+    def has_conversations(self) -> bool:
+        """Whether documents are conversations: of a column, or of the columns in `fields`."""
+        mapped = bool(self.names) and "text" not in self.names
+        return self.messages_column is not None or mapped
+
     def from_rows(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[Document]:
         """The document of each row; rows without content are left out.
 
         Raises UserError if none of the first SPARSE rows has the column, or none at all.
         """
         column = self.ids_column or self.messages_column or self.text_column
+        mapped = bool(self.names) and self.messages_column is None
+        if mapped:
+            column = needed_columns(self.names)[-1]
         found, names = False, dict[str, None]()
         for i, row in enumerate(islice(rows, self.max_documents)):
             found = found or column in row
@@ -83,21 +110,31 @@ class Rows(Dataset):
                 names.update(dict.fromkeys(row))
                 if i >= SPARSE:
                     break
-            if value := row.get(column):
+            if mapped:
+                if document := self._mapped(row):
+                    yield document
+            elif value := row.get(column):
                 yield self._document(value, i, column)
         if names and not found:
             raise UserError(
                 f"{self.describe()} has no column {column!r}",
                 remedy=f"it has {', '.join(names)}: set dataset.text_column, or "
-                "dataset.messages_column for conversations, dataset.ids_column for token ids",
+                "dataset.messages_column for conversations, dataset.ids_column for token ids, "
+                "dataset.fields for other layouts",
             )
+
+    def _mapped(self, row: Mapping[str, Any]) -> Document:
+        """The document of a row whose columns `fields` names."""
+        if "text" in self.names:
+            return filled_text(self.names["text"], row).strip()
+        return turns_of(self.names, row)
 
     def _document(self, value: Any, row: int, column: str) -> Document:
         if self.ids_column is not None:
             return token_ids(value, f"row {row} of {self.describe()}, column {column!r},")
         if self.messages_column is not None:
             where = f"row {row} of {self.describe()}, column {column!r},"
-            return conversation(value, where, filled=self.filled)
+            return conversation(value, where, filled=self.filled, fields=self.names)
         if not isinstance(value, str):
             raise UserError(
                 f"row {row} of {self.describe()} has no text in column {column!r} but a "
