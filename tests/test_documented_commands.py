@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.primary import gathered, primary_config
+from pipeline.config.primary import asks_sweep, gathered, primary_config
 from pipeline.config.recipe_import import imported
 from pipeline.config.root import load_config
 from pipeline.config.searchpath import own_configs
 from pipeline.registry import Registry
 from pipeline.sweeps.check import check_jobs, told
-from pipeline.sweeps.command import asked, composed
+from pipeline.sweeps.command import composed
 from pipeline.sweeps.plan import planned
 from tests.frozen.models import write_model, write_text
 from tests.pipeline import tiny
@@ -99,7 +99,7 @@ def check(command: str, small: dict[str, str], cwd: Path) -> None:
         load_config(cfg, Registry.load(), overrides=plain)
         return
     jobs = [overrides]
-    if asked(words):
+    if asks_sweep(words):
         with given.initialized():
             cfg = composed(given.name, overrides)
         jobs = list(planned(cfg, command, cwd).jobs)
