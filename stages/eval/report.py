@@ -64,10 +64,11 @@ def verdict(result: Result, config: Mapping[str, Any]) -> list[str]:
     quality = result["eval"]
     perplexity = quality.get("perplexity")
     if not perplexity:
-        return ["quality was not measured"]
+        return [] if result.get("tasks") else ["quality was not measured"]
     before, after = perplexity["original"], perplexity["compressed"]
     off = perplexity.get("change_stderr")
-    told = f"perplexity {change(before, after)}{_more(off, percent)}"
+    text = f" on {perplexity['dataset']}" if perplexity.get("dataset") else ""
+    told = f"perplexity {change(before, after)}{_more(off, percent)}{text}"
     found = usual(result.get("size", {}), config)
     if found is None or not before:
         return [told]

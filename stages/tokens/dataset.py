@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pipeline.errors import UserError
-from pipeline.key import Json
+from pipeline.key import WHEN_SET, Json
 
 Message = Mapping[str, Any]
 """One turn of a conversation for a chat template: `role` and `content`."""
@@ -35,7 +35,9 @@ class Dataset(ABC):
     `num_samples` sequences of `sequence_length` tokens are taken. With `packing` the documents
     form one stream of tokens that is cut into windows; without it each sample is one document,
     cut at `sequence_length` or padded. `seed` decides which samples; a larger `num_samples` with
-    the same seed contains the smaller choice.
+    the same seed contains the smaller choice. With a `stride` windows overlap, one begins every so
+    many tokens, and only its last `stride` tokens count: each has all that is before it in the
+    window as context.
     """
 
     kind: ClassVar[str]
@@ -44,6 +46,8 @@ class Dataset(ABC):
     sequence_length: int = 512
     seed: int = 0
     packing: bool = True
+    stride: int | None = field(default=None, metadata={"key": WHEN_SET})
+    """Tokens from one window to the next, which alone count; null: windows do not overlap."""
 
     def __post_init__(self) -> None:
         if self.num_samples < 1:
@@ -52,6 +56,16 @@ class Dataset(ABC):
             raise UserError(
                 f"sequence_length is {self.sequence_length}",
                 remedy="give 2 or more: a next token is predicted from the ones before it",
+            )
+        if self.stride is not None and not 1 <= self.stride < self.sequence_length:
+            raise UserError(
+                f"stride is {self.stride} with a sequence_length of {self.sequence_length}",
+                remedy=f"give 1 to {self.sequence_length - 1}, or null for no overlap",
+            )
+        if self.stride is not None and not self.packing:
+            raise UserError(
+                f"stride is {self.stride} with packing=false",
+                remedy="leave it out: a sample that is one document has no next window",
             )
 
     @abstractmethod

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from pipeline.errors import UserError
 from pipeline.stage import Task
 from stages.model.artifact_names import MODEL, TOKENS
-from stages.tokens.counted import not_counted, separated
+from stages.tokens.counted import last_counted, not_counted, separated
 from stages.tokens.dataset import Dataset, Document, counted_tokens
 from stages.tokens.given_ids import GivenIds
 from stages.tokens.stage import TokensConfig
@@ -34,7 +34,7 @@ def run(config: TokensConfig, task: Task) -> None:
     )
     ids, counted = separated(marked)
     tensors: dict[str, NDArray[Any]] = {"input_ids": ids, "lengths": lengths}
-    if counted_tokens(dataset) != "all":
+    if counted_tokens(dataset) != "all" or dataset.stride is not None:
         tensors["counted"] = counted
         draft.meta.update(counted=int(counted.sum()))
     save_file(tensors, draft.path / TOKENS)
@@ -88,7 +88,7 @@ def _packed(
     length, bos = dataset.sequence_length, tokenizer.bos
     if bos is not None and tokenizer.assistant_only:
         bos = not_counted(bos)
-    cut = stream_windows(pieces(), length, bos)
+    cut = stream_windows(pieces(), length, bos, dataset.stride)
     candidates = Candidates(cut, dataset.num_samples, dataset.seed)
     kept = {number: window.copy() for number, window in candidates}
     if candidates.count < dataset.num_samples:
@@ -99,6 +99,8 @@ def _packed(
         )
     chosen = choose(candidates.count, dataset.num_samples, dataset.seed)
     ids = np.stack([kept[number] for number in chosen])
+    if (stride := dataset.stride) is not None:
+        ids = np.stack([last_counted(row, stride) for row in ids])
     return ids, np.full(len(ids), length, dtype=np.int32)
 
 

@@ -52,37 +52,47 @@ def _rank(number: int, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}:{number}".encode()).digest()
 
 
-def stream_windows(pieces: Iterable[Sequence[int]], length: int, bos: int | None) -> Iterator[Ids]:
-    """All `windows` [length] of the stream that `pieces` make, one after the other."""
-    step = _step(length, bos)
+def stream_windows(
+    pieces: Iterable[Sequence[int]], length: int, bos: int | None, stride: int | None = None
+) -> Iterator[Ids]:
+    """All `windows` [length] of the stream that `pieces` make, one after the other.
+
+    With a `stride` they overlap: one begins every so many tokens.
+    """
+    step = stride or _step(length, bos)
     held: list[Ids] = []
     size = 0
     for piece in pieces:
         held.append(np.asarray(piece, dtype=np.int32))
         size += len(piece)
-        if size >= max(TOGETHER, step):
+        if size >= max(TOGETHER, _step(length, bos)):
             stream = np.concatenate(held)
-            count = window_count(size, length, bos)
-            yield from windows(stream, range(count), length, bos)
+            count = window_count(size, length, bos, stride)
+            yield from windows(stream, range(count), length, bos, stride)
             held = [stream[count * step :]]
             size = len(held[0])
-    if size >= step:
-        count = window_count(size, length, bos)
-        yield from windows(np.concatenate(held), range(count), length, bos)
+    if held and size >= _step(length, bos):
+        count = window_count(size, length, bos, stride)
+        yield from windows(np.concatenate(held), range(count), length, bos, stride)
 
 
-def window_count(stream: int, length: int, bos: int | None) -> int:
+def window_count(stream: int, length: int, bos: int | None, stride: int | None = None) -> int:
     """Number of windows of `length` tokens in a stream of `stream` tokens."""
-    return stream // _step(length, bos)
+    width = _step(length, bos)
+    return max(0, (stream - width) // (stride or width) + 1)
 
 
-def windows(stream: Ids, chosen: Sequence[int], length: int, bos: int | None) -> Ids:
+def windows(
+    stream: Ids, chosen: Sequence[int], length: int, bos: int | None, stride: int | None = None
+) -> Ids:
     """The chosen windows [N, length] of a stream [tokens], each beginning with `bos` if not None.
 
-    Windows follow each other without overlap; a remainder shorter than a window is left out.
+    Windows follow each other without overlap, or begin every `stride` tokens; a remainder shorter
+    than a window is left out.
     """
-    step = _step(length, bos)
-    cut = stream[: window_count(len(stream), length, bos) * step].reshape(-1, step)[list(chosen)]
+    width = _step(length, bos)
+    starts = (stride or width) * np.asarray(chosen, dtype=np.int64)
+    cut: Ids = stream[starts[:, None] + np.arange(width)]
     if bos is None:
         return cut
     return np.concatenate([np.full((len(cut), 1), bos, dtype=np.int32), cut], axis=1)

@@ -45,6 +45,16 @@ def _change(difference: float, error: float | None, share: bool) -> str:
     return told + (unit if error is None else f" \N{PLUS-MINUS SIGN} {factor * error:.2f}{unit}")
 
 
+def verdict(result: Result, config: Mapping[str, Any]) -> list[str]:
+    """What the tasks say: the mean difference with its error, or that of the only task."""
+    del config
+    mean = result["tasks"].get("mean") if result["tasks"] else None
+    if not mean:
+        return []
+    name = "the mean of the tasks" if mean["tasks"] > 1 else "the task"
+    return [f"{name} {_change(mean['difference'], mean['error'], True)}"]
+
+
 def limits(result: Result) -> list[str]:
     """How many documents each score is of, and what the number after the sign means."""
     tasks = result["tasks"]
@@ -77,5 +87,6 @@ TASKS = Section(
         ),
     ),
     rows=rows,
+    verdict=verdict,
     limits=limits,
 )

@@ -24,9 +24,9 @@ def run() -> Any:
 
 def test_the_verdict_is_one_line_of_size_loss_and_checks(run: Any) -> None:
     assert verdict(assemble(run), run.config) == (
-        "2.39 x smaller (269.1 MB to 112.4 MB); perplexity +6.3 % ± 0.6 %, less than is usual for "
-        "4-bit weights (+9 to +31 % on WikiText-2 in a model as small as this); all 2 checks "
-        "passed."
+        "2.39 x smaller (269.1 MB to 112.4 MB); perplexity +6.3 % ± 0.6 % on pydoc, less than is "
+        "usual for 4-bit weights (+9 to +31 % on WikiText-2 in a model as small as this); all 2 "
+        "checks passed."
     )
 
 

@@ -63,6 +63,9 @@ def test_the_report_tells_each_task_its_uncertainty_and_the_mean() -> None:
     assert mean.what == "mean of the tasks" and mean.before == "62.5 %"
     assert "one 4, two 2" in TASKS.limits(result)[0]
     assert QUALITY.limits(result) == []  # quality was evaluated
+    assert TASKS.verdict is not None and QUALITY.verdict is not None
+    assert TASKS.verdict(result, {}) == ["the mean of the tasks -12.50 ± 12.50 points"]
+    assert QUALITY.verdict(result, {}) == []
     (metric,) = TASKS.metrics
     assert metric.of(result) == 0.5 and metric.better(0.6, 0.5)
     nothing: dict[str, Any] = {"eval": {}, "tasks": {}}
