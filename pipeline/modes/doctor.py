@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -35,6 +35,7 @@ PACKAGES = (
     "numba",
     "numpy",
 )
+ABSENT = "not installed"
 HUB_SECONDS = 3.0
 
 
@@ -42,10 +43,34 @@ def doctor(config: Config, run_dir: Path) -> int:
     """Print versions, devices, memory, disk, store and hub; the exit code is always 0."""
     del run_dir
     table = Table("what", "found", box=None, header_style="bold")
-    for name, value in (*_versions(), *_machine(config), *_places(config)):
+    found = [*_versions(), *_machine(config), *_places(config)]
+    for name, value in found:
         table.add_row(name, masked(value))
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"\n{masked(verdict(dict(found), config.device))}", markup=False)
     return 0
+
+
+def verdict(found: Mapping[str, str], device: str) -> str:
+    """One sentence on whether presswork can run here, from the rows of the table, and what lacks.
+
+    `device` is the one that the config chose.
+    """
+    lacking = [f"{name} is not installed" for name in PACKAGES if found.get(name) == ABSENT]
+    store = found.get("store", "")
+    if ", writable, " not in store:
+        lacking.append(f"the store cannot be written ({store.partition(chr(10))[0]})")
+    if lacking:
+        return f"Not ready: {'; '.join(lacking)}."
+    notes = []
+    unused = next((v for n, v in found.items() if n == "torch's CUDA" and v.startswith("none")), "")
+    if unused:
+        notes.append("there is a GPU, but this torch is built for CPUs and will not use it")
+    if "cannot be reached" in found.get("hub", ""):
+        notes.append("the hub is not reached, so models and datasets have to be local")
+    told = f" But {'; '.join(notes)}." if notes else ""
+    return f"Ready: runs compute on {device}.{told}"
 
 
 def _versions() -> Iterator[tuple[str, str]]:
@@ -54,7 +79,7 @@ def _versions() -> Iterator[tuple[str, str]]:
         try:
             yield name, version(name)
         except PackageNotFoundError:
-            yield name, "not installed"
+            yield name, ABSENT
 
 
 def _gpus() -> Iterator[tuple[str, str]]:

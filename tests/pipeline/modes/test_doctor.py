@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.modes.doctor import doctor
+from pipeline.modes.doctor import PACKAGES, doctor, verdict
 from tests.pipeline.machine.fake_driver import MODELS, fake_gpus
 from tests.pipeline.tiny import FILES, loaded, write_files
 
@@ -52,3 +52,15 @@ def test_a_machine_without_gpus_says_so(told: Told) -> None:
         lines = told()
     assert "cuda none that torch can use" in lines
     assert not any(line.startswith(("NVIDIA driver", "triton ")) for line in lines)
+
+
+def test_the_verdict_says_what_lacks() -> None:
+    there = dict.fromkeys(PACKAGES, "1.0") | {"store": "/s, writable, 9 GB free"}
+    assert verdict(there, "cpu") == "Ready: runs compute on cpu."
+    cut = verdict(there | {"hub": "https://x cannot be reached (no)"}, "cuda")
+    assert cut.startswith("Ready: runs compute on cuda. But the hub is not reached")
+    none = verdict(there | {"torch's CUDA": "none: this torch"}, "cpu")
+    assert "there is a GPU, but this torch is built for CPUs" in none
+    lacking = there | {"torch": "not installed", "store": "/s, read-only, 9 GB free"}
+    told = verdict(lacking, "cpu")
+    assert told.startswith("Not ready: torch is not installed; the store cannot be written")
