@@ -15,6 +15,9 @@ from pipeline.sweeps.columns import columns
 from pipeline.sweeps.files import PAGE
 from pipeline.sweeps.page import by_quality
 
+PHRASES = {"interrupted": "was interrupted", "missing": "is missing"}
+"""Status of a job that is not done -> the verb that says so."""
+
 
 def print_summary(sweep: Mapping[str, Any], folder: Path, console: Console) -> None:
     """Print the jobs, the best first; what was shared, what failed, and the page's path."""
@@ -45,7 +48,8 @@ def print_summary(sweep: Mapping[str, Any], folder: Path, console: Console) -> N
         reason = (job["error"] or "").partition("\n")[0]
         differs = [f"{key}={value}" for key, value in job["differs"].items()]
         overrides = " ".join(differs or job["overrides"])
-        line = f"  job {job['number']} {job['status']}: {overrides}: {reason}"
+        told = [f"  job {job['number']} {PHRASES.get(job['status'], job['status'])}"]
+        line = ": ".join([*told, *(text for text in (overrides, reason) if text)])
         console.print(line, markup=False, soft_wrap=True)
     if troubled:
         console.print("the same command again runs only what is missing")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from pipeline.errors import UserError
 from pipeline.sweeps.page import write_sweep
 from pipeline.sweeps.pareto import front, measure, quality
+from pipeline.sweeps.summary import print_summary
 from tests.pipeline.sweeps.folder import STARTED, four_schemes, job, node, plan, result
 
 
@@ -35,6 +38,18 @@ def test_every_job_has_a_row_with_what_became_of_it(sweep: Path) -> None:
     assert first["relative_error"] == pytest.approx(0.02)
     assert (first["built"], first["reused"], first["folder"]) == (2, 0, "0")
     assert found["seconds"] == 38.0
+
+
+def test_the_terminal_has_one_line_for_each_job_that_is_not_done(sweep: Path) -> None:
+    out = io.StringIO()
+    found = write_sweep(sweep)
+    found["jobs"][0] |= {"status": "interrupted", "error": None}
+    print_summary(found, sweep, Console(file=out, width=80, color_system=None))
+    lines = out.getvalue().splitlines()
+    told = lines[lines.index("3 of 5 jobs are not done:") + 1 :][:3]
+    assert told[0].startswith("  job 0 was interrupted: scheme=") and not told[0].endswith(": ")
+    assert told[1].endswith("calibrate[0]: <b>odd</b> data") and " failed: " in told[1]
+    assert told[2] == "  job 4 is missing: scheme=never: it was never begun"
 
 
 def test_only_the_keys_that_differ_are_told(sweep: Path) -> None:
