@@ -74,8 +74,8 @@ def test_it_asks_for_the_statistics_it_uses(
 ) -> None:
     stage = Compress(CompressConfig(scheme=load(scheme), modifiers=modifiers))
     pairs = ("out",) if any(isinstance(m, Transform) for m in modifiers) else ()
-    learns = dict.fromkeys(("activations", "target", "tokens", "proof"), ())
-    assert stage.demands() == {"statistics": needed, "pairs": pairs, **learns}
+    idle = dict.fromkeys(("activations", "target", "tokens", "proof", "outliers"), ())
+    assert stage.demands() == {"statistics": needed, "pairs": pairs, **idle}
 
 
 def test_the_lm_head_needs_what_its_solver_does() -> None:
