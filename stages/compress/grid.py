@@ -9,7 +9,7 @@ kernels alike.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -36,6 +36,7 @@ class Grid:
     :func:`grid_of` builds it from a scheme, once for each module; observers and solvers know the
     format by nothing else. dtype: the checkpoint's, in which scales are computed and, unless the
     format fixes `scale_dtype`, stored. codes, scales: the values that both may take.
+    negative_scales: whether scales may have either sign.
     """
 
     num_bits: int
@@ -49,6 +50,16 @@ class Grid:
     dtype: torch.dtype
     codes: Rounding
     scales: Rounding
+    negative_scales: bool = False
+
+    def signed(self) -> Grid:
+        """The same with scales of either sign, where that is of use: see `negative_scales`.
+
+        Symmetric integers have one code more below zero than above it: with a negative scale it
+        serves the largest weights whatever their sign is. Other formats stay as they are.
+        """
+        wide = self.scale_dtype is None or self.scale_dtype.itemsize > 1  # else without a sign
+        return replace(self, negative_scales=self.type == "int" and self.symmetric and wide)
 
     def spans(self, rows: int, columns: int) -> tuple[int, int]:
         """How many neighbouring rows and columns share a scale."""
@@ -163,6 +174,15 @@ def round_to(x: Tensor, rounding: Rounding) -> Tensor:
     power = (x.contiguous().view(torch.int32) & 0x7F800000).view(torch.float32)
     unit = power.clamp(min=rounding.binade) * rounding.step
     return torch.round(x / unit) * unit
+
+
+def round_scale(x: Tensor, like: Tensor, rounding: Rounding) -> Tensor:
+    """Nearest scale of ``rounding`` to float32 ``x``, with the sign of ``like``; any shape.
+
+    ``rounding`` holds positive scales alone: one that may be negative keeps the sign it has.
+    """
+    sign = torch.where(like < 0, -1.0, 1.0)
+    return round_to(x * sign, rounding) * sign
 
 
 def expand(qparams: QParams, grid: Grid, rows: int) -> tuple[Tensor, Tensor]:

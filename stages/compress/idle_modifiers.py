@@ -111,6 +111,20 @@ def idle_modifiers(
             )
 
 
+def idle_signs(config: CompressConfig, found: Resolution) -> Iterator[UserError]:
+    """The error of `negative_scales` where no weight is quantized to symmetric integers."""
+    solver = config.solver
+    if solver is None or not solver.negates or config.scheme.candidates or not found.modules:
+        return
+    formats = [one.scheme.weights for one in found.modules.values()]
+    if not any(w is not None and w.type == "int" and w.symmetric for w in formats):
+        yield UserError(
+            f"modifier.{solver.kind}.negative_scales is true, but no weight is quantized to "
+            "symmetric integers, whose codes alone have one value more on one side",
+            remedy="leave it out, or take such a scheme: w4a16, w4a16_g64, w3a16, w8a8",
+        )
+
+
 def _moving(layer: Subgraph, found: Resolution) -> Subgraph:
     """The layer with those of its pairs that have a reader that is quantized."""
     pairs = tuple(p for p in layer.pairs if not found.modules.keys().isdisjoint(p.targets))

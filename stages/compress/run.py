@@ -265,6 +265,7 @@ class _Work:
             relative_error=solved.relative_error,
             fallback=fallback,
             zeros=None if self.pruner is None else float((quantized.weight == 0).float().mean()),
+            negative_scales=self.solver.negates and bool((quantized.scale < 0).any()),
         )
 
     def put_direct(self, name: str, made: Direct, solver: str) -> None:

@@ -160,7 +160,7 @@ def _solve(
             identity=_identity(layer, names, device),
             pruned=None if pruned is None else _stacked(pruned),
         )
-        found = _checked(solver.solve(problem), first, foreign=solver.keeps)
+        found = _checked(solver.solve(problem), first, foreign=solver.keeps, negates=solver.negates)
         whole = with_codes(found, problem.grid)
         if problem.pruned is not None and bool(whole.weight[problem.pruned == 0].any()):
             raise _bad(first, f"{solver.kind} gave values to entries that were pruned")
@@ -214,15 +214,16 @@ def _relative_error(weight: Tensor, found: Quantized, H: Tensor | None) -> float
     return ratio(*found.losses.double().sum(dim=0).tolist())
 
 
-def _checked(found: Quantized, name: str, *, foreign: bool) -> Quantized:
+def _checked(found: Quantized, name: str, *, foreign: bool, negates: bool) -> Quantized:
     """`found`, unless something in it must never be written.
 
     `foreign`: its scales are another writer's, who may use 0 and negative ones (`unusual`).
+    `negates`: the solver was asked for scales of either sign.
     """
     scale = found.scale.float()
     if not all_finite(found.weight):
         raise _bad(name, "the quantized weight has non-finite entries")
-    accepted = scale > 0
+    accepted = (scale != 0) & (found.scale.dtype in SIGNED) if negates else scale > 0
     if foreign:
         accepted = torch.ones_like(accepted) if found.scale.dtype in SIGNED else scale >= 0
     if not bool((torch.isfinite(scale) & accepted).all()):

@@ -11,6 +11,7 @@ from stages.compress.config import CompressConfig, needed_statistics
 from stages.compress.idle_modifiers import (
     experts_problem,
     idle_modifiers,
+    idle_signs,
     profile_problem,
     rotation_problem,
     transform_notes,
@@ -130,7 +131,7 @@ class Compress(Stage):
         paired: Blueprint | None = blueprint
         if not problems:
             paired = with_pairs(config, site, blueprint)
-            problems = tuple(idle_modifiers(config, paired, found))
+            problems = (*idle_modifiers(config, paired, found), *idle_signs(config, found))
         if keeper is not None and not problems and keeper.on_failure == "error":
             from stages.compress.modifiers.keep_check import unkeepable
 

@@ -10,6 +10,8 @@ from stages.schemes.quant_args import QArgs
 from stages.schemes.scheme import SchemeGroup
 
 SHARD, LAYER, CHECKSUM = "shard.safetensors", "layer.json", "checksum.safetensors"
+NEGATIVE = "negative_scales"
+"""In the entry of a module: some of its scales are negative, as its solver was asked to try."""
 CACHE = "cache.safetensors"
 """File of a `cache` result: qparams of attention states by checkpoint name."""
 

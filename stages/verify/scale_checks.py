@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stages.formats.layer_artifact import NEGATIVE
 from stages.model.blueprint import STATES
 from stages.quantized.stored_weight import SIGNED
 from stages.verify.checkpoint_under_test import Stored, Subject
@@ -64,12 +65,15 @@ def _findings(name: str, scale: Tensor) -> Iterator[Finding]:
 
 
 def check_scales(subject: Subject) -> Iterator[str]:
-    """Every scale is finite and positive, but for those that `modifier=keep` took over."""
+    """Every scale is finite and positive, but where a source's were kept or a solver was asked.
+
+    Of weights that were solved with `negative_scales`, layer.json says whether there are any.
+    """
     kept = {
         module["prefix"]
         for info in subject.layer_info()
         for module in info["modules"].values()
-        if module["solver"] == KEPT
+        if module["solver"] == KEPT or module.get(NEGATIVE)
     }
     yield from wrong_scales(subject, kept)
 

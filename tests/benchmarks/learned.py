@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import shutil
 import sys
@@ -70,14 +71,16 @@ def judged(setting: Setting, folder: Path) -> dict[str, float]:
 
 def presswork(setting: Setting, solver: str, more: Sequence[str] = ()) -> dict[str, float]:
     """One run with a fresh store, the last of which gives the tokens of the peer."""
-    folder = setting.work / solver
+    kind, *own = solver.split()
+    folder = setting.work / re.sub(r"\W+", "-", solver)
     shutil.rmtree(folder, ignore_errors=True)
     command = on_text(
         setting.model,
         setting.half,
         folder,
         "eval=none",
-        f"modifier={solver}",
+        f"modifier={kind}",
+        *own,
         f"dataset.num_samples={setting.samples}",
         f"dataset.sequence_length={setting.length}",
         *setting.more,
@@ -145,7 +148,12 @@ def main() -> int:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--peer", default=os.environ.get("PRESSWORK_AUTOROUND_PYTHON", ""))
     parser.add_argument("--peer-options", nargs="*", default=[], help="e.g. --iterations=200")
-    parser.add_argument("--solvers", nargs="+", default=SOLVERS)
+    parser.add_argument(
+        "--solvers",
+        nargs="+",
+        default=SOLVERS,
+        help="each with overrides of its own behind it: 'gptq a=b'",
+    )
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--windows", type=int, default=16)

@@ -35,11 +35,13 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
     model = os.environ.get("PRESSWORK_TEST_MODEL")
     chosen = ["model=local", f"model.path={model}"] if model else []
 
-    def made(scheme: str) -> Path:
-        run = place / scheme
+    def made(name: str) -> Path:
+        scheme, *signed = name.split(" ")
+        more = ["modifier.rtn.observer=mse", "modifier.rtn.negative_scales=true"] if signed else []
+        run = place / name.replace(" ", "-")
         small = ("dataset.num_samples=4", "dataset.sequence_length=256", "eval=none")
         where = (f"store.dir={place / 'store'}", f"hydra.run.dir={run}")
-        launch(presswork(f"scheme={scheme}", "modifier=rtn", *chosen, *small, *where))
+        launch(presswork(f"scheme={scheme}", "modifier=rtn", *more, *chosen, *small, *where))
         return run / "checkpoint"
 
     return made
@@ -68,7 +70,7 @@ def perplexity_in_transformers(folder: Path, rows: list[list[int]]) -> float:
     return math.exp(torch.cat(losses).double().mean().item())
 
 
-@pytest.mark.parametrize("scheme", ["w4a16_g64", "w8a8", "fp8_dynamic"])
+@pytest.mark.parametrize("scheme", ["w4a16_g64", "w4a16_g64 signed", "w8a8", "fp8_dynamic"])
 def test_vllm_computes_what_transformers_computes(
     scheme: str, checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -54,7 +54,9 @@ FORMATS = {
 
 
 def grid(name: str, dtype: torch.dtype = torch.bfloat16) -> Grid:
-    return grid_of(FORMATS[name], dtype)
+    """The grid of a format; "signed" behind its name: with scales of either sign."""
+    made = grid_of(FORMATS[name.removesuffix(" signed")], dtype)
+    return made.signed() if name.endswith(" signed") else made
 
 
 @contextmanager

@@ -22,7 +22,11 @@ from tests.stages.compress.solvers.reference import problem
 
 
 @pytest.mark.parametrize(
-    ("name", "actorder"), [*((name, "static") for name in FORMATS), ("int4 g32", "none")]
+    ("name", "actorder"),
+    [
+        *((name, "static") for name in (*FORMATS, "int4 g32 signed", "int4 channel signed")),
+        ("int4 g32", "none"),
+    ],
 )
 def test_gptq_chooses_the_same_codes(name: str, actorder: str) -> None:
     weight, H = problem(rows=33, columns=96)
@@ -36,7 +40,7 @@ def test_gptq_chooses_the_same_codes(name: str, actorder: str) -> None:
 @pytest.mark.parametrize(
     ("name", "observer"),
     [
-        *((name, "gram") for name in FORMATS),
+        *((name, "gram") for name in (*FORMATS, "int4 g32 signed")),
         *((name, "mse") for name in ("int4 g32", "fp8 block")),
         *((name, "imatrix") for name in ("int4 g32 asymmetric", "nvfp4", "int8 tensor")),
     ],

@@ -29,7 +29,9 @@ pytestmark = [pytest.mark.triton, pytest.mark.usefixtures("interpreter")]
         ("int4 g32", {"refit": 0}),
         ("int4 g32", {"descent": 0}),
         ("int4 g32 asymmetric", {"refit": 2, "descent": 2}),
+        ("int4 g32 signed", {"refit": 2}),
         ("int3 g96", {}),
+        ("int4 channel signed", {"block_size": 16}),
         ("int4 channel", {}),
         ("int4 channel", {"block_size": 16}),  # too wide for a block: scales are refit by rows
         ("fp8 channel", {}),
@@ -94,7 +96,7 @@ def test_ties_go_to_even(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "observer"),
     [
-        *((name, "gram") for name in FORMATS),
+        *((name, "gram") for name in (*FORMATS, "int4 g32 signed")),
         *((name, "mse") for name in ("int4 g32", "nvfp4", "fp8 block")),
         *((name, "imatrix") for name in ("int4 g32 asymmetric", "mxfp4", "int8 tensor")),
         ("nvfp4", "nvfp4_expanded_mse"),

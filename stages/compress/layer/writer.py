@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.stage import Draft
 from stages.compress.layer.state import LayerState
-from stages.formats.layer_artifact import CHECKSUM, LAYER, SHARD, to_groups
+from stages.formats.layer_artifact import CHECKSUM, LAYER, NEGATIVE, SHARD, to_groups
 from stages.model.blueprint import LinearSpec
 from stages.schemes.layouts import layout_of
 from stages.schemes.scheme import SchemeGroup
@@ -101,6 +101,7 @@ class Compressed:
         relative_error: float | None,
         fallback: str | None = None,
         zeros: float | None = None,
+        negative_scales: bool = False,
     ) -> None:
         """Take the stored tensors and the checksums of one module, both by local name."""
         for part, tensor in packed.items():
@@ -117,6 +118,7 @@ class Compressed:
             "bits": 8 * sum(tensor.nbytes for tensor in packed.values()) / elements,
             "fallback": fallback,
             **({} if zeros is None else {"zeros": zeros}),
+            **({NEGATIVE: True} if negative_scales else {}),
         }
 
     def _put(self, name: str, tensor: Tensor) -> None:

@@ -31,6 +31,7 @@ from stages.compress.grid import (
     Rounding,
     by_scale_of_row,
     expand,
+    round_scale,
     round_to,
 )
 from stages.formats.codes import decode, encode
@@ -158,7 +159,7 @@ class Latent:
     def stored_scale(self) -> Tensor:
         """The learned scale as the checkpoint stores it, in the shape and dtype of the solver's."""
         scale = self.found.scale.float()
-        learned = round_to(scale * self.ratio, self.grid.scales)
+        learned = round_scale(scale * self.ratio, scale, self.grid.scales)
         return torch.where(self.ratio == 1, scale, learned).to(self.found.scale.dtype)
 
     def effective_scale(self) -> Tensor:

@@ -123,6 +123,11 @@ class Solver(Modifier):
     on_failure: str
 
     @property
+    def negates(self) -> bool:
+        """Whether its scales may be negative."""
+        return bool(getattr(self, "negative_scales", False))
+
+    @property
     def learns(self) -> bool:
         """Whether it improves the solved weights of a decoder layer together, by running it."""
         return False

@@ -11,6 +11,7 @@ from stages.compress.modifiers.base import POLICIES, Problem, Solver, one_of
 from stages.compress.modifiers.observer import (
     SHIPPED,
     check_observer,
+    check_signs,
     identity_of,
     observe_by,
 )
@@ -50,12 +51,15 @@ class Gptq(Solver):
     refit: int = 1
     descent: int = 1
     on_failure: str = "error"
+    negative_scales: bool = field(default=False, metadata={"key": WHEN_SET})
+    """Also try negative scales, for symmetric integers: their extra code then fits either sign."""
     tf32: bool = field(default=False, metadata={"key": WHEN_SET})
     """Multiply blocks of columns in TF32: faster, on a GPU only."""
 
     def __post_init__(self) -> None:
         one_of("actorder", self.actorder, ("static", "none"))
         check_observer(self.observer)
+        check_signs(self.kind, self.observer, self.negative_scales)
         one_of("on_failure", self.on_failure, POLICIES)
         check_columns(self.block_size, self.dampening_frac)
         for name, value in (("refit", self.refit), ("descent", self.descent)):
@@ -86,7 +90,7 @@ class Gptq(Solver):
         found = gptq(
             problem.weight,
             problem.H,
-            problem.grid,
+            problem.grid.signed() if self.negative_scales else problem.grid,
             block_size=self.block_size,
             dampening_frac=self.dampening_frac,
             actorder=self.actorder,

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
+from pipeline.errors import UserError
 from pipeline.key import Json
 from pipeline.registry import Registry
 from stages.compress.modifiers.base import one_of
@@ -25,6 +26,8 @@ SHIPPED = (
     "gram",
     "conditional",
 )
+RANGES = ("minmax",)
+"""Those that take the range as it is, and choose between no scales."""
 GRAM = frozenset({"imatrix", "nvfp4_expanded_imatrix", "gram", "conditional"})
 
 
@@ -59,6 +62,16 @@ def check_observer(name: str) -> None:
     """Raise UserError unless an observer of this name is shipped or installed."""
     if name not in SHIPPED:
         one_of("observer", name, (*SHIPPED, *Registry.load().kinds(GROUP)))
+
+
+def check_signs(kind: str, observer: str, negative_scales: bool) -> None:
+    """Raise UserError where negative scales are wanted of an observer that tries none."""
+    if negative_scales and observer in RANGES:
+        others = ", ".join(name for name in SHIPPED if name not in RANGES)
+        raise UserError(
+            f"modifier.{kind}.negative_scales is true, but observer {observer} tries no scales",
+            remedy=f"say modifier.{kind}.observer=gram, or another that searches: {others}",
+        )
 
 
 def needs_gram(name: str) -> bool:

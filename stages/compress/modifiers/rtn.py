@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from pipeline.key import Json
+from pipeline.key import WHEN_SET, Json
 from stages.compress.modifiers.base import Problem, Solver, one_of
 from stages.compress.modifiers.observer import (
     check_observer,
+    check_signs,
     identity_of,
     needs_gram,
     observe_by,
@@ -27,9 +28,12 @@ class Rtn(Solver):
     observer: str = "minmax"
     on_failure: str = "error"
     """What numerical trouble leads to: an error, or the module left dense."""
+    negative_scales: bool = field(default=False, metadata={"key": WHEN_SET})
+    """Also try negative scales, for symmetric integers: their extra code then fits either sign."""
 
     def __post_init__(self) -> None:
         check_observer(self.observer)
+        check_signs(self.kind, self.observer, self.negative_scales)
         one_of("on_failure", self.on_failure, ("error", "skip"))
 
     def statistics(self) -> frozenset[str]:
@@ -42,10 +46,11 @@ class Rtn(Solver):
         from stages.compress.solvers.rtn import rtn
 
         weight = problem.weight if problem.pruned is None else problem.pruned
+        grid = problem.grid.signed() if self.negative_scales else problem.grid
         qparams = observe_by(self.observer)(
             weight,
-            problem.grid,
+            grid,
             importance=None if problem.H is None else problem.H.diagonal(),
             global_scale=problem.global_scale,
         )
-        return rtn(weight, problem.grid, qparams)
+        return rtn(weight, grid, qparams)

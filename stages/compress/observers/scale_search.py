@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -40,7 +41,9 @@ def search(
 
     weight [out, in]; importance float [in], >= 0, or None for ones. The scales tried are those
     that span ``p`` times ``expand`` times the group's range, each rounded as the checkpoint stores
-    it, so the minimum is over what is really written. Ties go to the earlier factor.
+    it, so the minimum is over what is really written. Where the grid has `negative_scales`, all of
+    them are tried with the other sign too, and ties go to the positive one; else to the earlier
+    factor.
     """
     values, (low, high) = by_scale(weight, grid), bounds(weight, grid)
     if global_scale is None and grid.strategy == "tensor_group":
@@ -80,7 +83,10 @@ def _candidates(
     # rounded twice, as the reference does: the candidates are then the same ones
     low, high = ((end.float() * expand).to(grid.dtype).float()[..., None] for end in (low, high))
     tried = torch.tensor(factors, dtype=torch.float32, device=low.device)
-    return qparams_of(low * tried, high * tried, grid, global_scale=global_scale)
+    found = qparams_of(low * tried, high * tried, grid, global_scale=global_scale)
+    if not grid.negative_scales:
+        return found
+    return replace(found, scale=torch.cat([found.scale, -found.scale], dim=-1))
 
 
 def _best(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stages.compress.grid import Grid, QParams, round_to
+from stages.compress.grid import Grid, QParams, round_scale
 from stages.compress.observers.range import by_scale
 from stages.compress.solvers.cholesky import Damped
 from stages.compress.solvers.gptq_arrays import Descent, Params, Sweep
@@ -93,7 +93,7 @@ def _refit_rows(
         Hv = product(metric.columns(part), v, tf32=tf32)
         upper, lower = (v * gradient[part]).sum(dim=0), (v * Hv[part]).sum(dim=0)
         wanted = scale[g] + torch.where(lower > 0, upper / lower, 0.0)
-        new = round_to(wanted * multiplier, grid.scales) / multiplier
+        new = round_scale(wanted * multiplier, scale[g], grid.scales) / multiplier
         change = new - scale[g]
         gain = change * (change * lower - 2 * upper)
         change = torch.where(gain < 0, change, 0.0)
@@ -112,7 +112,7 @@ def stored_scale(
     other than zero is stored as the codes were chosen. qparams: those before the refit; multiplier:
     their global scale, or 1.
     """
-    stored = round_to(scale * multiplier, grid.scales)
+    stored = round_scale(scale * multiplier, scale, grid.scales)
     if qparams.global_scale is None and not torch.equal(stored, scale):
         stored = torch.where(by_scale(Q, grid).any(dim=-1), scale, stored)
     return stored.to(qparams.scale.dtype).reshape(qparams.scale.shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stages.compress.grid import Rounding, round_to
+from stages.compress.grid import Rounding, round_scale, round_to
 from stages.compress.solvers.gptq_arrays import Columns, Descent, Params, Sweep
 
 
@@ -63,11 +63,12 @@ def _refit(
     upper = (v * gradient[members]).sum(dim=0)
     lower = (v * product[members]).sum(dim=0)
     wanted = scale + torch.where(lower > 0, upper / lower, 0.0)
-    change = round_to(wanted * multiplier, scales) / multiplier - scale
+    new = round_scale(wanted * multiplier, scale, scales) / multiplier
+    change = new - scale
     better = (lower > 0) & (change * (change * lower - 2 * upper) < 0)
     change = torch.where(better, change, 0.0)
     gradient -= product * change
-    scale.copy_(torch.where(better, round_to(wanted * multiplier, scales) / multiplier, scale))
+    scale.copy_(torch.where(better, new, scale))
 
 
 def _descend(

@@ -124,7 +124,8 @@ def descend_block(
                     d = np.float32(0.0)
                     if lower[t] > np.float32(0.0):
                         wanted = (sg[t] + upper[t] / lower[t]) * multiplier
-                        new = rounded(wanted, scales)
+                        sign = np.float32(-1.0 if sg[t] < np.float32(0.0) else 1.0)
+                        new = sign * rounded(sign * wanted, scales)
                         d = new / multiplier - sg[t]
                         gain = d * (d * lower[t] - np.float32(2.0) * upper[t])
                         if gain >= np.float32(0.0):

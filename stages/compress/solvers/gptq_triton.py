@@ -106,7 +106,9 @@ def descend_kernel(
             counts = lower > 0.0
             ratio = tl.where(counts, tl.div_rn(upper, tl.where(counts, lower, 1.0)), 0.0)
             wanted = (old + ratio) * multiplier
-            fitted = rounded(wanted, scale_binade, scale_step, scale_low, scale_high)
+            sign = tl.where(old < 0.0, -1.0, 1.0)
+            fitted = rounded(sign * wanted, scale_binade, scale_step, scale_low, scale_high)
+            fitted = sign * fitted
             fitted = tl.div_rn(fitted, multiplier + tl.zeros_like(fitted))
             d = fitted - old
             gain = d * (d * lower - 2.0 * upper)

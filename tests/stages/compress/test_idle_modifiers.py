@@ -53,6 +53,16 @@ def test_a_modifier_of_a_scheme_that_quantizes_nothing(modifier: Any) -> None:
     assert not surveyed(G16, modifier).problems
 
 
+def test_negative_scales_want_symmetric_integers_and_a_search() -> None:
+    floats = SchemeConfig(weights=QArgs(num_bits=8, type="float", strategy="channel"))
+    wanted = Gptq(negative_scales=True)
+    (problem,) = surveyed(floats, wanted).problems
+    assert "negative_scales is true, but no weight is quantized to symmetric" in problem.what
+    assert not surveyed(G16, wanted).problems
+    with pytest.raises(UserError, match="observer minmax tries no scales"):
+        Rtn(negative_scales=True)
+
+
 @pytest.mark.parametrize(("kinds", "fine"), [(["norm"], True), (["linear"], False)])
 def test_a_transform_without_pairs(kinds: list[str], fine: bool) -> None:
     problems = surveyed(G16, SmoothQuant(pairs=kinds), Gptq(), stored=Stored(PAIR)).problems

@@ -8,7 +8,7 @@ from compressed_tensors.quantization import QuantizationArgs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.compress.grid import column_scale, expand, grid_of
+from stages.compress.grid import Grid, column_scale, expand, grid_of
 from stages.compress.observers import minmax
 from stages.compress.solvers.gptq import gptq
 from stages.compress.solvers.numerical_error import NumericalError
@@ -177,3 +177,33 @@ def test_trouble_is_an_error_never_a_rounded_weight() -> None:
         gptq(broken, H, grid_of(int4()))
     with pytest.raises(ValueError, match="static or none"):
         gptq(weight, H, grid_of(int4()), actorder="group")
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_scales_of_either_sign_bring_the_error_down(bits: int) -> None:
+    weight, H = problem(rows=64, columns=192)
+    grid = grid_of(int4(32, bits=bits))
+    positive, either = gptq(weight, H, grid), gptq(weight, H, grid.signed())
+    assert bool((positive.scale > 0).all()) and bool((either.scale < 0).any())
+    assert either.codes is not None
+    scale = either.scale.float().repeat_interleave(32, dim=1)
+    assert torch.equal(either.weight, either.codes.float() * scale)
+    assert either.codes.min() == -(2 ** (bits - 1)) and either.codes.max() <= 2 ** (bits - 1) - 1
+    metric = damped(H)
+    ratio = objective(weight, either.weight, metric) / objective(weight, positive.weight, metric)
+    assert ratio < {2: 0.9, 3: 0.9, 4: 0.95, 8: 1.01}[bits]
+
+
+def test_mirrored_weights_have_scales_of_the_other_sign() -> None:
+    weight, H = problem(rows=64, columns=192)
+    weight, grid, metric = weight.abs(), grid_of(int4(32)).signed(), damped(H)
+    above, below = gptq(weight, H, grid), gptq(-weight, H, grid)
+    assert bool((below.scale > 0).all())  # ties go to the positive one
+    assert (above.scale < 0).float().mean() > 0.8
+    ratio = objective(weight, above.weight, metric) / objective(weight, -below.weight, metric)
+    assert ratio == pytest.approx(1.0, abs=0.02)
+
+
+@pytest.mark.parametrize("grid", [grid_of(NVFP4), grid_of(int4(32, symmetric=False))])
+def test_other_formats_have_positive_scales_only(grid: Grid) -> None:
+    assert grid.signed() == grid
