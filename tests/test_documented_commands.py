@@ -16,19 +16,21 @@ import pytest
 from pipeline.config.primary import asks_sweep, gathered, primary_config
 from pipeline.config.recipe_import import imported
 from pipeline.config.root import load_config
-from pipeline.config.searchpath import own_configs
+from pipeline.config.searchpath import own_configs, register
 from pipeline.registry import Registry
 from pipeline.sweeps.check import check_jobs, told
 from pipeline.sweeps.command import composed
 from pipeline.sweeps.plan import planned
 from tests.frozen.models import write_model, write_text
 from tests.pipeline import tiny
+from tests.pipeline.tiny import write_files
 from tests.stages.recipes import texts
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "stages" / "docs").glob("*.md"))]
 COMMAND = re.compile(r"^(?:python -m pipeline|presswork) (?P<words>.+)$", re.MULTILINE)
 ROW = re.compile(r"^\| `[^\n]*\| `(?P<words>[\w.=\[\], +-]+)`[^\n]*\|$", re.MULTILINE)
+CONFIG = re.compile(r"^```yaml (?P<name>\S+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELL = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 ELSEWHERE = (
     *("ORG/NAME", "model=gguf", "GPTQ_DIR", "AWQ_DIR", "dataset=ultrachat", "eval=tasks"),
@@ -58,7 +60,8 @@ FAST = [each for each in commands() if "path=DIR" in each and not each.startswit
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What the names in capitals stand for."""
+    """What the names in capitals, and the tutorial's folder of configs, stand for."""
+    register()  # for --config-dir, as the command line does
     folder = tmp_path_factory.mktemp("small")
     model = write_model(folder / "model", "llama")
     (model / "chat_template.jinja").write_text(TEMPLATE)
@@ -66,7 +69,10 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (folder / "chat.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
     (folder / "recipe.yaml").write_text(texts.GPTQ_GROUPS)
     text = write_text(folder / "text.txt")
+    tutorial = (ROOT / "stages" / "docs" / "tutorial.md").read_text()
+    write_files(folder, {match["name"]: match["text"] for match in CONFIG.finditer(tutorial)})
     return {
+        "acme/conf": str(folder / "acme" / "conf"),
         "FILE.jsonl": str(folder / "chat.jsonl"),
         "recipe=FILE": f"recipe={folder / 'recipe.yaml'}",
         "FILE": str(text),

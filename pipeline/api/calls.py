@@ -43,15 +43,23 @@ def compress(
 ) -> Result:
     """Run a job as `python -m pipeline` does, with the same keys; what is stored is reused.
 
-    model: a folder, a `.gguf` file, `org/name` of the hub, an option of the config group `model`,
-    or a model object, which is saved beside the run first. dataset: a file, an option of the group
-    `dataset`, a `datasets.Dataset`, a list of texts, or a list of lists of ids. processor: what
-    turns text into ids, for a model object. scheme, modifier: options of their groups, modifiers in
-    order. overrides: words of the command line, or keys with values. All that is None is as the
-    default config has it. output_dir: the run folder, new or that of the same job before; store:
-    the folder of results. config_dir: a folder of configs of one's own. progress: is called with a
-    :class:`Progress` at every step; None shows nothing. keep_inputs: keep what was saved of
-    objects, so that the run's config.yaml can be run again without them.
+    An argument that is None is as the default config has it.
+
+    Args:
+        model: A folder, a `.gguf` file, `org/name` of the hub, an option of the config group
+            `model`, or a model object, which is saved beside the run first.
+        dataset: A file, an option of the group `dataset`, a `datasets.Dataset`, a list of texts, or
+            a list of lists of token ids.
+        scheme: An option of its group, such as `"w4a16"`.
+        modifier: Options of its group, in order.
+        processor: What turns text into ids, for a model object: its tokenizer.
+        overrides: Words of the command line, or keys with values.
+        output_dir: The run folder, new or that of the same job before.
+        store: The folder of results.
+        config_dir: A folder of configs of one's own.
+        progress: Is called with a `Progress` at every step; None shows nothing.
+        keep_inputs: Keep what was saved of objects, so that the run's config.yaml can be run again
+            without them.
 
     Raises UserError, ManyErrors or StageFailed with what the command line would print; results
     that were built are kept, and the same call goes on from them.
@@ -84,7 +92,7 @@ def plan(
     store: str | Path | None = None,
     config_dir: str | Path | None = None,
 ) -> Outlook:
-    """What :func:`compress` would do with these arguments, as `mode=plan` tells it.
+    """What `compress` would do with these arguments, as `mode=plan` tells it.
 
     Raises UserError or ManyErrors for a job that cannot run.
     """
