@@ -54,7 +54,7 @@ def commands() -> list[str]:
     return list(dict.fromkeys([*found, *rows]))
 
 
-FAST = [each for each in commands() if "path=DIR" in each and not each.startswith("-m")][::4]
+FAST = [each for each in commands() if "path=DIR" in each and not each.startswith("-m")][::6]
 """Some of those of a small model; the others are slow tests."""
 
 

@@ -36,6 +36,11 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     return titled(linked_home(markdown))
 
 
+def on_post_page(output: str, **_: Any) -> str:
+    """Name the search, a dialog that the theme leaves without a name for screen readers."""
+    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
+
+
 def home_page(readme: str) -> str:
     """The README with its links as from the docs folder: `stages/docs/x.md` becomes `x.md`.
 
