@@ -38,7 +38,7 @@ compress(scheme="w4a17", output_dir={third!r}, **call)
 def test_a_notebook_shows_the_report_of_each_call(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reason = "needs nbclient and ipykernel: pip install nbclient ipykernel"
+    reason = "needs nbclient and ipykernel: pip install -e '.[notebook]'"
     nbclient = pytest.importorskip("nbclient", reason=reason)
     pytest.importorskip("ipykernel", reason=reason)
     import nbformat
