@@ -49,10 +49,10 @@ def compress(
         model: A folder, a `.gguf` file, `org/name` of the hub, an option of the config group
             `model`, or a model object, which is saved beside the run first.
         dataset: A file, an option of the group `dataset`, a `datasets.Dataset`, a list of texts, or
-            a list of lists of token ids.
+            a list of lists of integer ids.
         scheme: An option of its group, such as `"w4a16"`.
         modifier: Options of its group, in order.
-        processor: What turns text into ids, for a model object: its tokenizer.
+        processor: What turns text into ids, for a model object: what `Auto...from_pretrained` gives.
         overrides: Words of the command line, or keys with values.
         output_dir: The run folder, new or that of the same job before.
         store: The folder of results.
