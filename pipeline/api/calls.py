@@ -52,7 +52,7 @@ def compress(
             a list of lists of integer ids.
         scheme: An option of its group, such as `"w4a16"`.
         modifier: Options of its group, in order.
-        processor: What turns text into ids, for a model object: what `Auto...from_pretrained` gives.
+        processor: What turns text into ids, for a model object: as `AutoProcessor` makes it.
         overrides: Words of the command line, or keys with values.
         output_dir: The run folder, new or that of the same job before.
         store: The folder of results.
