@@ -15,6 +15,7 @@ from stages.schemes.protocols import ModuleFormat
 from stages.verify.transformers_experts import expert_problems
 from stages.verify.transformers_initialization import initialization_problems
 from stages.verify.transformers_load import (
+    Conversions,
     format_problems,
     forward_problems,
     loading_of,
@@ -76,12 +77,13 @@ def verdict_of(
     """
     try:
         loading = loading_of(settings, specs)
+        plain = Conversions.of(loading.conversions.model, None)
         problems = [
             *name_problems(loading, _carried(blueprint)),
             *shape_problems(loading, specs),
             *format_problems(loading, quantized),
-            *expert_problems(loading, quantized),
-            *dense_merge_problems(loading, specs, quantized),
+            *expert_problems(loading, plain, quantized),
+            *dense_merge_problems(loading, plain, specs, quantized),
             *forward_problems(loading),
             *initialization_problems(loading),
         ]

@@ -9,7 +9,7 @@ are compared with what their dense weights become.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from copy import deepcopy
 
@@ -34,17 +34,19 @@ TOLERANCE = 0.02
 DIGITS = re.compile(r"\d+")
 
 
-def expert_problems(loading: Loading, quantized: Mapping[str, ModuleFormat]) -> Iterator[Problem]:
+def expert_problems(
+    loading: Loading, plain: Conversions, quantized: Mapping[str, ModuleFormat]
+) -> Iterator[Problem]:
     """Parameters that merge compressed modules into other weights than these stand for.
 
-    `quantized` maps modules, by their names on disk, to their formats. Layers of one kind are
+    `plain`: of the model without a quantizer; `quantized` maps modules, by their names on disk, to
+    their formats. Layers of one kind are
     tried once.
     """
-    plain = Conversions.of(loading.conversions.model, None)
     tried: dict[object, str] = {}
     for target, sources in loading.merged.items():
         modules = list(dict.fromkeys(name.rpartition(".")[0] for name, _ in sources))
-        chosen = list(_some(module for module in modules if module in quantized))
+        chosen = list(some(module for module in modules if module in quantized))
         if not chosen:
             continue
         parts = frozenset(name.rpartition(".")[2] for name, _ in sources)
@@ -56,7 +58,7 @@ def expert_problems(loading: Loading, quantized: Mapping[str, ModuleFormat]) -> 
             yield Problem(name=target, text=f"{target}: {tried[kind]}")
 
 
-def _some(modules: Iterator[str]) -> Iterator[str]:
+def some(modules: Iterable[str]) -> Iterator[str]:
     """The first modules of each name but for numbers: two experts' gate, up and down."""
     seen: dict[str, int] = {}
     for module in modules:

@@ -13,7 +13,7 @@ import torch
 
 from stages.model.meta_model import NO_MODEL
 from stages.schemes.protocols import ModuleFormat
-from stages.verify.transformers_experts import COUNT, DIGITS, merged_by
+from stages.verify.transformers_experts import DIGITS, merged_by, some
 from stages.verify.transformers_load import Conversions, Loading, Problem
 from stages.weights import TensorSpec
 
@@ -23,15 +23,17 @@ KIND = "dense weights that are merged while loading, beside compressed ones"
 
 
 def dense_merge_problems(
-    loading: Loading, specs: Mapping[str, TensorSpec], quantized: Mapping[str, ModuleFormat]
+    loading: Loading,
+    plain: Conversions,
+    specs: Mapping[str, TensorSpec],
+    quantized: Mapping[str, ModuleFormat],
 ) -> Iterator[Problem]:
     """Parameters that merge dense tensors into others than a dense checkpoint's would be.
 
-    One may merge compressed ones too: LongCat's experts that compute nothing stay dense among the
-    others. Layers of one kind are tried once. Where small tensors cannot be merged in a dense model
-    either, nothing is said.
+    `plain`: of the model without a quantizer. One may merge compressed ones too: LongCat's experts
+    that compute nothing stay dense among the others. Layers of one kind are tried once. Where small
+    tensors cannot be merged in a dense model either, nothing is said.
     """
-    plain = Conversions.of(loading.conversions.model, None)
     tried: dict[str, str] = {}
     for target, sources in loading.merged.items():
         names = [name for name, _ in sources if name.rpartition(".")[0] not in quantized]
@@ -39,19 +41,9 @@ def dense_merge_problems(
             continue
         kind = DIGITS.sub("*", target)
         if kind not in tried:
-            tried[kind] = _try(loading, plain, {name: specs[name] for name in _some(names)})
+            tried[kind] = _try(loading, plain, {name: specs[name] for name in some(names)})
         if tried[kind]:
             yield Problem(name=target, text=f"{target}: {tried[kind]}", kind=KIND)
-
-
-def _some(names: list[str]) -> Iterator[str]:
-    """The first names of each kind: two experts' gate, up and down."""
-    seen: dict[str, int] = {}
-    for name in names:
-        kind = DIGITS.sub("*", name)
-        seen[kind] = seen.get(kind, 0) + 1
-        if seen[kind] <= COUNT:
-            yield name
 
 
 def _try(loading: Loading, plain: Conversions, specs: Mapping[str, TensorSpec]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,10 @@ from stages.compress.report.sensitivity import collected, render
 from tests.pipeline.report.sample import MODULES, sample_run
 from tests.pipeline.sweeps.folder import four_schemes
 
-sync_api = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.base")
 
 pytestmark = pytest.mark.slow
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PAGES = ("report", "failed", "sensitivity", "sweep")
 
 
@@ -52,18 +49,6 @@ def measured(layer: int) -> dict[str, Any]:
         "labels": {"w4": "W4A16 g64", "w8": "W8A16 g64"},
         "modules": {name: {"elements": 4096, "candidates": found} for name in names},
     }
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    with sync_api.sync_playwright() as playwright:
-        try:
-            made = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        except sync_api.Error as error:
-            pytest.skip(f"no browser here: {error}")
-        yield made
-        made.close()
 
 
 def faults(page: Any) -> list[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +12,7 @@ from pipeline.report.files import write_reports
 from stages.compress.report.sensitivity import collected, render
 from tests.pipeline.report.sample import MODULES, sample_run
 
-sync_api = pytest.importorskip("playwright.sync_api")
-
 pytestmark = pytest.mark.slow
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    with sync_api.sync_playwright() as playwright:
-        try:
-            made = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        except sync_api.Error as error:
-            pytest.skip(f"no browser here: {error}")
-        yield made
-        made.close()
 
 
 def visit(browser: Any, path: Path, width: int = 1280, scheme: str = "light") -> Any:

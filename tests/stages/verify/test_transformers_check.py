@@ -300,13 +300,13 @@ def test_dense_weights_that_a_quantizer_loses_are_told(monkeypatch: pytest.Monke
         return {"layers.0.conv1d.weight": torch.cat([*tensors.values()])}
 
     monkeypatch.setattr(transformers_merges, "merged_by", merged_by)
-    monkeypatch.setattr(transformers_merges.Conversions, "of", lambda *_: "plain")
-    told = list(transformers_merges.dense_merge_problems(loading, specs, {}))
+    plain: Any = "plain"
+    told = list(transformers_merges.dense_merge_problems(loading, plain, specs, {}))
     assert [problem.name for problem in told] == [*merged]
     assert all("nothing to concatenate" in problem.text for problem in told)
     assert {problem.kind for problem in told} == {transformers_merges.KIND}
     formats: Any = dict.fromkeys(name.removesuffix(".weight") for name in specs)
-    assert not list(transformers_merges.dense_merge_problems(loading, specs, formats))
+    assert not list(transformers_merges.dense_merge_problems(loading, plain, specs, formats))
 
 
 def test_a_model_without_a_class_is_no_failure(mixtures: dict[str, Blueprint]) -> None:
