@@ -20,7 +20,8 @@ from stages.model.proofs.proof_input import proof_problem
 class CalibrateOutside(GatheringStage):
     """Outputs: one for each statistic of registry group "statistic", as in `calibrate`.
 
-    The input `activations` is the output of the last decoder layer, original or compressed.
+    The input `activations` is the output of the last decoder layer, original or compressed. Its
+    facts have `unrotated`, as those of `calibrate`.
     """
 
     kind: ClassVar[str] = "calibrate_outside"
@@ -51,4 +52,9 @@ class CalibrateOutside(GatheringStage):
         if device != "cpu":
             cost = head_on_gpu(cost)
         config = replace(self.config, calibrate=calibrate)
-        return Survey(estimates={None: cost}, settled=replace(self, config=config))
+        plain = blueprint.rotation is None and calibrate.propagate == "original"
+        return Survey(
+            facts={"unrotated": plain},
+            estimates={None: cost},
+            settled=replace(self, config=config),
+        )

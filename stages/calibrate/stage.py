@@ -11,6 +11,7 @@ from stages.calibrate.calibration_stage import GatheringStage, length_problem_of
 from stages.calibrate.config import LIGHTER, LayerConfig
 from stages.calibrate.estimate import estimates
 from stages.model.artifact_names import ACTIVATIONS
+from stages.model.blueprint import Blueprint
 from stages.model.proofs.proof_input import proof_problem
 
 
@@ -25,6 +26,8 @@ class Calibrate(GatheringStage):
     `shares` (block of the layer -> how much it changes the residual stream).
 
     Its facts have `problems`, which are for those that want statistics: without them it never runs.
+    `unrotated` in them: whether it is fed by the original layers of a model that is not rotated, so
+    that a rotated model's Gram matrices follow from its own.
     """
 
     kind: ClassVar[str] = "calibrate"
@@ -46,9 +49,13 @@ class Calibrate(GatheringStage):
             return Survey(problems=(unproven,), facts={"problems": ()})
         device = self.config.numerics.device
         calibrate = settled(self.config.calibrate, device, site)
-        problem = length_problem_of(site)
+        problem, model = length_problem_of(site), site.facts.get("model")
+        plain = isinstance(model, Blueprint) and model.rotation is None
         return Survey(
-            facts={"problems": () if problem is None else (problem,)},
+            facts={
+                "problems": () if problem is None else (problem,),
+                "unrotated": plain and calibrate.propagate == "original",
+            },
             estimates=estimates(site, calibrate.batch_size, grams=True, device=device),
             settled=replace(self, config=replace(self.config, calibrate=calibrate)),
         )

@@ -15,8 +15,12 @@ from pipeline.key import Json
 from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.compress.config import CompressConfig, needed_statistics
 from stages.compress.layer_plan import (
+    GRAM,
+    UNROTATED,
     float16_revision,
+    follows,
     formats_key,
+    gram_is_all,
     on_gpu,
     solving_seconds,
     statistics_problem,
@@ -33,10 +37,14 @@ from stages.schemes.sizes import linear_bytes
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ends:
-    """What is quantized outside the layers, by name, once it is surveyed."""
+    """What is quantized outside the layers, by name, once it is surveyed.
+
+    `unrotated`: see `stages.compress.stage.Layers`.
+    """
 
     blueprint: Blueprint
     formats: Mapping[str, Resolved]
+    unrotated: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +67,13 @@ class CompressOutside(Stage):
     def demands(self) -> dict[str, tuple[str, ...]]:
         """What calibration must tell, once the scheme is known to quantize the lm_head."""
         if self.ends is not None and self.ends.blueprint.head not in self.ends.formats:
-            return {"statistics": ()}
+            return {"statistics": (), UNROTATED: ()}
         alone = replace(self.config, modifiers=solvers_of(self.config))
-        return {"statistics": needed_statistics(alone)}
+        unrotated = None if self.ends is None else self.ends.unrotated  # None: both, to ask
+        return {
+            "statistics": () if unrotated else needed_statistics(alone),
+            UNROTATED: GRAM if unrotated is not False and gram_is_all(self.config) else (),
+        }
 
     def survey(self, site: Site) -> Survey:
         """Problems of the scheme are told by `compress`."""
@@ -88,7 +100,9 @@ class CompressOutside(Stage):
                 remedy="put them in scheme.ignore, or say modifier=rtn",
             )
             return Survey(problems=(problem,))
-        ends = Ends(blueprint=blueprint, formats=formats)
+        ends = Ends(
+            blueprint=blueprint, formats=formats, unrotated=follows(self.config, site.facts)
+        )
         return Survey(
             facts=blueprint,
             estimates={None: ends_estimate(config, ends)},

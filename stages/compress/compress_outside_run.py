@@ -10,7 +10,7 @@ from stages.compress.config import CompressConfig
 from stages.compress.layer.state import LayerState, LazyTensors
 from stages.compress.layer.statistics import Statistics
 from stages.compress.layer.writer import Compressed
-from stages.compress.layer_inputs import recipe_of, statistics_of
+from stages.compress.layer_inputs import recipe_of, rotating, statistics_of
 from stages.compress.run import compress_layer
 from stages.model.blueprint import EMBEDDING, Blueprint
 from stages.quantized.open import open_model
@@ -32,7 +32,11 @@ def run(config: CompressConfig, task: Task) -> None:
         layer = LayerState(
             subgraph=part,
             tensors=LazyTensors(part.tensors, source),
-            statistics=Statistics(found, config.numerics.device),
+            statistics=Statistics(
+                found,
+                config.numerics.device,
+                rotated=rotating(task.inputs, part.tensors, source),
+            ),
             resolved={end.name: resolved[end.name]},
             dtype=dtype,
             source=source,

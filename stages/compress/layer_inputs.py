@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from pipeline.key import digest
 from pipeline.stage import Artifact, Task
 from stages.compress.layer.state import LayerState, LazyTensors
 from stages.compress.layer.statistics import Statistics
+from stages.compress.layer_plan import GRAM, UNROTATED
 from stages.compress.modifiers.base import Modifier, Solver
 from stages.compress.modifiers.rtn import Rtn
 from stages.model.blueprint import Blueprint
 from stages.model.pairs.proven import PAIRS, ProvenPairs
+from stages.model.rotations.rotated_source import RotatedSource
 from stages.quantized.open import open_model
 from stages.schemes.resolve import Resolved, resolve
 from stages.weights import WeightSource
@@ -43,12 +46,28 @@ def layer_state(config: CompressConfig, task: Task) -> LayerState:
     return LayerState(
         subgraph=subgraph,
         tensors=LazyTensors(subgraph.tensors, source),
-        statistics=Statistics(statistics, config.numerics.device),
+        statistics=Statistics(
+            statistics,
+            config.numerics.device,
+            rotated=rotating(task.inputs, subgraph.tensors, source),
+        ),
         resolved={name: found for name, found in resolved.items() if name in mine},
         dtype=getattr(torch, blueprint.dtype),
         source=source,
-        content=(stored.key, statistics["gram"].key) if "gram" in statistics else (),
+        content=(stored.key, model.key, statistics["gram"].key) if "gram" in statistics else (),
     )
+
+
+def rotating(
+    inputs: Mapping[str, Artifact], tensors: Mapping[str, str], source: WeightSource
+) -> Callable[[str, Tensor], Tensor] | None:
+    """How the Gram matrix of a module becomes that of the rotated model; None: it is that already.
+
+    `tensors`: parameter -> its name in `source`.
+    """
+    if UNROTATED not in inputs or not isinstance(source, RotatedSource):
+        return None
+    return lambda module, gram: source.rotated_gram(tensors[f"{module}.weight"], gram)
 
 
 def blueprint_of(model: Artifact, pairs: Artifact | None) -> Blueprint:
@@ -74,7 +93,10 @@ def recipe_of(config: CompressConfig, statistics: Mapping[str, Artifact]) -> dic
 
 
 def statistics_of(inputs: Mapping[str, Artifact]) -> dict[str, Artifact]:
-    """Statistic -> artifact, also where only one is there and goes by the input's own name."""
+    """Statistic -> artifact, also where only one is there and goes by the input's own name.
+
+    Those of the model before it was rotated are among them.
+    """
     found = {
         name.removeprefix("statistics."): artifact
         for name, artifact in inputs.items()
@@ -84,4 +106,6 @@ def statistics_of(inputs: Mapping[str, Artifact]) -> dict[str, Artifact]:
         only = inputs["statistics"]
         [file] = only.names
         found[file.removesuffix(".safetensors")] = only
+    if UNROTATED in inputs:
+        found |= dict.fromkeys(GRAM, inputs[UNROTATED])
     return found

@@ -1,4 +1,9 @@
-"""Planning a layer: missing statistics, its part of the key, estimated size, memory and time."""
+"""Planning a layer: its statistics, its part of the key, estimated size, memory and time.
+
+A rotated model's Gram matrices follow from those of the unrotated one: with inputs x of a Linear
+and x' = x M rotated, X'^T X' = M^T (X^T X) M. So one calibration serves every rotation. Magnitudes
+and ranges do not follow: they are gathered on rotated inputs.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +23,10 @@ from stages.model.blueprint import Blueprint, LinearSpec, Subgraph
 from stages.schemes.resolve import Resolved
 from stages.schemes.sizes import layer_bytes
 from stages.weights.row_bands import streaming_bytes
+
+UNROTATED = "unrotated"
+"""The input under which compression takes Gram matrices of the model before it was rotated."""
+GRAM = ("gram",)
 
 
 def statistics_problem(
@@ -70,6 +79,27 @@ def _ungathered(
         "inputs (such as fp8_dynamic, w4a16, nvfp4a16); or graph=calibrated, for a model that "
         "transformers knows",
     )
+
+
+def gram_is_all(config: CompressConfig) -> bool:
+    """Whether a Gram matrix is all that anybody wants to know of a rotated model's activations.
+
+    Otherwise (learned rounding, OWL's outliers, a quantized KV cache, formats chosen by error) its
+    layers are run anyway, and its Gram matrices are gathered on the way.
+    """
+    scheme = config.scheme
+    runs = config.learner or config.profile or scheme.states() or scheme.candidates
+    return config.rotation is not None and needed_statistics(config) == GRAM and not runs
+
+
+def follows(config: CompressConfig, facts: Mapping[str, Any]) -> bool:
+    """Whether Gram matrices are made of unrotated ones, as the facts of a site's inputs allow.
+
+    They do where every layer is fed by the original one: what a compressed layer hands on is
+    another config's own.
+    """
+    measured = facts.get(UNROTATED)
+    return gram_is_all(config) and isinstance(measured, Mapping) and bool(measured["unrotated"])
 
 
 def formats_key(linears: Iterable[LinearSpec], formats: Mapping[str, Resolved]) -> Json:

@@ -19,8 +19,12 @@ from stages.compress.idle_modifiers import (
     with_pairs,
 )
 from stages.compress.layer_plan import (
+    GRAM,
+    UNROTATED,
     float16_revision,
+    follows,
     formats_key,
+    gram_is_all,
     layer_estimate,
     statistics_problem,
 )
@@ -52,6 +56,7 @@ class Layers:
 
     `guessed`: their formats are yet to be chosen, and `formats` are for estimates. `straight`:
     weights are likely to go from file to file. `memory`: bytes that the largest layer takes.
+    `unrotated`: Gram matrices are those of the model before it was rotated.
     """
 
     blueprint: Blueprint
@@ -59,6 +64,7 @@ class Layers:
     guessed: bool
     straight: bool
     memory: int
+    unrotated: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +105,10 @@ class Compress(Stage):
     def demands(self) -> dict[str, tuple[str, ...]]:
         pairs = ("out",) if self.config.transforms else ()
         learns = self.config.learner is not None
+        unrotated = None if self.layers is None else self.layers.unrotated  # None: both, to ask
         return {
-            "statistics": needed_statistics(self.config),
+            "statistics": () if unrotated else needed_statistics(self.config),
+            UNROTATED: GRAM if unrotated is not False and gram_is_all(self.config) else (),
             PAIRS: pairs,
             ACTIVATIONS: (ACTIVATIONS,) if learns else (),
             "target": (ACTIVATIONS,) if learns else (),
@@ -154,6 +162,7 @@ class Compress(Stage):
             guessed=guessed(site),
             straight=straight,
             memory=max((estimate.memory for estimate in estimates.values()), default=0),
+            unrotated=follows(self.config, site.facts),
         )
         return Survey(
             facts=blueprint,

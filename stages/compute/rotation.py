@@ -38,7 +38,7 @@ class RotationSpec:
 
 
 class Rotation:
-    """The matrix Q of a spec, applied in float64 on the CPU.
+    """The matrix Q of a spec, applied in float64 where the channels lie.
 
     Q is diag(signs) (I x F1 x F2 x ...) with Kronecker products x, then I - 2 v v^T if there is a
     reflection. Hadamard factors are 1 and -1: sums of a model's 16-bit weights are exact, in
@@ -76,9 +76,9 @@ class Rotation:
         spec = self.spec
         y = x.double().reshape(-1, spec.size)
         if self.signs is not None:
-            y = y * self.signs
+            y = y * self.signs.to(y.device)
         widths = [len(factor) for factor in self.factors]
-        for index, factor in enumerate(self.factors):
+        for index, factor in enumerate(factor.to(y.device) for factor in self.factors):
             after = prod(widths[index + 1 :])
             if after == 1:
                 y = y.reshape(-1, len(factor)) @ factor
@@ -86,7 +86,8 @@ class Rotation:
                 y = torch.matmul(factor.T, y.reshape(-1, len(factor), after))
         y = y.reshape(-1, spec.size) * self.scale
         if self.normal is not None:
-            y = y - 2.0 * (y * self.normal).sum(dim=1, keepdim=True) * self.normal
+            normal = self.normal.to(y.device)
+            y = y - 2.0 * (y * normal).sum(dim=1, keepdim=True) * normal
         return y.reshape(x.shape)
 
 

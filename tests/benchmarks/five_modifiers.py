@@ -6,9 +6,8 @@ AWQ with rounding, GPTQ, SmoothQuant with GPTQ, rotations with GPTQ and learned 
 original model's activations, with a fresh store. The limit is 1.2 times the sum of all solving, of
 the first job's calibration and of what learned rounding runs for itself (the original's chain and
 the compressed one's), all of them seconds of nodes of this very sweep, so that a busy machine slows
-both sides. Beside it: processor seconds of the whole, and how often each layer was calibrated, for
-the model as it is and as it is rotated. Further overrides go to all jobs: `scheme.targets` for some
-of the layers only.
+both sides. Beside it: processor seconds of the whole, and the layers that each job calibrated.
+Further overrides go to all jobs: `scheme.targets` for some of the layers only.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from tests.benchmarks.learned import processor_seconds
 MODIFIERS = ("[awq,rtn]", "[gptq]", "[smoothquant,gptq]", "[spinquant,gptq]", "[autoround]")
 MOST_RATIO = 1.2
 SOLVING = ("compress", "compress_outside")
+CALIBRATING = ("calibrate", "unrotated")
 LEARNING = ("reference", "propagate")
 """Sites of the forwards that only learned rounding asks for, where calibrate.propagate=original."""
 
@@ -59,14 +59,14 @@ def parts(work: Path) -> dict[str, float]:
             found["solving"] += node["seconds"]
         elif site in LEARNING:
             found["learning_forwards"] += node["seconds"]
-        elif site == "calibrate" and number == 0:
+        elif site in CALIBRATING and number == 0:
             found["calibration"] += node["seconds"]
     return found
 
 
 def calibrations(work: Path) -> dict[str, int]:
     """Job -> layers whose inputs it gathered statistics of, of jobs that gathered any."""
-    found = Counter(number for number, site, _ in built(work) if site == "calibrate")
+    found = Counter(number for number, site, _ in built(work) if site in CALIBRATING)
     return {MODIFIERS[number]: count for number, count in sorted(found.items())}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -19,8 +19,16 @@ class Statistics:
     A module reads what its *leader* has: the first of the modules that see the same tensor.
     """
 
-    def __init__(self, artifacts: Mapping[str, Artifact], device: str) -> None:
+    def __init__(
+        self,
+        artifacts: Mapping[str, Artifact],
+        device: str,
+        *,
+        rotated: Callable[[str, Tensor], Tensor] | None = None,
+    ) -> None:
+        """`rotated`: makes a Gram matrix, read for the leader of this name, a rotated model's."""
         self._device = device
+        self._rotated = rotated
         self._files = {k: reader(a, f"{k}.safetensors") for k, a in artifacts.items()}
         metas = [artifact.meta for artifact in artifacts.values()]
         self._leaders: dict[str, str] = {}
@@ -61,6 +69,8 @@ class Statistics:
     def gram(self, module: str) -> Tensor | None:
         """Sum of x x^T, float32 [in, in] on the device; None where no token was seen."""
         H = self._read("gram", module)
+        if H is not None and self._rotated is not None:
+            H = self._rotated(self.leader(module), H)
         s = self._divisors.get(self.leader(module))
         return H if H is None or s is None else rescale_gram(H, s.to(H.device))
 

@@ -52,10 +52,11 @@ class Trial:
         options = RotationOptions(rotations=rotations, type=RANDOM, block=None, seed=SEED)
         threads = torch.get_num_threads()
         plan = rotation_plan(self.bones.blueprint, proven, options, threads=threads)
-        source = RotatedSource(Aliased(_Held(self.tensors), plan.aliases), plan)
+        source = RotatedSource(Aliased(Held(self.tensors), plan.aliases), plan)
         rotated = source.read([*self.tensors, *plan.aliases])
-        named = _named(self.bones.blueprint.untied() if plan.aliases else self.bones.blueprint)
-        logits = _logits(self.bones, {n: rotated[stored] for n, stored in named.items()}, self.ids)
+        blueprint = self.bones.blueprint.untied() if plan.aliases else self.bones.blueprint
+        tensors = {n: rotated[stored] for n, stored in parameters_of(blueprint).items()}
+        logits = logits_of(self.bones, tensors, self.ids)
         largest = float(self.logits.abs().max())
         return float((logits - self.logits).abs().max()) / largest
 
@@ -67,7 +68,7 @@ def prove_rotations(
 
     `found` are its smoothing pairs.
     """
-    trial = _trial(small)
+    trial = trial_of(small)
     layers, own = _layers_of(config), signatures(small.config, widths=False) or []
     by_name = {name: kind for kind in found.kinds for name in kind.layers}
     whole = {s: by_name[n] for s, names in layers.items() for n in names if n in by_name}
@@ -206,25 +207,26 @@ def _ends(bones: Skeleton) -> tuple[tuple[str, ...], list[str]]:
     return tuple(dict.fromkeys(embeddings)), norms
 
 
-def _trial(small: Shrunken) -> Trial:
+def trial_of(small: Shrunken) -> Trial:
+    """The shrunken instance with random weights, and what it computes."""
     blueprint = replace(blueprint_of(small.config), dtype="float32")
     bones = skeleton(blueprint)
     randomize(bones.model, SEED)
     bones.model.double()
-    state, named = bones.model.state_dict(), _named(blueprint)
+    state, named = bones.model.state_dict(), parameters_of(blueprint)
     tensors = {stored: state[name].clone() for name, stored in named.items()}
-    logits = _logits(bones, {n: tensors[stored] for n, stored in named.items()}, small.input_ids)
+    logits = logits_of(bones, {n: tensors[stored] for n, stored in named.items()}, small.input_ids)
     return Trial(bones=bones, ids=small.input_ids, tensors=tensors, logits=logits)
 
 
-def _logits(bones: Skeleton, tensors: Mapping[str, Tensor], ids: Tensor) -> Tensor:
+def logits_of(bones: Skeleton, tensors: Mapping[str, Tensor], ids: Tensor) -> Tensor:
     """The logits with these parameters and buffers, by their names in the module tree."""
     with bones.materialized(tensors), torch.no_grad(), Double():
         logits: Tensor = bones.model(input_ids=ids, use_cache=False).logits
     return logits.double()
 
 
-def _named(blueprint: Blueprint) -> dict[str, str]:
+def parameters_of(blueprint: Blueprint) -> dict[str, str]:
     """Parameters and buffers of the whole model -> names on disk."""
     named = dict(blueprint.outside)
     for layer in blueprint.layers:
@@ -248,7 +250,7 @@ def _unequal(difference: float) -> str:
     )
 
 
-class _Held:
+class Held:
     """A weight source over tensors in memory."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:

@@ -86,12 +86,37 @@ class RotatedSource:
             if step.divide:
                 tensor = _divided(name, tensor, factors[step.divide] + step.offset)
             if step.rotate:
-                rotation = self._rotation(self._specs[step.rotate])
+                rotation = self.rotation(self._specs[step.rotate])
                 along = tensor.movedim(step.dim, -1).contiguous()
                 tensor = rotation.apply(along).movedim(-1, step.dim).contiguous()
         return tensor
 
-    def _rotation(self, spec: RotationSpec) -> Rotation:
+    def rotated_gram(self, name: str, gram: Tensor) -> Tensor:
+        """X'^T X' from X^T X [in, in]: inputs of the Linear whose weight is the tensor `name`.
+
+        What is done to the columns of the weight is undone in its inputs: they are divided by a
+        norm's weight and rotated, x' = (x / w) Q. In float64, rounded to `gram`'s dtype once.
+        Inputs that w = 0 hides are not known: they are taken for uncorrelated with the others, and
+        for as large as those are on average.
+        """
+        import torch
+
+        found = gram.double()
+        for step in self._steps.get(name, ()):
+            if step.multiply:
+                norm = self.source.read([step.multiply])[step.multiply].to(found) + step.offset
+                hidden = norm == 0
+                divided = torch.where(hidden, 0.0, 1.0 / torch.where(hidden, 1.0, norm))
+                found = found * divided * divided[:, None]
+                mean = found.diagonal().sum() / (~hidden).sum().clamp(min=1)
+                found.diagonal()[hidden] = mean
+            if step.rotate and step.dim == -1:
+                rotation = self.rotation(self._specs[step.rotate])
+                found = rotation.apply(rotation.apply(found).T.contiguous())
+        return ((found + found.T) / 2).to(gram.dtype)
+
+    def rotation(self, spec: RotationSpec) -> Rotation:
+        """The matrix of a spec, made once."""
         if spec not in self._made:
             self._made[spec] = Rotation(spec)
         return self._made[spec]

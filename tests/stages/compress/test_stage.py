@@ -74,7 +74,8 @@ def test_it_asks_for_the_statistics_it_uses(
 ) -> None:
     stage = Compress(CompressConfig(scheme=load(scheme), modifiers=modifiers))
     pairs = ("out",) if any(isinstance(m, Transform) for m in modifiers) else ()
-    idle = dict.fromkeys(("activations", "target", "tokens", "proof", "outliers"), ())
+    names = ("activations", "target", "tokens", "proof", "outliers", "unrotated")
+    idle = dict.fromkeys(names, ())
     assert stage.demands() == {"statistics": needed, "pairs": pairs, **idle}
 
 

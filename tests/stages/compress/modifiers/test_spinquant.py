@@ -12,8 +12,9 @@ from pipeline.config.root import load_config
 from pipeline.config.searchpath import own_configs
 from pipeline.errors import StageFailed, UserError
 from pipeline.registry import Registry
+from stages.compress.compress_outside import CompressOutside
 from stages.compress.config import CompressConfig
-from stages.compress.modifiers import Gptq, Rtn, SmoothQuant, SpinQuant
+from stages.compress.modifiers import AutoRound, Gptq, Rtn, SmoothQuant, SparseGpt, SpinQuant
 from stages.compress.modifiers.rtn_route import only_rounds
 from stages.compress.stage import Compress
 from stages.compute.rotation_steps import RotatedTensors
@@ -25,6 +26,7 @@ from tests.stages.formats.fakes import blueprint
 
 G16 = SchemeConfig(weights=QArgs(num_bits=4, strategy="group", group_size=16))
 GIVEN = ("model=llama3_8b", "mode=plan")
+UNROTATED = ("unrotated", "unrotated_outside")
 
 
 @pytest.mark.parametrize(
@@ -74,6 +76,25 @@ def test_a_model_that_is_read_otherwise_than_the_modifier_says() -> None:
     assert "modifier=[spinquant,gptq]" in told
 
 
+@pytest.mark.parametrize("stage", [Compress, CompressOutside])
+def test_which_gram_matrices_are_asked_for(stage: type[Compress] | type[CompressOutside]) -> None:
+    """Where they can be derived both are, until it is known of what model they were gathered."""
+
+    def asked(*modifiers: Any, **more: Any) -> tuple[Any, Any]:
+        scheme = replace(G16, **more)
+        found = stage(CompressConfig(scheme=scheme, modifiers=modifiers)).demands()
+        return found["statistics"], found["unrotated"]
+
+    gram = ("gram",)
+    assert asked(SpinQuant(), Gptq()) == (gram, gram)
+    assert asked(Gptq()) == (gram, ())
+    assert asked(SpinQuant(), AutoRound())[1] == ()
+    assert asked(SpinQuant(), SmoothQuant(), Gptq())[1] == ()
+    assert asked(SpinQuant(), SparseGpt(sparsity_profile="owl"), Gptq())[1] == ()
+    cache = QArgs(num_bits=8, type="float", strategy="tensor")
+    assert asked(SpinQuant(), Gptq(), kv_cache=cache)[1] == ()
+
+
 def sites(*words: str) -> Any:
     cfg = composed(own_configs(), *GIVEN, *words, name="config")
     return load_config(cfg, Registry.load(), overrides=words).graph.sites
@@ -84,8 +105,10 @@ def test_the_modifier_wires_the_graph() -> None:
     plain = sites("modifier=[gptq]")
     reading = {name for name, site in plain.items() if site.inputs.get("source") == "load"}
     reading -= {"patch", "tokens", "eval_tokens", "hidden_original", "hidden_compressed", "eval"}
-    for name in reading - {"generate"}:
+    for name in reading - {"generate", *UNROTATED}:
         assert rotated[name].inputs["model"] == "rotate" and plain[name].inputs["model"] == "patch"
+    for name in UNROTATED:  # whose Gram matrices the others may use
+        assert rotated[name].inputs["model"] == plain[name].inputs["model"] == "patch"
     whole = sites("modifier=[spinquant,gptq]", "scheme=auto")
     assert {whole[name].inputs["model"] for name in ("measure", "gradient", "choose")} == {"rotate"}
 
