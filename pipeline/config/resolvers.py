@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from pipeline.config.environment import register_environment
 
-WITH_FOLDER = ("run", "sensitivity")
+WITH_FOLDER = ("run", "sensitivity", "inspect", "diff")
 """The modes that create a run folder."""
 
 WIDTH = 96

@@ -22,6 +22,7 @@ from pipeline.config.recipe_import import check_given
 from pipeline.config.references import References, aliases
 from pipeline.config.roles import wire
 from pipeline.config.root_schema import (
+    DiffConfig,
     GcConfig,
     GraphConfig,
     LsConfig,
@@ -57,12 +58,12 @@ class Config:
 
     `sections` are the free sections, resolved. `resolved` is the whole config for config.yaml:
     resolved values, but for those of the environment, and the graph with its references, so that
-    overrides of it still work. `runs`
-    are the folders searched for runs. `checkpoint` is the folder that mode=verify checks instead
-    of the store. `tracker` receives each run, unless None. `key` is the one that mode=explain
-    explains. `raw` is the config as it was composed, with its references. `others` are keys of
-    results that other jobs of the same sweep will want, `command` the command line, quoted for a
-    shell (empty where there was none); no part of any config.
+    overrides of it still work. `runs` are the folders searched for runs. `checkpoints` are the
+    folders that mode=verify checks instead of the store, and that mode=inspect and mode=diff read.
+    `tracker` receives each run, unless None. `key` is the one that mode=explain explains. `raw` is
+    the config as it was composed, with its references. `others` are keys of results that other jobs
+    of the same sweep will want, `command` the command line, quoted for a shell (empty where there
+    was none); no part of any config.
     """
 
     mode: str
@@ -74,8 +75,9 @@ class Config:
     report: ReportConfig
     ls: LsConfig
     plan: PlanConfig
+    diff: DiffConfig
     key: str | None
-    checkpoint: Path | None
+    checkpoints: tuple[Path, ...]
     tracker: Tracker | None
     runs: tuple[Path, ...]
     graph: GraphPlan
@@ -139,10 +141,11 @@ def load_config(
         tracker=root.tracker,
         ls=root.ls,
         plan=root.plan,
+        diff=root.diff,
         key=root.key,
-        checkpoint=None
-        if root.checkpoint is None
-        else (cwd or Path.cwd()) / Path(root.checkpoint).expanduser(),
+        checkpoints=tuple(
+            (cwd or Path.cwd()) / Path(folder).expanduser() for folder in root.folders
+        ),
         runs=tuple((cwd or Path.cwd()) / folder for folder in root.runs),
         graph=GraphPlan(sites=sites),
         sections=sections,
@@ -164,6 +167,7 @@ _OPTIONAL = frozenset(
         "objective",
         "ls",
         "plan",
+        "diff",
         "key",
         "experiment",
         "environment",

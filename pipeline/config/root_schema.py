@@ -11,6 +11,8 @@ from pipeline.report.section import example
 from pipeline.store import StoreConfig
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+EXAMINING = ("verify", "inspect", "diff")
+"""The modes that look at `checkpoint`."""
 RUN_FILES = ("config.yaml", "run.log", "plan.json", "result.json", "report.html")
 
 
@@ -98,6 +100,20 @@ class ReportConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DiffConfig:
+    """When `mode=diff` calls two checkpoints different, and what it measures."""
+
+    tolerance: float = 0.0
+    """The relative difference of a tensor, by norms, that still passes; 0: every number equal."""
+    statistics: str | None = None
+    """The folder of a run whose calibration weighs errors; null: that of the first checkpoint."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tolerance < float("inf"):
+            raise UserError(f"tolerance is {self.tolerance}", remedy="give 0 or more, such as 1e-6")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SweepConfig:
     """A sweep's jobs are checked before the first one starts."""
 
@@ -176,8 +192,11 @@ class RootConfig:
     """Folders in which `mode=ls`, `mode=plan` and gc.unreferenced look for runs."""
     graph: GraphConfig
     """The steps of a run and how they are connected."""
-    checkpoint: str | None = None
-    """The folder that `mode=verify` checks in place of the store."""
+    checkpoint: Any = None
+    """The folder that `mode=verify` checks in place of the store, or `mode=inspect` reads.
+
+    Two for `mode=diff`, as a list.
+    """
     recipe: str | None = None
     """A file of another tool to translate; on the command line only."""
     objective: Any = None
@@ -190,6 +209,8 @@ class RootConfig:
     """What `mode=ls` shows."""
     plan: PlanConfig = field(default_factory=PlanConfig)
     """What `mode=plan` shows."""
+    diff: DiffConfig = field(default_factory=DiffConfig)
+    """When `mode=diff` calls two checkpoints different."""
     sweep: SweepConfig = field(default_factory=SweepConfig)
     """What a sweep does before its first job."""
     key: str | None = None
@@ -203,15 +224,30 @@ class RootConfig:
                 f"key is {self.key!r} with mode={self.mode}",
                 remedy="only mode=explain looks at a key",
             )
-        if self.checkpoint is not None and self.mode != "verify":
-            raise UserError(
-                f"checkpoint is {self.checkpoint!r} with mode={self.mode}",
-                remedy="only mode=verify looks at a checkpoint; a model to compress is given by "
-                "model=local model.path=DIR",
-            )
+        if self.checkpoint is not None:
+            self._check_checkpoint()
         paths = self.objective if isinstance(self.objective, list) else [self.objective]
         if not all(path is None or isinstance(path, str) for path in paths):
             raise UserError(
                 f"objective is {self.objective!r}",
                 remedy=f"name a number of result.json, or several: {example()}",
             )
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders that `checkpoint` names."""
+        given = self.checkpoint if isinstance(self.checkpoint, list) else [self.checkpoint]
+        return tuple(folder for folder in given if folder is not None)
+
+    def _check_checkpoint(self) -> None:
+        told = f"checkpoint is {self.checkpoint!r}"
+        if self.mode not in EXAMINING:
+            raise UserError(
+                f"{told} with mode={self.mode}",
+                remedy=f"only mode={', mode='.join(EXAMINING)} look at a checkpoint; a model to "
+                "compress is given by model=local model.path=DIR",
+            )
+        if not all(isinstance(folder, str) and folder for folder in self.folders):
+            raise UserError(told, remedy="give the path of a folder: checkpoint=DIR")
+        if self.mode == "verify" and len(self.folders) > 1:
+            raise UserError(f"{told} with mode=verify", remedy="check one at a time")

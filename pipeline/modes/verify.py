@@ -20,8 +20,8 @@ def verify(config: Config, run_dir: Path) -> int:
     """Check the store, or `checkpoint=DIR`; exit code 1 if anything is wrong, else 0."""
     del run_dir
     console = Console(highlight=False)
-    if config.checkpoint is not None:
-        return _checkpoint(config.checkpoint, console)
+    if config.checkpoints:
+        return _checkpoint(config.checkpoints[0], console)
     return _store(Store(config.store), console)
 
 

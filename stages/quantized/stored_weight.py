@@ -42,10 +42,10 @@ class Stored:
             scale = scale / self.global_scale.float()
         weight = self.codes.to(torch.float32, copy=True)
         if self.zero_point is not None:
-            weight.sub_(self._spread(self.zero_point.float()))
-        return weight.mul_(self._spread(scale))
+            weight.sub_(self.spread(self.zero_point.float()))
+        return weight.mul_(self.spread(scale))
 
-    def _spread(self, value: Tensor) -> Tensor:
+    def spread(self, value: Tensor) -> Tensor:
         """Expand scales or zero points to [out, in], or to a shape that broadcasts to it."""
         rows, columns = self.codes.shape
         if value.numel() == 1:

@@ -11,6 +11,8 @@ import pytest
 from pipeline.report.files import write_reports
 from pipeline.sweeps.page import write_sweep
 from stages.compress.report.sensitivity import collected, render
+from stages.inspect.diff_examination import page as diff_page
+from stages.inspect.examination import page as page_of
 from tests.pipeline.report.sample import MODULES, sample_run
 from tests.pipeline.sweeps.folder import four_schemes
 
@@ -18,7 +20,7 @@ axe = pytest.importorskip("axe_playwright_python.base")
 
 pytestmark = pytest.mark.slow
 
-PAGES = ("report", "failed", "sensitivity", "sweep")
+PAGES = ("report", "failed", "sensitivity", "sweep", "inspect", "diff")
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +33,52 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = {"model": {"id": "org/name"}, "dataset": {"kind": "pydoc", "num_samples": 8}}
     text = render(collected([measured(k) for k in range(12)]), config)
     (made / "sensitivity.html").write_text(text, encoding="utf-8")
+    (made / "inspect.html").write_text(page_of(inspected()), encoding="utf-8")
+    (made / "diff.html").write_text(diff_page(compared()), encoding="utf-8")
     four_schemes(made / "jobs")
     write_sweep(made / "jobs")
     shutil.copy(made / "jobs" / "sweep.html", made / "sweep.html")
     return made
+
+
+def inspected() -> dict[str, Any]:
+    """inspect.json of a checkpoint with one kind of module."""
+    names = [f"model.layers.{layer}.mlp.up_proj" for layer in range(12)]
+    row = {
+        **{"name": "model.layers.0-11.mlp.up_proj", "modules": names, "format": "W4A16 g64"},
+        **{"layout": "pack-quantized", "group_size": 64, "strategy": "group", "weights": 9_000_000},
+        **{"bits_per_weight": 4.25, "inputs": "not quantized", "scale_dtype": "BF16"},
+        **{"least": 1e-4, "most": 0.3, "scales": 140_000, "negative": 70_000, "zeros": 900_000},
+        **{"empty": [{"value": 0.0, "count": 3}], "zero_points": None},
+    }
+    told = {"what": "signed scales", "evidence": "50 % are negative", "rows": [row["name"]]}
+    return {
+        **{"checkpoint": f"/work/{'a-long-name-' * 8}", "architecture": "LlamaForCausalLM"},
+        **{"method": "compressed-tensors", "stated_in": "config.json", "bytes": 5_000_000},
+        "producers": [{"name": "auto-round", "version": "0.15.1", "evidence": "producer"}],
+        "quantized": {"modules": 12, "bits_per_weight": 4.25},
+        "rows": [row],
+        "dense": [{"name": "model.norm.weight", "tensors": 1, "dtype": "BF16", "bytes": 1152}],
+        "conventions": [told],
+        "loads": [{"engine": "vLLM", "version": "0.32", "loads": True, "why": "WNA16"}],
+        "notes": ["something to read first"],
+    }
+
+
+def compared() -> dict[str, Any]:
+    """diff.json of two checkpoints with one tensor that differs."""
+    same = {"different": 0, "total": 4096, "largest": 0.0}
+    row = {
+        **{"name": "model.layers.0.mlp.up_proj.weight", "tensors": ["up"], "worst": "up"},
+        **{"formats": ["W4A16 g64", "BF16"], "codes": None, "scales": same, "weights": same},
+        **{"largest": 0.0, "relative": 0.0, "output": None},
+    }
+    other = row | {"weights": same | {"different": 7}, "largest": 0.1, "relative": 0.01}
+    return {
+        **{"checkpoints": [f"/work/{'a-long-name-' * 8}", "/b"], "methods": ["gptq", None]},
+        **{"tolerance": 0.0, "differs": True, "tensors": 2, "different": 1, "statistics": "run"},
+        **{"rows": [row, other], "shapes": [], "alone": [["model.norm.weight"], []]},
+    }
 
 
 def measured(layer: int) -> dict[str, Any]:

@@ -1,0 +1,230 @@
+"""Inspect a GGUF file: types by tensor, block scales, zeros, and blocks without any weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.outside import PinnedFile
+from stages.inspect.names import joined, pattern
+from stages.weights.gguf_header import GgufHeader, GgufTensor, read_gguf_header
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+CHUNK = 4_000_000
+"""Weights that are decoded together."""
+DENSE = frozenset({"F32", "F16", "BF16", "F64", "I8", "I16", "I32", "I64"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scale:
+    """Where a block's scale is: `count` numbers of numpy's `dtype`, `at` bytes into the block."""
+
+    dtype: str
+    at: int = 0
+    count: int = 1
+    name: str = "F16"
+
+
+HALF = Scale(dtype="<f2")
+SCALES = {
+    **dict.fromkeys(("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q8_1", "IQ4_NL", "IQ4_XS"), HALF),
+    **dict.fromkeys(("Q4_K", "Q5_K", "Q1_0", "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S"), HALF),
+    **dict.fromkeys(("IQ3_S", "IQ2_S"), HALF),
+    "Q2_K": Scale(dtype="<f2", at=80),
+    "Q3_K": Scale(dtype="<f2", at=108),
+    "Q6_K": Scale(dtype="<f2", at=208),
+    "Q8_K": Scale(dtype="<f4", name="F32"),
+    "TQ1_0": Scale(dtype="<f2", at=52),
+    "TQ2_0": Scale(dtype="<f2", at=64),
+    "MXFP4": Scale(dtype="u1", name="E8M0"),
+    "NVFP4": Scale(dtype="u1", count=4, name="UE4M3"),
+}
+"""The (outer) scales of blocks by ggml's type; those of IQ1_M are spread over the block."""
+
+
+@dataclass(slots=True)
+class Found:
+    """Figures of the tensors of one row."""
+
+    type: str
+    names: list[str]
+    weights: int = 0
+    bytes: int = 0
+    scales: int = 0
+    negative: int = 0
+    zero: int = 0
+    denormal: int = 0
+    wrong: int = 0
+    zeros: int = 0
+    least: float | None = None
+    most: float | None = None
+    empty: int = 0
+    decoded: bool = True
+
+
+def inspect_gguf(path: Path, told: Callable[[float, str], None]) -> dict[str, Any]:
+    """What is in a GGUF file: the same keys as of a folder. UserError for a malformed one."""
+    header = read_gguf_header(path)
+    rows: dict[tuple[str, str], Found] = {}
+    dense: dict[tuple[str, str], list[GgufTensor]] = {}
+    done = 0
+    for name, tensor in header.tensors.items():
+        told(done / max(1, header.size), name)
+        done += tensor.length
+        key = (pattern(name), tensor.type)
+        if tensor.type in DENSE:
+            dense.setdefault(key, []).append(tensor)
+            continue
+        row = rows.setdefault(key, Found(type=tensor.type, names=[]))
+        row.names.append(name)
+        row.bytes += tensor.length
+        row.weights += prod(tensor.shape)
+        for blocks in _blocks(header, tensor):
+            _look(row, blocks)
+    found = list(rows.values())
+    weights, size = sum(row.weights for row in found), sum(row.bytes for row in found)
+    return {
+        "architecture": header.architecture,
+        "method": "gguf",
+        "stated_in": f"GGUF version {header.version}",
+        "producers": [],
+        "bytes": sum(tensor.length for tensor in header.tensors.values()),
+        "quantized": {
+            "modules": sum(len(row.names) for row in found),
+            "weights": weights,
+            "bytes": size,
+            "bits_per_weight": 8 * size / weights if weights else None,
+        },
+        "rows": [_as_json(row) for row in found],
+        "dense": [_dense(*each) for each in dense.items()],
+        "conventions": list(_conventions(found)),
+        "loads": _loads(),
+        "notes": [
+            f"{row.type} cannot be decoded by the installed gguf: zeros are not counted"
+            for row in found
+            if not row.decoded
+        ],
+    }
+
+
+def _blocks(header: GgufHeader, tensor: GgufTensor) -> Iterator[NDArray[np.uint8]]:
+    """The bytes of a tensor's blocks, [blocks, bytes of one], in runs."""
+    import numpy as np
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    elements, width = GGML_QUANT_SIZES[GGMLQuantizationType[tensor.type]]
+    step = max(1, CHUNK // elements) * width
+    with PinnedFile(header.path, header.state).open() as file:
+        file.seek(tensor.start)
+        for start in range(0, tensor.length, step):
+            data = file.read(min(step, tensor.length - start))
+            whole = len(data) // width * width
+            yield np.frombuffer(data[:whole], dtype=np.uint8).reshape(-1, width)
+
+
+def _look(row: Found, blocks: NDArray[np.uint8]) -> None:
+    """Add the figures of a run of blocks."""
+    import numpy as np
+    from gguf import GGMLQuantizationType, dequantize
+
+    try:
+        with np.errstate(all="ignore"):
+            none = dequantize(blocks, GGMLQuantizationType[row.type]) == 0
+        row.zeros += int(none.sum())
+        row.empty += int(none.all(axis=-1).sum())
+    except NotImplementedError:  # gguf's own, for types that it only names
+        row.decoded = False
+    place = SCALES.get(row.type)
+    if place is None:
+        return
+    width = np.dtype(place.dtype).itemsize * place.count
+    raw = np.ascontiguousarray(blocks[:, place.at : place.at + width]).view(place.dtype)
+    scale = _plain(raw, place)
+    row.scales += scale.size
+    sound = np.isfinite(scale)
+    size = np.abs(scale[sound & (scale != 0)])
+    row.wrong += int((~sound).sum())
+    row.negative += int((scale < 0).sum())
+    row.zero += int((scale == 0).sum())
+    if place.dtype == "<f2":
+        row.denormal += int((size < np.finfo(np.float16).tiny).sum())
+    if size.size:
+        row.least = min(float(size.min()), row.least if row.least is not None else np.inf)
+        row.most = max(float(size.max()), row.most or 0.0)
+
+
+def _plain(raw: NDArray[Any], place: Scale) -> NDArray[np.float32]:
+    """Scales in float32: E8M0 as ggml reads it for doubled codes, UE4M3 with 0 and 0x7F as 0."""
+    import numpy as np
+
+    if place.name == "E8M0":
+        return np.ldexp(np.float32(1), raw.astype(np.int32) - 127).astype(np.float32)
+    if place.name == "UE4M3":
+        exponent, mantissa = (raw >> 3) & 15, (raw & 7).astype(np.float32)
+        normal = np.ldexp(1 + mantissa / 8, exponent.astype(np.int32) - 7)
+        plain = np.where(exponent == 0, np.ldexp(mantissa, -9), normal)
+        return np.where((raw == 0) | (raw == 0x7F), 0, plain).astype(np.float32)
+    return raw.astype(np.float32)
+
+
+def _as_json(row: Found) -> dict[str, Any]:
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    elements, _ = GGML_QUANT_SIZES[GGMLQuantizationType[row.type]]
+    place = SCALES.get(row.type)
+    return {
+        "name": joined(row.names),
+        "modules": row.names,
+        "format": row.type,
+        "layout": "gguf",
+        "group_size": elements,
+        "strategy": "group",
+        "inputs": "not quantized",
+        "scale_dtype": place.name if place is not None else "",
+        "bits_per_weight": 8 * row.bytes / row.weights if row.weights else None,
+        **{
+            name: getattr(row, name)
+            for name in (
+                *("weights", "bytes", "scales", "negative", "zero", "denormal", "wrong"),
+                *("zeros", "least", "most"),
+            )
+        },
+        "empty": [{"value": "any", "count": row.empty}] if row.empty else [],
+    }
+
+
+def _dense(key: tuple[str, str], tensors: list[GgufTensor]) -> dict[str, Any]:
+    return {
+        "name": joined(tensor.name for tensor in tensors),
+        "tensors": len(tensors),
+        "dtype": key[1],
+        "elements": sum(prod(tensor.shape) for tensor in tensors),
+        "bytes": sum(tensor.length for tensor in tensors),
+    }
+
+
+def _conventions(rows: list[Found]) -> Iterator[dict[str, Any]]:
+    signed = [row for row in rows if row.negative]
+    if signed:
+        share = sum(row.negative for row in signed) / sum(row.scales for row in signed)
+        yield {
+            "what": "signed scales: the lowest code is on the side that needs it",
+            "evidence": f"{100 * share:.1f} % of the scales of {signed[0].type} are negative",
+            "rows": [joined(row.names) for row in signed],
+        }
+
+
+def _loads() -> list[dict[str, Any]]:
+    told = (
+        ("presswork", True, "as a source: model=gguf model.path=FILE"),
+        ("transformers", True, "by dequantizing it (gguf_file=)"),
+        ("vLLM", False, "release 0.32 has no quantization method gguf"),
+        ("llama.cpp", None, "its own format; which types depends on its release"),
+    )
+    return [{"engine": e, "version": "", "loads": loads, "why": why} for e, loads, why in told]
