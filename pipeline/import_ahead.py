@@ -7,6 +7,7 @@ meanwhile, and later ones leave aside what is there then.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -50,21 +51,26 @@ def _lacks(stage: Stage) -> bool:
     return any(name not in sys.modules for name in stage.modules)
 
 
-def _prepare(stage: Stage) -> None:
-    """Import a stage's modules, and let it warm up; one that is missing is for its run to tell."""
+@contextmanager
+def unsearched() -> Iterator[None]:
+    """Context for importing: no search for garbage in it, and none later in what it leaves."""
     searching = gc.isenabled()
     gc.disable()
     try:
-        for name in stage.modules:
-            import_module(name)
-        for name in stage.work[:1]:
-            getattr(import_module(name), "warm_up", _no_need)(stage.config)
-    except ImportError:
-        return
+        yield
     finally:
         gc.freeze()
         if searching:
             gc.enable()
+
+
+def _prepare(stage: Stage) -> None:
+    """Import a stage's modules, and let it warm up; one that is missing is for its run to tell."""
+    with contextlib.suppress(ImportError), unsearched():
+        for name in stage.modules:
+            import_module(name)
+        for name in stage.work[:1]:
+            getattr(import_module(name), "warm_up", _no_need)(stage.config)
 
 
 def _no_need(config: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,16 @@ _RAISED = re.compile(r"\w+ raised while composing config:\s*")
 _KEY = re.compile(r"^\s*full_key: (?P<key>\S+)", re.MULTILINE)
 
 
+class _Known:
+    """Config files as they were parsed, by path and state; copies of a repository share them."""
+
+    def __init__(self) -> None:
+        self.files: dict[tuple[str, int, int], ConfigResult | None] = {}
+
+    def __deepcopy__(self, memo: object) -> _Known:
+        return self
+
+
 class NamingRepository(ConfigRepository):
     """Hydra's repository of config files; errors of a file's content name the file."""
 
@@ -44,12 +55,12 @@ class NamingRepository(ConfigRepository):
         super().__init__(config_search_path)
         self._choices: dict[str, list[str]] = {}
         """Path of a loaded config -> what its `defaults` choose."""
+        self._known = _Known()
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         """The file of a config. Raises UserError for one that is no plain YAML mapping."""
         try:
-            self._check_size(config_path)
-            loaded = super().load_config(config_path)
+            loaded = self._loaded(config_path)
         except (HydraException, UserError):
             raise
         except OmegaConfBaseException as error:
@@ -62,6 +73,18 @@ class NamingRepository(ConfigRepository):
         if loaded is not None:
             self._choices[config_path] = list(_chosen(loaded))
         return loaded
+
+    def _loaded(self, config_path: str) -> ConfigResult | None:
+        """A copy of the file's config; it is parsed once for all compositions of a command."""
+        path = self._path(config_path)
+        if path is None or not path.is_file():
+            return super().load_config(config_path)
+        state = path.stat()
+        key = (str(path), state.st_mtime_ns, state.st_size)
+        if key not in self._known.files:
+            self._check_size(config_path)
+            self._known.files[key] = super().load_config(config_path)
+        return copy.deepcopy(self._known.files[key])
 
     def _check_size(self, config_path: str) -> None:
         """Raise UserError for a file, or for what its aliases stand for, beyond what a config is.

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from pipeline.config.root import Config
 from pipeline.errors import UserError
+from pipeline.import_ahead import unsearched
 from pipeline.machine.devices import unusable
 from pipeline.machine.gpus import gpu_of
 from pipeline.masking import masked
@@ -82,7 +83,8 @@ def planned_for(config: Config) -> Planned:
 def plan(config: Config, run_dir: Path) -> int:
     """Print the steps with their status and estimates; exit code 0 if the config is valid."""
     del run_dir
-    found = planned_for(config)
+    with unsearched():  # the first plan of a model imports what draws its blueprint
+        found = planned_for(config)
     planned, expected = found.graph, found.expected
     console = Console(highlight=False)
     if config.plan.every_node:

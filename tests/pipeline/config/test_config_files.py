@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from omegaconf import OmegaConf
 
 from pipeline.config import config_files
+from pipeline.config.config_files import NamingRepository
 from pipeline.errors import UserError
 from pipeline.report.files import read_config
 from tests.pipeline.config.test_checked_loader import compose_checked
@@ -106,3 +110,25 @@ def test_a_broken_config_of_a_run_folder_is_told(tmp_path: Path, text: str) -> N
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(UserError, match=r"config\.yaml cannot be read"):
         read_config(tmp_path)
+
+
+def test_a_file_is_parsed_once_and_again_when_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("x: 1\n")
+    search = ConfigSearchPathImpl()
+    search.append("main", f"file://{tmp_path}")
+    first = NamingRepository(search)
+    second = copy.deepcopy(first)
+    one, two = first.load_config("a"), second.load_config("a")
+    assert one is not None and two is not None and one.config == two.config == {"x": 1}
+    two.config["x"] = 2
+    again = first.load_config("a")
+    assert again is not None and again.config == {"x": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(OmegaConf, "load", None)
+        assert second.load_config("a") is not None
+    path.write_text("x: 30\n")
+    changed = second.load_config("a")
+    assert changed is not None and changed.config == {"x": 30}
