@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -35,15 +35,25 @@ def objective(result: Mapping[str, Any], paths: Sequence[str]) -> float | tuple[
     return values[0] if len(values) == 1 else tuple(values)
 
 
-def check_paths(paths: Sequence[str]) -> None:
+def check_paths(paths: Sequence[str], kinds: Collection[str] | None = None) -> None:
     """Raise UserError for a path that no result.json will have, before any job has run.
 
-    That is one outside all of its parts, or nearly the path of a number that reports know.
+    That is one outside all of its parts, nearly the path of a number that reports know, or one
+    that no stage of the graph measures, which has stages of these `kinds` (None: not known).
     """
     shown = sections()
     roots = {*RESULT_FIELDS, *(name for each in shown for name in each.mappings)}
     metrics = [metric for each in shown for metric in each.metrics]
     known = [path for metric in metrics for path in (metric.path, metric.original) if path]
+    for section in () if kinds is None else shown:
+        if section.measured_by and section.measured_by not in (kinds or ()):
+            parts = {_part(metric.path) for metric in section.metrics}
+            for path in paths:
+                if _part(path) in parts:
+                    raise UserError(
+                        f"objective is {path!r}, which nothing in this graph measures",
+                        remedy=section.unmeasured,
+                    )
     for path in paths:
         close = get_close_matches(path, known, n=1, cutoff=SLIP)
         if path.split(".")[0] in roots and (path in known or not close):
@@ -52,6 +62,11 @@ def check_paths(paths: Sequence[str]) -> None:
             f"objective is {path!r}, at which result.json will have no number",
             remedy=choices(path, known),
         )
+
+
+def _part(path: str) -> str:
+    """The part of a result that one stage measures: `eval.perplexity` of its numbers."""
+    return ".".join(path.split(".")[:2])
 
 
 def likely(result: Mapping[str, Any]) -> Mapping[str, Any]:

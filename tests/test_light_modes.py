@@ -31,7 +31,7 @@ def job(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path, some_text: P
         ["mode=doctor"],
         ["mode=plan"],
         # other keys: of what decides them only the model and the tokens are stored
-        ["mode=plan", "device=cuda", "modifier.gptq.tf32=true"],
+        ["mode=plan", "device=cuda", "plan.elsewhere=true", "modifier.gptq.tf32=true"],
         ["mode=ls"],
         ["mode=gc", "gc.unreferenced=true"],
         ["mode=verify"],

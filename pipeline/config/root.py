@@ -48,8 +48,6 @@ MODES = tuple(sorted(module.name for module in iter_modules([f"{pipeline.__path_
 """What `mode=` may say: the modules of `pipeline.modes`, none of which is imported here."""
 GRAPH_MODES = ("run", "plan", "sensitivity")
 """The modes that use the graph; the others ignore it."""
-COMPUTING_MODES = ("run", "sensitivity")
-"""Those that need the device of the config here; a plan may be made for another machine."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +120,10 @@ def load_config(
     root = build(RootConfig, typed, "", registry, environment=environment)
     check_given(root.recipe, overrides)
     if uses_graph and root.objective:
-        check_paths(root.objective if isinstance(root.objective, list) else [root.objective])
+        check_paths(
+            root.objective if isinstance(root.objective, list) else [root.objective],
+            {site.kind for site in root.graph.nodes.values()},
+        )
     unused = tuple(raw["graph"].get("unused") or ())
     problems = list(without_effect(overrides, unused if uses_graph else ()))
     problems += unreached(raw, trace, typed=_TYPED, unused=unused)
@@ -187,7 +188,9 @@ def _with_defaults(cfg: DictConfig, cwd: Path) -> DictConfig:
     if mode not in MODES:
         raise UserError(f"mode is {mode!r}", remedy=choices(str(mode), MODES))
     filled = cast(DictConfig, OmegaConf.create(OmegaConf.to_container(cfg, resolve=False)))
-    filled.device = resolve_device(str(cfg.device), must_exist=mode in COMPUTING_MODES)
+    elsewhere = mode == "plan" and OmegaConf.select(cfg, "plan.elsewhere") is True
+    here = mode in GRAPH_MODES and not elsewhere
+    filled.device = resolve_device(str(cfg.device), must_exist=here, planned=mode == "plan")
     if OmegaConf.is_dict(cfg.runner) and cfg.runner.get("threads") is None:
         filled.runner.threads = usable_cpus()
     if OmegaConf.is_dict(cfg.store) and isinstance(cfg.store.get("dir"), str):

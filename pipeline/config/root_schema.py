@@ -87,6 +87,8 @@ class PlanConfig:
 
     every_node: bool = False
     """A row for each node, with its key, also for those that are not needed."""
+    elsewhere: bool = False
+    """A plan for another machine: `device` need not be here."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,7 +179,7 @@ class RootConfig:
     mode: str
     """What to do with the config: run, plan, explain, ls, gc, verify, report, doctor, ..."""
     device: str
-    """Where to compute: auto takes a GPU if there is one."""
+    """Where to compute: cpu, cuda, cuda:1; auto takes a GPU if there is one."""
     numerics: NumericsConfig
     """What decides the order of floating-point sums, and so the bytes of a result."""
     store: StoreConfig

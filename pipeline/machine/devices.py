@@ -20,11 +20,11 @@ def usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def resolve_device(device: str, *, must_exist: bool = False) -> str:
+def resolve_device(device: str, *, must_exist: bool = False, planned: bool = False) -> str:
     """`cpu`, `cuda` or `cuda:1` for the config's `device`; `auto` takes a GPU if there is one.
 
     Raises UserError for another name, and if it `must_exist` for a GPU that is not here or that the
-    installed torch cannot use.
+    installed torch cannot use; what is only `planned` may be for another machine.
     """
     if device == "auto":
         return "cuda" if torch_cuda() and gpus() else "cpu"
@@ -32,10 +32,10 @@ def resolve_device(device: str, *, must_exist: bool = False) -> str:
         meant = "cuda" if device.lower() in ("gpu", "nvidia") else device
         raise UserError(f"device is {device!r}", remedy=choices(meant, DEVICES))
     if device != "cpu" and must_exist and (reason := unusable(device)):
-        raise UserError(
-            f"device is {device!r}, but {reason}",
-            remedy=f"choose one of {', '.join(('cpu', *usable()))}; see `presswork mode=doctor`",
-        )
+        remedy = f"choose one of {', '.join(('cpu', *usable()))}; see `presswork mode=doctor`"
+        if planned:
+            remedy += ", or plan.elsewhere=true for a plan of another machine"
+        raise UserError(f"device is {device!r}, but {reason}", remedy=remedy)
     return device
 
 

@@ -134,6 +134,9 @@ class Section:
     Functions of the result and the config: `headline`, what was made from what, as (name, value);
     `verdict`, phrases that together say what came out of it. `column` is one of `mode=ls`: its
     heading, and its text for a result.
+
+    Where the metrics are measured by one kind of stage, `measured_by` names it, and
+    `unmeasured` says what to choose where a sweep wants them and its graph has none.
     """
 
     order: int
@@ -154,6 +157,8 @@ class Section:
     graph_note: str = ""
     study: Study | None = None
     column: tuple[str, Callable[[Result], str]] | None = None
+    measured_by: str = ""
+    unmeasured: str = ""
 
     def __post_init__(self) -> None:
         for name in (*self.lists, *self.mappings):

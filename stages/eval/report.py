@@ -72,7 +72,7 @@ def verdict(result: Result, config: Mapping[str, Any]) -> list[str]:
     found = usual(result.get("size", {}), config)
     if found is None or not before:
         return [told]
-    return [f"{told}, {beside(found, result['size'], after / before - 1, off)}"]
+    return [f"{told}, {beside(found, result['size'], after / before - 1, off, text)}"]
 
 
 def limits(result: Result) -> list[str]:
@@ -125,6 +125,8 @@ def page(result: Result) -> Markup:
 QUALITY = Section(
     order=200,
     mappings=("eval",),
+    measured_by="eval",
+    unmeasured="choose an evaluation: eval=standard",
     metrics=(
         Metric(
             field="perplexity",

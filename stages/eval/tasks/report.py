@@ -73,6 +73,8 @@ def limits(result: Result) -> list[str]:
 TASKS = Section(
     order=220,
     mappings=("tasks",),
+    measured_by="tasks",
+    unmeasured="choose task scores: eval=tasks eval.tasks=[arc_easy]",
     metrics=(
         Metric(
             field="task_score",

@@ -61,10 +61,14 @@ def test_auto_is_the_cpu_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> No
     assert resolve_device("cuda") == "cuda"
 
 
-def test_only_what_computes_needs_the_gpu_to_be_here(folder: Path) -> None:
+def test_only_a_plan_of_another_machine_needs_no_gpu_here(folder: Path) -> None:
     with fake_gpus():
-        assert loaded(folder, "mode=plan", "device=cuda:1").numerics.device == "cuda:1"
-        (problem,) = told(folder, "mode=run", "device=cuda:1")
+        planned = loaded(folder, "mode=plan", "device=cuda:1", "plan.elsewhere=true")
+        assert planned.numerics.device == "cuda:1"
+        for mode in ("run", "plan", "sensitivity"):
+            (problem,) = told(folder, f"mode={mode}", "device=cuda:1")
+            assert problem.startswith("device is 'cuda:1', but the NVIDIA driver finds no GPU")
+        (problem,) = told(folder, "mode=run", "device=cuda:1", "plan.elsewhere=true")
     assert problem.startswith("device is 'cuda:1', but the NVIDIA driver finds no GPU here")
     with fake_gpus(*MODELS):
         assert loaded(folder, "mode=run", "device=cuda:1").device == "cuda:1"

@@ -68,12 +68,21 @@ def test_every_kind_of_step_is_told_with_its_device_memory(plan: Plan) -> None:
 
 def test_a_plan_for_a_gpu_that_is_not_here_says_so(plan: Plan) -> None:
     with fake_gpus():
-        code, lines, _ = plan("device=cuda:1")
+        code, lines, _ = plan("device=cuda:1", "plan.elsewhere=true")
     assert code == 0
     assert any(
         line.startswith("note: device=cuda:1, but the NVIDIA driver finds") for line in lines
     )
     assert lines[-1].endswith(" s on such a machine.")
+
+
+def test_a_device_that_is_not_here_is_an_error_of_the_plan_too(plan: Plan) -> None:
+    with fake_gpus():
+        code, lines, told = plan("device=cuda")
+    assert (code, lines) == (1, [])
+    assert told.startswith("error: device is 'cuda', but the NVIDIA driver finds no GPU here")
+    assert told.endswith("or plan.elsewhere=true for a plan of another machine")
+    assert told.count("error:") == 1
 
 
 def test_what_cannot_fit_is_refused_with_the_setting_that_would(plan: Plan) -> None:
@@ -102,6 +111,7 @@ def test_a_plan_for_a_gpu_imports_no_torch(words: tuple[str, ...], tmp_path: Pat
         "finally: assert not {'torch', 'transformers'} & sys.modules.keys()\n"
     )
     more = ("graph=data_free", "scheme=fp8_dynamic", "modifier=rtn", "eval=none", "device=cuda")
+    more = (*more, "plan.elsewhere=true")
     data_free = [word for word in words if not word.startswith("dataset")]
     command = [sys.executable, "-c", program, *data_free, *more]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -119,5 +119,17 @@ def test_an_objective_that_no_result_has_is_told_before_the_run(path: str, hint:
     assert hint in raised.value.remedy
 
 
+def test_an_objective_that_nothing_measures_is_told_before_the_run() -> None:
+    for path, remedy in (
+        ("eval.kl.mean", "eval=standard"),
+        ("tasks.mean.compressed", "eval=tasks"),
+    ):
+        with pytest.raises(UserError, match=f"{path}', which nothing in this graph") as raised:
+            check_paths(["size.compressed_bytes", path], {"load", "save"})
+        assert remedy in raised.value.remedy
+    check_paths(["eval.kl.mean"], {"load", "eval"})
+    check_paths(["tasks.mean.compressed"], {"tasks"})
+
+
 def test_any_number_of_a_result_may_be_an_objective() -> None:
     check_paths(["eval.perplexity.compressed", "eval.perplexity.tokens", "seconds", "timings.save"])
