@@ -216,6 +216,10 @@ class Stage:
     """A module that `work` imports, with `read_ahead(upcoming)`: it asks the system to read from
     disk what a node will, and gives its bytes. Called while the node of the member before runs."""
 
+    sends: ClassVar[bool] = False
+    """Whether it hands a finished result on to others: it runs once all else is done and the run
+    folder has what it publishes, so that a failure of theirs keeps nothing back."""
+
     lighter: ClassVar[str] = ""
     """What to change in the config where its nodes run out of memory: `lower calibrate.memory`."""
 

@@ -32,6 +32,7 @@ from pipeline.runner.for_others import planned_in_passing
 from pipeline.runner.listener import Watcher
 from pipeline.runner.local import LocalRunner
 from pipeline.runner.preflight import check_device, check_room
+from pipeline.runner.schedule import before_sending
 from pipeline.store import Store, StoredArtifact, collect, link_tree
 from pipeline.store.disk_errors import gone
 from pipeline.store.noted_runs import note_run
@@ -69,8 +70,11 @@ class _Run:
         transient = self.runner.transient(expanded.graph)
         check_device(self.plan, self.config.device, transient)
         check_room(self.plan, transient, self.store.free_bytes(), str(self.store.root))
-        self.runner.run(expanded.graph)
+        own = before_sending(expanded.graph)
+        self.runner.run(own)
         self.publish(expanded.graph)
+        if own is not expanded.graph:
+            self.runner.run(expanded.graph)
 
     def reported(self) -> dict[str, Any]:
         """Execute and write the reports, however it ends; result.json."""

@@ -6,7 +6,7 @@ import heapq
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 from typing import Literal
 
@@ -116,6 +116,16 @@ def transient_outputs(graph: Graph, *, keep: bool) -> Transient:
     if keep:
         return lambda site: frozenset()
     return lambda site: graph.stages[site].transient()
+
+
+def before_sending(graph: Graph) -> Graph:
+    """The graph with targets that come before every stage that sends; itself if none does."""
+    sending = {node.name for node in graph.nodes.values() if graph.stages[node.site].sends}
+    if not sending:
+        return graph
+    targets = [ref for ref in graph.targets if not sending & {ref.node, *graph.ancestors(ref.node)}]
+    sent = [ref for name in sending for ref in graph.nodes[name].inputs.values()]
+    return replace(graph, targets=tuple(dict.fromkeys((*targets, *sent))))
 
 
 def passing_keys(graph: Graph, transient: Transient) -> frozenset[str]:

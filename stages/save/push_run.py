@@ -22,7 +22,9 @@ from stages.save.push import PushConfig
 FILE = "push.json"
 STALE = ("*.safetensors", "*.safetensors.index.json")
 """Weights of an earlier push that this one has no file for: readers would take both."""
-KEPT = "the checkpoint is kept: the same command goes on from here, and without push=hub it is done"
+KEPT = (
+    "the checkpoint is finished, in the run folder: the same command sends it, and builds nothing"
+)
 
 
 def run(config: PushConfig, task: Task) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.config.root import Config
-from pipeline.errors import UserError
+from pipeline.errors import StageFailed, UserError
 from pipeline.logs import logging_to
 from pipeline.modes.run import run
 from pipeline.report.text_files import write_text
 from pipeline.runs.occupied import alone_in
 from pipeline.stage import Task
-from tests.pipeline.tiny import FILES, Make, loaded, write_files
+from tests.pipeline.tiny import ENTRIES, FILES, Make, Use, loaded, write_files
 
 
 @pytest.fixture
@@ -120,3 +120,45 @@ def test_a_log_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"run\.log cannot be written"):
         with logging_to(tmp_path / "nowhere/run.log"):
             pass
+
+
+def test_a_failure_of_what_sends_a_result_keeps_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is sent last, from a run folder that has it; the next run builds nothing else."""
+    ran: list[str] = []
+
+    def send(self: Use, task: Task) -> None:
+        ran.append(task.node_name)
+        if task.node_name == "send":
+            assert (tmp_path / "run/used/used.json").is_file()
+            raise StageFailed("nobody takes it", remedy="ask again")
+        work(self, task)
+
+    work = Use.run
+    files = dict(FILES)
+    files["graph/tiny.yaml"] += """
+  send:
+    kind: send
+    final: true
+    inputs: {words: make, used: use}
+    params: {times: 1, threads: 1}
+  later: {kind: make, final: true, params: {data: {kind: words, count: 7}}}
+"""
+    monkeypatch.setitem(ENTRIES["stage"], "send", type("Send", (Use,), {"sends": True}))
+    monkeypatch.setattr(Use, "run", send)
+    folder = write_files(tmp_path / "conf", files)
+    monkeypatch.chdir(tmp_path)
+    config = loaded(folder, "mode=run")
+    (tmp_path / "run").mkdir()
+    with pytest.raises(StageFailed, match="nobody takes it"):
+        run(config, tmp_path / "run")
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert result["status"] == "failed" and "nobody takes it" in result["error"]
+    nodes = {node["name"]: node["status"] for node in result["nodes"]}
+    assert nodes == {"make": "built", "use": "built", "later": "built"}
+    assert ran == ["use", "send"]
+    monkeypatch.setattr(Use, "run", work)
+    assert run(config, tmp_path / "run") == 0
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert [node["name"] for node in result["nodes"] if node["status"] == "built"] == ["send"]

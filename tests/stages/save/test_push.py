@@ -83,7 +83,7 @@ def test_what_the_hub_refuses_is_one_line_without_the_token(
     with pytest.raises(StageFailed, match=f"the hub refused {REPO}") as raised:
         push(tmp_path / "one", ONE)
     assert "\n" not in raised.value.what and TOKEN not in str(raised.value)
-    assert "same command goes on" in str(raised.value)
+    assert "the same command sends it" in str(raised.value)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(StageFailed, match="the hub cannot be reached"):
         push(tmp_path / "two", ONE)
