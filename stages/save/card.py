@@ -18,7 +18,8 @@ class CardConfig:
 class Card(Stage):
     """Output `out`: the folder `checkpoint/`, its files hard links to those of input `checkpoint`.
 
-    Input `eval` is a result with `eval.json`; README.md tells of it.
+    README.md tells what the other inputs measured: `eval`, a result with `eval.json`, and `tasks`,
+    one with `tasks.json`; either may be left out.
     """
 
     kind: ClassVar[str] = "card"

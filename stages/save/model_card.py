@@ -71,13 +71,49 @@ def base_model(identity: str) -> str | None:
     return rest.rpartition("@")[0] if kind == "hub" else None
 
 
-def with_quality(text: str, measured: Mapping[str, Any]) -> str:
-    """A model card with a section on `measured`, the content of eval.json, before its loading."""
+def with_quality(
+    text: str, eval: Mapping[str, Any] | None = None, tasks: Mapping[str, Any] | None = None
+) -> str:
+    """A model card with a section on what was measured before its loading.
+
+    `eval` and `tasks` are the contents of eval.json and tasks.json; None where there is none.
+    """
+    parts = [*([_distance(eval)] if eval else []), *(_task_scores(tasks) if tasks else [])]
+    if not parts:
+        return text
     before, heading, after = text.partition(LOADING)
-    return f"{before}{_quality(measured)}\n\n{heading}{after}"
+    return "\n\n".join([f"{before}## Quality", *parts, f"{heading}{after}"])
 
 
-def _quality(measured: Mapping[str, Any]) -> str:
+def _task_scores(tasks: Mapping[str, Any]) -> list[str]:
+    """A table of each task's main metric, original and compressed, and what its numbers are."""
+    scores = tasks["scores"]
+    rows = [[f"{name} ({s['main']})", *_score(s[s["main"]])] for name, s in scores.items()]
+    if tasks["mean"].get("tasks", 0) > 1:
+        rows.append(["mean", *_score(tasks["mean"])])
+    if not rows:
+        return []
+    asked = ", ".join(
+        f"{name} {s['samples']} documents" + (f" with {s['shots']} examples" if s["shots"] else "")
+        for name, s in scores.items()
+    )
+    return [
+        _table(["task, by lm-evaluation-harness", "original", "compressed", "difference"], rows),
+        f"Asked: {asked}; ± is one standard error of the difference, as both models answer the "
+        "same documents.",
+    ]
+
+
+def _score(score: Mapping[str, Any]) -> list[str]:
+    """Original, compressed and difference; shares in percent, their difference in points."""
+    share = score.get("higher_is_better", True) and 0 <= score["original"] <= 1
+    factor, unit, off = (100, " %", " points") if share else (1, "", "")
+    pair = [f"{factor * score[name]:.4g}{unit}" for name in ("original", "compressed")]
+    error = _times(factor, score["error"])
+    return [*pair, _off(factor * score["difference"], error, "+.3g") + off]
+
+
+def _distance(measured: Mapping[str, Any]) -> str:
     perplexity = measured["perplexity"]
     change = _off(100 * perplexity["change"], _times(100, perplexity["change_stderr"]), "+.1f")
     same = 100 * measured["top1_agreement"], _times(100, measured["top1_agreement_stderr"])
@@ -97,7 +133,7 @@ def _quality(measured: Mapping[str, Any]) -> str:
         ["same most likely token", "", f"{_off(*same, '.1f')} %", ""],
     ]
     return (
-        f"## Quality\n\n{_table(['', 'original', 'compressed', 'change'], rows)}\n\n"
+        f"{_table(['', 'original', 'compressed', 'change'], rows)}\n\n"
         f"On {perplexity['tokens']} tokens, {perplexity['samples']} samples, of "
         f"{_plain(perplexity['dataset'])}; ± is one standard error over samples."
     )

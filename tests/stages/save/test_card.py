@@ -91,6 +91,52 @@ def test_quality_stands_before_loading_with_its_standard_errors() -> None:
     )
 
 
+TASKS = {
+    "scores": {
+        "arc_easy": {
+            "main": "acc_norm",
+            "samples": 100,
+            "shots": 5,
+            "acc_norm": {
+                "original": 0.62,
+                "compressed": 0.6,
+                "difference": -0.02,
+                "error": 0.0141,
+                "higher_is_better": True,
+            },
+        },
+        "wikitext": {
+            "main": "word_perplexity",
+            "samples": 62,
+            "shots": 0,
+            "word_perplexity": {
+                "original": 12.5,
+                "compressed": 13.25,
+                "difference": 0.75,
+                "error": None,
+                "higher_is_better": False,
+            },
+        },
+    },
+    "mean": {"original": 0.62, "compressed": 0.6, "difference": -0.02, "error": 0.0141, "tasks": 1},
+}
+
+
+def test_task_scores_stand_in_the_card_alone_or_below_the_perplexity() -> None:
+    alone = with_quality(model_card(CARD), tasks=TASKS)
+    assert "| arc_easy (acc_norm) | 62 % | 60 % | -2 ± 1.4 points |" in alone
+    assert "| wikitext (word_perplexity) | 12.5 | 13.25 | +0.75 |" in alone
+    assert "arc_easy 100 documents with 5 examples, wikitext 62 documents;" in alone
+    assert "| mean |" not in alone and "perplexity |" not in alone.replace("word_perplexity", "")
+    both = with_quality(
+        model_card(CARD), MEASURED, {**TASKS, "mean": {**TASKS["mean"], "tasks": 2}}
+    )
+    assert both.count("## Quality") == 1
+    assert both.index("| perplexity |") < both.index("| mean | 62 % | 60 % |")
+    assert both.index("| mean |") < both.index("## How to load it")
+    assert with_quality(model_card(CARD)) == model_card(CARD)
+
+
 @pytest.mark.parametrize("linked", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_finished_checkpoint_has_the_same_weights_and_a_whole_provenance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
@@ -104,7 +150,11 @@ def test_the_finished_checkpoint_has_the_same_weights_and_a_whole_provenance(
     out.path.mkdir()
     if not linked:
         monkeypatch.setattr("os.link", lambda *paths: (_ for _ in ()).throw(OSError("no links")))
-    run(CardStage(CardConfig()), {"checkpoint": saved.artifact, "eval": measured}, out, tmp_path)
+    scored = FakeArtifact(path=tmp_path / "tasks")
+    scored.path.mkdir()
+    scored.write_json("tasks.json", TASKS)
+    inputs = {"checkpoint": saved.artifact, "eval": measured, "tasks": scored}
+    run(CardStage(CardConfig()), inputs, out, tmp_path)
     folder = out.path / "checkpoint"
     weights = "model.safetensors"
     assert (folder / weights).samefile(saved.folder / weights) is linked
@@ -113,12 +163,14 @@ def test_the_finished_checkpoint_has_the_same_weights_and_a_whole_provenance(
         path.name for path in saved.folder.iterdir()
     }
     assert "## Quality" in (folder / "README.md").read_text()
+    assert "arc_easy" in (folder / "README.md").read_text()
     proof = prove(folder)
     assert proof.digest and not proof.faults and not proof.added
     before, after = (
         json.loads((f / "provenance.json").read_text()) for f in (saved.folder, folder)
     )
-    assert after["keys"] == {**before["keys"], "save": saved.artifact.key, "eval": measured.key}
+    keys = {"save": saved.artifact.key, "eval": measured.key, "tasks": scored.key}
+    assert after["keys"] == {**before["keys"], **keys}
     assert after["source"] == before["source"]
 
 
