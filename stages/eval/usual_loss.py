@@ -58,8 +58,19 @@ def usual(size: Mapping[str, Any], config: Mapping[str, Any]) -> Usual | None:
     return next((each for each in USUAL if bits >= each.weights and inputs <= each.inputs), None)
 
 
-def beside(found: Usual, size: Mapping[str, Any], change: float, stderr: float | None) -> str:
-    """A phrase on an increase of perplexity beside the usual range, two standard errors allowed."""
+def comparable(text: str) -> bool:
+    """Whether perplexities on a text, described by its name or file, are those of the ranges."""
+    return "wiki" in text.lower()
+
+
+def beside(
+    found: Usual, size: Mapping[str, Any], change: float, stderr: float | None, text: str
+) -> str:
+    """A phrase on an increase of perplexity on `text` beside the usual range.
+
+    A judgement, two standard errors allowed, where the text is that of the ranges; else the range
+    alone, with its text.
+    """
     original = size.get("original_bits_per_weight")
     weights = 8 * size["original_bytes"] / original if original else None
     small = weights is not None and weights < SMALL
@@ -75,9 +86,10 @@ def beside(found: Usual, size: Mapping[str, Any], change: float, stderr: float |
     sizes = "models of 7B to 70B" if not small else "a model as small as this"
     if small and not found.small:
         sizes = "models of 7B to 70B, small ones lose more"
-    return (
-        f"{place} for {found.name} (+{100 * low:g} to +{100 * high:g} % on WikiText-2 in {sizes})"
-    )
+    span = f"+{100 * low:g} to +{100 * high:g} %"
+    if not comparable(text):
+        return f"to be seen beside {span} on another text, WikiText-2, for {found.name} in {sizes}"
+    return f"{place} for {found.name} ({span} on WikiText-2 in {sizes})"
 
 
 def _modifiers(config: Mapping[str, Any]) -> Iterator[str]:

@@ -24,9 +24,17 @@ def run() -> Any:
 
 def test_the_verdict_is_one_line_of_size_loss_and_checks(run: Any) -> None:
     assert verdict(assemble(run), run.config) == (
-        "2.39 x smaller (269.1 MB to 112.4 MB); perplexity +6.3 % ± 0.6 % on pydoc, less than is "
-        "usual for 4-bit weights (+9 to +31 % on WikiText-2 in a model as small as this); all 2 "
-        "checks passed."
+        "2.39 x smaller (269.1 MB to 112.4 MB); perplexity +6.3 % ± 0.6 % on pydoc, to be seen "
+        "beside +9 to +31 % on another text, WikiText-2, for 4-bit weights in a model as small as "
+        "this; all 2 checks passed."
+    )
+    result = assemble(run)
+    perplexity = {**result["eval"]["perplexity"], "dataset": "wiki.valid.raw"}
+    judged = verdict({**result, "eval": {**result["eval"], "perplexity": perplexity}}, run.config)
+    assert judged == (
+        "2.39 x smaller (269.1 MB to 112.4 MB); perplexity +6.3 % ± 0.6 % on wiki.valid.raw, less "
+        "than is usual for 4-bit weights (+9 to +31 % on WikiText-2 in a model as small as this); "
+        "all 2 checks passed."
     )
 
 
@@ -80,7 +88,7 @@ def test_two_standard_errors_are_allowed_on_both_sides(
     size |= {"original_bytes": 16_000_000_000, "original_bits_per_weight": 16.0}
     found = usual(size, {})
     assert found is not None
-    assert beside(found, size, change, stderr) == (
+    assert beside(found, size, change, stderr, "WikiText-2") == (
         f"{told} for 4-bit weights (+2 to +12 % on WikiText-2 in models of 7B to 70B)"
     )
 
