@@ -17,6 +17,8 @@ from pipeline.errors import ManyErrors, UserError
 from pipeline.nested import Path
 from pipeline.registry import Registry
 
+_REFERENCE = re.compile(r"\s*\((?:see )?:\w+:`[^`]*`\)")
+"""A reference to a module, for readers of the code."""
 _SENTENCE = re.compile(r"(?<=[.;])\s+(?=[A-Z`\"])")
 
 
@@ -31,7 +33,7 @@ def meaning(cls: type[Any], name: str) -> str:
             continue
         text = _under_fields(base).get(name) or _in_docstring(base, name)
         if text:
-            return text
+            return _REFERENCE.sub("", text).rstrip(";")
     return ""
 
 

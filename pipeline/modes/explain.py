@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,16 @@ from pipeline.config.origins import Composition
 from pipeline.config.root import Config
 from pipeline.config.root_schema import RootConfig
 from pipeline.errors import UserError
-from pipeline.machine.processor import processor
+from pipeline.machine.processor import brief, processor
 from pipeline.masking import masked
 from pipeline.nested import leaves
 from pipeline.registry import Registry, nearest
 
 ABSENT = object()
 ON_PROCESSORS = (
-    "On a CPU, steps that sum floating-point numbers (calibration, solvers, evaluation) have keys "
-    "with the processor in them, for another one sums in another order: their results are used "
-    "again on processors like this one, those of all other steps everywhere. It is "
+    "Calibration, solvers and evaluation round a little differently on another kind of processor: "
+    "what they computed on a CPU is used again on this kind only, {}; results of all other steps "
+    "are used again anywhere."
 )
 
 
@@ -41,40 +41,51 @@ def explain(config: Config, run_dir: Path) -> int:
         )
     path = tuple(config.key.replace("[", ".").replace("]", "").split("."))
     registry, composition = Registry.load(), Composition.current()
-    plain = _plain(config.raw)
+    plain = plain_of(config.raw)
     value = _value(plain, path)
     place = place_of(path, plain, RootConfig, registry)
     if value is ABSENT and place is None:
         raise _unknown(path, plain, composition)
     console = Console(highlight=False)
-    console.print(f"{config.key} = {_shown(value)}", style="bold", markup=False, soft_wrap=True)
+    title = config.key if isinstance(value, Mapping) else f"{config.key} = {_shown(value)}"
+    console.print(title, style="bold", markup=False, soft_wrap=True)
     if place is not None and (text := meaning(place.cls, place.name)):
         console.print(f"  {text}", markup=False)
     if isinstance(value, Mapping) and value:
         console.print(_below(path, plain, registry))
+        rows = []
     else:
-        console.print(_facts(place, value, registry))
+        rows = list(_facts(path, place, value, registry))
     if options := composition.options("/".join(path)):
-        console.print(f"  options    {', '.join(options)}", markup=False, soft_wrap=False)
-    console.print(_settings(path, composition))
+        rows.append(("options", ", ".join(options)))
+    table = _table()
+    for label, text in (*rows, *_settings(path, composition)):
+        table.add_row(f"  {label}", text)
+    console.print(table)
     if path == ("device",):
-        console.print(f"  {ON_PROCESSORS}{processor()}", markup=False)
+        console.print(f"  {ON_PROCESSORS.format(brief(processor()))}", markup=False)
     return 0
 
 
-def _facts(place: Place | None, value: Any, registry: Registry) -> Table:
-    table = _table()
+def _facts(
+    path: tuple[str, ...], place: Place | None, value: Any, registry: Registry
+) -> Iterator[tuple[str, str]]:
+    """What a key may be, and what it is where nobody sets it, as (label, text)."""
     if place is None:
-        return table
-    table.add_row("type", place.type())
+        return
+    if place.name != path[-1] and not path[-1].isdigit():
+        inside = ".".join(path[: path.index(place.name) + 1]) if place.name in path else place.name
+        yield "type", f"any value: {inside} may have keys of any name"
+        return
+    yield "type", place.type()
     for text in place.allowed(registry):
-        table.add_row("allowed", text)
-    default = place.default
-    text = "must be given" if default is dataclasses.MISSING else _shown(default)
-    table.add_row("default", f"{text} (where no file says another: {place.cls.__name__})")
+        yield "allowed", text
+    if place.default is dataclasses.MISSING:
+        yield "default", "none: a file or the command line must set it"
+    else:
+        yield "default", f"{_shown(place.default)}, where no file and no command line sets it"
     if value is ABSENT:
-        table.add_row("now", "not in this config; +KEY=VALUE adds it")
-    return table
+        yield "now", f"not in this config; +{'.'.join(path)}=VALUE adds it"
 
 
 def _below(path: tuple[str, ...], plain: Mapping[str, Any], registry: Registry) -> Table:
@@ -88,14 +99,12 @@ def _below(path: tuple[str, ...], plain: Mapping[str, Any], registry: Registry) 
     return table
 
 
-def _settings(path: tuple[str, ...], composition: Composition) -> Table:
-    table = _table()
-    settings = composition.settings(path)
-    for number, setting in enumerate(settings):
+def _settings(path: tuple[str, ...], composition: Composition) -> Iterator[tuple[str, str]]:
+    """Who sets a key, in the order in which they do, as (label, text)."""
+    for number, setting in enumerate(composition.settings(path)):
         label = "set by" if number == 0 else "then by"
         value = "" if isinstance(setting.value, Mapping) else f": {_shown(setting.value)}"
-        table.add_row(label, f"{setting.place}{value}  ({masked(setting.why)})")
-    return table
+        yield label, f"{setting.place}{value}  ({masked(setting.why)})"
 
 
 def _table() -> Table:
@@ -105,7 +114,7 @@ def _table() -> Table:
     return table
 
 
-def _plain(raw: Mapping[str, Any]) -> dict[str, Any]:
+def plain_of(raw: Mapping[str, Any]) -> dict[str, Any]:
     """The config with references resolved where possible; the graph unresolved.
 
     Values of the environment stay as they are written.

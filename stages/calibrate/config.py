@@ -18,13 +18,16 @@ LIGHTER = "lower calibrate.memory, which changes no result, or calibrate.batch_s
 class CalibrateConfig:
     """Options of the pass of calibration data through the model.
 
-    `propagate` only decides how the graph is wired, so no key contains it; `experts` is in the key
-    of `patch`, whose result contains it. `memory` decides where activations and passing statistics
-    lie during a run, which changes no result.
+    In keys: `propagate` only decides how the graph is wired, so no key contains it; `experts` is in
+    that of `patch`, whose result contains it; `memory` decides where activations and passing
+    statistics lie during a run, which changes no result.
     """
 
     propagate: str = field(default="compressed", metadata={"key": False})
+    """What the next layer is fed: the outputs of the compressed layer before it, most accurate, or
+    of the original one, whose statistics all jobs of a sweep share."""
     experts: str = field(default="all", metadata={"key": False})
+    """The tokens that a routed expert is calibrated with: all, or those routed to it."""
     memory: int | None = field(default=None, metadata={"key": False, "unit": "bytes"})
     """Bytes of activations and passing statistics that stay in memory, on the GPU and in that of
     the host each; what is beyond goes to the disk. null: a quarter of each, less where a layer

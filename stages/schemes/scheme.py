@@ -98,10 +98,15 @@ class SchemeConfig:
     format: str | None = None
     """The layout on disk; null lets presswork choose the one that fits."""
     targets: list[str] = field(default_factory=lambda: ["Linear"])
+    """Modules of this format: classes such as Linear, names, or re:PATTERN."""
     ignore: list[str] = field(default_factory=lambda: ["lm_head"])
+    """Modules that stay as they are, whatever else names them."""
     groups: dict[str, SchemeGroup] = field(default_factory=dict)
+    """Other formats for some modules, by names of your own; the first that names a module counts."""
     kv_cache: QArgs | None = None
+    """The format of keys and values in the KV cache; null leaves them as they are."""
     attention: QArgs | None = None
+    """The format of the queries, keys and values that attention is given; null: as they are."""
     budget: Budget | None = field(default=None, metadata={"key": False})
     candidates: list[str] = field(default_factory=list, metadata={"key": False})
     group_sizes: list[int] | None = field(default=None, metadata={"key": False})
