@@ -69,13 +69,15 @@ def _main(argv: Sequence[str]) -> int:
 
 @dataclass(slots=True)
 class _Command:
-    """The state of one command; `plan` is that of a sweep, once it is known."""
+    """The state of one command; `plan` is that of a sweep, once it is known, and `interrupted`
+    says that its jobs were."""
 
     words: tuple[str, ...]
     given: PrimaryConfig
     sweeps: bool
     recipe: Imported = field(default_factory=Imported)
     plan: SweepPlan | None = None
+    interrupted: bool = False
 
     def start(self) -> int:
         """Let Hydra compose the config and run. Raises the errors of Hydra and of the checks."""
@@ -129,14 +131,21 @@ class _Command:
     def finish(self) -> int:
         from pipeline.sweeps.command import finish
 
-        return finish(self.plan) if self.plan is not None else 0
+        code = finish(self.plan) if self.plan is not None else 0
+        if self.interrupted:
+            message(_resume_hint())
+        return code
 
     def reported(self, work: Callable[[], int], full_traceback: bool) -> int:
         """The exit code of `work`, with its errors printed."""
         try:
             return work()
         except KeyboardInterrupt:
-            message(f"stopped; {_resume_hint()}")
+            if self.plan is not None and not self.interrupted:  # the table of jobs comes first
+                self.interrupted = True
+                message("stopped")
+            else:
+                message(f"stopped; {_resume_hint()}")
             return INTERRUPTED
         except UserError as error:
             print_errors(error)

@@ -51,6 +51,7 @@ def print_summary(sweep: Mapping[str, Any], folder: Path, console: Console) -> N
         told = [f"  job {job['number']} {PHRASES.get(job['status'], job['status'])}"]
         line = ": ".join([*told, *(text for text in (overrides, reason) if text)])
         console.print(line, markup=False, soft_wrap=True)
-    if troubled:
+    # after an interrupt the command is told with what it does
+    if troubled and all(job["status"] != "interrupted" for job in troubled):
         console.print("the same command again runs only what is missing")
     console.print(f"sweep: {folder / PAGE}", markup=False, soft_wrap=True)

@@ -200,7 +200,13 @@ def test_an_interrupt_stops_a_sweep(
 ) -> None:
     assert command("-m", "mode=run", "data.count=14,5") == 130
     assert len(ran) == 1
-    assert "-m mode=run data.count=14,5" in capsys.readouterr().err
+    told = capsys.readouterr()
+    lines = told.err.splitlines()
+    assert lines[-3] == "stopped"
+    assert lines[-2] == "what was finished is kept, and this goes on from there:"
+    assert lines[-1].endswith("-m mode=run data.count=14,5")
+    assert (told.out + told.err).count("goes on") == 1 and "the same command" not in told.out
+    assert "job 0 was interrupted" in told.out and "job 1 is missing" in told.out
 
 
 def test_the_exit_code_of_a_mode_is_the_commands(command: Command) -> None:
