@@ -62,11 +62,12 @@ def scheme_and_modifier(entry: Entry, findings: Findings) -> tuple[dict[str, Any
             "groups that do not divide a width cannot be stored; mode=plan lists them",
         )
     groups = list(read(entry, _observers(entry, findings), findings))
+    _unused_observer(entry, groups, findings)
     weights = [group for group in groups if group.content.get("weights") is not None]
     scheme = _scheme(entry, groups, findings)
     observer = _one(entry.path, "observer", [group.observer for group in weights], findings)
     if learns:
-        return scheme, _autoround(entry, observer, findings)
+        return scheme, _autoround(entry, findings)
     if not gptq:
         return scheme, {"kind": "rtn", "observer": observer or "minmax", "on_failure": "error"}
     return scheme, _gptq(entry, weights, observer or "minmax", findings)
@@ -130,15 +131,16 @@ def _gptq(
     }
 
 
-def _autoround(entry: Entry, observer: str | None, findings: Findings) -> dict[str, Any]:
+def _autoround(entry: Entry, findings: Findings) -> dict[str, Any]:
     """As many iterations and sequences as in llm-compressor, from GPTQ's solution."""
     for name, why in AUTOROUND.items():
         if why and entry.options.get(name) not in (None, False):
             findings.unneeded(join(entry.path, name), why)
-    if observer is not None:
-        findings.unneeded(
-            join(entry.path, "observer"), "scales are those of GPTQ, refitted, and then learned"
-        )
+    for name in ("weight_observer", "observer"):
+        if entry.options.get(name):
+            findings.unneeded(
+                join(entry.path, name), "scales are those of GPTQ, refitted, and then learned"
+            )
     findings.notes.append(
         f"{entry.path} becomes modifier.autoround, which starts from GPTQ rather than from "
         "rounding to nearest: 80 iterations of 4 sequences, the defaults here, are often enough"
@@ -155,12 +157,32 @@ def _observers(entry: Entry, findings: Findings) -> Observers:
     given = entry.options
     several = findings.mapping(join(entry.path, "observer"), given.get("observer") or {})
     findings.unknown(join(entry.path, "observer"), several, ("weights", "input", "output"))
-    if several.get("output") or given.get("output_observer"):
-        findings.cannot(entry.path, "it has an observer of outputs, which are not quantized here")
+    for name, value in (
+        ("output_observer", given.get("output_observer")),
+        ("observer.output", several.get("output")),
+    ):
+        if value:
+            findings.cannot(
+                join(entry.path, name), "it is for outputs, which are not quantized here"
+            )
     return Observers(
         weights=several.get("weights") or given.get("weight_observer"),
         inputs=several.get("input") or given.get("input_observer"),
     )
+
+
+def _unused_observer(entry: Entry, groups: Sequence[Group], findings: Findings) -> None:
+    """Note an observer of inputs where no group calibrates any."""
+    inputs = [group.content.get("input_activations") for group in groups]
+    if any(args is not None and args.get("dynamic", False) is not True for args in inputs):
+        return
+    several = entry.options.get("observer")
+    for name, value in (
+        ("input_observer", entry.options.get("input_observer")),
+        ("observer.input", several.get("input") if isinstance(several, dict) else None),
+    ):
+        if value:
+            findings.unneeded(join(entry.path, name), "no inputs are calibrated")
 
 
 def _one(path: str, what: str, values: Sequence[str | None], findings: Findings) -> str | None:
