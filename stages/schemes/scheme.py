@@ -102,7 +102,7 @@ class SchemeConfig:
     ignore: list[str] = field(default_factory=lambda: ["lm_head"])
     """Modules that stay as they are, whatever else names them."""
     groups: dict[str, SchemeGroup] = field(default_factory=dict)
-    """Other formats for some modules, by names of your own; the first that names a module counts."""
+    """Other formats for some modules, by names of your own; the first that fits counts."""
     kv_cache: QArgs | None = None
     """The format of keys and values in the KV cache; null leaves them as they are."""
     attention: QArgs | None = None
