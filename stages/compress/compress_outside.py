@@ -149,5 +149,5 @@ def lookup_solver(modifiers: tuple[Modifier, ...]) -> Rtn:
     """How an embedding is rounded; see the module."""
     for modifier in modifiers:
         if isinstance(modifier, Rtn) and not needs_gram(modifier.observer):
-            return modifier
+            return replace(modifier, per_target=None)
     return Rtn(observer="mse")

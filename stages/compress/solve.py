@@ -94,7 +94,8 @@ def solve_layer(
     stacks = batches(layer, solver, grids, global_scales)
 
     def solved(names: list[str]) -> list[Solved]:
-        return list(_solve(layer, (pruner, solver), names, grids, global_scales, device))
+        own = solver.of(names[0])
+        return list(_solve(layer, (pruner, own), names, grids, global_scales, device))
 
     work = [partial(solved, names) for names in stacks]
     at_once = fitting([_cost(layer, names) for names in stacks]) if device == "cpu" else 1
@@ -114,7 +115,8 @@ def batches(
     grids: Mapping[str, Grid],
     global_scales: Mapping[str, Tensor],
 ) -> list[list[str]]:
-    """Modules that may be stacked: same input, format and global scale, no scale across rows.
+    """Modules that may be stacked: same input, format, global scale and options of the solver, no
+    scale across rows.
 
     A solver that keeps what is there gets every module alone.
     """
@@ -123,7 +125,9 @@ def batches(
         weight = layer.tensors[f"{name}.weight"]
         shared = grid.strategy in ROW_STRATEGIES and not solver.keeps
         scale = float(global_scales[name]) if name in global_scales else None
-        key = (layer.statistics.leader(name), grid, scale, weight.dtype)
+        own = solver.of(name)
+        options = None if own is solver else own
+        key = (layer.statistics.leader(name), grid, scale, weight.dtype, options)
         stacks = found.setdefault(key if shared else name, [[]])
         taken = sum(layer.tensors[f"{other}.weight"].numel() for other in stacks[-1])
         if stacks[-1] and taken + weight.numel() > ELEMENTS_AT_ONCE:

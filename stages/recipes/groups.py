@@ -90,7 +90,13 @@ def ordered(groups: list[Group]) -> list[Group]:
         name = group.name if not count else f"{group.name}_{count + 1}"
         targets = tuple(target for _, target, _ in items)
         pieces.append(
-            Group(name=name, targets=targets, content=group.content, observer=group.observer)
+            Group(
+                name=name,
+                targets=targets,
+                content=group.content,
+                observer=group.observer,
+                actorder=group.actorder,
+            )
         )
     return pieces
 
@@ -148,4 +154,9 @@ def _rank(target: str) -> int:
     """Full names first, then expressions, then classes (one word, with a capital)."""
     if target.startswith("re:"):
         return 1
-    return 2 if "." not in target and target[:1].isupper() else 0
+    return 2 if is_class(target) else 0
+
+
+def is_class(target: str) -> bool:
+    """Whether a target is the class of modules: one word with a capital."""
+    return "." not in target and target[:1].isupper()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stages.recipes import numbers
 from stages.recipes.document import join
 from stages.recipes.findings import Entry, Findings, shown
-from stages.recipes.groups import Group, Observers, ordered, read
+from stages.recipes.groups import Group, Observers, is_class, ordered, read
 from stages.recipes.registered import BASE, base_options
 
 SOLVERS = ("QuantizationModifier", "GPTQModifier", "AutoRoundModifier")
@@ -41,6 +41,8 @@ UNNEEDED = {
     "offload_hessians": "statistics lie on disk",
     "offload_device": "weights lie on disk",
 }
+LEARNED = "scales are those of GPTQ, refitted, and then learned, so no observer chooses them"
+DEFAULTS = {"observer": "minmax", "actorder": "static"}
 ORDERS = {None: "none", "none": "none", "static": "static", "weight": "static"}
 
 
@@ -65,12 +67,23 @@ def scheme_and_modifier(entry: Entry, findings: Findings) -> tuple[dict[str, Any
     _unused_observer(entry, groups, findings)
     weights = [group for group in groups if group.content.get("weights") is not None]
     scheme = _scheme(entry, groups, findings)
-    observer = _one(entry.path, "observer", [group.observer for group in weights], findings)
     if learns:
+        for group in weights:
+            if group.observer != DEFAULTS["observer"] and entry.options.get("config_groups"):
+                findings.unneeded(join(entry.path, f"config_groups.{group.name}"), LEARNED)
         return scheme, _autoround(entry, findings)
+    pieces = ordered(weights)
+    observers = [group.observer for group in pieces]
     if not gptq:
-        return scheme, {"kind": "rtn", "observer": observer or "minmax", "on_failure": "error"}
-    return scheme, _gptq(entry, weights, observer or "minmax", findings)
+        options = _per_target(entry, pieces, {"observer": observers}, findings)
+        return scheme, {"kind": "rtn", **options, "on_failure": "error"}
+    options = _per_target(
+        entry,
+        pieces,
+        {"observer": observers, "actorder": _orders(entry, pieces, findings)},
+        findings,
+    )
+    return scheme, _gptq(entry, options, findings)
 
 
 def _scheme(entry: Entry, groups: list[Group], findings: Findings) -> dict[str, Any]:
@@ -101,19 +114,49 @@ def _scheme(entry: Entry, groups: list[Group], findings: Findings) -> dict[str, 
     return scheme
 
 
-def _gptq(
-    entry: Entry, weights: Sequence[Group], observer: str, findings: Findings
+def _orders(entry: Entry, pieces: Sequence[Group], findings: Findings) -> list[str]:
+    """The order of columns of each group: its own, or that of the modifier."""
+    given, found = entry.options, []
+    for group in pieces:
+        inner = group.actorder
+        order = given.get("actorder", "static") if inner is None else inner
+        if inner is not None and given.get("actorder", inner) not in (inner, "static"):
+            findings.cannot(join(entry.path, "actorder"), f"config_groups say another: {inner!r}")
+        if order not in ORDERS:
+            findings.cannot(
+                join(entry.path, "actorder"), f"{shown(order)} is not had; static and none are"
+            )
+        found.append(ORDERS.get(order, "static"))
+    return found
+
+
+def _per_target(
+    entry: Entry,
+    pieces: Sequence[Group],
+    options: Mapping[str, Sequence[str]],
+    findings: Findings,
 ) -> dict[str, Any]:
+    """Options of a solver: those of the last group for all, others for the targets before it."""
+    common = {name: values[-1] if values else DEFAULTS[name] for name, values in options.items()}
+    if all(len(set(values)) < 2 for values in options.values()):
+        return common
+    entries = []
+    for index, group in enumerate(pieces[:-1]):
+        own = {name: values[index] for name, values in options.items()}
+        named = [target for target in group.targets if not is_class(target)]
+        if own != common and len(named) < len(group.targets):
+            told = ", ".join(f"{name} {value}" for name, value in own.items())
+            findings.cannot(
+                entry.path,
+                f"{told} for a class of modules, {shown(list(group.targets))}: name them",
+            )
+        entries += [{"targets": named, **own}] if named else []
+    return {**common, "per_target": entries}
+
+
+def _gptq(entry: Entry, options: Mapping[str, Any], findings: Findings) -> dict[str, Any]:
     """GPTQ as in llm-compressor: scales by the observer alone, codes in one pass."""
     given = entry.options
-    inner = _one(entry.path, "actorder", [group.actorder for group in weights], findings)
-    order = given.get("actorder", "static") if inner is None else inner
-    if inner is not None and given.get("actorder", inner) not in (inner, "static"):
-        findings.cannot(join(entry.path, "actorder"), f"config_groups say another: {inner!r}")
-    if order not in ORDERS:
-        findings.cannot(
-            join(entry.path, "actorder"), f"{shown(order)} is not had; static and none are"
-        )
     findings.notes.append(
         f"{entry.path} becomes modifier.gptq with refit=0 and descent=0, as llm-compressor has "
         f"it; modifier.gptq.observer=gram modifier.gptq.refit=1 modifier.gptq.descent=1, the "
@@ -123,8 +166,7 @@ def _gptq(
         "kind": "gptq",
         "block_size": given.get("block_size", 128),
         "dampening_frac": given.get("dampening_frac", 0.01),
-        "actorder": ORDERS.get(order, "static"),
-        "observer": observer,
+        **options,
         "refit": 0,
         "descent": 0,
         "on_failure": "error",
@@ -138,9 +180,7 @@ def _autoround(entry: Entry, findings: Findings) -> dict[str, Any]:
             findings.unneeded(join(entry.path, name), why)
     for name in ("weight_observer", "observer"):
         if entry.options.get(name):
-            findings.unneeded(
-                join(entry.path, name), "scales are those of GPTQ, refitted, and then learned"
-            )
+            findings.unneeded(join(entry.path, name), LEARNED)
     findings.notes.append(
         f"{entry.path} becomes modifier.autoround, which starts from GPTQ rather than from "
         "rounding to nearest: 80 iterations of 4 sequences, the defaults here, are often enough"
@@ -183,13 +223,3 @@ def _unused_observer(entry: Entry, groups: Sequence[Group], findings: Findings) 
     ):
         if value:
             findings.unneeded(join(entry.path, name), "no inputs are calibrated")
-
-
-def _one(path: str, what: str, values: Sequence[str | None], findings: Findings) -> str | None:
-    """The value that all groups share; None without groups. Differences are recorded."""
-    different = list(dict.fromkeys(values))
-    if len(different) > 1:
-        findings.cannot(
-            path, f"its groups differ in the {what} of weights, one is had: {different}"
-        )
-    return different[0] if different else None

@@ -132,6 +132,11 @@ class Solver(Modifier):
         """Whether it improves the solved weights of a decoder layer together, by running it."""
         return False
 
+    def of(self, module: str) -> Solver:
+        """The solver of one module of a decoder layer, by its name: itself where all are alike."""
+        del module
+        return self
+
     def outside(self) -> Solver:
         """The solver of what lies outside the decoder layers, which are all that can be run."""
         return self

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.errors import UserError
 from pipeline.key import WHEN_SET, Json
 from stages.compress.modifiers.base import POLICIES, Problem, Solver, one_of
-from stages.compress.modifiers.observer import (
-    SHIPPED,
-    check_observer,
-    check_signs,
-    identity_of,
-    observe_by,
+from stages.compress.modifiers.observer import SHIPPED, observe_by
+from stages.compress.modifiers.per_target import (
+    ORDERS,
+    PerTarget,
+    check_entries,
+    entry_for,
+    identities,
 )
 
 if TYPE_CHECKING:
@@ -55,11 +56,14 @@ class Gptq(Solver):
     """Also try negative scales, for symmetric integers: their extra code then fits either sign."""
     tf32: bool = field(default=False, metadata={"key": WHEN_SET})
     """Multiply blocks of columns in TF32: faster, on a GPU only."""
+    per_target: list[PerTarget] | None = field(default=None, metadata={"key": WHEN_SET})
+    """Other options for some modules; null: none."""
 
     def __post_init__(self) -> None:
-        one_of("actorder", self.actorder, ("static", "none"))
-        check_observer(self.observer)
-        check_signs(self.kind, self.observer, self.negative_scales)
+        one_of("actorder", self.actorder, ORDERS)
+        check_entries(
+            self.kind, self.observer, self.per_target, negative_scales=self.negative_scales
+        )
         one_of("on_failure", self.on_failure, POLICIES)
         check_columns(self.block_size, self.dampening_frac)
         for name, value in (("refit", self.refit), ("descent", self.descent)):
@@ -77,7 +81,20 @@ class Gptq(Solver):
         return frozenset({"gram"})
 
     def semantics(self) -> list[Json]:
-        return [*super(Gptq, self).semantics(), *identity_of(self.observer)]
+        return [*super(Gptq, self).semantics(), *identities(self.observer, self.per_target)]
+
+    def of(self, module: str) -> Solver:
+        if not self.per_target:
+            return self
+        found = entry_for(module, self.per_target)
+        if found is None:
+            return replace(self, per_target=None)
+        return replace(
+            self,
+            observer=found.observer or self.observer,
+            actorder=found.actorder or self.actorder,
+            per_target=None,
+        )
 
     def solve(self, problem: Problem) -> Quantized:
         from stages.compress.solvers import energy_cache as energies

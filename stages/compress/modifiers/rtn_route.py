@@ -67,7 +67,7 @@ def only_rounds(modifiers: Sequence[Modifier], device: str) -> bool:
     Without a solver they do.
     """
     solver = next((m for m in modifiers if isinstance(m, Solver)), Rtn())
-    rounded = isinstance(solver, Rtn) and solver.observer == "minmax"
+    rounded = isinstance(solver, Rtn) and solver.observer == "minmax" and not solver.per_target
     rewrites = any(isinstance(m, (Rotation, Transform, Pruner)) for m in modifiers)
     return rounded and device == "cpu" and not rewrites
 

@@ -11,8 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.config.schema import build
 from pipeline.errors import UserError
 from pipeline.registry import Registry
+from stages.compress.modifiers.gptq import Gptq
+from stages.compress.modifiers.rtn import Rtn
+from stages.compress.stage import CompressConfig
 from stages.recipes.llmcompressor import translate
 
 BASE: dict[str, Any] = {"index": 3, "group": "other", "start": 0.5, "end": 0.7, "update": 0.1}
@@ -178,15 +182,57 @@ def test_a_field_that_no_class_has_is_refused() -> None:
         assert f"{name}.no_such_field: there is no such option" in error
 
 
-@pytest.mark.parametrize("field", ["observer", "actorder"])
-def test_groups_that_differ_in_the_order_or_observer_of_weights_are_refused_by_name(
-    field: str,
-) -> None:
-    weights = {"num_bits": 4, "strategy": "group", "group_size": 64}
-    values = {"observer": ("mse", "minmax"), "actorder": ("static", "none")}[field]
-    groups = {
-        f"group_{k}": {"targets": [f"re:.*{part}"], "weights": {**weights, field: value}}
-        for k, (part, value) in enumerate(zip(("mlp.*", "attn.*"), values, strict=True))
+WEIGHTS = {"num_bits": 4, "strategy": "group", "group_size": 64}
+
+
+def groups(**weights: dict[str, str]) -> dict[str, Any]:
+    """config_groups by the last part of names; `Linear` is the class, which holds for the rest."""
+    return {
+        f"group_{k}": {
+            "targets": [part if part == "Linear" else f"re:.*{part}$"],
+            "weights": {**WEIGHTS, **more},
+        }
+        for k, (part, more) in enumerate(weights.items())
     }
-    _, _, error = became("GPTQModifier", {"config_groups": groups})
-    assert f"GPTQModifier: its groups differ in the {field} of weights" in error
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "rest", "wanted"),
+    [
+        ("QuantizationModifier", {"observer": "mse"}, {}, {"observer": "mse"}),
+        ("QuantizationModifier", {}, {"observer": "imatrix_mse"}, {"observer": "minmax"}),
+        ("GPTQModifier", {"actorder": "static"}, {"actorder": "none"}, {"actorder": "static"}),
+        ("GPTQModifier", {"observer": "mse", "actorder": "weight"}, {}, {"observer": "mse"}),
+    ],
+)
+def test_groups_may_differ_in_observer_and_actorder(
+    name: str, first: dict[str, str], rest: dict[str, str], wanted: dict[str, str]
+) -> None:
+    given = {"config_groups": groups(down_proj=first, o_proj=first, Linear=rest)}
+    if "actorder" in first and "actorder" not in rest:
+        given["actorder"] = "static"
+    sections, _, error = became(name, given)
+    assert not error
+    (solver,) = build(
+        CompressConfig,
+        {"scheme": sections["scheme"], "modifiers": sections["modifier"]},
+        "",
+        Registry.load(),
+    ).modifiers
+    assert isinstance(solver, Rtn | Gptq)
+    for module in ("model.layers.3.mlp.down_proj", "model.layers.3.self_attn.o_proj"):
+        for option, value in wanted.items():
+            assert getattr(solver.of(module), option) == value
+    other: Any = solver.of("model.layers.3.mlp.up_proj")
+    wide = {"imatrix_mse": "imatrix", "weight": "static"}
+    for option, value in rest.items():
+        assert getattr(other, option) == wide.get(value, value)
+    if first.get("observer") and not rest:
+        assert other.observer == "minmax"
+
+
+def test_a_class_that_is_not_the_last_has_no_options_of_its_own() -> None:
+    given = {"config_groups": groups(Linear={"observer": "mse"})}
+    given["config_groups"]["z"] = {"targets": ["MyLinear"], "weights": WEIGHTS}
+    _, _, error = became("GPTQModifier", given)
+    assert "observer mse, actorder static for a class of modules, ['Linear']: name them" in error

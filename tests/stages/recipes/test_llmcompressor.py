@@ -265,7 +265,7 @@ REFUSED = {
     ),
     "config_groups: {a: {targets: [L], weights: {}, output_activations: {}}}": "outputs of modules",
     "config_groups: {a: {targets: [L], weights: {observer: mse}}, "
-    "b: {targets: [M], weights: {}}}": "differ in the observer",
+    "b: {targets: [M], weights: {}}}": "observer mse for a class of modules",
     "scheme: W4A16, kv_cache_scheme: {observer: minmax}": "is not had for attention",
     "scheme: {W4A16: [Linear], UNQUANTIZED: ['re:.*x']}": "go into ignore",
     "scheme: !!python/object/apply:os.system [ls]": "a value that only a program can read",
