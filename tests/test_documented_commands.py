@@ -1,7 +1,8 @@
-"""Every command that the documentation shows is planned as it stands: all jobs of it can run.
+"""Every command of the documentation and of comments in conf/ is planned as it stands.
 
 Names in capitals (DIR, FILE) are those of tiny models and files. Those that need what is not here
 (the hub, GGUF files, quantized folders, experts, lm-eval) are composed and checked, not planned.
+Some that compress a small folder are run to the end (slow).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -25,17 +27,26 @@ from tests.frozen.models import write_model, write_text
 from tests.pipeline import tiny
 from tests.pipeline.tiny import write_files
 from tests.stages.recipes import texts
+from tests.stages.schemes.presets import PACKS_SIX
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "stages" / "docs").glob("*.md"))]
 COMMAND = re.compile(r"^(?:python -m pipeline|presswork) (?P<words>.+)$", re.MULTILINE)
+COMMENT = re.compile(r"^#.*?python -m pipeline (?P<words>[^`;\n]+)", re.MULTILINE)
 ROW = re.compile(r"^\| `[^\n]*\| `(?P<words>[\w.=\[\], +-]+)`[^\n]*\|$", re.MULTILINE)
 CONFIG = re.compile(r"^```yaml (?P<name>\S+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELL = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 ELSEWHERE = (
     *("ORG/NAME", "model=gguf", "GPTQ_DIR", "AWQ_DIR", "dataset=ultrachat", "eval=tasks"),
-    *("mode=verify", "modifier=reap", "graph=data_free", "[...]"),
+    *("mode=verify", "modifier=reap", "modifier=[reap", "graph=data_free", "[...]"),
+    *("AWQ_FOLDER", "eval=full", "dataset=wikitext", "dataset=hub", "dataset=parquet"),
+    *("tracker=", "hydra/launcher="),
 )
+INSTALLED = {
+    **{f"tracker={name}": find_spec(name) is not None for name in ("mlflow", "trackio", "wandb")},
+    **dict.fromkeys(("scheme=mxfp6", "scheme=mxfp4xfp8"), PACKS_SIX),
+}
+"""Choices that need what not every environment has, and whether this one has it."""
 TEMPLATE = (
     "{% for m in messages %}{{ m.role }}: {% if m.role == 'assistant' %}{% generation %}"
     "{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}"
@@ -51,10 +62,18 @@ def commands() -> list[str]:
         for row in ROW.findall(PAGES[0].read_text())
         if "=" in row
     ]
-    return list(dict.fromkeys([*found, *rows]))
+    return list(dict.fromkeys([*found, *rows, *comments()]))
 
 
-FAST = [each for each in commands() if "path=DIR" in each and not each.startswith("-m")][::6]
+def comments() -> list[str]:
+    """The commands in comments of shipped configs; `--help` and the plain command are others'."""
+    files = sorted(own_configs().rglob("*.yaml"))
+    found = [m["words"] for file in files for m in COMMENT.finditer(file.read_text())]
+    said = [words.partition("   #")[0].strip() for words in found]
+    return [words for words in said if "=" in words]
+
+
+FAST = [each for each in commands() if "path=DIR" in each and not each.startswith("-m")][::12]
 """Some of those of a small model; the others are slow tests."""
 
 
@@ -67,6 +86,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (model / "chat_template.jinja").write_text(TEMPLATE)
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     (folder / "chat.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    (folder / "rows.jsonl").write_text(json.dumps({"text": "one two three " * 4000}) + "\n")
     (folder / "recipe.yaml").write_text(texts.GPTQ_GROUPS)
     text = write_text(folder / "text.txt")
     tutorial = (ROOT / "stages" / "docs" / "tutorial.md").read_text()
@@ -74,6 +94,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {
         "acme/conf": str(folder / "acme" / "conf"),
         "FILE.jsonl": str(folder / "chat.jsonl"),
+        "dataset=chat dataset.path=FILE": f"dataset=chat dataset.path={folder / 'chat.jsonl'}",
+        "dataset=json dataset.path=FILE": f"dataset=json dataset.path={folder / 'rows.jsonl'}",
         "recipe=FILE": f"recipe={folder / 'recipe.yaml'}",
         "FILE": str(text),
         "DIR": str(model),
@@ -95,6 +117,9 @@ def first_of_sweep(word: str) -> str:
 
 
 def check(command: str, small: dict[str, str], cwd: Path) -> None:
+    for word, here in INSTALLED.items():
+        if word in command and not here:
+            pytest.skip(f"{word} needs a package, or a version of it, that is not here")
     words = words_of(command, small)
     given = primary_config(words)
     recipe = imported(given.overrides, Registry.load).overrides
