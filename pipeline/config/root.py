@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -42,7 +42,9 @@ from pipeline.objective import check_paths
 from pipeline.planning.site import GraphPlan, SitePlan
 from pipeline.registry import Registry, choices
 from pipeline.store import StoreConfig
-from pipeline.trackers.tracked import Tracker
+
+if TYPE_CHECKING:
+    from pipeline.trackers.tracked import Tracker  # it knows reports and their templates
 
 MODES = tuple(sorted(module.name for module in iter_modules([f"{pipeline.__path__[0]}/modes"])))
 """What `mode=` may say: the modules of `pipeline.modes`, none of which is imported here."""

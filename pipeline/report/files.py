@@ -12,7 +12,6 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from pipeline.errors import UserError
-from pipeline.report.html import render
 from pipeline.report.record import RunRecord
 from pipeline.report.result import SCHEMA, assemble
 from pipeline.report.text_files import write_text
@@ -24,6 +23,8 @@ CONFIG = "config.yaml"
 
 def write_reports(run: RunRecord) -> dict[str, Any]:
     """Write result.json and report.html into the run folder; returns the result."""
+    from pipeline.report.html import render  # with a library of templates
+
     result = assemble(run)
     write_text(run.run_dir / RESULT, json.dumps(result, indent=1, allow_nan=False) + "\n")
     write_text(run.run_dir / REPORT, render(result, run.config))
@@ -35,6 +36,8 @@ def rebuild(run_dir: Path) -> Path:
 
     Returns its path. Raises UserError if the folder has no result of this schema.
     """
+    from pipeline.report.html import render
+
     result = read_result(run_dir)
     write_text(run_dir / REPORT, render(result, read_config(run_dir)))
     return run_dir / REPORT
