@@ -32,7 +32,9 @@ def resolve_device(device: str, *, must_exist: bool = False, planned: bool = Fal
         meant = "cuda" if device.lower() in ("gpu", "nvidia") else device
         raise UserError(f"device is {device!r}", remedy=choices(meant, DEVICES))
     if device != "cpu" and must_exist and (reason := unusable(device)):
-        remedy = f"choose one of {', '.join(('cpu', *usable()))}; see `presswork mode=doctor`"
+        here = ("cpu", *usable())
+        remedy = f"choose one of {', '.join(here)}" if len(here) > 1 else "say device=cpu"
+        remedy += "; see `presswork mode=doctor`"
         if planned:
             remedy += ", or plan.elsewhere=true for a plan of another machine"
         raise UserError(f"device is {device!r}, but {reason}", remedy=remedy)

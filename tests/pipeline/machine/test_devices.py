@@ -46,7 +46,7 @@ def test_a_torch_without_cuda_is_told_from_a_machine_without_gpu() -> None:
     with fake_gpus(*MODELS, cuda=None):
         told = refused("cuda")
     assert "torch is built without CUDA; the driver finds cuda:0 (NVIDIA H200)" in told
-    assert "choose one of cpu;" in told
+    assert "say device=cpu;" in told
     with fake_gpus():
         assert "the NVIDIA driver finds no GPU here" in refused("cuda:0")
 
