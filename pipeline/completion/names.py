@@ -73,9 +73,10 @@ def _sets_a_value(word: str) -> bool:
 
 def _path(words: Sequence[str], key: str) -> str:
     about = choosing(words)
-    here = os.getcwd() if any(w[:1] == "-" or "searchpath" in w for w in about) else ""
-    variables = [os.environ.get(name, "") for name in ("PRESSWORK_CONF",)]
-    asked = json.dumps([pipeline.__file__, sys.prefix, about, here, variables, key])
+    folders = os.environ.get("PRESSWORK_CONF", "")
+    by_path = folders or any(word[:1] == "-" or "searchpath" in word for word in about)
+    here = os.getcwd() if by_path else ""
+    asked = json.dumps([pipeline.__file__, sys.prefix, about, here, folders, key])
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     name = hashlib.sha256(asked.encode()).hexdigest()
     return os.path.join(base, "presswork", "completion", f"{name}.json")
