@@ -76,7 +76,12 @@ MORE: Mapping[str, Case] = {
     "numerics": Case(
         base="calibrated",
         scheme="w4a16_g64",
-        values={"device": "cuda", "runner.threads": 3, "save.compressed": False},
+        values={
+            "device": "cuda",
+            "plan.elsewhere": True,
+            "runner.threads": 3,
+            "save.compressed": False,
+        },
     ),
     "options": Case(
         base="calibrated",

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, ClassVar
 from pipeline.errors import UserError
 from pipeline.key import WHEN_SET, Json
 from stages.compress.modifiers.base import POLICIES, Problem, Solver, one_of
-from stages.compress.modifiers.observer import SHIPPED, observe_by
-from stages.compress.modifiers.per_target import (
+from stages.compress.modifiers.observer import (
     ORDERS,
+    SHIPPED,
     PerTarget,
     check_entries,
     entry_for,
     identities,
+    observe_by,
 )
 
 if TYPE_CHECKING:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, ClassVar
 from pipeline.errors import UserError
 from pipeline.key import WHEN_SET, Json
 from stages.compress.modifiers.base import Problem, Solver, one_of
-from stages.compress.modifiers.observer import needs_gram, observe_by
-from stages.compress.modifiers.per_target import (
+from stages.compress.modifiers.observer import (
     PerTarget,
     check_entries,
     entry_for,
     identities,
+    needs_gram,
+    observe_by,
     observers_of,
 )
 

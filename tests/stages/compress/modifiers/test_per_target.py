@@ -10,7 +10,7 @@ import torch
 from pipeline.errors import UserError
 from stages.compress.modifiers.base import Solver
 from stages.compress.modifiers.gptq import Gptq
-from stages.compress.modifiers.per_target import PerTarget
+from stages.compress.modifiers.observer import PerTarget
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.modifiers.rtn_route import only_rounds
 from stages.compress.shared_scales import grids_of
