@@ -63,12 +63,12 @@ def test_auto_is_the_cpu_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_only_a_plan_of_another_machine_needs_no_gpu_here(folder: Path) -> None:
     with fake_gpus():
-        planned = loaded(folder, "mode=plan", "device=cuda:1", "plan.elsewhere=true")
+        planned = loaded(folder, "mode=plan", "device=cuda:1", "+plan.elsewhere=true")
         assert planned.numerics.device == "cuda:1"
         for mode in ("run", "plan", "sensitivity"):
             (problem,) = told(folder, f"mode={mode}", "device=cuda:1")
             assert problem.startswith("device is 'cuda:1', but the NVIDIA driver finds no GPU")
-        (problem,) = told(folder, "mode=run", "device=cuda:1", "plan.elsewhere=true")
+        (problem,) = told(folder, "mode=run", "device=cuda:1", "+plan.elsewhere=true")
     assert problem.startswith("device is 'cuda:1', but the NVIDIA driver finds no GPU here")
     with fake_gpus(*MODELS):
         assert loaded(folder, "mode=run", "device=cuda:1").device == "cuda:1"
