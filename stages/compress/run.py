@@ -20,7 +20,7 @@ from stages.compress.learning.block import Activations
 from stages.compress.learning.refine import refined
 from stages.compress.modifiers.autoround import AutoRound
 from stages.compress.modifiers.base import Modifier, Pruner, Solver, Transform
-from stages.compress.modifiers.keep_source import kept_inputs, unusual
+from stages.compress.modifiers.keep_source import casts, kept_inputs, unusual
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.modifiers.rtn_route import only_rounds
 from stages.compress.modifiers.sparsity import Sparsity
@@ -88,6 +88,13 @@ def compress_layer(
     if work.unusual:
         name, kind = next(iter(work.unusual.items()))
         warn(f"the source's scales are kept, some of which are {kind}: {name}{_more(work.unusual)}")
+    if work.cast:
+        dtype = str(layer.dtype).removeprefix("torch.")
+        warn(
+            f"the source's float16 scales are kept: {work.cast[0]}{_more(work.cast)}; transformers "
+            f"and vLLM cast them to the dtype that they load the model in, and round them by up to "
+            f"0.4 % in {dtype}: load it in float16 or float32 for the source's numbers"
+        )
     if dead:
         name, count = next(iter(dead.items()))
         warn(f"input channels that were zero for every token: {count} of {name}{_more(dead)}")
@@ -108,6 +115,7 @@ class _Work:
     inputs: dict[str, InputParams] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     unusual: dict[str, str] = field(default_factory=dict)
+    cast: list[str] = field(default_factory=list)
     result: Compressed = field(default_factory=Compressed)
 
     def __post_init__(self) -> None:
@@ -234,7 +242,9 @@ class _Work:
             return
         if self.solver.keeps and (kind := unusual(quantized.scale)):
             self.unusual[name] = kind
-        scheme = self.schemes[name]
+        scheme, weights = self.schemes[name], self.layer.resolved[name].scheme.weights
+        if self.solver.keeps and weights and casts(quantized.scale, weights, self.layer.dtype):
+            self.cast.append(name)
         packed = pack(
             quantized.codes,
             scale=quantized.scale,

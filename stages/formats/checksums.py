@@ -31,6 +31,10 @@ SAMPLED = 8
 Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
+SCALES = (torch.bfloat16, torch.float16)
+"""Dtypes of plain scales in a bfloat16 model; float16 ones are another writer's (modifier keep)."""
+
+
 def bit_sums(weight: Tensor) -> dict[str, Tensor]:
     """Sums of the bit patterns of a weight [out, in] on the CPU, modulo 2**32.
 
@@ -102,7 +106,7 @@ def _effective(others: Mapping[str, Tensor], args: WeightFormat, layout: str) ->
     scale = others["weight_scale"]
     if not scale.is_cpu or "weight_g_idx" in others:
         return None
-    if layout in LAYOUTS and args.strategy in STRATEGIES and scale.dtype == torch.bfloat16:
+    if layout in LAYOUTS and args.strategy in STRATEGIES and scale.dtype in SCALES:
         return scale.float()
     if layout in FP4 and "weight_zero_point" in others:
         return None

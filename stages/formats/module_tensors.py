@@ -47,13 +47,17 @@ def expected_parts(scheme: ModuleFormat, shape: tuple[int, ...], dtype: str) -> 
 
 
 def kept_wide(name: str, dtype: str, scheme: ModuleFormat | None) -> bool:
-    """Whether a tensor is a float32 scale of FP8, which is valid whatever the model's dtype is.
+    """Whether a tensor is a scale in a dtype of its own, which is valid whatever the model's is.
 
-    Engines hold such scales in float32; a checkpoint converted from one that has them keeps them.
+    Engines hold scales of FP8 in float32, and a checkpoint converted from one that has them so
+    keeps them; scales of integers in float16 are kept likewise, though readers cast these.
     """
-    scales = ("weight_scale", "input_scale")
-    wide = dtype == "F32" and name.endswith(scales)
-    return wide and scheme is not None and str(scheme.format) == "float-quantized"
+    if scheme is None or not name.endswith(("weight_scale", "input_scale")):
+        return False
+    if dtype == "F32":
+        return str(scheme.format) == "float-quantized"
+    integers = scheme.weights is not None and scheme.weights.type == "int"
+    return dtype == "F16" and integers and name.endswith("weight_scale")
 
 
 def stored_parts(

@@ -41,17 +41,21 @@ class GgufModel:
     def look(self, *, mode: str) -> Look:
         del mode  # everything is here already
         identity, size = None, None
+        blocks: frozenset[str] = frozenset()
         problems: tuple[UserError, ...] = ()
         try:
             header = read_gguf_header(self.file)
             size = header.size
+            blocks = frozenset(tensor.type for tensor in header.tensors.values())
             found = identified([self.file], rehash=self.rehash)[self.file]
             unchanged({self.file: header.state}, {self.file: found.state})
             identity = f"gguf:{found.sha256}"
         except UserError as error:
             problems = each(error)
         return Look(
-            facts=SourceFacts(config=None, identity=identity, bytes=size, label=self.path),
+            facts=SourceFacts(
+                config=None, identity=identity, bytes=size, label=self.path, blocks=blocks
+            ),
             problems=problems,
             stored_bytes=4_000_000,
         )

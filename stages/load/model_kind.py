@@ -22,6 +22,7 @@ class SourceFacts:
     people. `tensors`: names, shapes and dtypes of its tensors, None if unknown. `quantization`: the
     quantization_config of its stored weights, None for dense ones. `experts`: how many of each
     layer's experts were left by `modifier=reap`, of whose model these are the facts; else None.
+    `blocks`: the block formats of a GGUF file's tensors, by ggml's names; empty for other files.
     `tokenizer` and `chat_template`: whether it has them, None where that is not known yet.
     """
 
@@ -32,6 +33,7 @@ class SourceFacts:
     tensors: Mapping[str, TensorSpec] | None = None
     quantization: Mapping[str, Any] | None = None
     experts: int | None = None
+    blocks: frozenset[str] = frozenset()
     tokenizer: bool | None = None
     chat_template: bool | None = None
 

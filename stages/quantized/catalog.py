@@ -24,7 +24,7 @@ DTYPES = ("bfloat16", "float16", "float32")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reader:
-    """Module and class of a reader; `version` is raised when it reads other values."""
+    """Module and class (or function) of a reader; `version` rises when it reads other values."""
 
     place: str
     version: int = 1
@@ -36,12 +36,15 @@ READERS = {
     "awq": Reader(place="awq:AwqSource"),
     "gptq": Reader(place="gptq:GptqSource"),
     "modelopt": Reader(place="modelopt:ModelOptSource"),
+    "auto-round": Reader(place="auto_round:auto_round_source"),
+    "torchao": Reader(place="torchao:TorchaoSource"),
+    "bitsandbytes": Reader(place="bitsandbytes:BitsAndBytesSource"),
     "mxfp4": Reader(place="mxfp4:Mxfp4Source"),
 }
 SIDE_FILES = {"hf_quant_config.json": "modelopt", "quantize_config.json": "gptq"}
 """Files beside config.json in which older writers state the quantization -> their method."""
 
-INTERNAL = frozenset({*SIDE_FILES, "quant_config.json"})
+INTERNAL = frozenset({*SIDE_FILES, "quant_config.json", "quantization_config.json"})
 """Files that describe the source's own quantization; a checkpoint made from it omits them."""
 
 

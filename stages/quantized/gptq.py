@@ -2,12 +2,17 @@
 
 qweight int32 [in * bits / 32, out] and qzeros int32 [groups, out * bits / 32] are dense streams of
 codes, the lowest bits first (for 3 bits, codes run over the edges of words); scales [groups, out];
-g_idx int32 [in] names every column's group. Format "gptq" stores each zero point minus one.
+g_idx int32 [in] names every column's group. Format "gptq" stores each zero point minus one,
+"gptq_v2" as it is. GPTQModel's "gptq_p", which it takes for 5, 6 and 7 bits whatever was asked,
+stores zero points as they are and codes in planes (`unpack_bits`); its `dynamic` gives modules
+other numbers.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
@@ -29,7 +34,29 @@ if TYPE_CHECKING:
 
     from stages.quantized.stored_weight import Stored
 
-BITS = (2, 3, 4, 8)
+BITS = tuple(range(2, 9))
+PLANAR = (5, 6, 7)
+"""Bits that have no dense stream: always in planes, with zero points as they are."""
+PLANES = "gptq_p"
+FORMATS = ("gptq", "gptq_v2", PLANES)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Numbers:
+    """Bits, symmetry and group size (None: whole rows) of a quantized module."""
+
+    bits: int
+    symmetric: bool
+    group_size: int | None
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Numbers:
+        """From a quantization_config; UserError for what is not read."""
+        return cls(
+            bits=option(config, "bits", BITS, 4),
+            symmetric=option(config, "sym", (True, False), True),
+            group_size=group_size_of(config, 128),
+        )
 
 
 class GptqSource(QuantizedSource):
@@ -37,18 +64,21 @@ class GptqSource(QuantizedSource):
 
     def __init__(self, source: WeightSource, config: Mapping[str, Any], dtype: str) -> None:
         super().__init__(source, config, dtype)
-        self.bits: int = option(config, "bits", BITS, 4)
-        self.symmetric: bool = option(config, "sym", (True, False), True)
-        layout = option(config, "checkpoint_format", ("gptq", "gptq_v2", None), "gptq")
-        self.offset = 0 if layout == "gptq_v2" else 1
-        self.group_size = group_size_of(config, 128)
+        stated = config.get("checkpoint_format") or config.get("format") or "gptq"
+        self.layout: str = option({"checkpoint_format": stated}, "checkpoint_format", FORMATS, None)
+        self.usual = Numbers.of(config)
         # keys with "-:" only name dense modules, which the tensors show as well
-        overrides = [key for key in part_of(config, "dynamic") if not str(key).startswith("-:")]
-        if overrides:
-            raise UserError(
-                f"quantization_config.dynamic gives {overrides[0]!r} a format of its own",
-                remedy="this is not read: give the model that it was made from",
-            )
+        given = {str(key): value for key, value in part_of(config, "dynamic").items()}
+        self.rules = [
+            (pattern_of(key.removeprefix("+:")), Numbers.of({**config, **part_of(given, key)}))
+            for key in given
+            if not key.startswith("-:")
+        ]
+
+    def numbers(self, prefix: str) -> Numbers:
+        """The numbers of a module: of the first rule that matches the start of its name, if any."""
+        found = (numbers for pattern, numbers in self.rules if pattern.match(prefix))
+        return next(found, self.usual)
 
     def find(self, specs: Mapping[str, TensorSpec]) -> Iterator[Module]:
         for name in specs:
@@ -58,19 +88,20 @@ class GptqSource(QuantizedSource):
 
     def _module(self, prefix: str, specs: Mapping[str, TensorSpec]) -> Module:
         words, rows = _matrix(needed(specs, prefix, "qweight"))
-        columns = words * 32 // self.bits
-        groups = 1 if self.group_size is None else -(-columns // self.group_size)
+        numbers = self.numbers(prefix)
+        columns = words * 32 // numbers.bits
+        groups = 1 if numbers.group_size is None else -(-columns // numbers.group_size)
         shaped(needed(specs, prefix, "scales"), (groups, rows))
-        shaped(needed(specs, prefix, "qzeros"), (groups, -(-rows * self.bits // 32)))
+        shaped(needed(specs, prefix, "qzeros"), (groups, -(-rows * numbers.bits // 32)))
         parts = ["qweight", "scales", "qzeros"]
         if f"{prefix}.g_idx" in specs:
             shaped(specs[f"{prefix}.g_idx"], (columns,))
             parts.append("g_idx")
         grid = QArgs(
-            num_bits=self.bits,
-            symmetric=self.symmetric,
-            strategy="channel" if self.group_size is None else "group",
-            group_size=self.group_size,
+            num_bits=numbers.bits,
+            symmetric=numbers.symmetric,
+            strategy="channel" if numbers.group_size is None else "group",
+            group_size=numbers.group_size,
         )
         return Module(prefix=prefix, shape=(rows, columns), grid=grid, parts=tuple(parts))
 
@@ -78,16 +109,20 @@ class GptqSource(QuantizedSource):
         import torch
 
         from stages.quantized.stored_weight import Stored
-        from stages.quantized.unpack_bits import unpacked
+        from stages.quantized.unpack_bits import unpacked, unpacked_planes
 
         rows, columns = module.shape
         groups = parts["scales"].shape[0]
-        codes = unpacked(parts["qweight"], self.bits, columns)
-        zeros = unpacked(parts["qzeros"].T, self.bits, rows)
+        bits, symmetric = module.grid.num_bits, module.grid.symmetric
+        planar = self.layout == PLANES or bits in PLANAR
+        unpack = unpacked_planes if planar else unpacked
+        codes = unpack(parts["qweight"], bits, columns)
+        zeros = unpack(parts["qzeros"].T, bits, rows)
         # minus one wraps around within the bits, as in the original kernels
-        half = 1 << (self.bits - 1)
-        zeros = ((zeros.int() + half + self.offset) % (2 * half) - half).to(torch.int8)
-        if self.symmetric and bool(zeros.any()):
+        offset = 1 if self.layout == "gptq" and not planar else 0
+        half = 1 << (bits - 1)
+        zeros = ((zeros.int() + half + offset) % (2 * half) - half).to(torch.int8)
+        if symmetric and bool(zeros.any()):
             raise UserError(
                 f"quantization_config says sym, but {module.prefix} has zero points",
                 remedy=REMEDY,
@@ -96,7 +131,7 @@ class GptqSource(QuantizedSource):
             grid=module.grid,
             codes=codes.T.contiguous(),
             scale=parts["scales"].T.contiguous(),
-            zero_point=None if self.symmetric else zeros,
+            zero_point=None if symmetric else zeros,
             columns=self._columns(module, groups, parts.get("g_idx")),
         )
 
@@ -109,7 +144,7 @@ class GptqSource(QuantizedSource):
         if bool((index < 0).any()) or bool((index >= groups).any()):
             raise UserError(f"{module.prefix}.g_idx names groups that are not there", remedy=REMEDY)
         columns = module.shape[1]
-        plain = torch.arange(columns, device=index.device) // (self.group_size or columns)
+        plain = torch.arange(columns, device=index.device) // (module.grid.group_size or columns)
         return None if torch.equal(index.long(), plain) else index.long()
 
 
@@ -119,3 +154,14 @@ def _matrix(spec: TensorSpec) -> tuple[int, int]:
             f"{spec.name} is {spec.dtype} {list(spec.shape)}, not an int32 matrix", remedy=REMEDY
         )
     return spec.shape[0], spec.shape[1]
+
+
+def pattern_of(text: str) -> re.Pattern[str]:
+    """A regular expression for names of modules; UserError if it is none."""
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise UserError(
+            f"quantization_config names modules by {text!r}, which is no regular expression",
+            remedy=REMEDY,
+        ) from error

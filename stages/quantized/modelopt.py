@@ -1,13 +1,17 @@
-"""Read ModelOpt checkpoints: NVFP4, and FP8 per tensor.
+"""Read ModelOpt checkpoints: NVFP4, MXFP4, MXFP8, FP8 per tensor or row, and INT4 with AWQ.
 
-NVFP4: weight uint8 [out, in / 2] with two E2M1 codes a byte, the even column in the low bits;
-weight_scale float8_e4m3 [out, in / 16], multiplied by weight_scale_2, one float32. FP8: weight
-float8_e4m3 and one float32 weight_scale. Inputs are divided by input_scale.
+FP4: weight uint8 [out, in / 2] with two E2M1 codes a byte, the even column in the low bits. NVFP4's
+weight_scale is float8_e4m3 [out, in / 16], multiplied by weight_scale_2, one float32; MX's is uint8
+[out, in / 32], a power of two. FP8: weight float8_e4m3 and float32 weight_scale, one or [out]. INT4
+(W4A16, W4A8): weight uint8 [out / 2, in] with two signed rows a byte, the even one in the low bits;
+weight_scale float32 [out, groups]. Inputs are divided by input_scale. AWQ multiplies them by
+pre_quant_scale [in] first, which is read into the weight's columns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +21,8 @@ from stages.quantized.source import (
     REMEDY,
     Module,
     QuantizedSource,
+    group_size_of,
+    matrix,
     names_of,
     needed,
     option,
@@ -30,9 +36,29 @@ if TYPE_CHECKING:
 
     from stages.quantized.stored_weight import Stored
 
-GROUP = 16
 ONE = ((), (1,))
 CACHE = (".k_scale", ".v_scale")
+PARTS = ("weight", "weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale")
+NVFP4 = QArgs(
+    num_bits=4,
+    type="float",
+    strategy="tensor_group",
+    group_size=16,
+    scale_dtype="float8_e4m3fn",
+)
+ALGORITHMS: dict[str, QArgs] = {
+    **dict.fromkeys(("NVFP4", "W4A16_NVFP4", "NVFP4_AWQ"), NVFP4),
+    **dict.fromkeys(
+        ("MXFP4", "W4A8_MXFP4_FP8"),
+        QArgs(num_bits=4, type="float", strategy="group", group_size=32, scale_dtype="uint8"),
+    ),
+    "MXFP8": QArgs(num_bits=8, type="float", strategy="group", group_size=32, scale_dtype="uint8"),
+    "FP8": QArgs(num_bits=8, type="float", strategy="tensor"),
+    "FP8_PER_CHANNEL_PER_TOKEN": QArgs(num_bits=8, type="float", strategy="channel"),
+    **dict.fromkeys(("W4A16_AWQ", "W4A8_AWQ"), QArgs(num_bits=4, strategy="group", group_size=128)),
+}
+"""The grid of weights by quant_algo; the groups of INT4 are those that `group_size` says."""
+TURNED = "its inputs are multiplied by pre_quant_scale, which no format of compressed-tensors has"
 
 
 class ModelOptSource(QuantizedSource):
@@ -43,21 +69,23 @@ class ModelOptSource(QuantizedSource):
         settings: Mapping[str, Any] = nested if isinstance(nested, dict) else config
         super().__init__(source, settings, dtype)
         algorithm = {"quant_algo": str(settings.get("quant_algo")).upper()}
-        self.algorithm: str = option(algorithm, "quant_algo", ("NVFP4", "FP8"), None)
-        option(settings, "group_size", (GROUP, None), None)
+        self.algorithm: str = option(algorithm, "quant_algo", tuple(ALGORITHMS), None)
+        self.grid = ALGORITHMS[self.algorithm]
+        if self.grid.type == "int":
+            size = group_size_of(settings, 128)
+            strategy = "channel" if size is None else "group"
+            self.grid = replace(self.grid, strategy=strategy, group_size=size)
+        else:
+            option(settings, "group_size", (self.grid.group_size, None), None)
         self.dense = [*names_of(settings, "exclude_modules"), *names_of(settings, "ignore")]
 
     def find(self, specs: Mapping[str, TensorSpec]) -> Iterator[Module]:
-        wanted = {"NVFP4": "U8", "FP8": "F8_E4M3"}[self.algorithm]
+        wanted = "F8_E4M3" if self.grid.num_bits == 8 else "U8"
         for name, spec in specs.items():
             prefix, _, part = name.rpartition(".")
             if part == "weight" and spec.dtype == wanted:
                 self._check_excluded(prefix)
-                yield (
-                    self._nvfp4(spec, prefix, specs)
-                    if wanted == "U8"
-                    else self._fp8(spec, prefix, specs)
-                )
+                yield self._module(spec, prefix, specs)
             elif part in ("weight_scale", "weight_scale_2"):
                 weight = needed(specs, prefix, "weight")
                 if weight.dtype != wanted:
@@ -74,37 +102,31 @@ class ModelOptSource(QuantizedSource):
                     remedy=REMEDY,
                 )
 
-    def _nvfp4(self, weight: TensorSpec, prefix: str, specs: Mapping[str, TensorSpec]) -> Module:
-        if len(weight.shape) != 2:
-            raise UserError(f"{weight.name} is {list(weight.shape)}, no matrix", remedy=REMEDY)
-        rows, columns = weight.shape[0], 2 * weight.shape[1]
-        scale = needed(specs, prefix, "weight_scale")
-        shaped(scale, (rows, columns // GROUP))
-        if scale.dtype != "F8_E4M3":
-            raise UserError(f"{scale.name} is {scale.dtype}, not F8_E4M3", remedy=REMEDY)
-        shaped(needed(specs, prefix, "weight_scale_2"), *ONE)
-        grid = QArgs(
-            num_bits=4,
-            type="float",
-            strategy="tensor_group",
-            group_size=GROUP,
-            scale_dtype="float8_e4m3fn",
+    def _module(self, weight: TensorSpec, prefix: str, specs: Mapping[str, TensorSpec]) -> Module:
+        rows, columns = matrix(weight)
+        if self.grid.num_bits == 4:
+            rows, columns = (2 * rows, columns) if self.grid.type == "int" else (rows, 2 * columns)
+        self._check_scales(needed(specs, prefix, "weight_scale"), rows, columns)
+        if self.grid == NVFP4:
+            shaped(needed(specs, prefix, "weight_scale_2"), *ONE)
+        turned = f"{prefix}.pre_quant_scale" in specs
+        if turned:
+            shaped(specs[f"{prefix}.pre_quant_scale"], (columns,))
+        return Module(
+            prefix=prefix,
+            shape=(rows, columns),
+            grid=self.grid,
+            parts=tuple(part for part in PARTS if f"{prefix}.{part}" in specs),
+            unfit=TURNED if turned else None,
         )
-        return self._module(prefix, (rows, columns), grid, specs)
 
-    def _fp8(self, weight: TensorSpec, prefix: str, specs: Mapping[str, TensorSpec]) -> Module:
-        if len(weight.shape) != 2:
-            raise UserError(f"{weight.name} is {list(weight.shape)}, no matrix", remedy=REMEDY)
-        shaped(needed(specs, prefix, "weight_scale"), *ONE)
-        grid = QArgs(num_bits=8, type="float", strategy="tensor")
-        return self._module(prefix, (weight.shape[0], weight.shape[1]), grid, specs)
-
-    def _module(
-        self, prefix: str, shape: tuple[int, int], grid: QArgs, specs: Mapping[str, TensorSpec]
-    ) -> Module:
-        names = ("weight", "weight_scale", "weight_scale_2", "input_scale")
-        parts = tuple(part for part in names if f"{prefix}.{part}" in specs)
-        return Module(prefix=prefix, shape=shape, grid=grid, parts=parts)
+    def _check_scales(self, scale: TensorSpec, rows: int, columns: int) -> None:
+        groups = columns // (self.grid.group_size or columns)
+        shapes = {"tensor": ONE, "channel": ((rows,), (rows, 1))}
+        shaped(scale, *shapes.get(self.grid.strategy, ((rows, groups),)))
+        wanted = {"float8_e4m3fn": "F8_E4M3", "uint8": "U8"}.get(self.grid.scale_dtype or "")
+        if wanted is not None and scale.dtype != wanted:
+            raise UserError(f"{scale.name} is {scale.dtype}, not {wanted}", remedy=REMEDY)
 
     def drops(self, name: str) -> bool:
         """Scales of the KV cache are no part of the dense model."""
@@ -113,19 +135,15 @@ class ModelOptSource(QuantizedSource):
     def decode(self, module: Module, parts: Mapping[str, Tensor]) -> Stored:
         from stages.quantized.stored_weight import Stored
 
-        if self.algorithm == "FP8":
-            scale = parts["weight_scale"].float().reshape(1)
-            return Stored(grid=module.grid, codes=parts["weight"], scale=scale)
-        import torch
-        from compressed_tensors.compressors.nvfp4.helpers import unpack_fp4_from_uint8
-
-        rows, columns = module.shape
-        codes = unpack_fp4_from_uint8(parts["weight"], rows, columns, dtype=torch.float32)
+        grid, scale = module.grid, parts["weight_scale"]
+        if grid.scale_dtype is None:
+            scale = scale.float().reshape(1 if grid.strategy == "tensor" else (module.shape[0], -1))
         return Stored(
-            grid=module.grid,
-            codes=codes,
-            scale=parts["weight_scale"],
-            factor=parts["weight_scale_2"].float().reshape(1),
+            grid=grid,
+            codes=_codes(module, parts["weight"]),
+            scale=scale,
+            factor=parts["weight_scale_2"].float().reshape(1) if grid == NVFP4 else None,
+            columns_scale=parts.get("pre_quant_scale"),
         )
 
     def inputs(self, prefix: str) -> InputParams:
@@ -133,6 +151,21 @@ class ModelOptSource(QuantizedSource):
         if "input_scale" not in self.modules[prefix].parts:
             return InputParams()
         scale = self.source.read([name])[name].float().reshape(1)
-        if self.algorithm == "FP8":
-            return InputParams(scale=scale)
-        return InputParams(global_scale=1 / scale)
+        if self.grid == NVFP4:
+            return InputParams(global_scale=1 / scale)
+        return InputParams(scale=scale)
+
+
+def _codes(module: Module, packed: Tensor) -> Tensor:
+    """Codes [out, in] of a weight: int8, float8_e4m3, or float32 numbers of E2M1."""
+    import torch
+    from compressed_tensors.compressors.nvfp4.helpers import unpack_fp4_from_uint8
+
+    rows, columns = module.shape
+    if module.grid.num_bits == 8:
+        return packed
+    if module.grid.type == "int":
+        nibbles = torch.stack((packed & 15, packed >> 4), dim=1).reshape(rows, columns)
+        return ((nibbles ^ 8).to(torch.int8)) - 8  # two's complement of four bits
+    values: Tensor = unpack_fp4_from_uint8(packed, rows, columns, dtype=torch.float32)
+    return values

@@ -32,9 +32,10 @@ def open_source(artifact: Artifact) -> WeightSource:
 def _of_files(artifact: Artifact, manifest: SourceManifest) -> WeightSource:
     files = {file.name: file.locate(artifact.path) for file in manifest.files}
     if manifest.kind == "gguf":
+        from stages.quantized.gguf import QuantizedGguf
         from stages.weights.gguf_source import GgufSource
 
-        return GgufSource.of(next(iter(files.values())), manifest)
+        return QuantizedGguf(GgufSource.of(next(iter(files.values())), manifest))
     layout = Layout(
         where=manifest.identity,
         files={name: file.path for name, file in files.items()},

@@ -27,13 +27,15 @@ REMEDY = "fetch the checkpoint again, or give the model that it was made from"
 class Module:
     """A quantized Linear: dense shape [out, in], quantization args, and stored tensors.
 
-    `parts` are the local names of its tensors without the bias.
+    `parts` are the local names of its tensors without the bias. `unfit`: why codes and scales are
+    not all that there is to it, so that they cannot be kept; None if they are.
     """
 
     prefix: str
     shape: tuple[int, int]
     grid: QArgs
     parts: tuple[str, ...]
+    unfit: str | None = None
 
 
 class QuantizedSource(ABC):
@@ -66,6 +68,11 @@ class QuantizedSource(ABC):
         """Whether a tensor is part of neither the dense model nor a quantized module."""
         del name
         return False
+
+    def why_dense(self, prefix: str) -> str:
+        """The reason why a module is none of `modules`, in words."""
+        del prefix
+        return "the source has it dense"
 
     @cached_property
     def modules(self) -> dict[str, Module]:

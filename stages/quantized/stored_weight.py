@@ -22,7 +22,8 @@ class Stored:
     [1] | [out, 1] | [out, groups] | [row blocks, column blocks]; uint8 are exponents of two
     (E8M0). zero_point: int8 like scale, None if all are zero. A float32 [1] may multiply the scale
     (factor) or divide it (global_scale). columns: int64 [in], the group of every column if groups
-    are not runs of neighbours (act-order).
+    are not runs of neighbours (act-order). columns_scale: [in], what engines multiply inputs with
+    first, and the weight's columns here.
     """
 
     grid: QArgs
@@ -32,6 +33,7 @@ class Stored:
     factor: Tensor | None = None
     global_scale: Tensor | None = None
     columns: Tensor | None = None
+    columns_scale: Tensor | None = None
 
     def weight(self) -> Tensor:
         """The dequantized weight, float32 [out, in]; `codes` stays unchanged."""
@@ -43,7 +45,8 @@ class Stored:
         weight = self.codes.to(torch.float32, copy=True)
         if self.zero_point is not None:
             weight.sub_(self.spread(self.zero_point.float()))
-        return weight.mul_(self.spread(scale))
+        weight.mul_(self.spread(scale))
+        return weight if self.columns_scale is None else weight.mul_(self.columns_scale.float())
 
     def spread(self, value: Tensor) -> Tensor:
         """Expand scales or zero points to [out, in], or to a shape that broadcasts to it."""

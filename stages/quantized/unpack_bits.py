@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 WORD = 32
+PLANES = {2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1), 8: (8,)}
+"""Bits of a code that a planar word holds together, the lowest first: parts that divide 32."""
 
 
 def unpacked(words: Tensor, bits: int, count: int) -> Tensor:
@@ -29,3 +31,21 @@ def unpacked(words: Tensor, bits: int, count: int) -> Tensor:
             code |= (groups[:, word + 1] & ((1 << bits - here) - 1)) << here
         codes[:, index] = code - (1 << bits - 1)
     return codes.reshape(-1, words.shape[1])[:count]
+
+
+def unpacked_planes(words: Tensor, bits: int, count: int) -> Tensor:
+    """int8 [count, n]: the codes in planar int32 `words` [w, n], less half their range.
+
+    32 codes of 2 to 8 `bits` fill `bits` words: first those with their lowest bits, then those with
+    the next ones, each part (PLANES) packed as codes of so many bits are.
+    """
+    blocks = words.reshape(-1, bits, words.shape[1])
+    codes = torch.zeros(blocks.shape[0] * WORD, words.shape[1], dtype=torch.int16)
+    codes = codes.to(words.device)
+    low = 0
+    for width in PLANES[bits]:
+        plane = blocks[:, low : low + width].reshape(-1, words.shape[1])
+        half = 1 << (width - 1)
+        codes |= (unpacked(plane, width, codes.shape[0]).to(torch.int16) + half) << low
+        low += width
+    return (codes[:count] - (1 << (bits - 1))).to(torch.int8)

@@ -6,7 +6,8 @@ and layout there, one tensor at a time, so that a layer is read without reading 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from stages.weights.source_manifest import SourceManifest
 if TYPE_CHECKING:
     from io import FileIO
 
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -63,23 +66,59 @@ class GgufSource:
         }
 
     def read(self, names: Iterable[str], *, device: str = "cpu") -> dict[str, Tensor]:
+        processor = self._processor()
+        found: dict[str, Tensor] = {}
+        with self._open() as file:
+            for name in names:
+                entry = self._entry(name)
+                file.seek(entry["start"])
+                data = self._read(file, entry)
+                found[name] = self._values(entry, data, processor).to(device)
+        return found
+
+    def rows(self, name: str) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
+        """The bytes of a matrix's rows as stored, [rows, bytes], and their order in transformers.
+
+        Raises ValueError where transformers does more to the matrix than to move its rows.
+        """
+        import numpy as np
+        from gguf import GGMLQuantizationType
+        from gguf.quants import quant_shape_to_byte_shape
+
+        entry = self._entry(name)
+        count = entry["rows"][0]
+        marks = np.arange(2 * count, dtype=np.float64).reshape(count, 2)
+        moved = np.array(self._processor().process(weights=marks, name=entry["stored"]).weights)
+        if moved.shape != marks.shape or list(entry["rows"]) != list(entry["shape"]):
+            raise ValueError("transformers has the matrix in another layout")
+        order = (moved[:, 0] / 2).astype(np.intp)  # the first mark of row i is 2 i
+        if not np.array_equal(marks[order % count], moved):
+            raise ValueError("transformers has other numbers in the matrix")
+        with self._open() as file:
+            file.seek(entry["start"])
+            raw = np.frombuffer(self._read(file, entry), dtype=np.uint8)
+        stored = GGMLQuantizationType[entry["type"]]
+        return raw.reshape(quant_shape_to_byte_shape(entry["rows"], stored)), order
+
+    def _processor(self) -> Any:
         from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor
 
         processor_class: Any = TENSOR_PROCESSORS.get(self.architecture, TensorProcessor)
-        processor = processor_class(config=self.config)
-        found: dict[str, Tensor] = {}
+        return processor_class(config=self.config)
+
+    def _entry(self, name: str) -> Mapping[str, Any]:
+        if name not in self.tensors:
+            raise no_such_tensor(name, self.tensors, str(self.path))
+        entry: Mapping[str, Any] = self.tensors[name]
+        return entry
+
+    @contextmanager
+    def _open(self) -> Iterator[FileIO]:
         try:
             with self.file.open() as file:
-                for name in names:
-                    if name not in self.tensors:
-                        raise no_such_tensor(name, self.tensors, str(self.path))
-                    entry = self.tensors[name]
-                    file.seek(entry["start"])
-                    data = self._read(file, entry)
-                    found[name] = self._values(entry, data, processor).to(device)
+                yield file
         except OSError as error:
             raise UserError(f"{self.path} cannot be read: {error.strerror or error}") from error
-        return found
 
     @property
     def path(self) -> Path:

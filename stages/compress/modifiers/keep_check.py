@@ -25,7 +25,7 @@ def unkeepable(site: Site, blueprint: Blueprint, found: Resolution) -> Iterator[
     artifact = site.artifact("source")
     source = None if artifact is None else open_source(artifact)
     dense = source is not None and not isinstance(source, QuantizedSource)
-    if dense or (source is None and facts is not None and not getattr(facts, "quantization", None)):
+    if dense or (source is None and facts is not None and not _quantized(facts)):
         yield UserError(
             "modifier keep takes over what the source is quantized to, and this source is dense",
             remedy=ANEW,
@@ -39,9 +39,9 @@ def unkeepable(site: Site, blueprint: Blueprint, found: Resolution) -> Iterator[
             continue
         stored = source.modules.get(module.prefix)
         if stored is None:
-            reason: str | None = "the source has it dense"
+            reason: str | None = source.why_dense(module.prefix)
         else:
-            reason = why_not(stored.grid, wanted, module.in_features)
+            reason = stored.unfit or why_not(stored.grid, wanted, module.in_features)
         if reason is not None:
             pattern = re.sub(r"(?<=\.)\d+(?=\.)", "*", module.name)
             reasons.setdefault(reason, []).append(pattern)
@@ -53,3 +53,8 @@ def unkeepable(site: Site, blueprint: Blueprint, found: Resolution) -> Iterator[
             remedy=f"choose a scheme with the source's numbers, or {ANEW}, or put them in "
             "scheme.ignore",
         )
+
+
+def _quantized(facts: object) -> bool:
+    """Whether facts about a source say that it is quantized, in whatever way."""
+    return bool(getattr(facts, "quantization", None) or getattr(facts, "blocks", None))

@@ -54,10 +54,12 @@ def kept(stored: Stored | None, grid: Grid, *, round_scales: bool) -> Quantized:
     reason = why_not(stored.grid, wanted, columns)
     if reason is not None:
         raise _unfit(reason)
+    if stored.columns_scale is not None:
+        raise _unfit("its inputs are multiplied by a scale of their own first (pre_quant_scale)")
     if stored.columns is not None:
         raise _unfit("the columns of its groups are not neighbours (desc_act)")
     scale = _spread(plain_scale(stored.scale), stored, grid, rows, columns)
-    scale = _held(scale, grid, round_scales=round_scales)
+    scale = _held(scale, grid, stored.scale.dtype, round_scales=round_scales)
     zero_point = None
     if not grid.symmetric:
         zero = stored.zero_point
@@ -89,6 +91,13 @@ def unusual(scale: Tensor) -> str:
         return ""  # exponents of two
     kinds = {"negative": scale.float() < 0, "0": scale.float() == 0}
     return " or ".join(kind for kind, entries in kinds.items() if bool(entries.any()))
+
+
+def casts(scale: Tensor, args: QArgs, dtype: torch.dtype) -> bool:
+    """Whether a reader that casts scales of integers to `dtype`, the model's, rounds these."""
+    if args.type != "int" or scale.dtype == dtype:
+        return False
+    return not torch.equal(scale.to(dtype).float(), scale.float())
 
 
 def _args_of(grid: Grid) -> QArgs:
@@ -149,11 +158,11 @@ def _spread(value: Tensor, stored: Stored, grid: Grid, rows: int, columns: int) 
     return wide.repeat_interleave(times, dim=1).expand(rows, -1)[:, : shape[1]].contiguous()
 
 
-def _held(scale: Tensor, grid: Grid, *, round_scales: bool) -> Tensor:
+def _held(scale: Tensor, grid: Grid, given: torch.dtype, *, round_scales: bool) -> Tensor:
     """Scales in the dtype that the format stores: the model's, where none other is fixed.
 
-    Scales of 8-bit floats stay float32 where the model's dtype would round them: vLLM and SGLang
-    hold those in float32 whatever the model's dtype is.
+    Where the model's dtype would round them, scales of 8-bit floats stay float32, as vLLM and
+    SGLang hold them whatever the model's dtype is, and `given` float16 ones float16 (`cast_by`).
     """
     if grid.scale_dtype is not None:
         return scale
@@ -162,6 +171,8 @@ def _held(scale: Tensor, grid: Grid, *, round_scales: bool) -> Tensor:
         return narrow
     if grid.type == "float":
         return scale
+    if given == torch.float16:
+        return scale.half()
     name = str(grid.dtype).removeprefix("torch.")
     raise NumericalError(
         name="",

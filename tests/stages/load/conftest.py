@@ -135,8 +135,9 @@ def write_gguf_model(
     special: bool = True,
     merges: Sequence[str | int] = ("a b", "c d", "e f"),
     more: Mapping[str, str | int] | None = None,
+    formats: Sequence[str] = ("Q4_0", "Q8_0", "F16", "Q5_1", "BF16"),
 ) -> None:
-    """A llama of 2 layers with grouped-query attention, in several number formats.
+    """A llama of 2 layers with grouped-query attention, its matrices in `formats` by turns.
 
     `more` are other fields of its metadata.
     """
@@ -181,12 +182,12 @@ def write_gguf_model(
             }.items()
         }
     shapes |= dict.fromkeys(extra, (hidden,))
-    formats = [gguf.GGMLQuantizationType[n] for n in ("Q4_0", "Q8_0", "F16", "Q5_1", "BF16")]
+    types = [gguf.GGMLQuantizationType[name] for name in formats]
     make = np.random.default_rng(0)
     for i, (name, shape) in enumerate(shapes.items()):
         if without and without in name:
             continue
-        stored = formats[i % 5] if len(shape) == 2 else gguf.GGMLQuantizationType.F32
+        stored = types[i % len(types)] if len(shape) == 2 else gguf.GGMLQuantizationType.F32
         data = make.standard_normal(shape, dtype=np.float32)
         writer.add_tensor(f"{name}.weight", gguf.quantize(data, stored), raw_dtype=stored)
     writer.write_header_to_file()

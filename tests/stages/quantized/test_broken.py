@@ -65,15 +65,19 @@ def test_broken_tensors_are_one_problem_of_the_model(
 
 UNREAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "method": ("gptq", {"quant_method": "exl2"}, "already quantized, by 'exl2'"),
-    "gptq bits": ("gptq", {"bits": 5}, "(?s)bits is 5, which is not read.*2, 3, 4, 8"),
+    "gptq bits": ("gptq", {"bits": 9}, "(?s)bits is 9, which is not read.*2, 3, 4, 5, 6, 7, 8"),
+    "gptq planes": ("gptq", {"bits": 5}, r"scales is \[4, 128\], not \[3, 128\]"),
     "gptq layout": ("gptq", {"checkpoint_format": "marlin"}, "checkpoint_format is 'marlin'"),
-    "gptq dynamic": ("gptq", {"dynamic": {"+:.*down": {"bits": 8}}}, "format of its own"),
+    "gptq dynamic": ("gptq", {"dynamic": {"+:.*down": {"bits": 8}}}, r"down_proj.*, not \["),
+    "gptq rule": ("gptq", {"dynamic": {"+:(": {"bits": 8}}}, "which is no regular expression"),
+    "gptq rules": ("gptq", {"dynamic": {".*down": [8]}}, "is no JSON object"),
     "group size": ("gptq", {"group_size": 0}, "group_size is 0"),
     "awq version": ("awq", {"version": "GEMV"}, "version is 'gemv'"),
     "awq dense": ("awq", {"modules_to_not_convert": ["q_proj"]}, "names 'q_proj' as dense"),
     "fp8 block": ("fp8_block", {"weight_block_size": [128]}, r"weight_block_size is \[128\]"),
     "fp8 dense": ("fp8_block", {"modules_to_not_convert": [Q]}, f"{Q} is stored quantized, but"),
-    "modelopt": ("modelopt_nvfp4", {"quant_algo": "W4A8_AWQ"}, "quant_algo is 'W4A8_AWQ'"),
+    "modelopt": ("modelopt_nvfp4", {"quant_algo": "NVFP4_SVD"}, "quant_algo is 'NVFP4_SVD'"),
+    "auto-round": ("gptq", {"quant_method": "auto-round", "packing_format": "x"}, "format is 'x'"),
     "modelopt dense": ("modelopt_nvfp4", {"ignore": ["model.layers.1*"]}, "exclude_modules has"),
 }
 

@@ -15,7 +15,7 @@ from compressed_tensors.compressors.nvfp4.helpers import unpack_fp4_from_uint8
 from compressed_tensors.quantization import QuantizationConfig, QuantizationScheme
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, CompressedTensorsConfig
 
 from pipeline.errors import StageFailed, UserError
 from stages.compress.grid import grid_of
@@ -235,12 +235,42 @@ def test_a_dense_source_has_nothing_to_keep(
             go()
 
 
+def test_float16_scales_stay_so_in_a_bfloat16_model_and_who_casts_them_is_told(
+    tmp_path: Path, tiny_llama: Path, some_text: Path
+) -> None:
+    meant = quantize(tiny_llama, tmp_path / "q", gptq())
+    config = tmp_path / "q" / "config.json"
+    config.write_text(config.read_text().replace('"float16"', '"bfloat16"'))
+    result = keep(tmp_path, some_text, "w4a16", SMALL)
+    assert result["verify"]["ok"] is True
+    told = next(str(t) for t in result["warnings"] if "float16 scales are kept" in str(t))
+    assert "transformers and vLLM cast them" in told and "0.4 % in bfloat16" in told
+    found = meanings(tmp_path / "run" / "checkpoint")
+    assert all(torch.equal(found[name], meant[f"{name}.weight"]) for name in found)
+    loaded = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        model = AutoModelForCausalLM.from_pretrained(
+            tmp_path / "run" / "checkpoint",
+            dtype=dtype,
+            quantization_config=CompressedTensorsConfig(run_compressed=False),
+        )
+        loaded[dtype] = model.get_submodule(Q).weight.detach()
+    assert torch.equal(loaded[torch.float32], meant[f"{Q}.weight"])
+    assert not torch.equal(loaded[torch.bfloat16], meant[f"{Q}.weight"].bfloat16())
+
+
 def test_scales_that_would_be_rounded_are_an_error_unless_asked_for(
     tmp_path: Path, tiny_llama: Path, some_text: Path
 ) -> None:
     quantize(tiny_llama, tmp_path / "q", gptq())
     config = tmp_path / "q" / "config.json"
     config.write_text(config.read_text().replace('"float16"', '"bfloat16"'))
+
+    def widen(tensors: dict[str, Tensor]) -> None:
+        scales = {name: t.float() for name, t in tensors.items() if name.endswith("scales")}
+        tensors.update(scales)
+
+    edit(tmp_path / "q", widen)
     with pytest.raises(StageFailed, match="its scales are no bfloat16 numbers"):
         keep(tmp_path, some_text, "w4a16", SMALL)
     result = keep(tmp_path, some_text, "w4a16", SMALL, "modifier.keep.round_scales=true")

@@ -9,7 +9,7 @@ from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.quantized.unpack_bits import unpacked
+from stages.quantized.unpack_bits import PLANES, unpacked, unpacked_planes
 from tests.stages.quantized.packers import stream
 
 
@@ -33,3 +33,18 @@ def test_what_compressed_tensors_packs_is_read_back(bits: int, count: int) -> No
     codes = torch.randint(-half, half, (7, count), generator=torch.Generator().manual_seed(bits))
     words = pack_to_int32(codes.to(torch.int8), bits)
     assert torch.equal(unpacked(words.T, bits, count).T, codes.to(torch.int8))
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_planes_are_read_back(bits: int) -> None:
+    half = 1 << bits - 1
+    codes = np.random.default_rng(bits).integers(0, 2 * half, (96, 5))
+    words = []
+    for block in codes.reshape(3, 32, 5):
+        low = 0
+        for width in PLANES[bits]:
+            words.append(stream(block >> low & ((1 << width) - 1), width))
+            low += width
+        assert low == bits
+    found = unpacked_planes(torch.from_numpy(np.concatenate(words)), bits, 96)
+    assert torch.equal(found, torch.from_numpy(codes - half).to(torch.int8))
