@@ -85,7 +85,7 @@ def _rules(config: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
             continue
         given = {key: changed[key] for key in own if changed.get(key) is not None}
         exact[re.escape(name) + "$"] = given
-        others[f".*(?:{name})"] = given
+        others[name if name.startswith((".*", "^")) else f".*(?:{name})"] = given
     return exact | others
 
 

@@ -10,7 +10,6 @@ other numbers.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from stages.quantized.source import (
     part_of,
     shaped,
 )
+from stages.schemes.patterns import MARK, check_pattern, matches_pattern
 from stages.schemes.quant_args import QArgs
 from stages.weights.source import TensorSpec, WeightSource
 
@@ -70,14 +70,14 @@ class GptqSource(QuantizedSource):
         # keys with "-:" only name dense modules, which the tensors show as well
         given = {str(key): value for key, value in part_of(config, "dynamic").items()}
         self.rules = [
-            (pattern_of(key.removeprefix("+:")), Numbers.of({**config, **part_of(given, key)}))
+            (pattern_of(key), Numbers.of({**config, **part_of(given, key)}))
             for key in given
             if not key.startswith("-:")
         ]
 
     def numbers(self, prefix: str) -> Numbers:
         """The numbers of a module: of the first rule that matches the start of its name, if any."""
-        found = (numbers for pattern, numbers in self.rules if pattern.match(prefix))
+        found = (numbers for pattern, numbers in self.rules if matches_pattern(pattern, prefix))
         return next(found, self.usual)
 
     def find(self, specs: Mapping[str, TensorSpec]) -> Iterator[Module]:
@@ -156,12 +156,8 @@ def _matrix(spec: TensorSpec) -> tuple[int, int]:
     return spec.shape[0], spec.shape[1]
 
 
-def pattern_of(text: str) -> re.Pattern[str]:
-    """A regular expression for names of modules; UserError if it is none."""
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise UserError(
-            f"quantization_config names modules by {text!r}, which is no regular expression",
-            remedy=REMEDY,
-        ) from error
+def pattern_of(key: str) -> str:
+    """The pattern of a key of `dynamic` as targets have it; UserError if it is none."""
+    pattern = MARK + key.removeprefix("+:")
+    check_pattern("quantization_config.dynamic", pattern)
+    return pattern

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
 from stages.quantized.source import REMEDY, SAFETENSORS, Module, QuantizedSource, names_of
-from stages.weights.cut_source import read_block
+from stages.schemes.quant_args import QArgs
+from stages.weights.cut_source import Part, read_block
 from stages.weights.source import TensorSpec, WeightSource
 
 if TYPE_CHECKING:
@@ -26,12 +27,13 @@ GROUP = 32
 BIAS = 127
 MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 NAN = 255
+GRID = QArgs(num_bits=4, type="float", strategy="group", group_size=32, scale_dtype="uint8")
 
 
 class Mxfp4Source(QuantizedSource):
     """A quantized source whose fused tensors read as dense ones, one expert at a time.
 
-    It has no quantized modules: modifier `keep` finds nothing in it to take over.
+    Modifier `keep` takes over the experts' Linears, which are parts of the fused tensors.
     """
 
     def __init__(self, source: WeightSource, config: Mapping[str, Any], dtype: str) -> None:
@@ -44,6 +46,23 @@ class Mxfp4Source(QuantizedSource):
 
     def decode(self, module: Module, parts: Mapping[str, Tensor]) -> Stored:
         raise KeyError(module.prefix)
+
+    def part_grid(self, part: Part) -> QArgs | None:
+        return GRID if part.stored in self.fused else None
+
+    def stored_part(self, part: Part) -> Stored | None:
+        from stages.quantized.stored_weight import Stored
+
+        if part.stored not in self.fused:
+            return None
+        blocks = read_block(self.source, f"{part.stored}{BLOCKS}", part.index)
+        scales = read_block(self.source, f"{part.stored}{SCALES}", part.index)
+        if bool((scales == NAN).any()):
+            raise UserError(f"{part.stored} has a scale that is not a number", remedy=REMEDY)
+        # parts are those of matrices [in, out]
+        return Stored(
+            grid=GRID, codes=part.of(values_of(blocks).flatten(-2).T), scale=part.of(scales.T)
+        )
 
     @cached_property
     def fused(self) -> dict[str, TensorSpec]:
@@ -114,10 +133,17 @@ def dequantized(blocks: Tensor, scales: Tensor) -> Tensor:
     """
     import torch
 
-    values = torch.tensor([*MAGNITUDES, *(-m for m in MAGNITUDES)], device=blocks.device)
-    codes = torch.stack((blocks & 15, blocks >> 4), dim=-1).flatten(-2)
     powers = torch.ldexp(
         torch.ones_like(scales, dtype=torch.float32), scales.to(torch.int32) - BIAS
     )
     powers[scales == NAN] = torch.nan
-    return (values[codes.int()] * powers[..., None]).flatten(-2)
+    return (values_of(blocks) * powers[..., None]).flatten(-2)
+
+
+def values_of(blocks: Tensor) -> Tensor:
+    """The numbers of E2M1 codes, float32 [out, in / 32, 32], without their scales."""
+    import torch
+
+    values = torch.tensor([*MAGNITUDES, *(-m for m in MAGNITUDES)], device=blocks.device)
+    codes = torch.stack((blocks & 15, blocks >> 4), dim=-1).flatten(-2)
+    return values[codes.int()]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import UserError
 from stages.formats.input_params import InputParams
 from stages.schemes.quant_args import QArgs
+from stages.weights.cut_source import Part
 from stages.weights.source import TensorSpec, WeightSource
 
 if TYPE_CHECKING:
@@ -68,6 +69,16 @@ class QuantizedSource(ABC):
         """Whether a tensor is part of neither the dense model nor a quantized module."""
         del name
         return False
+
+    def part_grid(self, part: Part) -> QArgs | None:
+        """The grid of a part of a fused tensor (one expert's Linear); None if it is dense."""
+        del part
+        return None
+
+    def stored_part(self, part: Part) -> Stored | None:
+        """Codes and scales of a part of a fused tensor; None if it is dense."""
+        del part
+        return None
 
     def why_dense(self, prefix: str) -> str:
         """The reason why a module is none of `modules`, in words."""

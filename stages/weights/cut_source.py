@@ -58,6 +58,10 @@ class CutSource:
             specs[name] = replace(stored, name=name, shape=cut.shape(stored.shape))
         return specs
 
+    def part(self, name: str) -> Part | None:
+        """The part of a fused tensor that `name` stands for; None for a tensor of its own."""
+        return self._cuts.get(name)
+
     @property
     def of_files(self) -> bool:
         """Whether it lies over plain safetensors files, so that `spec` and `borrow` work."""

@@ -38,8 +38,13 @@ def unkeepable(site: Site, blueprint: Blueprint, found: Resolution) -> Iterator[
         if wanted is None:
             continue
         stored = source.modules.get(module.prefix)
-        if stored is None:
-            reason: str | None = source.why_dense(module.prefix)
+        cut = blueprint.cuts.get(f"{module.prefix}.weight")
+        reason: str | None
+        fused = None if cut is None else source.part_grid(cut)
+        if fused is not None:
+            reason = why_not(fused, wanted, module.in_features)
+        elif stored is None:
+            reason = source.why_dense(module.prefix)
         else:
             reason = stored.unfit or why_not(stored.grid, wanted, module.in_features)
         if reason is not None:

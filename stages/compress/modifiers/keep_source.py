@@ -16,24 +16,36 @@ from stages.quantized.compatibility import why_not
 from stages.quantized.source import QuantizedSource
 from stages.quantized.stored_weight import Stored, plain_scale
 from stages.schemes.quant_args import QArgs
-from stages.weights.cut_source import CutSource
+from stages.weights.cut_source import CutSource, Part
 from stages.weights.joined_source import JoinedSource
+from stages.weights.source import WeightSource
 
 ANEW = "say modifier=rtn or modifier=gptq to quantize it anew, or put it in scheme.ignore"
 
 
 def stored_of(layer: LayerState, module: str) -> Stored | None:
     """How the source stores a module of `layer`; None where it is dense."""
+    source, _, part = _below(layer, module)
+    if part is not None:
+        return source.stored_part(part) if isinstance(source, QuantizedSource) else None
     place = _place(layer, module)
     return None if place is None else place[0].stored(place[1])
 
 
+def _below(layer: LayerState, module: str) -> tuple[WeightSource | None, str, Part | None]:
+    """The source under all views, a module's name there, and of what it is a part, if it is one."""
+    prefix = next(spec.prefix for spec in layer.subgraph.linears if spec.name == module)
+    source, part = layer.source, None
+    while isinstance(source, CutSource | JoinedSource):
+        if isinstance(source, CutSource):
+            part = source.part(f"{prefix}.weight") or part
+        source = source.source
+    return source, prefix, part
+
+
 def _place(layer: LayerState, module: str) -> tuple[QuantizedSource, str] | None:
     """Where the source has a module quantized: the source, and the module's name there."""
-    prefix = next(spec.prefix for spec in layer.subgraph.linears if spec.name == module)
-    source = layer.source
-    while isinstance(source, CutSource | JoinedSource):
-        source = source.source
+    source, prefix, _ = _below(layer, module)
     if not isinstance(source, QuantizedSource) or prefix not in source.modules:
         return None
     return source, prefix
