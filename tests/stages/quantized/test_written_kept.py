@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, CompressedTensorsConfig
 
+from pipeline.errors import UserError
 from tests.benchmarks.random_llama import write_tokenizer
 from tests.jobs import Job
 from tests.stages.quantized.test_keeping import SMALL, meanings
@@ -28,7 +29,9 @@ KEPT: dict[str, tuple[float, str, tuple[str, ...]]] = {
     "auto_round_nvfp4": (0.0, "nvfp4a16", ()),
     "auto_round_fp8_static": (0.0, "fp8_dynamic", ()),
     "gptqmodel_4_asym": (0.0, "w4a16_asym", (SMALL,)),
+    "gptqmodel_4_v2_asym": (0.0, "w4a16_asym", (SMALL,)),
     "gptqmodel_5": (0.0, "w4a16", (SMALL, "scheme.weights.num_bits=5")),
+    "gptqmodel_7": (0.0, "w4a16", (SMALL, "scheme.weights.num_bits=7")),
     "modelopt_mxfp4": (0.0, "mxfp4a16", ()),
     "modelopt_mxfp8": (0.0, "mxfp8", ()),
     "torchao_float8": (0.0, "fp8_dynamic", ()),
@@ -63,3 +66,22 @@ def test_the_numbers_are_kept(tmp_path: Path, some_text: Path, name: str) -> Non
     )
     for prefix, weight in meant.items():
         assert torch.equal(loaded.get_submodule(prefix).weight, weight), prefix
+
+
+REFUSED = {
+    "modelopt_w4a8_awq": ("w4a16", "o_proj.*: its inputs are multiplied by pre_quant_scale"),
+    "bitsandbytes_nf4": ("mxfp4a16", "q_proj.*: the source has it as NF4, whose numbers no format"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_what_cannot_be_kept_is_named_before_the_run(
+    tmp_path: Path, some_text: Path, name: str
+) -> None:
+    scheme, message = REFUSED[name]
+    model = tmp_path / "q"
+    shutil.copytree(DATA / name, model)
+    write_tokenizer(model)
+    job = Job(folder=tmp_path, model=model, text=some_text)
+    with pytest.raises(UserError, match=message):
+        job.run("run", "modifier=keep", f"scheme={scheme}")
