@@ -83,7 +83,7 @@ class LayerConfig:
     def with_gram(self) -> Json:
         """The key of a stage that gathers Gram matrices: on a GPU it tells how they are summed.
 
-        See :mod:`stages.calibrate.statistics.gram`.
+        See :mod:`stages.compute.gram`.
         """
         on_gpu = {} if self.numerics.device == "cpu" else {"gram": "half products, float32 sums"}
         return {**canonical(self), **on_gpu}

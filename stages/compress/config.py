@@ -87,6 +87,16 @@ class CompressConfig:
         return self.solver if self.solver is not None and self.solver.learns else None
 
     @property
+    def aimer(self) -> Solver | None:
+        """The solver that runs the layer beside the original one, if that is asked for."""
+        return self.solver if self.solver is not None and self.solver.aims else None
+
+    @property
+    def runner(self) -> Solver | None:
+        """The solver that runs the layer, to learn or to be aimed."""
+        return self.learner or self.aimer
+
+    @property
     def keeper(self) -> Solver | None:
         """The solver that takes over what the source is quantized to, if that is asked for."""
         return self.solver if self.solver is not None and self.solver.keeps else None
@@ -109,13 +119,16 @@ def _key(group: str) -> str:
     return group if group == "scheme" else f"scheme.groups.{group}"
 
 
-def needed_statistics(config: CompressConfig) -> tuple[str, ...]:
-    """The statistics of `calibrate` that modifiers and calibrated inputs need."""
+def needed_statistics(config: CompressConfig, *, solved: bool = True) -> tuple[str, ...]:
+    """The statistics of `calibrate` that modifiers and calibrated inputs need.
+
+    solved: those of the solver as well.
+    """
     if config.keeper is not None:
         return ()
     needed: set[str] = set()
     groups = config.scheme.formats()
-    modifiers = config.local
+    modifiers = tuple(m for m in config.local if solved or m is not config.solver)
     if groups:
         needed.update(kind for m in modifiers for kind in m.statistics())
     if any(group.input_activations is not None for group in groups):

@@ -76,19 +76,26 @@ def blueprint_of(model: Artifact, pairs: Artifact | None) -> Blueprint:
     return blueprint if pairs is None else ProvenPairs.load(pairs).attached(blueprint)
 
 
-def recipe_of(config: CompressConfig, statistics: Mapping[str, Artifact]) -> dict[str, Any]:
-    """How the weights came about: modifiers in order, and what calibration measured."""
+def recipe_of(
+    config: CompressConfig, statistics: Mapping[str, Artifact], tokens: Artifact | None = None
+) -> dict[str, Any]:
+    """How the weights came about: modifiers in order, and what calibration measured.
+
+    tokens: what the layer itself was run on, where a modifier does that.
+    """
     modifiers: Sequence[Modifier] = config.modifiers or (Rtn(),)
     rounds = bool(config.local or config.scheme.formats() or not config.modifiers)
     if rounds and not any(isinstance(modifier, Solver) for modifier in modifiers):
         modifiers = (*modifiers, Rtn())
     calibration: dict[str, Any] = {"statistics": sorted(statistics)}
+    if tokens is not None:
+        calibration |= tokens.meta
     for artifact in statistics.values():
         calibration["tokens"] = max(artifact.meta["tokens"].values(), default=0)
         calibration |= artifact.meta.get("calibration", {})
     return {
         "modifiers": [{"kind": m.kind, **m.said()} for m in modifiers],
-        "calibration": calibration if statistics else None,
+        "calibration": calibration if statistics or tokens is not None else None,
     }
 
 

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from pipeline.errors import StageFailed
 from pipeline.stage import Task
+from stages.compress.aimed.chains import Inputs
+from stages.compress.aimed.solve_aimed import AimedLayer
 from stages.compress.grid import Grid
 from stages.compress.layer.state import LayerState
 from stages.compress.layer.writer import KEPT, Compressed, distributions
@@ -20,6 +22,7 @@ from stages.compress.learning.block import Activations
 from stages.compress.learning.refine import refined
 from stages.compress.modifiers.autoround import AutoRound
 from stages.compress.modifiers.base import Modifier, Pruner, Solver, Transform
+from stages.compress.modifiers.gptaq import Gptaq
 from stages.compress.modifiers.keep_source import casts, kept_inputs, unusual
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.modifiers.rtn_route import only_rounds
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from stages.compress.config import CompressConfig
 
 Say = Callable[[str], None]
+FEW = "fewer tokens than input channels were seen by"
 
 
 def compress_layer(
@@ -51,10 +55,11 @@ def compress_layer(
     progress: Callable[[float, str], None],
     warn: Say,
     activations: Activations | None = None,
+    chains: Inputs | None = None,
 ) -> Compressed:
     """Transform, solve and pack all of `layer`, which is emptied on the way.
 
-    activations: what the layer is run on, for a solver that learns.
+    activations: what the layer is run on, for a solver that learns; chains: for one that is aimed.
     Raises StageFailed for numerical trouble under the policy `error`, naming the module.
     """
     solver = next((m for m in modifiers if isinstance(m, Solver)), Rtn())
@@ -76,8 +81,11 @@ def compress_layer(
         work.put_direct(name, direct, solver.kind)
         del todo[name]
         progress(min(1.0, len(work.result.modules) / total), f"{solver.kind} {name}")
+    aimed = work.aimed(todo, scales, chains)
     with closing(
         solve_layer(layer, solver, todo, scales, device=device, pruner=work.pruner)
+        if aimed is None
+        else aimed.solve()
     ) as solving:
         for solved in work.learned(solving, activations, progress):
             work.take(solved, scales)
@@ -98,6 +106,8 @@ def compress_layer(
     if dead:
         name, count = next(iter(dead.items()))
         warn(f"input channels that were zero for every token: {count} of {name}{_more(dead)}")
+    if aimed is not None:
+        work.tell(aimed)
     work.result.finish(layer, work.skipped)
     return work.result
 
@@ -178,6 +188,29 @@ class _Work:
             )
         return solved
 
+    def aimed(
+        self, grids: Mapping[str, Grid], scales: Mapping[str, Tensor], chains: Inputs | None
+    ) -> AimedLayer | None:
+        """What solves the layer where it runs beside the original one."""
+        if chains is None or not isinstance(self.solver, Gptaq):
+            return None
+        return AimedLayer(
+            layer=self.layer,
+            modifier=self.solver,
+            grids=grids,
+            scales=scales,
+            rules=self.input_rules(),
+            inputs=chains,
+            device=self.device,
+        )
+
+    def tell(self, aimed: AimedLayer) -> None:
+        """Take what an aimed layer has to tell."""
+        name = self.layer.subgraph.name
+        self.result.aimed += [{"layer": name, **row} for row in aimed.rows]
+        if aimed.few:
+            self.warn(f"{FEW} {aimed.few[0]}{_more(aimed.few)}")
+
     def input_rules(self) -> dict[str, InputRule]:
         """How the inputs of modules will be quantized, of those whose format says so."""
         rules = {}
@@ -198,7 +231,7 @@ class _Work:
             and 0 < self.layer.statistics.tokens(linear.name) < linear.in_features
         ]
         if few:
-            self.warn(f"fewer tokens than input channels were seen by {few[0]}{_more(few)}")
+            self.warn(f"{FEW} {few[0]}{_more(few)}")
 
     def take(self, solved: Solved, scales: Mapping[str, Tensor]) -> None:
         """Pack a solved module, or deal with the trouble it made as the policy says."""
@@ -325,9 +358,13 @@ def run(config: CompressConfig, task: Task) -> None:
     """Compress the layer `task.member` and write its shard."""
     config.numerics.apply()
     task.progress(0.0, "reading weights")
-    layer, draft, activations = layer_state(config, task), task.outputs["weights"], None
-    if config.learner is not None and layer.resolved and layer.source is not None:
-        activations = Activations.of(task, layer.source, config.numerics.device)
+    layer, draft = layer_state(config, task), task.outputs["weights"]
+    activations, chains = None, None
+    if layer.resolved and layer.source is not None:
+        if config.learner is not None:
+            activations = Activations.of(task, layer.source, config.numerics.device)
+        if config.aimer is not None:
+            chains = Inputs.of(task, layer.source, config.numerics.device)
     made = compress_layer(
         layer,
         by_outliers(config.modifiers, task),
@@ -335,6 +372,9 @@ def run(config: CompressConfig, task: Task) -> None:
         progress=task.progress,
         warn=task.warn,
         activations=activations,
+        chains=chains,
     )
     made.write(draft, layer.dtype)
-    draft.meta["recipe"] = recipe_of(config, statistics_of(task.inputs))
+    draft.meta["recipe"] = recipe_of(
+        config, statistics_of(task.inputs), task.inputs["tokens"] if chains else None
+    )

@@ -53,7 +53,7 @@ class SensitivityConfig:
         given = (self.scheme.solver,) if self.scheme.solver is not None else self.modifiers
         local: list[Modifier] = []
         for modifier in given:
-            if isinstance(modifier, Solver) and modifier.learns:
+            if isinstance(modifier, Solver) and (modifier.learns or modifier.aims):
                 local.append(modifier.outside())
             elif not isinstance(modifier, ExpertPruner | Rotation):
                 local.append(modifier)

@@ -7,6 +7,13 @@ from dataclasses import dataclass, replace
 
 from pipeline.key import Json, canonical
 from pipeline.stage import Estimate, Site, Stage, Survey
+from stages.compress.aimed.aim_plan import (
+    ORIGINAL,
+    aim_notes,
+    aim_problem,
+    aiming_cost,
+    has_routed,
+)
 from stages.compress.config import CompressConfig, needed_statistics
 from stages.compress.idle_modifiers import (
     experts_problem,
@@ -55,14 +62,16 @@ class Layers:
     """What is known of the layers once they are surveyed.
 
     `guessed`: their formats are yet to be chosen, and `formats` are for estimates. `straight`:
-    weights are likely to go from file to file. `memory`: bytes that the largest layer takes.
-    `unrotated`: Gram matrices are those of the model before it was rotated.
+    weights are likely to go from file to file. `routed`: some are of routed experts. `memory`:
+    bytes that the largest layer takes. `unrotated`: Gram matrices are those of the model before it
+    was rotated.
     """
 
     blueprint: Blueprint
     formats: Resolution
     guessed: bool
     straight: bool
+    routed: bool
     memory: int
     unrotated: bool = False
 
@@ -83,7 +92,7 @@ class Compress(Stage):
     @property
     def libraries(self) -> tuple[str, ...]:
         own = ("torch", "compressed-tensors", "numba")
-        return own if self.config.learner is None else (*own, "transformers")
+        return own if self.config.runner is None else (*own, "transformers")
 
     @property
     def work(self) -> tuple[str, ...]:
@@ -104,16 +113,21 @@ class Compress(Stage):
 
     def demands(self) -> dict[str, tuple[str, ...]]:
         pairs = ("out",) if self.config.transforms else ()
-        learns = self.config.learner is not None
+        learns, aims = self.config.learner is not None, self.config.aimer is not None
+        runs = learns or aims
+        alone = aims and self.layers is not None and not self.layers.routed
+        needed = needed_statistics(self.config, solved=not alone)
         unrotated = None if self.layers is None else self.layers.unrotated  # None: both, to ask
+        turned = unrotated is not False and gram_is_all(self.config) and bool(needed)
         return {
-            "statistics": () if unrotated else needed_statistics(self.config),
-            UNROTATED: GRAM if unrotated is not False and gram_is_all(self.config) else (),
+            "statistics": () if unrotated else needed,
+            UNROTATED: GRAM if turned else (),
             PAIRS: pairs,
-            ACTIVATIONS: (ACTIVATIONS,) if learns else (),
+            ACTIVATIONS: (ACTIVATIONS,) if runs else (),
             "target": (ACTIVATIONS,) if learns else (),
-            "tokens": ("out",) if learns else (),
-            PROOF: ("out",) if learns else (),
+            ORIGINAL: (ACTIVATIONS,) if aims else (),
+            "tokens": ("out",) if runs else (),
+            PROOF: ("out",) if runs else (),
             "outliers": ("out",) if self.config.profile else (),
         }
 
@@ -130,6 +144,10 @@ class Compress(Stage):
             return Survey(problems=(problem,))
         learner = learner_of(blueprint, self.config.learner)
         if learner is not None and (problem := learning_problem(learner, site.facts)):
+            return Survey(problems=(problem,))
+        if self.config.aimer is not None and (
+            problem := aim_problem(self.config.aimer, site.facts, blueprint)
+        ):
             return Survey(problems=(problem,))
         config = settled(self.config, site)
         found = resolve(config.scheme, blueprint)
@@ -156,11 +174,22 @@ class Compress(Stage):
                 estimates[layer.name] = learning_cost(
                     estimates[layer.name], learner, layer, found.modules, tokens, device=device
                 )
+        if config.aimer is not None:
+            tokens = site.facts.get("tokens")
+            for layer in () if problems else blueprint.layers:
+                estimates[layer.name] = aiming_cost(
+                    estimates[layer.name],
+                    layer,
+                    found.modules,
+                    tokens,
+                    device=config.numerics.device,
+                )
         layers = Layers(
             blueprint=blueprint,
             formats=found,
             guessed=guessed(site),
             straight=straight,
+            routed=has_routed(blueprint, found.modules),
             memory=max((estimate.memory for estimate in estimates.values()), default=0),
             unrotated=follows(self.config, site.facts),
         )
@@ -175,6 +204,7 @@ class Compress(Stage):
             ),
             notes=(
                 *transform_notes(config, pending=paired is None),
+                *aim_notes(config, blueprint, found.modules),
                 *engine_notes(config.scheme),
                 *transformers_notes(found.modules, blueprint),
             ),

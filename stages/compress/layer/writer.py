@@ -62,7 +62,8 @@ class Compressed:
 
     `modules` and `rows` are by module in the order of the layer; `schemes` is by name in the
     checkpoint; `fallbacks` says which modules did not become what was asked for, and why;
-    `learning` is what a solver that learns tells of the layer. Tensors go to `file` as they come,
+    `learning` is what a solver that learns tells of the layer, `aimed` what one that is aimed does.
+    Tensors go to `file` as they come,
     where there is one; else they are in memory until :meth:`write`.
     """
 
@@ -77,6 +78,7 @@ class Compressed:
     distributions: dict[str, dict[str, Any]] = field(default_factory=dict)
     searched: list[dict[str, Any]] = field(default_factory=list)
     learning: list[dict[str, Any]] = field(default_factory=list)
+    aimed: list[dict[str, Any]] = field(default_factory=list)
 
     def take(self, other: Compressed) -> None:
         """Add what was made of other modules."""
@@ -177,6 +179,7 @@ class Compressed:
             "distributions": worst(self.rows, self.distributions),
             **({"searched": self.searched} if self.searched else {}),
             **({"learning": self.learning} if self.learning else {}),
+            **({"aimed": self.aimed} if self.aimed else {}),
         }
 
 

@@ -3,6 +3,7 @@
 from stages.compress.modifiers.autoround import AutoRound
 from stages.compress.modifiers.awq import Awq
 from stages.compress.modifiers.constant import Constant
+from stages.compress.modifiers.gptaq import Gptaq
 from stages.compress.modifiers.gptq import Gptq
 from stages.compress.modifiers.keep import Keep
 from stages.compress.modifiers.log_equalization import LogEqualization
@@ -18,6 +19,7 @@ __all__ = [
     "AutoRound",
     "Awq",
     "Constant",
+    "Gptaq",
     "Gptq",
     "Keep",
     "LogEqualization",

@@ -137,6 +137,11 @@ class Solver(Modifier):
         del module
         return self
 
+    @property
+    def aims(self) -> bool:
+        """Whether it solves a decoder layer's weights in order, running it in both models."""
+        return False
+
     def outside(self) -> Solver:
         """The solver of what lies outside the decoder layers, which are all that can be run."""
         return self
@@ -244,6 +249,13 @@ def check_order(modifiers: Sequence[object]) -> None:
     if pruners and learner is not None:
         raise UserError(
             f"modifier {learner.kind!r} learns other codes for the zeros of {kinds[pruners[0]]!r}",
+            remedy=f"leave one of them, or say modifier=[{kinds[pruners[0]]},gptq]: it keeps zeros",
+        )
+    aimer = next((m for m in modifiers if isinstance(m, Solver) and m.aims), None)
+    if pruners and aimer is not None:
+        raise UserError(
+            f"modifier {aimer.kind!r} corrects weights before they are quantized, the zeros of "
+            f"{kinds[pruners[0]]!r} too",
             remedy=f"leave one of them, or say modifier=[{kinds[pruners[0]]},gptq]: it keeps zeros",
         )
     late = [i for i, m in enumerate(modifiers) if pruners and isinstance(m, Transform)]

@@ -8,14 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stages.calibrate.statistics import gram as gram_module
 from stages.calibrate.statistics.absmax import AbsMax
 from stages.calibrate.statistics.absmean import AbsMean
 from stages.calibrate.statistics.base import given_to
-from stages.calibrate.statistics.gram import BLOCK, Gram
+from stages.calibrate.statistics.gram import Gram
 from stages.calibrate.statistics.histogram import Histogram
 from stages.calibrate.statistics.range import Range
 from stages.calibrate.statistics.rows import KEPT, Rows
+from stages.compute import gram as gram_module
+from stages.compute.gram import BLOCK
 
 KINDS = [Gram, AbsMax, AbsMean, Histogram]
 

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from stages.compress.modifiers import (
     AutoRound,
     Awq,
+    Gptaq,
     Gptq,
     Keep,
     LogEqualization,
@@ -25,7 +26,17 @@ FOLDER = Path(__file__).parents[4] / "conf" / "modifier"
 
 @pytest.mark.parametrize(
     "modifier",
-    [AutoRound(), Awq(), Gptq(), Keep(), LogEqualization(), Rtn(), SmoothQuant(), SpinQuant()],
+    [
+        AutoRound(),
+        Awq(),
+        Gptaq(),
+        Gptq(),
+        Keep(),
+        LogEqualization(),
+        Rtn(),
+        SmoothQuant(),
+        SpinQuant(),
+    ],
     ids=lambda m: m.kind,
 )
 def test_a_shipped_config_is_the_default(modifier: Any) -> None:
