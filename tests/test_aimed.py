@@ -61,6 +61,7 @@ def test_it_sums_gram_matrices_itself(aimed: dict[str, Any]) -> None:
     assert "kind: gptaq" in recipe and "samples: 6" in recipe
 
 
+@pytest.mark.slow
 def test_what_earlier_layers_lost_is_made_up_for(job: Job, aimed: dict[str, Any]) -> None:
     """The last layer's output comes nearer to the original's than with no correction."""
     none = job.run("none", AIMED, "modifier.gptaq.strength=0")

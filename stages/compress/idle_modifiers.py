@@ -10,7 +10,7 @@ from pipeline.errors import UserError
 from pipeline.stage import Site
 from stages.compress.config import CompressConfig
 from stages.compress.modifiers.base import ExpertPruner, Solver, Transform
-from stages.compress.modifiers.pair_kinds import other_pairs
+from stages.compress.pairs.pair_kinds import other_pairs
 from stages.model.blueprint import Blueprint, Subgraph
 from stages.model.pairs.proven import PAIRS, ProvenPairs
 from stages.schemes.resolve import Resolution

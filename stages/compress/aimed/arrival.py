@@ -114,11 +114,12 @@ def _places(model: nn.Module, prefix: str, see: Callable[[Place, Tensor], None])
     """Context in which tensors that modules of the layer are given are shown to `see`."""
     count: dict[str, int] = {}
 
-    def given(name: str) -> Callable[..., None]:
+    def called(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             del module
             call = count[name] = count.get(name, -1) + 1
-            for argument, value in (*enumerate(args), *kwargs.items()):
+            given: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+            for argument, value in given:
                 if isinstance(value, Tensor) and value.is_floating_point():
                     place = Place(module=name, argument=argument, call=call)
                     see(place, value.detach().clone())
@@ -128,7 +129,7 @@ def _places(model: nn.Module, prefix: str, see: Callable[[Place, Tensor], None])
     with ExitStack() as stack:
         for name, module in model.get_submodule(prefix).named_modules(prefix=prefix):
             if name != prefix:
-                handle = module.register_forward_pre_hook(given(name), with_kwargs=True)
+                handle = module.register_forward_pre_hook(called(name), with_kwargs=True)
                 stack.callback(handle.remove)
         yield
 

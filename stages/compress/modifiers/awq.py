@@ -14,7 +14,7 @@ from stages.compress.modifiers.observer import (
     needs_gram,
     observe_by,
 )
-from stages.compress.modifiers.pair_kinds import check_pairs, without_pairs
+from stages.compress.pairs.pair_kinds import check_pairs, without_pairs
 
 if TYPE_CHECKING:
     from stages.compress.layer.state import LayerState

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.errors import UserError
 from stages.compress.modifiers.base import Transform
-from stages.compress.modifiers.pair_kinds import check_pairs, without_pairs
+from stages.compress.pairs.pair_kinds import check_pairs, without_pairs
 
 if TYPE_CHECKING:
     from stages.compress.layer.state import LayerState
