@@ -16,6 +16,7 @@ from pipeline.key import digest
 from stages.compress.compress_outside import CompressOutside
 from stages.compress.modifiers.awq import Awq
 from stages.compress.modifiers.base import Transform
+from stages.compress.modifiers.gptaq import Gptaq
 from stages.compress.modifiers.gptq import Gptq
 from stages.compress.modifiers.log_equalization import LogEqualization
 from stages.compress.modifiers.rtn import Rtn
@@ -74,9 +75,22 @@ def test_it_asks_for_the_statistics_it_uses(
 ) -> None:
     stage = Compress(CompressConfig(scheme=load(scheme), modifiers=modifiers))
     pairs = ("out",) if any(isinstance(m, Transform) for m in modifiers) else ()
-    names = ("activations", "target", "tokens", "proof", "outliers", "unrotated")
-    idle = dict.fromkeys(names, ())
+    running = ("activations", "target", "original", "tokens", "proof")
+    idle = dict.fromkeys((*running, "outliers", "unrotated"), ())
     assert stage.demands() == {"statistics": needed, "pairs": pairs, **idle}
+
+
+def test_a_solver_that_runs_layers_asks_for_both_chains() -> None:
+    stage = Compress(CompressConfig(scheme=load("w4a16"), modifiers=(Gptaq(),)))
+    asked = {name: outputs for name, outputs in stage.demands().items() if outputs}
+    chain = ("activations",)
+    assert asked == {
+        "statistics": ("gram",),  # for routed experts, until it is known that there are none
+        "activations": chain,
+        "original": chain,
+        "tokens": ("out",),
+        "proof": ("out",),
+    }
 
 
 def test_the_lm_head_needs_what_its_solver_does() -> None:
