@@ -376,5 +376,5 @@ def run(config: CompressConfig, task: Task) -> None:
     )
     made.write(draft, layer.dtype)
     draft.meta["recipe"] = recipe_of(
-        config, statistics_of(task.inputs), task.inputs["tokens"] if chains else None
+        config, statistics_of(task.inputs), task.inputs.get("tokens") if config.aimer else None
     )
