@@ -19,7 +19,9 @@ class Card(Stage):
     """Output `out`: the folder `checkpoint/`, its files hard links to those of input `checkpoint`.
 
     README.md tells what the other inputs measured: `eval`, a result with `eval.json`, and `tasks`,
-    one with `tasks.json`; either may be left out.
+    one with `tasks.json`; either may be left out. All others are only waited for: a hard link sets
+    the change time of a file, so that nobody may be reading the saved one, who would take it for
+    a change of its content. And a checkpoint that fails its checks is not finished.
     """
 
     kind: ClassVar[str] = "card"
