@@ -36,7 +36,8 @@ class Grid:
     :func:`grid_of` builds it from a scheme, once for each module; observers and solvers know the
     format by nothing else. dtype: the checkpoint's, in which scales are computed and, unless the
     format fixes `scale_dtype`, stored. codes, scales: the values that both may take.
-    negative_scales: whether scales may have either sign.
+    negative_scales: whether scales may have either sign. scale_rule: how powers of two are chosen,
+    see :mod:`stages.compress.observers.power_scale`; None as compressed-tensors does.
     """
 
     num_bits: int
@@ -51,6 +52,7 @@ class Grid:
     codes: Rounding
     scales: Rounding
     negative_scales: bool = False
+    scale_rule: str | None = None
 
     def signed(self) -> Grid:
         """The same with scales of either sign, where that is of use: see `negative_scales`.
@@ -132,6 +134,7 @@ def grid_of(weights: WeightFormat, dtype: torch.dtype = torch.bfloat16) -> Grid:
         dtype=dtype,
         codes=_codes(kind, weights.num_bits),
         scales=_scales(kind, weights.group_size, scale_dtype, dtype),
+        scale_rule=getattr(weights, "scale_rule", None),
     )
 
 

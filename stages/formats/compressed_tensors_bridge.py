@@ -31,7 +31,7 @@ def to_args(args: QArgs) -> QuantizationArgs:
     values = {
         field.name: getattr(args, field.name)
         for field in dataclasses.fields(args)
-        if getattr(args, field.name) is not None
+        if field.name != "scale_rule" and getattr(args, field.name) is not None
     }
     for name in ("scale_dtype", "zp_dtype"):
         if name in values:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
 from packaging.version import Version
 
 from pipeline.errors import UserError
+from pipeline.key import WHEN_SET
 
 LIBRARY = "compressed-tensors"
 SIX_BITS = Version("0.20.0")
@@ -19,6 +20,7 @@ ACTIVATION_STRATEGIES = ("tensor", "token", "group", "tensor_group")
 STATE_STRATEGIES = ("tensor", "attn_head", "tensor_group")
 DYNAMIC = (False, True, "local")
 SCALE_DTYPES = ("float8_e4m3fn", "uint8")
+SCALE_RULES = ("floor", "even", "rceil", "compressed_tensors", "search")
 ZP_DTYPES = ("int8", "float8_e4m3fn", "uint8")
 OBSERVERS = {
     "static_minmax": (),
@@ -64,6 +66,11 @@ class QArgs:
     """What scales are stored in, where not in the model's dtype."""
     zp_dtype: str | None = None
     """What zero points are stored in."""
+    scale_rule: str | None = field(default=None, metadata={"key": WHEN_SET})
+    """How powers of two are chosen for MX weights: search tries the neighbours, and keeps the best.
+
+    floor, even and rceil as torchao has them; null: compressed_tensors, as llm-compressor does.
+    """
 
     def __post_init__(self) -> None:
         member("type", self.type, TYPES)
@@ -72,6 +79,7 @@ class QArgs:
         member("scale_dtype", self.scale_dtype, (None, *SCALE_DTYPES))
         member("zp_dtype", self.zp_dtype, (None, *ZP_DTYPES))
         member("observer", self.observer, (None, *OBSERVERS))
+        member("scale_rule", self.scale_rule, (None, *SCALE_RULES))
         if self.type == "int" and not 2 <= self.num_bits <= 8:
             raise UserError(f"num_bits is {self.num_bits}", remedy="integers have 2 to 8 bits")
         if self.type == "float" and self.num_bits not in (4, 6, 8):
@@ -134,6 +142,12 @@ class QArgs:
 
     def _check_scales(self) -> None:
         wanted = FLOAT_GROUPS.get(self.scale_dtype or "")
+        if self.scale_rule is not None and (self.scale_dtype != "uint8" or self.dynamic):
+            raise UserError(
+                f"scale_rule is {self.scale_rule!r} for numbers whose scales are no stored powers "
+                "of two",
+                remedy="it is for the weights of MX formats: drop it, or say scheme=mxfp4 or mxfp8",
+            )
         if wanted is not None and (self.strategy, self.group_size) != wanted:
             raise UserError(
                 f"scale_dtype is {self.scale_dtype} with strategy {self.strategy!r} and "

@@ -9,6 +9,7 @@ from stages.compress.compressed_tensors_math import global_scale_of_range, scale
 from stages.compress.deprecated_args import takes_args
 from stages.compress.grid import Grid, QParams
 from stages.compress.observers.absmax_scale import scales_of
+from stages.compress.observers.power_scale import COMPRESSED_TENSORS, power_scale
 from stages.compress.observers.range import bounds, by_scale
 from stages.schemes.layouts import plainly_scaled
 
@@ -48,6 +49,9 @@ def qparams_of(low: Tensor, high: Tensor, grid: Grid, *, global_scale: Tensor | 
         largest = torch.maximum(-low, high).to(grid.dtype)
         scale = scales_of(largest, grid).reshape(largest.shape or (1,))
         return QParams(scale=scale, zero_point=None, global_scale=None)
+    if grid.scale_rule not in (None, COMPRESSED_TENSORS):
+        largest = torch.maximum(-low, high).to(grid.dtype)
+        return QParams(scale=power_scale(largest, grid), zero_point=None, global_scale=None)
     scale, zero_point = scale_and_zero_point(
         low.to(grid.dtype), high.to(grid.dtype), grid, global_scale
     )

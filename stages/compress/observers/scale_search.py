@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from stages.compress.grid import Grid, QParams, Rounding, round_to
+from stages.compress.observers.power_scale import SEARCH, neighbours
 from stages.compress.observers.qparams import (
     global_scale_within,
     importance_by_scale,
@@ -79,7 +80,14 @@ def _candidates(
     expand: float,
     global_scale: Tensor | None,
 ) -> QParams:
-    """The parameters of every range times every factor: [*shape of low, factors]."""
+    """The parameters of every range times every factor: [*shape of low, factors].
+
+    Under the scale rule `search` neighbouring powers of two instead, three whatever the factors.
+    """
+    if grid.scale_rule == SEARCH:
+        largest = torch.maximum(-low, high).to(grid.dtype)
+        scale = neighbours(largest, grid)
+        return QParams(scale=scale, zero_point=None, global_scale=None)
     # rounded twice, as the reference does: the candidates are then the same ones
     low, high = ((end.float() * expand).to(grid.dtype).float()[..., None] for end in (low, high))
     tried = torch.tensor(factors, dtype=torch.float32, device=low.device)
