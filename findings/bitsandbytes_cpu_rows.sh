@@ -5,8 +5,8 @@
 #   row's blocks as if rows were whole blocks. Where a row is no multiple of the block size, nearly all values but those
 #   of the first rows get the scale of another block. With 96 columns the largest error is four times that of
 #   bitsandbytes' own plain implementation; with 128 the two agree. No error, no warning.
-# Why it matters: a model with such widths, wherever it was quantized, gives wrong results on a CPU; and whoever takes the
-#   CPU's result as the reference for a reader of such files mends what is right.
+# Why it matters: a model with such widths, wherever it was quantized, gives wrong results on a CPU; and whoever takes
+#   the CPU's result as the reference for a reader of such files mends what is right.
 set -euo pipefail
 dir="$(mktemp -d)"
 trap 'rm -rf "$dir"' EXIT
