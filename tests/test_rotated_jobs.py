@@ -18,11 +18,8 @@ from tests.test_smoothing_jobs import job
 
 W8 = ("scheme=w8a16", "scheme.weights.group_size=32", "scheme.weights.strategy=group")
 SPIN = ("modifier=[spinquant,rtn]", "modifier.rtn.observer=minmax")
-# transformers loads a dense GPT-2 only
-GPT2 = (
-    "modifier.spinquant.rotations=[R1]",
-    "save.compressed=false",
-)
+GPT2 = ("save.compressed=false",)
+"""Transformers loads a dense GPT-2 only."""
 BITS = "scheme.budget.bits_per_weight=8.5"
 IDS = torch.arange(3, 35).view(2, 16)
 
@@ -51,14 +48,14 @@ def kept(folder: Path, name: str) -> dict[str, Any]:
         "qwen3",
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in ("llama", "gemma", "qwen3_moe", "mixtral", "cohere2", "gpt2")
+            for name in ("llama", "gemma", "qwen3_moe", "mixtral", "cohere2", "gpt2", "phi3")
         ),
     ],
 )
 def test_a_rotated_checkpoint_computes_what_the_model_does(name: str, tmp_path: Path) -> None:
     made = job(name, tmp_path)
-    rotations = GPT2 if name == "gpt2" else ()
-    result = made.run("rotated", *SPIN, *W8, *rotations)
+    dense = GPT2 if name == "gpt2" else ()
+    result = made.run("rotated", *SPIN, *W8, *dense)
     assert differs(made, "rotated") < 0.1  # by 8 bits and bfloat16; rotated wrongly, it is about 1
     assert {"rotations", "rotate", "pairs"} <= built(result)
     assert result["rotation"]["layers"] == 4 and result["rotations"]["refused"].get("R1") is None
@@ -72,7 +69,7 @@ def test_a_rotated_checkpoint_computes_what_the_model_does(name: str, tmp_path: 
     )
     norms = [key for key in after if key.endswith("norm.weight") and len(after[key]) == 64]
     assert all(len(after[key].unique()) == 1 for key in norms if "self_attn" not in key)
-    again = made.run("again", *SPIN, *W8, *rotations)
+    again = made.run("again", *SPIN, *W8, *dense)
     assert not built(again) and made.checkpoint("again") == made.checkpoint("rotated")
 
 

@@ -18,7 +18,8 @@ class Step:
 
     `multiply` and `divide` name the tensor of a norm's weight [channels]: columns are multiplied by
     it plus `offset`, or divided. `fill` makes every entry this number. `rotate` names a rotation,
-    applied along the dimension `dim`.
+    applied along the dimension `dim`; with `period` only to some of its channels: in each run of so
+    many to those from `start` on.
     """
 
     multiply: str = ""
@@ -27,6 +28,8 @@ class Step:
     fill: float | None = None
     rotate: str = ""
     dim: int = -1
+    period: int = 0
+    start: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

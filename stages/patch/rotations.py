@@ -21,7 +21,7 @@ class Rotations(ByStructure):
     """
 
     kind: ClassVar[str] = "rotations"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     also_imports: ClassVar[tuple[str, ...]] = ("stages.model.rotations.prove_rotations",)
 
     def run(self, task: Task) -> None:
@@ -47,7 +47,8 @@ def _told(proven: ProvenRotations) -> dict[str, Any]:
                 "layers": list(kind.layers),
                 "norms": {pattern.source: list(pattern.targets) for pattern in kind.norms},
                 "writers": list(kind.writers),
-                "values": {pattern.source: list(pattern.targets) for pattern in kind.values},
+                "values": {pattern.source: list(pattern.targets) for pattern in kind.values}
+                | {fused.source: [fused.target] for fused in kind.fused},
             }
             for kind in proven.kinds
         ],

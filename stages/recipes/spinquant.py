@@ -21,7 +21,10 @@ REFUSED = {
     "randomize": "llm-compressor refuses it too",
     "learnable": "rotations are not learned, neither here nor by llm-compressor",
 }
-ONLINE = "it is computed while the model runs, and no loader of checkpoints here applies it"
+ONLINE = (
+    "it is computed while the model runs, and no loader of checkpoints here applies it; say "
+    "rotations: [R1, R2], which are folded into weights"
+)
 PLACES = ("weight_input", "weight_output")
 """Where compressed-tensors' transforms are folded into weights; elsewhere they are online."""
 

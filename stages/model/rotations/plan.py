@@ -14,7 +14,7 @@ from stages.compute.rotation_steps import RotatedTensors, Step
 from stages.model.blueprint import Blueprint, Pair, Subgraph
 from stages.model.pairs.proven import modules_matching
 from stages.model.rotations.options import R1, R2, RotationOptions
-from stages.model.rotations.proven import KindOfLayer, ProvenRotations
+from stages.model.rotations.proven import FusedValues, KindOfLayer, ProvenRotations
 
 
 def rotation_plan(
@@ -140,17 +140,43 @@ class _Places:
             name = f"{R2} of {layer.name}"
             self._turn(R2, kind.head_dim, layer.index, name)
             self._value(layer, pair, name)
+        for fused in kind.fused:
+            self._fused_values(layer, fused, kind.head_dim)
 
     def _value(self, layer: Subgraph, pair: Pair, name: str) -> None:
         self._linear(layer, pair.source, 0, name)
         for target in pair.targets:
             self._linear(layer, target, -1, name)
 
-    def _linear(self, layer: Subgraph, module: str, dim: int, rotation: str) -> None:
-        """Turn a Linear's inputs (dim -1), or its outputs and what is added to them (dim 0)."""
-        self._add(layer.tensors, f"{module}.weight", Step(rotate=rotation, dim=dim))
+    def _fused_values(self, layer: Subgraph, fused: FusedValues, head_dim: int) -> None:
+        """Turn those outputs of a Linear for queries, keys and values that are values."""
+        name = f"{R2} of {layer.name}"
+        source, target = f"{layer.name}.{fused.source}", f"{layer.name}.{fused.target}"
+        wide, read = (layer.shapes.get(f"{module}.weight") for module in (source, target))
+        places = fused.places(wide[0], read[-1], head_dim) if wide and read else None
+        if places is None:
+            raise _unlike(layer, fused.source)
+        self._turn(R2, head_dim, layer.index, name)
+        self._linear(layer, source, 0, name, places)
+        self._linear(layer, target, -1, name)
+
+    def _linear(
+        self,
+        layer: Subgraph,
+        module: str,
+        dim: int,
+        rotation: str,
+        places: tuple[int, int] = (0, 0),
+    ) -> None:
+        """Turn a Linear's inputs (dim -1), or its outputs and what is added to them (dim 0).
+
+        `places`: period and start of the outputs, where some of them are.
+        """
+        period, start = places
+        step = Step(rotate=rotation, dim=dim, period=period, start=start)
+        self._add(layer.tensors, f"{module}.weight", step)
         if dim == 0 and f"{module}.bias" in layer.tensors:
-            self._add(layer.tensors, f"{module}.bias", Step(rotate=rotation))
+            self._add(layer.tensors, f"{module}.bias", replace(step, dim=-1))
 
     def _norm(
         self, tensors: Mapping[str, str], norm: str, offset: float, targets: Iterable[str]

@@ -15,13 +15,45 @@ from stages.model.pairs.proven import PairPattern, pattern_from_json
 FILE = "rotations.json"
 
 
+LAST, BY_HEAD = "last", "by head"
+"""Where values are among the outputs of a Linear: after all queries and keys, or after those of
+each head (of keys and values)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FusedValues:
+    """A Linear whose outputs are queries, keys and values, and the one that reads the values.
+
+    `source` and `target` are names relative to the layer; `layout` is LAST or BY_HEAD.
+    """
+
+    source: str
+    target: str
+    layout: str
+
+    def places(self, rows: int, channels: int, head_dim: int) -> tuple[int, int] | None:
+        """(period, start): in each run of `period` outputs, those from `start` on are values.
+
+        rows: outputs of the source; channels: inputs of the target, as many as there are queries.
+        None where they are no queries, keys and values of heads that are so wide.
+        """
+        values, odd = divmod(rows - channels, 2)
+        if odd or values <= 0 or head_dim <= 0 or values % head_dim or channels % values:
+            return None
+        if self.layout == LAST:
+            return rows, rows - values
+        period = rows // (values // head_dim)
+        return period, period - head_dim
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KindOfLayer:
     """Decoder layers of one kind, by name, and who reads and writes the residual stream in them.
 
     `norms` are pairs of a norm of the residual stream and the modules that read it; `writers` are
     patterns of the Linears whose outputs are added to it. `values` are pairs of two Linears between
-    which each head of `head_dim` channels may be rotated.
+    which each head of `head_dim` channels may be rotated, `fused` those of which the first has
+    queries and keys among its outputs too.
     """
 
     layers: tuple[str, ...]
@@ -29,6 +61,7 @@ class KindOfLayer:
     norms: tuple[PairPattern, ...]
     writers: tuple[str, ...]
     values: tuple[PairPattern, ...]
+    fused: tuple[FusedValues, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,4 +105,5 @@ def _kind(data: Mapping[str, Any]) -> KindOfLayer:
         norms=tuple(map(pattern_from_json, data["norms"])),
         writers=tuple(data["writers"]),
         values=tuple(map(pattern_from_json, data["values"])),
+        fused=tuple(FusedValues(**each) for each in data["fused"]),
     )

@@ -88,7 +88,7 @@ class RotatedSource:
             if step.rotate:
                 rotation = self.rotation(self._specs[step.rotate])
                 along = tensor.movedim(step.dim, -1).contiguous()
-                tensor = rotation.apply(along).movedim(-1, step.dim).contiguous()
+                tensor = _turned(rotation, along, step).movedim(-1, step.dim).contiguous()
         return tensor
 
     def rotated_gram(self, name: str, gram: Tensor) -> Tensor:
@@ -120,6 +120,17 @@ class RotatedSource:
         if spec not in self._made:
             self._made[spec] = Rotation(spec)
         return self._made[spec]
+
+
+def _turned(rotation: Rotation, x: Tensor, step: Step) -> Tensor:
+    """The channels of the last dimension rotated, or some of each period of them."""
+    import torch
+
+    if not step.period:
+        return rotation.apply(x)
+    runs = x.unflatten(-1, (-1, step.period))
+    rest, some = runs[..., : step.start], runs[..., step.start :].contiguous()
+    return torch.cat((rest.double(), rotation.apply(some)), dim=-1).flatten(-2)
 
 
 def _divided(name: str, bias: Tensor, weight: Tensor) -> Tensor:

@@ -12,23 +12,27 @@ from stages.model.blueprint import Blueprint
 from stages.model.blueprint_from_class import blueprint_of
 from stages.model.rotations.options import R1, R2, RotationOptions
 from stages.model.rotations.plan import problems, rotation_plan
-from stages.model.rotations.prove_rotations import CLOSE, prove_rotations
-from stages.model.rotations.proven import ProvenRotations
+from stages.model.rotations.prove_rotations import prove_rotations
+from stages.model.rotations.proven import BY_HEAD, LAST, FusedValues, ProvenRotations
+from stages.model.rotations.trial import CLOSE
 from stages.model.shrunken import shrunken
 from tests.stages.model.pairs.test_finder import config, pairs_of
 
 BOTH = {"llama": 0.0, "qwen3": 0.0, "gemma": 1.0, "qwen3_moe": 0.0, "mixtral": 0.0}
 """Families of which both rotations hold -> what is added to the weight of their norms."""
-NO_HEADS = "no Linear's outputs are heads"
 REFUSED = {
     "gemma2": {R1: "the weight of post_attention_layernorm, post_feedforward_layernorm"},
     "gemma3_text": {R1: "the weight of post_attention_layernorm, post_feedforward_layernorm"},
     "olmo2": {R1: "post_attention_layernorm, post_feedforward_layernorm multiplies channels"},
     "opt": {R1: "project_in.weight, which no text of the proof went through"},
-    "phi3": {R2: NO_HEADS},
-    "gpt2": {R2: NO_HEADS},
-    "gpt_neox": {R2: NO_HEADS},
+    "gpt_neox": {R2: "how wide a head of its attention is"},
 }
+FUSED = {
+    "phi3": ("self_attn.qkv_proj", LAST),
+    "gpt2": ("attn.c_attn", LAST),
+    "falcon": ("self_attention.query_key_value", BY_HEAD),
+}
+"""Families with one Linear for queries, keys and values -> which, and where the values are."""
 QUICK = ("llama",)
 
 
@@ -81,7 +85,39 @@ def test_a_rotation_that_does_not_hold_is_refused_by_name(name: str) -> None:
         other = R1 if which == R2 else R2
         assert f"rotations=[{other}]" in problem.remedy
         assert not list(problems(whole(name), found, options(other)))
-    assert found.keeps_mean == (name in ("gpt2", "gpt_neox"))
+    assert found.keeps_mean == (name == "gpt_neox")
+
+
+@pytest.mark.parametrize("name", cases(FUSED))
+def test_values_among_queries_and_keys_are_found(name: str) -> None:
+    found = proven(name)
+    assert found.refused == {} and max(found.difference.values()) < 1e-12
+    source, layout = FUSED[name]
+    for kind in found.kinds:
+        assert not kind.values
+        assert [(each.source, each.layout) for each in kind.fused] == [(source, layout)]
+    assert ProvenRotations.from_json(json.loads(json.dumps(found.to_json()))) == found
+    blueprint = whole(name)
+    plan = rotation_plan(blueprint, found, options(R2))
+    layer = blueprint.layers[-1]
+    (step,) = plan.steps[layer.tensors[f"{layer.name}.{source}.weight"]]
+    rows = layer.shapes[f"{layer.name}.{source}.weight"][0]
+    assert step.rotate == f"R2 of {layer.name}" and step.dim == 0
+    assert step.period == (
+        rows
+        if layout == LAST
+        else rows * found.kinds[0].head_dim * 2 // (rows - blueprint.hidden_size)
+    )
+
+
+def test_values_take_up_what_queries_and_keys_leave() -> None:
+    last, by_head = (
+        FusedValues(source="qkv", target="o", layout=layout) for layout in (LAST, BY_HEAD)
+    )
+    assert last.places(96, 32, 8) == (96, 64) and by_head.places(96, 32, 8) == (24, 16)
+    assert last.places(64, 32, 8) == (64, 48) and by_head.places(64, 32, 8) == (32, 24)
+    for rows, channels, width in ((95, 32, 8), (32, 32, 8), (64, 32, 0), (64, 32, 12), (72, 32, 4)):
+        assert last.places(rows, channels, width) is None
 
 
 def test_what_the_proof_did_not_reach_is_refused() -> None:

@@ -14,8 +14,8 @@ from stages.compute.rotation import TYPES, RotationSpec
 from stages.compute.rotation_steps import RotatedTensors, Step
 from stages.model.rotations.options import R1, R2, RotationOptions
 from stages.model.rotations.plan import rotation_plan
-from stages.model.rotations.prove_rotations import Held, Trial, logits_of, parameters_of, trial_of
 from stages.model.rotations.rotated_source import RotatedSource
+from stages.model.rotations.trial import Held, Trial, logits_of, parameters_of, trial_of
 from stages.model.shrunken import shrunken
 from stages.weights.aliased_source import Aliased
 from tests.stages.model.pairs.test_finder import config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from math import sqrt
 
 import pytest
@@ -92,6 +93,24 @@ def test_tensors_are_those_of_explicit_matrices(
         (bytes_there,) = [bytes(piece) for piece in pieces(source, name)]
         assert bytes_there == tensor.view(torch.uint8).numpy().tobytes()
     assert torch.equal(found["x"], base.tensors["x"])
+
+
+@pytest.mark.parametrize(("period", "start"), [(12, 8), (6, 2)])
+def test_some_of_the_outputs_of_a_linear(period: int, start: int) -> None:
+    torch.manual_seed(4)
+    base = Held({"qkv": torch.randn(12, 5), "qkv.bias": torch.randn(12)})
+    step = Step(rotate="R2", dim=0, period=period, start=start)
+    plan = RotatedTensors(
+        rotations=ROTATED.rotations,
+        steps={"qkv": (step,), "qkv.bias": (replace(step, dim=-1),)},
+    )
+    assert RotatedTensors.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    found = RotatedSource(base, plan).read(base.tensors)
+    run = torch.block_diag(torch.eye(start, dtype=torch.float64), HEAD)
+    whole = torch.block_diag(*[run] * (12 // period))
+    wide = {name: tensor.double() for name, tensor in base.tensors.items()}
+    assert torch.allclose(found["qkv"].double(), whole.T @ wide["qkv"], atol=1e-6)
+    assert torch.allclose(found["qkv.bias"].double(), wide["qkv.bias"] @ whole, atol=1e-6)
 
 
 def test_a_bias_of_a_channel_that_its_norm_makes_0_cannot_be_rotated() -> None:
