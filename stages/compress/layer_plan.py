@@ -84,11 +84,12 @@ def _ungathered(
 def gram_is_all(config: CompressConfig) -> bool:
     """Whether a Gram matrix is all that anybody wants to know of a rotated model's activations.
 
-    Otherwise (learned rounding, OWL's outliers, a quantized KV cache, formats chosen by error) its
-    layers are run anyway, and its Gram matrices are gathered on the way.
+    Otherwise (learned rounding, GPTQ aimed at the original's outputs, OWL's outliers, a quantized
+    KV cache, formats chosen by error) its layers are run anyway, and its Gram matrices are gathered
+    on the way.
     """
     scheme = config.scheme
-    runs = config.learner or config.profile or scheme.states() or scheme.candidates
+    runs = config.runner or config.profile or scheme.states() or scheme.candidates
     return config.rotation is not None and needed_statistics(config) == GRAM and not runs
 
 

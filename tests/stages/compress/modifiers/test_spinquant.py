@@ -14,7 +14,15 @@ from pipeline.errors import StageFailed, UserError
 from pipeline.registry import Registry
 from stages.compress.compress_outside import CompressOutside
 from stages.compress.config import CompressConfig
-from stages.compress.modifiers import AutoRound, Gptq, Rtn, SmoothQuant, SparseGpt, SpinQuant
+from stages.compress.modifiers import (
+    AutoRound,
+    Gptaq,
+    Gptq,
+    Rtn,
+    SmoothQuant,
+    SparseGpt,
+    SpinQuant,
+)
 from stages.compress.modifiers.rtn_route import only_rounds
 from stages.compress.stage import Compress
 from stages.compute.rotation_steps import RotatedTensors
@@ -89,6 +97,7 @@ def test_which_gram_matrices_are_asked_for(stage: type[Compress] | type[Compress
     assert asked(SpinQuant(), Gptq()) == (gram, gram)
     assert asked(Gptq()) == (gram, ())
     assert asked(SpinQuant(), AutoRound())[1] == ()
+    assert asked(SpinQuant(), Gptaq())[1] == ()
     assert asked(SpinQuant(), SmoothQuant(), Gptq())[1] == ()
     assert asked(SpinQuant(), SparseGpt(sparsity_profile="owl"), Gptq())[1] == ()
     cache = QArgs(num_bits=8, type="float", strategy="tensor")
