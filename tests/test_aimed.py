@@ -135,6 +135,18 @@ def test_experts_are_solved_by_gptq_and_other_families_run(
     assert any(name.startswith("calibrate") for name in built(result)) == (family == "mixtral")
 
 
+@pytest.mark.slow
+def test_learned_rounding_starts_from_it(job: Job, aimed: dict[str, Any]) -> None:
+    words = ("modifier=autoround", "modifier.autoround.start=gptaq")
+    learned = job.run("learned", *words, "modifier.autoround.iterations=8")
+    assert learned["verify"]["ok"] and len(learned["learning"]) == LAYERS
+    assert learned["aimed"][:LINEARS] == aimed["aimed"][:LINEARS]  # the first layer starts alike
+    assert not any(name.startswith("calibrate") for name in built(learned))
+    none = job.run("start", *words, "modifier.autoround.iterations=0")
+    assert none["learning"] == [] and none["aimed"] == aimed["aimed"]
+    assert weights(job, "start") == weights(job, "aimed")
+
+
 def test_what_cannot_be_aimed_is_refused(job: Job) -> None:
     given = ["graph=data_free", "model=local", f"model.path={job.model}", "eval=none", AIMED]
     free = load_config(composed(own_configs(), *given, name="config"), Registry.load())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from compressed_tensors.quantization import QuantizationScheme
@@ -28,7 +29,7 @@ from stages.compress.modifiers.rtn import Rtn
 from stages.compress.modifiers.rtn_route import only_rounds
 from stages.compress.modifiers.sparsity import Sparsity
 from stages.compress.rtn_streaming import record_direct, solve_direct
-from stages.compress.shared_scales import global_scales, grids_of, input_params, partners
+from stages.compress.shared_scales import global_scales, gram_of, grids_of, input_params, partners
 from stages.compress.solve import Solved, solve_layer
 from stages.compress.solvers.numerical_error import NumericalError
 from stages.compress.solvers.rtn_fused import Direct
@@ -87,7 +88,7 @@ def compress_layer(
         if aimed is None
         else aimed.solve()
     ) as solving:
-        for solved in work.learned(solving, activations, progress):
+        for solved in work.learned(solving, activations, aimed, progress):
             work.take(solved, scales)
             if solved.dead:
                 dead[solved.module] = solved.dead
@@ -160,6 +161,7 @@ class _Work:
         self,
         solving: Iterator[Solved],
         activations: Activations | None,
+        aimed: AimedLayer | None,
         progress: Callable[[float, str], None],
     ) -> Iterable[Solved]:
         """The modules as they are solved; all at once where they learn together afterwards."""
@@ -173,6 +175,7 @@ class _Work:
             self.grids,
             self.input_rules(),
             activations,
+            partial(gram_of, self.layer.statistics) if aimed is None else aimed.gram,
             device=self.device,
             progress=lambda share: progress(share, f"{self.solver.kind} {name}"),
         )
@@ -192,16 +195,17 @@ class _Work:
         self, grids: Mapping[str, Grid], scales: Mapping[str, Tensor], chains: Inputs | None
     ) -> AimedLayer | None:
         """What solves the layer where it runs beside the original one."""
-        if chains is None or not isinstance(self.solver, Gptaq):
+        if chains is None or not isinstance(self.solver, Gptaq | AutoRound):
             return None
         return AimedLayer(
             layer=self.layer,
-            modifier=self.solver,
+            modifier=self.solver.aimed(),
             grids=grids,
             scales=scales,
             rules=self.input_rules(),
             inputs=chains,
             device=self.device,
+            keeps_grams=self.solver.learns,
         )
 
     def tell(self, aimed: AimedLayer) -> None:

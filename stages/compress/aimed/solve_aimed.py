@@ -26,6 +26,7 @@ from stages.compress.layer.state import LayerState, LazyTensors
 from stages.compress.layer.statistics import Statistics
 from stages.compress.modifiers.base import Solver
 from stages.compress.modifiers.gptaq import Gptaq
+from stages.compress.shared_scales import gram_of
 from stages.compress.solve import Solved, solve_layer
 from stages.compress.solvers.numerical_error import NumericalError
 from stages.compress.solvers.output_error import ratio, relative_error
@@ -56,7 +57,8 @@ class GroupStatistics(Statistics):
 class AimedLayer:
     """The layer that is solved, and what there is to tell of it: see `stages.compress.report.aim`.
 
-    few: Linears that saw fewer tokens than they have input channels.
+    few: Linears that saw fewer tokens than they have input channels. keeps_grams: whether Gram
+    matrices are asked for by `gram` later on; they are kept on the CPU.
     """
 
     layer: LayerState
@@ -68,10 +70,17 @@ class AimedLayer:
     device: str
     rows: list[dict[str, Any]] = field(default_factory=list)
     few: list[str] = field(default_factory=list)
+    keeps_grams: bool = False
+    _grams: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def plain(self) -> Solver:
         return self.modifier.outside()
+
+    def gram(self, module: str) -> Tensor:
+        """The Gram matrix of a solved module's inputs, behind all that was solved before it."""
+        found = self._grams.get(module)
+        return gram_of(self.layer.statistics, module) if found is None else found
 
     def solve(self) -> Generator[Solved]:
         """Every module of `grids`: groups of Linears in order, then routed experts by plain GPTQ.
@@ -97,6 +106,8 @@ class AimedLayer:
     def _group(self, chains: Chains, layout: Layout, group: tuple[str, ...]) -> Iterator[Solved]:
         weights = {n: self.layer.peek(f"{n}.weight").to(self.device).float() for n in group}
         sums = sums_of(chains, layout, weights)
+        if self.keeps_grams:
+            self._grams.update(dict.fromkeys(group, sums.H.cpu()))
         if sums.tokens < len(sums.H):
             self.few.append(group[0])
         try:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from torch import Tensor
+
 from stages.compress.grid import Grid
 from stages.compress.layer.state import LayerState
 from stages.compress.learning.block import Activations, opened
 from stages.compress.learning.latent import Latent
 from stages.compress.learning.learn import Learned, Schedule, learn
 from stages.compress.modifiers.autoround import AutoRound
-from stages.compress.shared_scales import gram_of
 from stages.compress.solve import Solved
 from stages.compress.solvers.output_error import relative_error
 from stages.formats.input_params import InputRule
@@ -24,12 +25,14 @@ def refined(
     grids: Mapping[str, Grid],
     rules: Mapping[str, InputRule],
     activations: Activations,
+    gram: Callable[[str], Tensor],
     *,
     device: str,
     progress: Callable[[float], None],
 ) -> tuple[list[Solved], Learned | None]:
     """The solved modules of a layer once they have learned together; None if there is none.
 
+    gram: the Gram matrix of a module's inputs, by its name.
     Modules with trouble stay as they are, and run with the weights that the layer has.
     """
     latents = {
@@ -53,7 +56,7 @@ def refined(
             error = relative_error(
                 layer.peek(f"{one.module}.weight").to(device),
                 quantized.weight,
-                gram_of(layer.statistics, one.module).to(device),
+                gram(one.module).to(device),
             )
             one = replace(one, quantized=quantized, relative_error=error)
         found.append(one)

@@ -1,4 +1,4 @@
-"""The modifier `autoround`: learned rounding of a decoder layer, started from GPTQ or rounding."""
+"""The modifier `autoround`: learned rounding of a decoder layer, and what it starts from."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pipeline.errors import UserError
 from stages.compress.modifiers.base import Problem, Solver, one_of
+from stages.compress.modifiers.gptaq import Gptaq
 from stages.compress.modifiers.gptq import Gptq
 from stages.compress.modifiers.rtn import Rtn
 
@@ -28,7 +29,7 @@ class AutoRound(Gptq):
     version: ClassVar[int] = 2
 
     start: str = "gptq"
-    """What learning starts from: gptq, or rtn (rounded to nearest under `observer`)."""
+    """What learning starts from: gptq, gptaq, or rtn (rounded to nearest under `observer`)."""
     iterations: int = 32
     """Steps for each layer; 0 leaves the start as it is."""
     lr: float | None = None
@@ -46,7 +47,7 @@ class AutoRound(Gptq):
 
     def __post_init__(self) -> None:
         super(AutoRound, self).__post_init__()
-        one_of("start", self.start, ("gptq", "rtn"))
+        one_of("start", self.start, ("gptq", "gptaq", "rtn"))
         for name, low in (("iterations", 0), ("batch_size", 1)):
             if getattr(self, name) < low:
                 raise UserError(f"{name} is {getattr(self, name)}", remedy=f"give {low} or more")
@@ -79,6 +80,14 @@ class AutoRound(Gptq):
     @property
     def learns(self) -> bool:
         return self.iterations > 0
+
+    @property
+    def aims(self) -> bool:
+        return self.start == "gptaq"
+
+    def aimed(self) -> Gptaq:
+        """The solver of what learning starts from, where that is aimed."""
+        return Gptaq(**{option.name: getattr(self, option.name) for option in fields(Gptq)})
 
     def outside(self) -> Solver:
         """What solves each weight by itself."""

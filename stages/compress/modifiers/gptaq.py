@@ -39,6 +39,10 @@ class Gptaq(Gptq):
     def aims(self) -> bool:
         return True
 
+    def aimed(self) -> Gptaq:
+        """Itself; one that learns from there on says which it starts from."""
+        return self
+
     def outside(self) -> Solver:
         """What solves each weight by itself."""
         return Gptq(**{option.name: getattr(self, option.name) for option in fields(Gptq)})
