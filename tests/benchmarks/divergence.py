@@ -80,9 +80,11 @@ def main() -> None:
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--limit", type=int, default=None, help="at most this many windows")
+    parser.add_argument("--each", action="store_true", help="also the KL of every window")
     args = parser.parse_args()
     found = judge(args.original, args.folder, args.text, length=args.length, limit=args.limit)
-    sys.stdout.write(json.dumps(found.summary()) + "\n")
+    each = {"each": list(found.kl)} if args.each else {}
+    sys.stdout.write(json.dumps({**found.summary(), **each}) + "\n")
 
 
 if __name__ == "__main__":

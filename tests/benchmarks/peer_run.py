@@ -25,8 +25,9 @@ def main() -> None:
     parser.add_argument("out")
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="default")
     parser.add_argument("--solver", choices=["gptq", "rtn"], default="gptq")
+    parser.add_argument("--bits", type=int, default=4)
     parser.add_argument("--group-size", type=int, default=64)
-    parser.add_argument("--preset", help="a scheme by its name, in place of 4 bits in groups")
+    parser.add_argument("--preset", help="a scheme by its name, in place of integers in groups")
     parser.add_argument("--data-free", action="store_true", help="calibrate nothing")
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--original", action="store_true", help="do not propagate errors")
@@ -44,7 +45,7 @@ def main() -> None:
     data: dict[str, Any] = {} if args.data_free else calibration(args)
     observer = RECIPES[args.recipe]
     weights = QuantizationArgs(
-        num_bits=4,
+        num_bits=args.bits,
         type="int",
         symmetric=True,
         strategy="group",
