@@ -51,6 +51,11 @@ def note_variable(name: str) -> None:
     _read.add(name)
 
 
+def names_secret(variable: str) -> bool:
+    """Whether a variable of the environment holds an access token, by its name."""
+    return _SECRET_NAME.search(variable) is not None
+
+
 def masked(text: str, *, error: bool = False) -> str:
     """A text without tokens and credentials; values of secret variables become `${oc.env:NAME}`.
 

@@ -220,6 +220,10 @@ class Stage:
     """Whether it hands a finished result on to others: it runs once all else is done and the run
     folder has what it publishes, so that a failure of theirs keeps nothing back."""
 
+    in_driver: ClassVar[bool] = False
+    """Whether its nodes run where the command was given, never in another process: they need what
+    only that has, such as an access token of the environment."""
+
     lighter: ClassVar[str] = ""
     """What to change in the config where its nodes run out of memory: `lower calibrate.memory`."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import StageFailed, UserError
-from pipeline.runner.local import LocalRunner
+from pipeline.runner.node_builder import NodeBuilder
 from pipeline.store import Store, StoreConfig
 from stages.load import model_folder
 from stages.tokens import run as tokenizing
@@ -35,15 +35,15 @@ def at(monkeypatch: pytest.MonkeyPatch) -> At:
     """`at(node, work)`: do some work once, when that node is built."""
 
     def register(node: str, work: Callable[[], None]) -> None:
-        run_stage, left = LocalRunner._run_stage, [work]
+        run_stage, left = NodeBuilder._run_stage, [work]
 
-        def disturbed(runner: LocalRunner, graph: Any, current: Any, *rest: Any) -> Any:
+        def disturbed(runner: NodeBuilder, graph: Any, current: Any, *rest: Any) -> Any:
             made = run_stage(runner, graph, current, *rest)
             if current.name == node and left:
                 left.pop()()
             return made
 
-        monkeypatch.setattr(LocalRunner, "_run_stage", disturbed)
+        monkeypatch.setattr(NodeBuilder, "_run_stage", disturbed)
 
     return register
 

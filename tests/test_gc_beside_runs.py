@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.modes import run as running
 from pipeline.runner.local import LocalRunner
+from pipeline.runner.node_builder import NodeBuilder
 from pipeline.store import Store, StoreConfig, collect, publish
 from tests.jobs import built
 from tests.test_data_free import Disk, disk
@@ -92,7 +93,7 @@ def test_what_a_run_finds_stays_until_its_report_is_written(
         monkeypatch.setattr(owner, function, disturbed)
 
     then("plan", LocalRunner, "_note_hits")
-    then("node", LocalRunner, "_run_stage")
+    then("node", NodeBuilder, "_run_stage")
     then("publish", publish, "fill")
     then("report", running, "write_reports")
     before = job.run("run", "scheme=fp8_dynamic")

@@ -35,7 +35,7 @@ from pipeline.config.root_schema import (
 from pipeline.config.schema import build, in_words
 from pipeline.config.unused_keys import WrittenNames, unreached, without_effect
 from pipeline.errors import ManyErrors, UserError
-from pipeline.machine.devices import resolve_device, usable_cpus
+from pipeline.machine.devices import resolve_device, resolve_devices, usable_cpus
 from pipeline.masking import is_secret
 from pipeline.nested import leaves
 from pipeline.objective import check_paths
@@ -192,7 +192,13 @@ def _with_defaults(cfg: DictConfig, cwd: Path) -> DictConfig:
     filled = cast(DictConfig, OmegaConf.create(OmegaConf.to_container(cfg, resolve=False)))
     elsewhere = mode == "plan" and OmegaConf.select(cfg, "plan.elsewhere") is True
     here = mode in GRAPH_MODES and not elsewhere
-    filled.device = resolve_device(str(cfg.device), must_exist=here, planned=mode == "plan")
+    devices: Any = cfg.runner.get("devices") if OmegaConf.is_dict(cfg.runner) else None
+    if OmegaConf.is_list(devices):
+        named = resolve_devices(list(devices), str(cfg.device), must_exist=here)
+        filled.runner.devices = list(named)
+        filled.device = named[0].partition(":")[0]
+    else:
+        filled.device = resolve_device(str(cfg.device), must_exist=here, planned=mode == "plan")
     if OmegaConf.is_dict(cfg.runner) and cfg.runner.get("threads") is None:
         filled.runner.threads = usable_cpus()
     if OmegaConf.is_dict(cfg.store) and isinstance(cfg.store.get("dir"), str):

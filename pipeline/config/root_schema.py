@@ -31,14 +31,30 @@ class RunnerConfig:
     """Who runs the nodes: `workers` nodes at a time, each with `threads` threads."""
 
     kind: str = "local"
-    """Who builds the nodes."""
+    """Who builds the nodes: local (this machine), or ray (a cluster)."""
     workers: int | None = None
-    """Nodes at a time; null: as many as the stages say."""
+    """Nodes at a time; null: as many as the stages say, or as there is room for in a cluster."""
     threads: int | None = None
+    devices: list[str] | None = None
+    """A process for each of these devices: [cuda:0, cuda:1], or [cpu, cpu]; null: one process."""
+    address: str | None = None
+    """Of the Ray cluster: auto, or host:port; null: one is started on this machine for the run."""
 
     def __post_init__(self) -> None:
-        if self.kind != "local":
-            raise UserError(f"kind is {self.kind!r}", remedy="the only kind is local")
+        if self.kind not in ("local", "ray"):
+            raise UserError(f"kind is {self.kind!r}", remedy="choose one of local, ray")
+        if self.devices is not None and self.kind != "local":
+            raise UserError(
+                f"devices is {self.devices} with kind {self.kind!r}",
+                remedy="Ray gives each worker a GPU of its own: say runner.workers=N, device=cuda",
+            )
+        if self.address is not None and self.kind != "ray":
+            raise UserError(f"address is {self.address!r}", remedy="only runner=ray has one")
+        if self.devices is not None and self.workers is not None:
+            raise UserError(
+                f"workers is {self.workers} and devices is {self.devices}",
+                remedy="each device has one worker: leave workers=null",
+            )
         if self.workers is not None and self.workers < 1:
             raise UserError(
                 f"workers is {self.workers}", remedy="give 1 or more, or null for what fits"

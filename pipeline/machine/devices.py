@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 
 from pipeline.errors import UserError
 from pipeline.machine.gpus import gpu_of, gpus, torch_cuda
@@ -39,6 +40,38 @@ def resolve_device(device: str, *, must_exist: bool = False, planned: bool = Fal
             remedy += ", or plan.elsewhere=true for a plan of another machine"
         raise UserError(f"device is {device!r}, but {reason}", remedy=remedy)
     return device
+
+
+def resolve_devices(
+    devices: Sequence[object], device: str, *, must_exist: bool = False
+) -> tuple[str, ...]:
+    """The names of several devices of one kind: `cuda:0` for 0, `cpu` as often as it is given.
+
+    Raises UserError for none, for devices that differ, so that results would depend on who made
+    them, for a GPU given twice, and if the config's `device` is another than theirs.
+    """
+    named = [f"cuda:{given}" if str(given).isdigit() else str(given) for given in devices]
+    named = [resolve_device(name, must_exist=must_exist) for name in named]
+    named = [f"{name}:0" if name == "cuda" else name for name in named]
+    told = f"runner.devices is [{', '.join(map(str, devices))}]"
+    kinds = {name.partition(":")[0] for name in named}
+    if not named:
+        raise UserError(told, remedy="name devices, as in [cuda:0,cuda:1], or say null")
+    if len(kinds) > 1:
+        raise UserError(f"{told}, both CPU and GPU", remedy="name devices of one kind")
+    if kinds == {"cuda"} and len({*named}) < len(named):
+        raise UserError(f"{told}, a GPU twice", remedy="name each GPU once")
+    if device not in ("auto", *kinds):
+        raise UserError(
+            f"device is {device!r} and {told}", remedy=f"say device={min(kinds)}, or leave it auto"
+        )
+    models = {gpu.name for name in named if (gpu := gpu_of(name)) is not None}
+    if len(models) > 1:
+        raise UserError(
+            f"{told}, of the models {', '.join(sorted(models))}",
+            remedy="their results differ: name GPUs of one model",
+        )
+    return tuple(named)
 
 
 def usable() -> tuple[str, ...]:

@@ -33,6 +33,7 @@ from pipeline.runner.listener import Watcher
 from pipeline.runner.local import LocalRunner
 from pipeline.runner.preflight import check_device, check_room
 from pipeline.runner.schedule import before_sending
+from pipeline.runner.workers.chosen import crews_of
 from pipeline.store import Store, StoredArtifact, collect, link_tree
 from pipeline.store.disk_errors import gone
 from pipeline.store.noted_runs import note_run
@@ -177,6 +178,7 @@ class _Run:
             metas=tuple(artifact.meta for artifact in stored),
             peak_device_bytes=outcome.peak_device_bytes if outcome else None,
             stored=outcome.stored if outcome else None,
+            worker=outcome.worker if outcome else "",
         )
 
 
@@ -202,6 +204,7 @@ def performed(config: Config, run_dir: Path, watcher: Watcher) -> dict[str, Any]
         keep_transient=config.store.keep_activations,
         watcher=watcher,
         others=config.others,
+        crews=crews_of(config.runner, config.device),
     )
     current = _Run(config=config, run_dir=run_dir, store=store, watcher=watcher, runner=runner)
     try:

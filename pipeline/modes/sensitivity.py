@@ -24,6 +24,7 @@ from pipeline.report.text_files import write_text
 from pipeline.runner.for_others import planned_in_passing
 from pipeline.runner.local import LocalRunner
 from pipeline.runner.preflight import check_device, check_room
+from pipeline.runner.workers.chosen import crews_of
 from pipeline.runs.folders import SENSITIVITY as FILE
 from pipeline.store import Store
 from pipeline.store.noted_runs import note_run
@@ -49,6 +50,7 @@ def sensitivity(config: Config, run_dir: Path) -> int:
         keep_transient=config.store.keep_activations,
         watcher=watcher,
         others=config.others,
+        crews=crews_of(config.runner, config.device),
     )
     try:
         with runner.leased():

@@ -15,6 +15,7 @@ from pipeline.report import tables, units
 from pipeline.report.graph_svg import picture
 from pipeline.report.section import MIDDLE, Result, Section, sections
 from pipeline.report.timeline import device_extent, extent, lanes, storing
+from pipeline.report.workers import worker_lanes
 
 
 def environment(*folders: Path) -> Environment:
@@ -64,6 +65,7 @@ def render(result: Result, config: Mapping[str, Any]) -> str:
         graph_notes=[each.graph_note for each in shown if each.graph_note],
         lanes=lanes(result["nodes"]),
         storing=storing(result["nodes"]),
+        workers=worker_lanes(result),
         whole=whole,
         memory=memory,
         device_memory=device_extent(result["nodes"]),

@@ -21,7 +21,8 @@ class NodeRecord:
     `seconds`, `peak_rss_bytes`, `peak_device_bytes` (None where no GPU was used) and `bytes` are of
     this run; `recorded_seconds` is the time of building the result, and `metas` are what the stage
     recorded with each stored output. `stored` is when they were written, hashed and synced beside
-    other nodes: start in seconds since the epoch, and seconds.
+    other nodes: start in seconds since the epoch, and seconds. `worker` is the process that built
+    it, empty where there is but one.
     """
 
     name: str
@@ -36,6 +37,7 @@ class NodeRecord:
     metas: tuple[Mapping[str, Any], ...] = ()
     peak_device_bytes: int | None = None
     stored: tuple[float, float] | None = None
+    worker: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,7 +4,9 @@ schema, status, checkpoint, error, resume, command (as it was given), started, s
     nodes       [{name, kind, key, keys, status built|hit, seconds, started, peak_rss_bytes,
                   peak_device_bytes (null where no GPU was used), bytes,
                   stored {started, seconds}: when its results were written, hashed and synced,
-                  beside other nodes (null: not by this run)}]
+                  beside other nodes (null: not by this run),
+                  worker: the process that built it (empty where there is but one)}]
+    workers     [{name, nodes, busy_seconds, idle_seconds}]: empty where one process did it all
     timings     {kind: {seconds, built, reused}}
     reuse       {hits, seconds_saved}
     passing     {held_bytes, copied_bytes}: transient results in memory at most, copied to the store
@@ -30,6 +32,7 @@ from pipeline.errors import UserError
 from pipeline.machine.gpus import driver_version, gpu_of
 from pipeline.report.record import NodeRecord, RunRecord
 from pipeline.report.section import sections
+from pipeline.report.workers import workers
 
 
 class Conflict(UserError):
@@ -114,6 +117,7 @@ def assemble(run: RunRecord) -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(run.started)),
         "seconds": round(run.seconds, 3),
         "nodes": [_node(node, run.started) for node in nodes],
+        "workers": [],
         **{name: [] for section in shown for name in section.lists},
         **{name: [] for name in _LISTS},
         **{name: {} for section in shown for name in section.mappings},
@@ -123,6 +127,7 @@ def assemble(run: RunRecord) -> dict[str, Any]:
         "beside": {name: round(value, 3) for name, value in run.beside.items()},
         "versions": {**versions(), **_gpu(str(run.config.get("device", "")))},
     }
+    result["workers"] = workers(result["nodes"])
     for node in run.nodes:
         for meta in node.metas:
             merge(result, meta.get("result", {}))
@@ -147,6 +152,7 @@ def _node(node: NodeRecord, run_started: float) -> dict[str, Any]:
         "peak_device_bytes": node.peak_device_bytes,
         "bytes": node.bytes,
         "stored": _stored(node, run_started),
+        "worker": node.worker,
     }
 
 

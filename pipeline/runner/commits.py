@@ -106,11 +106,18 @@ class Commits:
     far as `pipeline.runner.held.storing_room` allows.
     """
 
-    def __init__(self, find: Callable[[str], StoredArtifact | None], *, at_once: int) -> None:
+    def __init__(
+        self,
+        find: Callable[[str], StoredArtifact | None],
+        *,
+        at_once: int,
+        failed: Callable[[str, BaseException], None] | None = None,
+    ) -> None:
         self.budget = _Storing()
         self.waited = 0.0
         """Seconds that nodes have waited for commits."""
         self._find = find
+        self._failed = failed
         self._most = at_once + 1
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="commits")
         self._begun: list[Commit] = []
@@ -162,7 +169,7 @@ class Commits:
             rest = opened.pop_all()
         with self._lock:
             self._begun.append(commit)
-            commit.future = self._pool.submit(self._store, commit, rest, done)
+            commit.future = self._pool.submit(self._attempt, commit, rest, done)
 
     def follow(self, site: str, ancestors: Callable[[], frozenset[str]]) -> None:
         """Wait for earlier nodes of the same site that a node follows from; raise their failure.
@@ -230,6 +237,15 @@ class Commits:
                 remedy="is something else deleting files there?",
             )
         return artifact
+
+    def _attempt(self, commit: Commit, opened: ExitStack, done: Callable[[Commit], None]) -> None:
+        """Store, and say at once what went wrong to whoever wants to know."""
+        try:
+            self._store(commit, opened, done)
+        except BaseException as error:
+            if self._failed is not None:
+                self._failed(commit.node, error)
+            raise
 
     def _store(self, commit: Commit, opened: ExitStack, done: Callable[[Commit], None]) -> None:
         commit.started = time.time()

@@ -11,7 +11,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,13 @@ def storing_room(capacity: int, reserved: int) -> int:
 class Budget:
     """Bytes of held content by memory. `peak` is the most that there were in all at a time.
 
-    `reserved` is what nodes need for themselves, by kind of memory: `cpu`, `cuda`.
+    `reserved` is what nodes need for themselves, by kind of memory: `cpu`, `cuda`. `sharers`
+    processes share the host's memory.
     """
 
     used: dict[str, int] = field(default_factory=dict)
     reserved: Mapping[str, int] = field(default_factory=dict)
+    sharers: int = 1
     peak: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -57,6 +59,7 @@ class Budget:
         for memory in content.memories:
             reserved = self.reserved.get(memory.name.partition(":")[0], 0)
             most = self.most(memory.capacity, limit, reserved)
+            most //= self.sharers if memory.name == "cpu" else 1
             with self._lock:
                 used = self.used.get(memory.name, 0) + content.bytes
                 if used > most:
@@ -68,6 +71,13 @@ class Budget:
 
     def most(self, capacity: int, limit: int | None, reserved: int) -> int:
         return room(capacity, limit, reserved)
+
+    def add(self, content: Content) -> None:
+        """Count content that is held wherever there is room or not."""
+        with self._lock:
+            name = content.memories[0].name
+            self.used[name] = self.used.get(name, 0) + content.bytes
+            self.peak = max(self.peak, sum(self.used.values()))
 
     def free(self, content: Content) -> None:
         """Give back the bytes of content that `keep` returned."""
@@ -189,15 +199,21 @@ def share(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+def in_files(held: HeldResult) -> HeldResult:
+    """The same result as another process reads it: all of it in files."""
+    files = {name: held.file(name).stat().st_size for name in held.names}
+    return replace(held, contents={}, files=files)
+
+
 class Holdings:
     """The held results of a run, by key. Safe to use from several threads.
 
     `scratch` is a folder that ends with the run.
     """
 
-    def __init__(self, scratch: Path) -> None:
-        self.budget = Budget()
-        self._scratch = scratch
+    def __init__(self, scratch: Path, *, sharers: int = 1) -> None:
+        self.budget = Budget(sharers=sharers)
+        self.scratch = scratch
         self._results: dict[str, HeldResult] = {}
         self._copied: dict[str, int] = {}
         self._dropped: set[str] = set()
@@ -244,6 +260,23 @@ class Holdings:
             result = self._results.pop(key)
         self._forget(result.path, result.contents)
 
+    def adopt(self, result: HeldResult) -> None:
+        """Hold a result of another process: in files below `scratch`, or in another memory."""
+        for content in result.contents.values():
+            self.budget.add(content)
+        with self._lock:
+            known = self._results.setdefault(result.key, result)
+            self._dropped.discard(result.key)
+        if known is not result:
+            self._forget(result.path, result.contents)  # the same bytes are there already
+
+    def give_away(self, key: str) -> None:
+        """Let a result go whose files somebody else has adopted: only its memory is given back."""
+        with self._lock:
+            result = self._results.pop(key, None)
+        for content in result.contents.values() if result is not None else ():
+            self.budget.free(content)
+
     @contextmanager
     def pinned(self, key: str) -> Iterator[HeldResult | None]:
         """Context in which a result stays; None if there is none."""
@@ -265,7 +298,7 @@ class Holdings:
     def _draft(
         self, output: str, key: str, identity: Mapping[str, Any], limit: int | None
     ) -> HeldDraft:
-        path = self._scratch / f"{key}.{uuid.uuid4().hex[:8]}"
+        path = self.scratch / f"{key}.{uuid.uuid4().hex[:8]}"
         path.mkdir()
         record = dict(identity)
         return HeldDraft(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 from typing import Literal
@@ -21,7 +20,8 @@ Transient = Callable[[str], frozenset[str]]
 class Outcome:
     """The outcome of one node. `started` and `seconds` are wall time, `bytes` the size it stored.
     `peak_device_bytes` is None where no GPU was used. `stored` says when the result was written,
-    hashed and synced (start, seconds); None where nothing was.
+    hashed and synced (start, seconds); None where nothing was. `worker` is the process that built
+    it; empty where there is but one.
 
     `status` is `built` if this run did the work, `hit` if the store had the result, and `waited`
     if another process built it meanwhile.
@@ -35,6 +35,11 @@ class Outcome:
     bytes: int
     peak_device_bytes: int | None = None
     stored: tuple[float, float] | None = None
+    worker: str = ""
+
+    def with_stored(self, started: float, ended: float, size: int) -> Outcome:
+        """The same once `size` bytes more were stored, from one time to another."""
+        return replace(self, bytes=self.bytes + size, stored=(started, ended - started))
 
 
 def reused(name: str, size: int) -> Outcome:
@@ -46,6 +51,10 @@ def reused(name: str, size: int) -> Outcome:
 
 class Vanished(Exception):
     """An input that was there when the plan was made is gone, or turned out to be corrupt."""
+
+
+class Lost(Exception):
+    """A worker ended before it was done: what it was building is planned again."""
 
 
 class ReadyQueue:
@@ -73,6 +82,10 @@ class ReadyQueue:
         """The next node to start, or None while nothing is ready."""
         return heapq.heappop(self._heap)[2] if self._heap else None
 
+    def put_back(self, name: str) -> None:
+        """Have a node that was popped be ready again."""
+        heapq.heappush(self._heap, self._entry(name))
+
     def done(self, name: str) -> None:
         self._sorter.done(name)
         self._fill()
@@ -83,32 +96,12 @@ class ReadyQueue:
 
     def _fill(self) -> None:
         for name in self._sorter.get_ready():
-            index = self._nodes[name].index
-            member = float("inf") if index is None else float(index)
-            heapq.heappush(self._heap, (member, -self._position[name], name))
+            heapq.heappush(self._heap, self._entry(name))
 
-
-def side_by_side(
-    workers: int,
-    run_one: Callable[[str], None],
-    queue: ReadyQueue,
-    after: Callable[[str], None],
-) -> None:
-    """Run the nodes of a queue in `workers` threads; `after` is called here when one is done."""
-    running: dict[Future[None], str] = {}
-    with ThreadPoolExecutor(workers, thread_name_prefix="worker") as pool:
-        try:
-            while queue.active():
-                while len(running) < workers and (name := queue.pop()) is not None:
-                    running[pool.submit(run_one, name)] = name
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    future.result()
-                    after(running.pop(future))
-        except BaseException:
-            for future in running:
-                future.cancel()
-            raise
+    def _entry(self, name: str) -> tuple[float, int, str]:
+        index = self._nodes[name].index
+        member = float("inf") if index is None else float(index)
+        return member, -self._position[name], name
 
 
 def transient_outputs(graph: Graph, *, keep: bool) -> Transient:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -85,6 +85,13 @@ class Transients:
             if key in self._chains:
                 self.copies.made(self._chains[key], key)
         self.copies.hand_over(self._chains.get)
+
+    def adopt(self, node: Node, results: Collection[HeldResult]) -> None:
+        """Note held results of a node that a worker has built, in files."""
+        made = {result.output: (result.key, result.record) for result in results}
+        for result in results:
+            self.holdings.adopt(result)
+        self.built(node, made)
 
     def finished(self, name: str) -> None:
         """Let go of what no node reads any more, now that this one is done."""

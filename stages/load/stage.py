@@ -34,6 +34,7 @@ class Load(Stage):
 
     kind = "load"
     version = 2
+    in_driver = True  # the hub asks for a token
     Config = LoadConfig
     config: LoadConfig
     look: Look | None = None

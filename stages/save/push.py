@@ -48,6 +48,7 @@ class Push(Stage):
     kind: ClassVar[str] = "push"
     version: ClassVar[int] = 1
     sends: ClassVar[bool] = True
+    in_driver: ClassVar[bool] = True
     work: ClassVar[tuple[str, ...]] = ("stages.save.push_run",)
     Config: ClassVar[type] = PushConfig
 

@@ -34,6 +34,7 @@ class Tokens(Stage):
 
     kind: ClassVar[str] = "tokens"
     version: ClassVar[int] = 1
+    in_driver: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ("tokenizers", "transformers")
     also_imports: ClassVar[tuple[str, ...]] = ("stages.tokens.run",)
     Config: ClassVar[type] = TokensConfig

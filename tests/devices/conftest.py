@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.runner import local
+from pipeline.runner import node_builder
 from stages.compute.numerics import Numerics
 from stages.weights import tensor_content
 from tests.devices.elsewhere import mixing_forbidden
@@ -22,13 +22,13 @@ from tests.stages.tokens.fakes import byte_tokenizer
 @pytest.fixture(autouse=True)
 def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """`device=cuda` is there; what nodes do on it is done by the CPU, and mixes nothing."""
-    run_stage = local.LocalRunner._run_stage
+    run_stage = node_builder.NodeBuilder._run_stage
 
     def watched(*args: Any) -> Any:
         with mixing_forbidden():
             return run_stage(*args)
 
-    monkeypatch.setattr(local.LocalRunner, "_run_stage", watched)
+    monkeypatch.setattr(node_builder.NodeBuilder, "_run_stage", watched)
     monkeypatch.setattr(Numerics, "apply", lambda self: torch.set_num_threads(self.threads))
     monkeypatch.setattr(tensor_content, "_total", lambda device: 1 << 30)
     monkeypatch.setattr("stages.compute.loops.missing", lambda: "the GPU is pretended")

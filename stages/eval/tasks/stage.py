@@ -35,6 +35,7 @@ class Scores(Stage):
 
     kind: ClassVar[str] = "scores"
     version: ClassVar[int] = 1
+    in_driver: ClassVar[bool] = True  # its data sets come from the hub, which may ask for a token
     work: ClassVar[tuple[str, ...]] = ("stages.eval.tasks.run",)
     lighter: ClassVar[str] = "lower eval.batch_size, which changes the result a little"
     Config: ClassVar[type] = ScoresConfig

@@ -164,6 +164,8 @@ def test_an_unknown_kind_says_which_there_are(folder: Path) -> None:
         ("mode=pln", "mode is 'pln'\n  did you mean plan?"),
         ("device=gpu", "device is 'gpu'"),
         ("runner.workers=0", "runner.workers is 0"),
+        ("+runner.devices=[cpu,cpu]", "runner.workers is 1 and devices is ['cpu', 'cpu']"),
+        ("+runner.devices=[]", "runner.devices is []"),
         ("runner.threads=-1", "runner.threads is -1"),
         ("runner.kind=cloud", "runner.kind is 'cloud'"),
         ("+store.lock=maybe", "store.lock='maybe'"),

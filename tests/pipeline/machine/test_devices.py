@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.machine.devices import resolve_device
+from pipeline.machine.devices import resolve_device, resolve_devices
 from tests.pipeline.machine.fake_driver import MODELS, fake_gpus
 
 
@@ -55,3 +55,31 @@ def test_a_torch_without_cuda_is_told_from_a_machine_without_gpu() -> None:
 def test_other_names_are_refused_whatever_there_is(device: str) -> None:
     with pytest.raises(UserError, match=f"device is '{device}'"):
         resolve_device(device)
+
+
+def test_several_devices_are_named_as_torch_names_them() -> None:
+    with fake_gpus(*[MODELS[0]] * 2):
+        assert resolve_devices([0, "cuda:1"], "auto", must_exist=True) == ("cuda:0", "cuda:1")
+        assert resolve_devices(["cuda"], "cuda", must_exist=True) == ("cuda:0",)
+        assert resolve_devices(["cpu", "cpu"], "auto") == ("cpu", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("devices", "device", "problem"),
+    [
+        ([], "auto", "name devices"),
+        (["cpu", 0], "auto", "both CPU and GPU"),
+        ([1, "cuda:1"], "auto", "a GPU twice"),
+        (["cpu"], "cuda", "say device=cpu"),
+        ([0, 1], "cuda:1", "say device=cuda"),
+        ([0, 7], "auto", "there is no such GPU"),
+        (["gpu"], "auto", "did you mean cuda"),
+        ([0, 1], "auto", "of the models .*name GPUs of one model"),
+    ],
+)
+def test_devices_that_do_not_go_together_are_refused(
+    devices: list[object], device: str, problem: str
+) -> None:
+    models = MODELS if "models" in problem else [MODELS[0]] * 2
+    with fake_gpus(*models), pytest.raises(UserError, match=rf"(?s){problem}"):
+        resolve_devices(devices, device, must_exist=True)
