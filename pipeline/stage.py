@@ -222,7 +222,7 @@ class Stage:
 
     in_driver: ClassVar[bool] = False
     """Whether its nodes run where the command was given, never in another process: they need what
-    only that has, such as an access token of the environment."""
+    only that has, such as an access key of the environment."""
 
     lighter: ClassVar[str] = ""
     """What to change in the config where its nodes run out of memory: `lower calibrate.memory`."""

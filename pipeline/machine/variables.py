@@ -41,7 +41,7 @@ HANDED_ON_FAMILIES = (
 
 
 def handed_on(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that workers get: those named here, none that may hold an access token."""
+    """The variables that workers get: those named here, none that may hold an access key."""
     return {
         name: value
         for name, value in environment.items()
