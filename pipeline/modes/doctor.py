@@ -43,7 +43,7 @@ def doctor(config: Config, run_dir: Path) -> int:
     """Print versions, devices, memory, disk, store and hub; the exit code is always 0."""
     del run_dir
     table = Table("what", "found", box=None, header_style="bold")
-    found = [*_versions(), *_machine(config), *_places(config)]
+    found = [*_versions(), *_machine(config), *_cluster(config), *_places(config)]
     for name, value in found:
         table.add_row(name, masked(value))
     console = Console(highlight=False)
@@ -108,6 +108,16 @@ def _machine(config: Config) -> Iterator[tuple[str, str]]:
     yield "memory", f"{size(memory.available)} available of {size(memory.total)}"
     yield from _gpus()
     yield "device", f"{config.device}, {config.numerics.threads} threads an operation"
+
+
+def _cluster(config: Config) -> Iterator[tuple[str, str]]:
+    """Who builds nodes besides this process."""
+    if config.runner.devices:
+        yield "workers", f"a process for each of {', '.join(config.runner.devices)}"
+    if config.runner.kind == "ray":
+        from pipeline.runner.workers.ray_cluster import described
+
+        yield from described(config.runner.address)
 
 
 def _places(config: Config) -> Iterator[tuple[str, str]]:

@@ -70,7 +70,13 @@ class _Run:
         write_text(self.run_dir / "plan.json", rows + "\n")
         transient = self.runner.transient(expanded.graph)
         check_device(self.plan, self.config.device, transient)
-        check_room(self.plan, transient, self.store.free_bytes(), str(self.store.root))
+        check_room(
+            self.plan,
+            transient,
+            self.store.free_bytes(),
+            str(self.store.root),
+            processes=len(self.config.runner.devices or ("this",)),
+        )
         own = before_sending(expanded.graph)
         self.runner.run(own)
         self.publish(expanded.graph)

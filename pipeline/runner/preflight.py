@@ -7,7 +7,7 @@ import psutil
 from pipeline.errors import UserError
 from pipeline.machine.gpus import BESIDE_TENSORS, gpu_of
 from pipeline.planning.plan import Plan
-from pipeline.runner.forecast import forecast
+from pipeline.runner.forecast import forecast, reserved
 from pipeline.runner.schedule import Transient
 
 AT_A_TIME = 4
@@ -56,14 +56,19 @@ def check_device(plan: Plan, device: str, transient: Transient = lambda site: fr
         )
 
 
-def check_room(plan: Plan, transient: Transient, free_bytes: int, store_dir: str) -> None:
-    """Raise UserError when the disk or the memory cannot hold what the plan needs."""
-    if problem := room_problem(plan, transient, free_bytes, store_dir):
+def check_room(
+    plan: Plan, transient: Transient, free_bytes: int, store_dir: str, *, processes: int = 1
+) -> None:
+    """Raise UserError when the disk or the memory cannot hold what the plan needs.
+
+    `processes` of this machine run a node each at a time.
+    """
+    if problem := room_problem(plan, transient, free_bytes, store_dir, processes=processes):
         raise problem
 
 
 def room_problem(
-    plan: Plan, transient: Transient, free_bytes: int, store_dir: str
+    plan: Plan, transient: Transient, free_bytes: int, store_dir: str, *, processes: int = 1
 ) -> UserError | None:
     """The error of a plan that the disk or the memory cannot hold; None: they can."""
     needed = needed_bytes(plan, transient)
@@ -75,6 +80,13 @@ def room_problem(
         )
     expected = forecast(plan, transient, copy_every=1)
     total, needed = psutil.virtual_memory().total, expected.memory + expected.storing
+    more = (processes - 1) * reserved(plan)["cpu"]
+    if needed <= total < needed + more:
+        return UserError(
+            f"{processes} nodes at a time need about {(needed + more) / 1e9:.2f} GB of memory; "
+            f"this machine has {total / 1e9:.2f} GB",
+            remedy="name fewer devices in runner.devices",
+        )
     if needed <= total:
         return None
     held, lower = "", "calibrate.batch_size or dataset.sequence_length"

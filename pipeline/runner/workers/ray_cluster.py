@@ -132,6 +132,29 @@ def connected(ray: Any, address: str | None, cores: int = 0) -> Iterator[None]:
         ray.shutdown()
 
 
+def described(address: str | None) -> Iterator[tuple[str, str]]:
+    """Rows on a cluster for people: Ray's version, and each machine with what it has."""
+    try:
+        ray = installed_ray()
+        if address is None:
+            yield "ray", f"{ray.__version__}; a cluster is started here for each run"
+            return
+        with connected(ray, address):
+            yield "ray", f"{ray.__version__}, connected to {address}"
+            for machine in ray.nodes():
+                yield f"machine {machine['NodeManagerHostname']}", _resources(machine)
+    except UserError as error:
+        yield "ray", str(error)
+
+
+def _resources(machine: Mapping[str, Any]) -> str:
+    if not machine["Alive"]:
+        return "gone"
+    there = machine["Resources"]
+    memory = there.get("memory", 0) / 1e9
+    return f"{there.get('CPU', 0):.0f} cores, {there.get('GPU', 0):.0f} GPUs, {memory:.1f} GB"
+
+
 class RayWorker:
     """An actor as the driver has it: one thread sends orders, one hears events."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,3 +65,17 @@ def test_the_verdict_says_what_lacks() -> None:
     lacking = there | {"torch": "not installed", "store": "/s, read-only, 9 GB free"}
     told = verdict(lacking, "cpu")
     assert told.startswith("Not ready: torch is not installed; the store cannot be written")
+
+
+def test_workers_of_this_machine_and_a_missing_ray_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    folder = write_files(tmp_path / "conf", FILES)
+    words = ("mode=doctor", f"store.dir={tmp_path / 'store'}", "runner.workers=null")
+    doctor(loaded(folder, *words, "+runner.devices=[cpu,cpu]"), tmp_path)
+    assert "a process for each of cpu, cpu" in capsys.readouterr().out
+    doctor(loaded(folder, *words, "runner.kind=ray"), tmp_path)
+    assert "runner=ray needs Ray, which is not installed" in capsys.readouterr().out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+import psutil
 import pytest
 
 from pipeline.errors import UserError
@@ -63,6 +64,13 @@ def test_what_is_made_for_other_jobs_counts_and_is_told() -> None:
 def test_too_little_memory_is_told() -> None:
     with pytest.raises(UserError, match="of memory"):
         check_room(plan(Estimate(memory=10**15)), passing, GB, "/store")
+
+
+def test_several_processes_need_the_memory_of_several_nodes() -> None:
+    cost = plan(Estimate(memory=psutil.virtual_memory().total * 2 // 5))
+    check_room(cost, nothing, GB, "store", processes=2)
+    with pytest.raises(UserError, match=r"(?s)3 nodes at a time need .*fewer devices"):
+        check_room(cost, nothing, GB, "store", processes=3)
 
 
 def test_a_node_that_does_not_fit_the_gpu_is_told_with_the_setting_that_would() -> None:
