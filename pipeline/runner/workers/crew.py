@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -65,12 +65,8 @@ class Crew:
             watcher=watcher,
             note=note,
         )
-        try:
+        with closing(pool):
             yield pool
-        except BaseException as error:
-            pool.close(at_once=not isinstance(error, Exception))
-            raise
-        pool.close()
 
 
 def crew_of(devices: Sequence[str]) -> Crew:

@@ -36,6 +36,7 @@ from pipeline.runner.workers.messages import (
     Order,
     Progress,
     Ready,
+    Stop,
     Told,
 )
 from pipeline.runner.workers.storing import Storing
@@ -56,8 +57,8 @@ class Handle(Protocol):
         """Hand over an order. One that has ended says so by an event, not here."""
         ...
 
-    def close(self, *, at_once: bool) -> None:
-        """Let it store what is done, and end it; `at_once`: without waiting for long."""
+    def close(self) -> None:
+        """Let it store what is done, and end it; a node under way is left as it is."""
         ...
 
 
@@ -153,11 +154,13 @@ class Pool:
         if problem is not None and not isinstance(problem, Lost):
             raise problem
 
-    def close(self, *, at_once: bool = False) -> None:
-        """End all workers."""
+    def close(self) -> None:
+        """End all workers, once what is done is stored."""
         self._here.shutdown(cancel_futures=True)
         for handle in self._handles.values():
-            handle.close(at_once=at_once)
+            handle.send(Stop())
+        for handle in self._handles.values():
+            handle.close()
         self._handles.clear()
         self._idle.clear()
         self._running.clear()
@@ -221,7 +224,7 @@ class Pool:
             self._idle[worker] = None
             return None
         told = self._refused[worker] = "; ".join(found)
-        self._handles.pop(worker).close(at_once=True)
+        self._handles.pop(worker).close()
         text = f"worker {self._labels[worker]} is not used, its results would be others: {told}"
         if self._handles:
             self._watcher.message(f"warning: {text}")

@@ -17,7 +17,7 @@ from pipeline.runner.workers.messages import Build, Ended, Order, Setup, Stop
 from pipeline.runner.workers.pool import Handle, Hear
 
 PATIENCE = 60.0
-"""Seconds that a worker may take to store what is done, when a run ends by an error."""
+"""Seconds that a worker may take to store what is done, when a run ends."""
 
 
 class ProcessWorker:
@@ -49,10 +49,10 @@ class ProcessWorker:
         except OSError:  # it has ended, which the reader says
             return
 
-    def close(self, *, at_once: bool) -> None:
+    def close(self) -> None:
         self.send(Stop())
         try:
-            self._process.wait(0.2 if at_once else PATIENCE)
+            self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

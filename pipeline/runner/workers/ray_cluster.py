@@ -183,12 +183,12 @@ class RayWorker:
     def send(self, order: Order) -> None:
         self._orders.put(order)
 
-    def close(self, *, at_once: bool) -> None:
+    def close(self) -> None:
         self._closed.set()
         self._orders.put(Stop())
         try:
             stop = self._actor.stop.options(concurrency_group=END).remote()
-            self._ray.get(stop, timeout=0.2 if at_once else STORING)
+            self._ray.get(stop, timeout=STORING)
         except self._ray.exceptions.RayError:
             pass  # it is gone, or takes too long
         self._ray.kill(self._actor)

@@ -45,7 +45,7 @@ class Recorder:
     def send(self, order: Order) -> None:
         self.orders.append(order)
 
-    def close(self, *, at_once: bool) -> None:
+    def close(self) -> None:
         self.closed = True
 
     def builds(self) -> list[str]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline.errors import StageFailed
@@ -112,6 +116,39 @@ def test_a_killed_worker_is_replaced_and_nothing_else_is_built_again(
     }
     warnings = [text for text in watcher.messages if "signal 9" in text]
     assert len(warnings) == 2 and "while it built noted[2]" in warnings[0]
+
+
+def run_to_be_killed(root: Path, notes: Path) -> None:
+    store = store_at(root)
+    with_processes(store).run(
+        noted_graph(store, Trouble(notes=str(notes), node="noted[2]", waits=60))
+    )
+    os._exit(0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_their_driver_and_a_new_one_goes_on(
+    tmp_path: Path, notes: Path, how: signal.Signals
+) -> None:
+    alone, store = store_at(tmp_path / "alone"), store_at(tmp_path / "store")
+    driver = multiprocessing.get_context("fork").Process(
+        target=run_to_be_killed, args=(tmp_path / "store", notes)
+    )
+    driver.start()
+    deadline = time.monotonic() + 60
+    while "noted[2]" not in runs(notes) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = {int(path.read_text().split()[0]) for path in notes.iterdir()} - {os.getpid()}
+    os.kill(driver.pid or 0, how)
+    driver.join()
+    while any(map(psutil.pid_exists, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert workers and not any(map(psutil.pid_exists, workers))
+    graph = noted_graph(store, Trouble(notes=str(notes)))
+    with_processes(store).run(graph)
+    runner_for(alone).run(noted_graph(alone, Trouble(notes=str(tmp_path))))
+    assert files(store) == files(alone) and leftovers(store) == leftovers(alone)
 
 
 @pytest.mark.slow
