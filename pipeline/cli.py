@@ -99,7 +99,7 @@ class _Command:
 
     def _sweep(self, start: Callable[[], object], words: list[str]) -> int:
         from pipeline.sweeps.command import composed, folder_override, launched
-        from pipeline.sweeps.one_driver import register_launcher
+        from pipeline.sweeps.command_launcher import register_launcher
         from pipeline.sweeps.plan import planned
 
         register_launcher()

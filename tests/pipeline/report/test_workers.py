@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pipeline.report.html import render
 from pipeline.report.result import assemble
 from pipeline.report.workers import worker_lanes
@@ -34,8 +36,8 @@ def test_a_run_of_one_process_has_no_workers() -> None:
     assert worker_lanes(result) == []
 
 
-def test_the_page_shows_each_worker() -> None:
-    result = assemble(sample_run())
+def test_the_page_shows_each_worker(tmp_path: Path) -> None:
+    result = assemble(sample_run(tmp_path))
     result["nodes"][1] |= {"worker": "ray#0 on <rack>", "status": "built", "started": 0.1}
     result["workers"] = [
         {"name": "ray#0 on <rack>", "nodes": 1, "busy_seconds": 61.0, "idle_seconds": 2.0}

@@ -25,7 +25,7 @@ SCRIPTS = [text for kind, text in BLOCK.findall(PAGE) if kind == "bash"]
 def test_a_script_is_one_that_bash_reads_and_starts_a_valid_command(script: str) -> None:
     checked = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True)
     assert checked.returncode == 0 and not checked.stderr, checked.stderr
-    [words] = re.findall(r"^ +presswork (.*)", script.replace("\\\n", " "), re.MULTILINE)
+    [words] = re.findall(r"\bpresswork (model=.*)", script.replace("\\\n", " "))
     overrides = [word for word in words.split() if word != "device=cuda"]
     cfg = composed(own_configs(), *overrides, "mode=ls", "device=cpu", name="config")
     runner = load_config(cfg, Registry.load()).runner
