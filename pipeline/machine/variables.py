@@ -36,6 +36,7 @@ HANDED_ON = (
 HANDED_ON_FAMILIES = (
     *("LC_", "PYTHON", "OMP_", "MKL_", "OPENBLAS_", "ATEN_", "DNNL_", "ONEDNN_", "KMP_", "GOMP_"),
     *("NUMBA_", "PYTORCH_", "TORCH_", "TRITON_", "CUBLAS_", "CUDNN_", "THP_", "MALLOC_", "NCCL_"),
+    "RAY_",
 )
 """What the names of further ones begin with: they choose code of libraries and Python."""
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from pipeline.errors import StageFailed, UserError
@@ -45,6 +45,9 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 """Workers that may end while they build one node: the third has not been killed by chance."""
+
+PATIENCE = 60.0
+"""Seconds after which a driver without workers says that it waits for them."""
 
 HERE = "driver"
 """The name of the driver among the workers."""
@@ -137,13 +140,23 @@ class Pool:
 
     def finished(self) -> list[str]:
         done: list[str] = []
-        problem = self._take(*self._events.get(), done)
+        problem = self._take(*self._next(), done)
         while problem is None and not self._events.empty():
             problem = self._take(*self._events.get(), done)
         if problem is not None:
             self._drain()
             raise problem
         return done
+
+    def _next(self) -> tuple[str, Event]:
+        """The next event; it is said where the first worker is long in coming."""
+        if not self._labels:
+            try:
+                return self._events.get(timeout=PATIENCE)
+            except Empty:
+                count = len(self._handles)
+                self._watcher.message(f"waiting for {count} workers: is there room for them?")
+        return self._events.get()
 
     def settle(self) -> None:
         """Wait until all that was built is in the store and noted."""

@@ -175,7 +175,7 @@ class RayWorker:
         self._orders: SimpleQueue[Order] = SimpleQueue()
         self._has: set[str] = set()
         self._keys: dict[str, tuple[str, ...]] = {}
-        self._closed = threading.Event()
+        self._closed, self._there = threading.Event(), threading.Event()
         self._orders.put(setup)
         for work in (self._send, self._listen):
             threading.Thread(target=work, name="ray worker", daemon=True).start()
@@ -186,11 +186,12 @@ class RayWorker:
     def close(self) -> None:
         self._closed.set()
         self._orders.put(Stop())
-        try:
-            stop = self._actor.stop.options(concurrency_group=END).remote()
-            self._ray.get(stop, timeout=STORING)
-        except self._ray.exceptions.RayError:
-            pass  # it is gone, or takes too long
+        if self._there.is_set():  # else it still waits for room in the cluster
+            try:
+                stop = self._actor.stop.options(concurrency_group=END).remote()
+                self._ray.get(stop, timeout=STORING)
+            except self._ray.exceptions.RayError:
+                pass  # it is gone, or takes too long
         self._ray.kill(self._actor)
 
     def _send(self) -> None:
@@ -237,6 +238,9 @@ class RayWorker:
             self._hear(_without(order, new, error))
             return
         except self._ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, self._ray.exceptions.ObjectLostError):
+                self._hear(_without(order, new, error.cause))
+                return
             told = RuntimeError(_reason(error.cause or error))
             self._hear(Failed(name=order.name, error=told, traceback=str(error)))
             return
@@ -252,6 +256,7 @@ class RayWorker:
         try:
             while not self._closed.is_set():
                 for event in self._ray.get(poll.remote()):
+                    self._there.set()
                     self._hear(event)
             reason = "closed"
         except self._ray.exceptions.RayError as error:

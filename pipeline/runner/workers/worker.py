@@ -25,7 +25,7 @@ from pipeline.runner.commits import Commits
 from pipeline.runner.forecast import reserved
 from pipeline.runner.held import HeldDraft, HeldResult, Holdings, in_files
 from pipeline.runner.memory import keep_large_apart
-from pipeline.runner.node_builder import Found, NodeBuilder
+from pipeline.runner.node_builder import Found, NodeBuilder, key_of
 from pipeline.runner.read_ahead import ReadAhead
 from pipeline.runner.schedule import (
     Outcome,
@@ -129,7 +129,7 @@ class Worker:
         self._plan.imported(plan.graph.stages[node.site])
         self._plan.ahead.started(node)
         self._builder.build(plan, order.name, self._plan.passing, self._commits)
-        keys = {plan.graph.keys[ref] for ref in plan.graph.keys if ref.node == order.name}
+        keys = [key_of(plan.graph, node, output) for output in node.outputs]
         storing = frozenset(key for key in keys if self._commits.get(key) is not None)
         held = tuple(found for key in keys if (found := self._holdings.get(key)) is not None)
         self._tell(Computed(name=order.name, held=tuple(map(in_files, held)), storing=storing))
