@@ -99,14 +99,17 @@ class _Command:
 
     def _sweep(self, start: Callable[[], object], words: list[str]) -> int:
         from pipeline.sweeps.command import composed, folder_override, launched
-        from pipeline.sweeps.command_launcher import register_launcher
+        from pipeline.sweeps.one_driver import together
         from pipeline.sweeps.plan import planned
 
-        register_launcher()
         with self.given.initialized():
             cfg = composed(self.given.name, self.given.overrides)
         self.plan = plan = self._checked(planned(cfg, _command_line(), Path.cwd()), cfg)
-        with _arguments([*words, folder_override(plan)]), launched(plan, message):
+        with (
+            _arguments([*words, folder_override(plan)]),
+            launched(plan, message),
+            together(self.given, cfg, plan.jobs, Path.cwd()),
+        ):
             start()
         return 0
 

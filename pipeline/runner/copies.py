@@ -164,6 +164,11 @@ class Copies:
         for key in gone:
             self._drop(key)
 
+    def pause(self) -> None:
+        """Wait until no copy is being written; another may be begun."""
+        self._end_writing()
+        self._stopped.clear()
+
     def close(self) -> None:
         self._end_writing()
         self._pool.shutdown()

@@ -289,7 +289,13 @@ class LocalRunner:
                 note=self._note,
             ) as pool:
                 self._storing = pool.storing
-                yield pool
+                try:
+                    yield pool
+                except BaseException:
+                    passing.copies.save()  # what is in the cluster's memory goes with it
+                    raise
+                finally:
+                    passing.copies.pause()
 
     def _settle(self) -> None:
         """Wait until all that was built is in the store, here and by workers."""

@@ -10,12 +10,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from pipeline.config.root import Config
+import hydra
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from pipeline.config.primary import PrimaryConfig
+from pipeline.config.root import Config, load_config
 from pipeline.errors import UserError
 from pipeline.messages import message
 from pipeline.planning.expand import expand
+from pipeline.registry import Registry
 from pipeline.report.progress import progress
 from pipeline.runner.local import LocalRunner
 from pipeline.runner.preflight import check_device, check_room
@@ -24,6 +31,40 @@ from pipeline.store import Store
 from pipeline.sweeps.merged import merged
 
 log = logging.getLogger(__name__)
+
+LAUNCHER = "presswork_ray"
+"""The choice of `hydra/launcher` that stands for one driver: its jobs run as Hydra's basic ones."""
+
+
+@contextmanager
+def together(
+    given: PrimaryConfig, composed: Any, jobs: Sequence[Sequence[str]], cwd: Path
+) -> Iterator[None]:
+    """Context in which Hydra runs the jobs of a sweep, built before if its launcher is LAUNCHER.
+
+    `composed` is the config common to all, `jobs` are the overrides of each, where they are known.
+    """
+    if composed.hydra.runtime.choices.get("hydra/launcher") != LAUNCHER:
+        yield
+        return
+    with built(_configs(given, jobs, cwd)):
+        yield
+
+
+def _configs(given: PrimaryConfig, jobs: Sequence[Sequence[str]], cwd: Path) -> list[Config]:
+    """Configs of the jobs that build something; one that cannot run tells so itself."""
+    found, registry = [], Registry.load()
+    with given.initialized():
+        for words in jobs:
+            try:
+                cfg = hydra.compose(given.name, overrides=list(words))
+                config = load_config(cfg, registry, overrides=words, cwd=cwd)
+            except (UserError, HydraException, OmegaConfBaseException) as error:
+                log.info("%s: not built with the others: %s", " ".join(words), error)
+                continue
+            if config.mode == "run":
+                found.append(config)
+    return found
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from pipeline.report.section import example
 from pipeline.sweeps.files import JOBS, PLAN, read_json, write_json
 
 BASIC = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
-OWN_OUTPUT = ("basic_launcher", "joblib", "ray", "command_launcher")
+OWN_OUTPUT = ("basic_launcher", "joblib", "ray")
 """Substrings of the classes of launchers whose jobs write to this terminal."""
 
 

@@ -177,8 +177,12 @@ class RayWorker:
         self._keys: dict[str, tuple[str, ...]] = {}
         self._closed, self._there = threading.Event(), threading.Event()
         self._orders.put(setup)
-        for work in (self._send, self._listen):
-            threading.Thread(target=work, name="ray worker", daemon=True).start()
+        self._threads = [
+            threading.Thread(target=work, name="ray worker", daemon=True)
+            for work in (self._send, self._listen)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def send(self, order: Order) -> None:
         self._orders.put(order)
@@ -193,6 +197,8 @@ class RayWorker:
             except self._ray.exceptions.RayError:
                 pass  # it is gone, or takes too long
         self._ray.kill(self._actor)
+        for thread in self._threads:  # Ray ends a process that calls it once it is shut down
+            thread.join()
 
     def _send(self) -> None:
         """Pass orders on in their order: a method is called once the one before it is done."""
@@ -295,6 +301,8 @@ class RayContent:
 
     def write(self, path: Path) -> None:
         """Raises OSError where Ray has lost the object."""
+        if not self.ray.is_initialized():  # else Ray would start a cluster, and end the process
+            raise OSError(f"{self.name}: the cluster was left")
         try:
             files: Mapping[str, Any] = self.ray.get(self.reference)
         except self.ray.exceptions.RayError as error:

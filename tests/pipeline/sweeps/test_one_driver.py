@@ -46,7 +46,7 @@ def test_what_several_jobs_need_is_one_node() -> None:
 
 @pytest.mark.slow
 def test_a_sweep_is_built_by_the_processes_of_one_driver(here: Place) -> None:
-    words = ["hydra/launcher=presswork_ray", "runner.workers=null", "runner.devices=[cpu,cpu]"]
+    words = ["hydra/launcher=presswork_ray", "runner.workers=null", "+runner.devices=[cpu,cpu]"]
     done = here.sweep("score.times=2,7,9", *words)
     assert done.returncode == 0, done.stderr
     assert "3 jobs as one: 4 nodes to run" in done.stderr
@@ -58,7 +58,7 @@ def test_a_sweep_is_built_by_the_processes_of_one_driver(here: Place) -> None:
 
 @pytest.mark.slow
 def test_a_job_that_fails_is_told_as_it_would_be_alone(here: Place) -> None:
-    words = ["hydra/launcher=presswork_ray", "runner.workers=null", "runner.devices=[cpu,cpu]"]
+    words = ["hydra/launcher=presswork_ray", "runner.workers=null", "+runner.devices=[cpu,cpu]"]
     done = here.sweep("score.times=2,13,9", *words)
     assert done.returncode == 1
     assert "job 1: error: score: thirteen cannot be scored" in done.stderr
