@@ -113,7 +113,8 @@ class LocalRunner:
             self.store.touch(key)
         if plan.building():
             self.store.check_writable()
-            self._run(plan, self._live, self.crews if crew else nullcontext)
+            elsewhere = any(not graph.stages[s.node.site].in_driver for s in plan.building())
+            self._run(plan, self._live, self.crews if crew and elsewhere else nullcontext)
         self._live.forgo(passed)  # what is held no more: others need not store it for this run
         return plan
 

@@ -26,6 +26,7 @@ from pipeline.registry import Registry
 from pipeline.report.progress import progress
 from pipeline.runner.local import LocalRunner
 from pipeline.runner.preflight import check_device, check_room
+from pipeline.runner.schedule import before_sending
 from pipeline.runner.workers.chosen import crews_of
 from pipeline.store import Store
 from pipeline.sweeps.merged import merged
@@ -99,11 +100,10 @@ def built(jobs: Sequence[Config]) -> Iterator[None]:
 
 
 def _build(runner: LocalRunner, jobs: Sequence[Config]) -> None:
-    graphs = [
-        expand(job.graph.sites, mode="run", find=runner.find, build=runner.result).graph
-        for job in jobs
+    found = [
+        expand(job.graph.sites, mode="run", find=runner.find, build=runner.result) for job in jobs
     ]
-    graph = merged(graphs)
+    graph = merged([before_sending(each.graph) for each in found])  # each job sends its own
     plan, transient = runner.planned(graph), runner.transient(graph)
     check_device(plan, jobs[0].device, transient)
     check_room(plan, transient, runner.store.free_bytes(), str(runner.store.root))
