@@ -41,6 +41,12 @@ from pipeline.runner.workers.messages import (
 from pipeline.runner.workers.pool import Handle, Hear
 from pipeline.runner.workers.ray_body import Body, contents
 
+PRIVATELY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+"""Variables of a cluster that is started here: it tells nobody of its use."""
+
+SLOWLY = {"RAY_raylet_start_wait_time_s": "200"}
+"""Seconds that a busy machine may take to start one; Ray's own 30 are too few there."""
+
 EVENTS, END = "events", "end"
 """Groups of methods that need not wait for a node that is being built."""
 
@@ -114,8 +120,7 @@ def connected(ray: Any, address: str | None, cores: int = 0) -> Iterator[None]:
     quiet = {"log_to_driver": False, "configure_logging": False, "include_dashboard": False}
     try:
         if address is None:
-            private = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-            with only({**handed_on(os.environ), **private}):
+            with only({**SLOWLY, **handed_on(os.environ), **PRIVATELY}):
                 ray.init(address="local", num_cpus=max(cores, usable_cpus()), **quiet)
         else:
             del quiet["include_dashboard"]
