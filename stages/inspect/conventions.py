@@ -166,7 +166,10 @@ def _tensor_scale(row: Row) -> Iterator[tuple[str, str]]:
     if full:
         yield f"the tensor's scale is {name}", evidence
     else:
-        yield f"the tensor's scale is not {name}: another range was chosen", evidence
+        yield (
+            f"the tensor's scale is not {name}: shared with a larger weight, or of another range",
+            evidence,
+        )
 
 
 def _float_range(row: Row) -> Iterator[tuple[str, str]]:
