@@ -65,7 +65,7 @@ def check_paths(paths: Sequence[str], kinds: Collection[str] | None = None) -> N
 
 
 def _part(path: str) -> str:
-    """The part of a result that one stage measures: `eval.perplexity` of its numbers."""
+    """The part of a result that one stage measures: `a.b` of its number `a.b.c`."""
     return ".".join(path.split(".")[:2])
 
 
