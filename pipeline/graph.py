@@ -25,7 +25,8 @@ class Node:
     """One step of the graph: a stage kind, its semantic parameters, its named inputs.
 
     `site` is the entry of `graph.nodes` that it comes from, `member` the subgraph it is for
-    (None where the site is a single node). `inputs` maps input names to outputs of other nodes.
+    (None where the site is a single node), `part` the part of it that this node builds (None where
+    it builds all of it, or joins parts). `inputs` maps input names to outputs of other nodes.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Node:
     outputs: tuple[str, ...]
     member: str | None = None
     index: int | None = None
+    part: str | None = None
     estimate: Estimate = field(default=Estimate(), compare=False)
 
 

@@ -121,6 +121,10 @@ class Estimate:
     in it that are held in memory, nor what is put into drafts bit by bit. `device_memory` is the
     peak of what tensors take on a GPU, 0 for a node that uses none; `remedy` is the setting with
     which it would fit, where it does not.
+
+    `work` is by kind how much of it there is (products, bytes, ...), which the speeds of a machine
+    turn into seconds there (:mod:`pipeline.scheduling.machine`); empty: only `seconds` is known.
+    `reads` are the bytes that it reads from files which no node has made.
     """
 
     bytes: int = 0
@@ -129,6 +133,27 @@ class Estimate:
     outputs: Mapping[str, int] = field(default_factory=dict)
     device_memory: int = 0
     remedy: str = ""
+    work: Mapping[str, float] = field(default_factory=dict)
+    reads: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parts:
+    """How the nodes of a site are built in parts, each by a node of its own, and joined.
+
+    `names` is by member what its parts are called, two or more; a member without is built whole. A
+    name is all that tells one part from another: it is in the part's key, and `Task.part`. A part
+    has the inputs and outputs of the site and its stage. The node that joins them reads them as
+    `parts/0`, `parts/1`, ..., and beside them `joining`, the inputs of the site that it needs
+    itself. `semantics` (what of the config can change a part's bytes, in the place of
+    `Stage.semantics`) and `estimates` are by member and part; what joining costs stands in the
+    survey's estimates.
+    """
+
+    names: Mapping[str | None, tuple[str, ...]]
+    joining: frozenset[str]
+    semantics: Mapping[tuple[str | None, str], Json] = field(default_factory=dict)
+    estimates: Mapping[tuple[str | None, str], Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,7 +164,8 @@ class Survey:
     value that stages fed by this one understand; `problems` are mistakes in the config, all of
     them; `notes` are what a plan should say and a run need not; `estimates` are by member (None:
     the site's single node). `settled` is the stage with what was found: it is asked from then on
-    (`semantics`, `demands`, `work`, `beside`) and runs; None: the stage as it was.
+    (`semantics`, `demands`, `work`, `beside`) and runs; None: the stage as it was. `parts`: some of
+    its nodes are built in parts.
     """
 
     members: tuple[str, ...] = ()
@@ -149,6 +175,7 @@ class Survey:
     notes: tuple[str, ...] = ()
     estimates: Mapping[str | None, Estimate] = field(default_factory=dict)
     settled: Stage | None = None
+    parts: Parts | None = None
 
 
 def _unwatched(paths: Iterable[Path]) -> None:
@@ -162,6 +189,7 @@ class Task:
     `inputs` maps input names to artifacts: `source` for the default output `out`, and
     `statistics.gram` for a named one; a single-node site fed by an expanded site gets
     `parts/0.weights`, `parts/1.weights`, ... `outputs` holds drafts of the wanted outputs only.
+    `part` is the one that is built, where the node is built in parts (`Parts`).
     """
 
     node_name: str
@@ -177,6 +205,7 @@ class Task:
     reads: Callable[[Iterable[Path]], None] = _unwatched
     """`reads(paths)`: says, before they are read, which files outside the store the node reads by
     their paths. If one has changed when the node is done, its results are not stored."""
+    part: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -223,6 +252,10 @@ class Stage:
     in_driver: ClassVar[bool] = False
     """Whether its nodes run where the command was given, never in another process: they need what
     only that has, such as an access key of the environment."""
+
+    speeds: ClassVar[str] = ""
+    """A module with `speeds(device, threads)`: kind of work -> how much of it a second this machine
+    does, measured. `mode=measure` asks for it."""
 
     lighter: ClassVar[str] = ""
     """What to change in the config where its nodes run out of memory: `lower calibrate.memory`."""

@@ -191,7 +191,7 @@ def _with_defaults(cfg: DictConfig, cwd: Path) -> DictConfig:
         raise UserError(f"mode is {mode!r}", remedy=choices(str(mode), MODES))
     filled = cast(DictConfig, OmegaConf.create(OmegaConf.to_container(cfg, resolve=False)))
     elsewhere = mode == "plan" and OmegaConf.select(cfg, "plan.elsewhere") is True
-    here = mode in GRAPH_MODES and not elsewhere
+    here = mode in (*GRAPH_MODES, "measure") and not elsewhere
     devices: Any = cfg.runner.get("devices") if OmegaConf.is_dict(cfg.runner) else None
     if OmegaConf.is_list(devices):
         named = resolve_devices(list(devices), str(cfg.device), must_exist=here)

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.report.section import example
+from pipeline.scheduling.machine import MachineConfig
 from pipeline.store import StoreConfig
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -105,6 +106,14 @@ class PlanConfig:
     """A row for each node, with its key, also for those that are not needed."""
     elsewhere: bool = False
     """A plan for another machine: `device` need not be here."""
+    workers: list[int] = field(default_factory=list)
+    """A schedule on each of these numbers of workers: [8, 64]."""
+    machine: MachineConfig = field(default_factory=MachineConfig)
+    """Speeds of a worker, which the group `machine` fills; else those that mode=measure found."""
+
+    def __post_init__(self) -> None:
+        if any(count < 1 for count in self.workers):
+            raise UserError(f"workers is {self.workers}", remedy="give numbers of 1 and more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

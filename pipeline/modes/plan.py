@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from pipeline.runner.preflight import check_device, check_room
 from pipeline.runner.schedule import Transient, passing_keys, transient_outputs
 from pipeline.runs.diff import Difference, difference, last_alike, summarized
 from pipeline.runs.folders import Run, known_runs
+from pipeline.scheduling.machine import MachineConfig, measured, speeds_name
+from pipeline.scheduling.show import print_schedules
 from pipeline.store import Store
 from pipeline.store.processors import noted_processors
 
@@ -107,12 +109,26 @@ def plan(config: Config, run_dir: Path) -> int:
     if expected.device_memory:
         console.print(by_kind(planned))
     _print_totals(found, console, "such a" if away else "this")
-    check_device(planned, config.device, found.transient)
+    if config.plan.workers:
+        machine = machine_of(config, found.store)
+        counts = config.plan.workers
+        print_schedules(planned, found.transient, expected, machine, counts, console)
+    else:
+        check_device(planned, config.device, found.transient)
     last = last_alike(known_runs(config.runs, found.store.layout), config.resolved)
     if last is not None:
         changes = difference(last.folder, config.resolved, plan_rows(planned))
         print_difference(changes, last, console)
     return 0
+
+
+def machine_of(config: Config, store: Store) -> MachineConfig:
+    """The machine of a schedule: what the config gives, else what was measured here, if it was."""
+    given = config.plan.machine
+    if given.rates:
+        return given
+    found = measured(store.root, speeds_name(config.device, config.numerics.threads))
+    return given if found is None else replace(found, network=given.network)
 
 
 def _print_totals(found: Planned, console: Console, machine: str) -> None:

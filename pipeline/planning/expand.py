@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from pipeline.errors import ManyErrors, UserError
 from pipeline.graph import Graph, Node, Ref
+from pipeline.planning.in_parts import PARTS, in_parts
 from pipeline.planning.inputs import STEPS, Source, sources_of, survey_order
 from pipeline.planning.site import SitePlan
 from pipeline.planning.site_view import Build, Find, SiteView
@@ -68,9 +69,15 @@ class _Expansion:
         self.surveys[name] = survey
         self.stages[name] = survey.settled or self.stages[name]
         costs = survey.estimates
+        made = self.make_nodes(name, self.stages[name])
+        if survey.parts is not None:
+            made = tuple(in_parts(made, survey.parts))
+            self.stages[f"{name}{PARTS}"] = self.stages[name]
         self.nodes[name] = tuple(
-            replace(node, estimate=costs[node.member]) if node.member in costs else node
-            for node in self.make_nodes(name, self.stages[name])
+            replace(node, estimate=costs[node.member])
+            if node.part is None and node.member in costs
+            else node
+            for node in made
         )
 
     def view(self, name: str) -> SiteView:
@@ -200,6 +207,7 @@ def expand(
         for name, plan in sites.items()
         if plan.final
         for node in state.nodes[name]
+        if node.part is None
         for output in node.outputs
     ]
     nodes = [node for made in state.nodes.values() for node in made]

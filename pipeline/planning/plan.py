@@ -141,6 +141,8 @@ def _row(plan: Plan, step: Step) -> dict[str, Any]:
             "memory": node.estimate.memory,
             "device_memory": node.estimate.device_memory,
             "seconds": node.estimate.seconds,
+            "work": dict(node.estimate.work),
+            "reads": node.estimate.reads,
         },
     }
 

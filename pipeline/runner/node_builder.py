@@ -142,6 +142,7 @@ class NodeBuilder:
                 node_name=node.name,
                 member=node.member,
                 index=node.index,
+                part=node.part,
                 inputs=inputs,
                 outputs={output: drafts[output] for output in missing},
                 scratch=scratch,

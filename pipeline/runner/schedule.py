@@ -62,9 +62,11 @@ class ReadyQueue:
 
     A node of member k comes before one of member k+1, and within a member the later stage comes
     first, so that each member is finished as early as possible and its transient results can go.
+    With `chains_first`, for many workers, the node with the longest chain of nodes still to follow
+    comes before all that: what others wait for is not kept waiting by what nobody waits for.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, chains_first: bool = False) -> None:
         building = {step.node.name for step in plan.building()}
         self._position = {name: i for i, name in enumerate(plan.graph.nodes)}
         self._nodes = plan.graph.nodes
@@ -75,12 +77,13 @@ class ReadyQueue:
             }
         )
         self._sorter.prepare()
-        self._heap: list[tuple[float, int, str]] = []
+        self._heap: list[tuple[float, float, int, str]] = []
+        self._left = seconds_left(plan) if chains_first else {}
         self._fill()
 
     def pop(self) -> str | None:
         """The next node to start, or None while nothing is ready."""
-        return heapq.heappop(self._heap)[2] if self._heap else None
+        return heapq.heappop(self._heap)[3] if self._heap else None
 
     def put_back(self, name: str) -> None:
         """Have a node that was popped be ready again."""
@@ -98,10 +101,24 @@ class ReadyQueue:
         for name in self._sorter.get_ready():
             heapq.heappush(self._heap, self._entry(name))
 
-    def _entry(self, name: str) -> tuple[float, int, str]:
+    def _entry(self, name: str) -> tuple[float, float, int, str]:
         index = self._nodes[name].index
         member = float("inf") if index is None else float(index)
-        return member, -self._position[name], name
+        return -self._left.get(name, 0.0), member, -self._position[name], name
+
+
+def seconds_left(plan: Plan) -> dict[str, float]:
+    """By node to be built the estimated seconds of the longest chain that begins with it."""
+    left: dict[str, float] = {}
+    after: dict[str, float] = {}
+    for name in reversed(list(plan.steps)):
+        step = plan.steps[name]
+        if step.status != "build":
+            continue
+        left[name] = step.node.estimate.seconds + after.get(name, 0.0)
+        for ref in step.node.inputs.values():
+            after[ref.node] = max(after.get(ref.node, 0.0), left[name])
+    return left
 
 
 def transient_outputs(graph: Graph, *, keep: bool) -> Transient:

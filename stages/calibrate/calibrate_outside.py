@@ -12,6 +12,8 @@ from stages.calibrate.config import LIGHTER, LayerConfig
 from stages.calibrate.estimate import GRAM
 from stages.compute.estimates import FORWARD_FLOPS, MODEL_PROCESS
 from stages.compute.gpu_estimates import head_on_gpu
+from stages.compute.work import GRAM as GRAMS
+from stages.compute.work import NODE
 from stages.model.blueprint import Blueprint
 from stages.model.proofs.proof_input import proof_problem
 
@@ -48,6 +50,7 @@ class CalibrateOutside(GatheringStage):
             outputs={GRAM: 4 * width * width},
             memory=MODEL_PROCESS + 4 * width * (width + 4 * batch),
             seconds=width * width * rows / FORWARD_FLOPS,
+            work={GRAMS: float(width * width * rows), NODE: 1.0},
         )
         if device != "cpu":
             cost = head_on_gpu(cost)

@@ -7,14 +7,19 @@ from dataclasses import dataclass, replace
 from pipeline.stage import Estimate, Site
 from stages.compute import gpu_estimates as gpu
 from stages.compute.estimates import FORWARD_FLOPS, MODEL_PROCESS
+from stages.compute.work import FORWARD, NODE
+from stages.compute.work import GRAM as GRAMS
 from stages.model.artifact_names import ACTIVATIONS
 from stages.model.blueprint import DTYPE_BYTES, Blueprint, Subgraph
 from stages.model.compute_dtype import computed
 from stages.model.layer_types import firsts_after_another
 from stages.model.proofs.proof_input import boundary_width
+from stages.model.routed_work import active_parameters, expert_share, routed_to
 
 GRAM = "gram"
 """The only statistic that takes space."""
+EXPERTS = "experts"
+"""Stands for the one input that all experts of a layer see."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,21 +84,43 @@ def _estimate(blueprint: Blueprint, layer: Subgraph, load: Load, grams: bool) ->
     shared = _shared(layer)
     gram = sum(4 * n * n for n in shared.values()) if grams else 0
     working = load.batch * load.sequence(blueprint, layer, "cpu")
-    operations = 2 * layer.parameters * tokens
-    operations += sum(n * n * tokens for n in shared.values()) if grams else 0
+    work = _work(blueprint, layer, tokens, grams=grams)
     return Estimate(
         bytes=activations + gram,
         memory=MODEL_PROCESS + load.size * layer.parameters + gram + working,
-        seconds=operations / FORWARD_FLOPS,
+        seconds=sum(work.get(kind, 0.0) for kind in (FORWARD, GRAMS)) / FORWARD_FLOPS,
         outputs={ACTIVATIONS: activations} | ({GRAM: gram} if grams else {}),
+        work=work,
+        reads=layer.bytes if grams else 0,
     )
+
+
+def _work(blueprint: Blueprint, layer: Subgraph, tokens: int, *, grams: bool) -> dict[str, float]:
+    """Work of a forward of a layer, and of the Gram matrices of its inputs.
+
+    An expert runs on the tokens that are routed to it; in calibration on all of them, unless only
+    those are to count (calibrate.experts=routed).
+    """
+    routed = routed_to(blueprint.config)
+    everything = grams and blueprint.experts == "all"
+    parameters = layer.parameters if everything else active_parameters(layer, routed)
+    work = {FORWARD: 2.0 * parameters * tokens, NODE: 1.0}
+    if grams:
+        share = 1.0 if everything else expert_share(layer, routed)
+        experts = {linear.name for linear in layer.linears if linear.expert}
+        work[GRAMS] = float(
+            sum(
+                n * n * tokens * (share if name in experts or name == EXPERTS else 1.0)
+                for name, n in _shared(layer).items()
+            )
+        )
+    return work
 
 
 def _on_gpu(
     cost: Estimate, blueprint: Blueprint, layer: Subgraph, load: Load, grams: bool, device: str
 ) -> Estimate:
     """The same on a GPU; activations between layers are not counted, for they may lie elsewhere."""
-    tokens = load.rows * load.width
     shared = _shared(layer).values() if grams else ()
     fixed = layer.bytes + sum(4 * n * n for n in shared)
     each = load.sequence(blueprint, layer, device)
@@ -101,8 +128,8 @@ def _on_gpu(
         cost,
         memory=MODEL_PROCESS + gpu.CUDA_PROCESS + layer.bytes,
         seconds=gpu.LAYER_SECONDS
-        + 2 * layer.parameters * tokens / gpu.FORWARD_FLOPS
-        + sum(gpu.gram_seconds(tokens, n) for n in shared),
+        + cost.work[FORWARD] / gpu.FORWARD_FLOPS
+        + cost.work.get(GRAMS, 0.0) / gpu.GRAM_OPERATIONS,
         device_memory=fixed + load.batch * each,
         remedy=gpu.smaller_batch(device, "calibrate.batch_size", load.batch, fixed, each),
     )
@@ -123,7 +150,7 @@ def _shared(layer: Subgraph) -> dict[str, int]:
     """Input width of each statistic; fused Linears share one, and so do the experts of a layer."""
     first = {name: group[0] for group in layer.fused for name in group}
     return {
-        "experts"
+        EXPERTS
         if linear.expert and not linear.name.endswith("down_proj")
         else first.get(linear.name, linear.name): linear.in_features
         for linear in layer.linears

@@ -35,6 +35,7 @@ class Calibrate(GatheringStage):
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     work: ClassVar[tuple[str, ...]] = ("stages.calibrate.run",)
     ahead: ClassVar[str] = "stages.quantized.open"
+    speeds: ClassVar[str] = "stages.calibrate.statistics.speeds"
     lighter: ClassVar[str] = LIGHTER
     Config: ClassVar[type] = LayerConfig
     config: LayerConfig

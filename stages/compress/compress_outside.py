@@ -21,6 +21,7 @@ from stages.compress.layer_plan import (
     follows,
     formats_key,
     gram_is_all,
+    layer_work,
     on_gpu,
     solving_seconds,
     statistics_problem,
@@ -80,6 +81,8 @@ class CompressOutside(Stage):
         blueprint = site.facts.get("model")
         if not isinstance(blueprint, Blueprint):
             return Survey()
+        if problem := self.config.undivided():
+            return Survey(problems=(problem,))
         if statistics_problem(self.config, site.facts, blueprint):
             return Survey()
         config = settled(self.config, site)
@@ -129,7 +132,9 @@ def ends_estimate(config: CompressConfig, ends: Ends) -> Estimate:
         solved = measures(config) and linear.kind != EMBEDDING
         seconds += solving_seconds(config, linear, solved=solved)
     memory = COMPRESS_PROCESS + 2 * part.bytes + 12 * part.parameters
-    cost = Estimate(bytes=size, memory=memory, seconds=seconds)
+    alone = replace(config, modifiers=solvers_of(config))
+    work = layer_work(alone, part, ends.formats, solved=measures(config))
+    cost = Estimate(bytes=size, memory=memory, seconds=seconds, work=work, reads=part.bytes)
     if config.numerics.device == "cpu":
         return cost
     return on_gpu(cost, part, ends.formats, solved=measures(config))

@@ -34,6 +34,9 @@ class CompressConfig:
     )
     """How the numbers are found: reap, transforms in order, a pruner if any, then one solver."""
     numerics: Numerics = field(default_factory=Numerics)
+    part_parameters: int | None = field(default=None, metadata={"key": False})
+    """Weights of a decoder layer that one node solves, about: groups of Linears, experts some at a
+    time, side by side where there are several workers; null: all of them. No byte depends on it."""
 
     def __post_init__(self) -> None:
         check_order(self.modifiers)
@@ -50,6 +53,31 @@ class CompressConfig:
                     f"{self.transforms[0].kind!r} changes the inputs after they were observed",
                     remedy="say observer: static_minmax",
                 )
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        """Raise UserError unless what is asked for may be done to parts of a layer."""
+        size = self.part_parameters
+        if size is None:
+            return
+        if size < 1:
+            raise UserError(f"part_parameters is {size}", remedy="give 1 or more, or null")
+        solvers = (self.learner, self.aimer)
+        whole = next((m for m in (*self.transforms, *solvers) if m is not None), None)
+        if whole is not None:
+            raise UserError(
+                f"part_parameters is {size}, and modifier {whole.kind} looks at a layer as a whole",
+                remedy="give null, or leave the modifier out",
+            )
+
+    def undivided(self) -> UserError | None:
+        """What is wrong where a stage that has no parts is to build them; None: nothing."""
+        if self.part_parameters is None:
+            return None
+        return UserError(
+            f"part_parameters is {self.part_parameters}, and only decoder layers have parts",
+            remedy="give it to the node compress",
+        )
 
     @property
     def local(self) -> tuple[Modifier, ...]:

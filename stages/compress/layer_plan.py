@@ -7,7 +7,7 @@ and ranges do not follow: they are gathered on rotated inputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from stages.compress.config import STATISTICS, CompressConfig, needed_statistics
 from stages.compress.modifiers.base import Solver
 from stages.compute import gpu_estimates as gpu
 from stages.compute.estimates import COMPRESS_PROCESS, CORE_FLOPS
+from stages.compute.work import NODE, PACK, PRODUCT, ROUND, added, factoring, solving
 from stages.model.blueprint import Blueprint, LinearSpec, Subgraph
 from stages.schemes.resolve import Resolved
 from stages.schemes.sizes import layer_bytes
@@ -136,6 +137,38 @@ def solving_seconds(config: CompressConfig, linear: LinearSpec, *, solved: bool)
     return passes * elements / (CORE_FLOPS * config.numerics.threads)
 
 
+def stacks_of(part: Subgraph, formats: Container[str]) -> list[tuple[str, ...]]:
+    """Quantized modules that are solved with one factor of their inputs: those that are fused."""
+    first = {name: group[0] for group in part.fused for name in group}
+    stacks: dict[str, list[str]] = {}
+    for linear in part.linears:
+        if linear.name in formats:
+            stacks.setdefault(first.get(linear.name, linear.name), []).append(linear.name)
+    return [tuple(stack) for stack in stacks.values()]
+
+
+def layer_work(
+    config: CompressConfig, part: Subgraph, formats: Container[str], *, solved: bool
+) -> dict[str, float]:
+    """Work of compressing `part`, by kind; `solved` in the metric of inputs, or only rounded.
+
+    Transforms that search weigh each of their candidates by a product with the Gram matrix.
+    """
+    tries = sum(transform.tries for transform in config.transforms)
+    by_name = {linear.name: linear for linear in part.linears}
+    total: dict[str, float] = {NODE: 1.0}
+    for stack in stacks_of(part, formats):
+        rows, columns = (
+            sum(by_name[name].out_features for name in stack),
+            by_name[stack[0]].in_features,
+        )
+        elements = float(rows * columns)
+        tried = {PRODUCT: 2 * tries * elements * columns, ROUND: tries * elements} if tries else {}
+        chosen = added(solving(rows, columns), factoring(columns)) if solved else {ROUND: elements}
+        total = added(total, tried, chosen, {PACK: elements})
+    return total
+
+
 def layer_estimate(
     config: CompressConfig,
     layer: Subgraph,
@@ -148,7 +181,8 @@ def layer_estimate(
 
     It `streams` where weights go from file to file one by one, rows of a large one at a time.
     """
-    size = layer_bytes(layer, {n: found.scheme for n, found in formats.items()}, dtype)
+    mine = {m.name: formats[m.name].scheme for m in layer.linears if m.name in formats}
+    size = layer_bytes(layer, mine, dtype)
     widest, largest = 0, 0
     seconds = 0.5 if config.numerics.device == "cpu" else 0.0
     solved = any(isinstance(m, Solver) and m.statistics() for m in config.modifiers)
@@ -163,7 +197,13 @@ def layer_estimate(
     else:
         grams = 24 * widest * widest if needed_statistics(config) else 0
         memory = COMPRESS_PROCESS + 2 * layer.bytes + 4 * layer.parameters + grams
-    cost = Estimate(bytes=size, memory=memory, seconds=seconds)
+    cost = Estimate(
+        bytes=size,
+        memory=memory,
+        seconds=seconds,
+        work=layer_work(config, layer, formats, solved=solved),
+        reads=layer.bytes,
+    )
     return cost if config.numerics.device == "cpu" else on_gpu(cost, layer, formats, solved=solved)
 
 
@@ -171,16 +211,12 @@ def on_gpu(
     cost: Estimate, part: Subgraph, formats: Mapping[str, Resolved], *, solved: bool
 ) -> Estimate:
     """The cost of compressing `part` with the weights on a GPU that are solved together."""
-    stacks: dict[str, tuple[int, int]] = {}
-    first = {name: group[0] for group in part.fused for name in group}
-    for linear in part.linears:
-        if linear.name in formats:
-            name = first.get(linear.name, linear.name)
-            rows, _ = stacks.get(name, (0, 0))
-            stacks[name] = (rows + linear.out_features, linear.in_features)
+    by_name = {linear.name: linear for linear in part.linears}
+    stacks = [[by_name[name] for name in stack] for stack in stacks_of(part, formats)]
+    shapes = [(sum(m.out_features for m in stack), stack[0].in_features) for stack in stacks]
     needs = [
         gpu.solve_memory(rows, columns) if solved else gpu.ROUND_BYTES * rows * columns
-        for rows, columns in stacks.values()
+        for rows, columns in shapes
     ]
     return replace(
         cost,

@@ -28,6 +28,7 @@ from stages.compress.modifiers.keep_source import casts, kept_inputs, unusual
 from stages.compress.modifiers.rtn import Rtn
 from stages.compress.modifiers.rtn_route import only_rounds
 from stages.compress.modifiers.sparsity import Sparsity
+from stages.compress.parts.parts_run import PART, joined, narrowed
 from stages.compress.rtn_streaming import record_direct, solve_direct
 from stages.compress.shared_scales import global_scales, gram_of, grids_of, input_params, partners
 from stages.compress.solve import Solved, solve_layer
@@ -240,6 +241,8 @@ class _Work:
     def take(self, solved: Solved, scales: Mapping[str, Tensor]) -> None:
         """Pack a solved module, or deal with the trouble it made as the policy says."""
         name = solved.module
+        if solved.batch:
+            self.result.batches[name] = solved.batch
         if solved.trouble is None:
             self.put(solved, self.solver.kind)
         elif self.solver.on_failure == "fallback":
@@ -363,6 +366,12 @@ def run(config: CompressConfig, task: Task) -> None:
     config.numerics.apply()
     task.progress(0.0, "reading weights")
     layer, draft = layer_state(config, task), task.outputs["weights"]
+    if (count := sum(name.startswith("parts/") for name in task.inputs)) and task.part is None:
+        joined(layer, task, count).write(draft, layer.dtype)
+        draft.meta["recipe"] = task.inputs["parts/0"].meta["recipe"]
+        return
+    if task.part is not None:
+        layer = narrowed(layer, task.part)
     activations, chains = None, None
     if layer.resolved and layer.source is not None:
         if config.learner is not None:
@@ -382,3 +391,7 @@ def run(config: CompressConfig, task: Task) -> None:
     draft.meta["recipe"] = recipe_of(
         config, statistics_of(task.inputs), task.inputs.get("tokens") if config.aimer else None
     )
+    if task.part is not None:  # what is told of the layer, its joining node tells
+        linears = [linear.name for linear in layer.subgraph.linears]
+        told = {"linears": linears, "batches": made.batches}
+        draft.meta[PART] = {**draft.meta.pop("result"), **told}

@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from pipeline.key import digest
 from stages.compress.grid import ROW_STRATEGIES, Grid, Quantized
 from stages.compress.layer.state import LayerState
 from stages.compress.modifiers.base import Problem, Pruner, Solver
@@ -68,7 +69,8 @@ ELEMENTS_AT_ONCE = 1 << 26
 class Solved:
     """What a module became, or why it did not: exactly one of `quantized` and `trouble` is set.
 
-    `dead` counts the input channels that were zero for every token.
+    `dead` counts the input channels that were zero for every token. `batch` is the same for modules
+    that are solved one after another wherever they stand in the layer; empty: in the layer's order.
     """
 
     module: str
@@ -76,6 +78,7 @@ class Solved:
     relative_error: float | None = None
     trouble: NumericalError | None = None
     dead: int = 0
+    batch: str = ""
 
 
 def solve_layer(
@@ -93,12 +96,13 @@ def solve_layer(
     """
     stacks = batches(layer, solver, grids, global_scales)
 
-    def solved(names: list[str]) -> list[Solved]:
-        own = solver.of(names[0])
-        return list(_solve(layer, (pruner, own), names, grids, global_scales, device))
+    def solved(batch: str, names: list[str]) -> list[Solved]:
+        by = (pruner, solver.of(names[0]))
+        found = _solve(layer, by, names, grids, global_scales, device)
+        return [replace(one, batch=batch) for one in found]
 
-    work = [partial(solved, names) for names in stacks]
-    at_once = fitting([_cost(layer, names) for names in stacks]) if device == "cpu" else 1
+    work = [partial(solved, batch, names) for batch, names in stacks]
+    at_once = fitting([_cost(layer, names) for _, names in stacks]) if device == "cpu" else 1
     for found in side_by_side(work, at_once):
         yield from found
 
@@ -114,11 +118,12 @@ def batches(
     solver: Solver,
     grids: Mapping[str, Grid],
     global_scales: Mapping[str, Tensor],
-) -> list[list[str]]:
+) -> list[tuple[str, list[str]]]:
     """Modules that may be stacked: same input, format, global scale and options of the solver, no
-    scale across rows.
+    scale across rows; before them a digest of what they have in common.
 
-    A solver that keeps what is there gets every module alone.
+    A solver that keeps what is there gets every module alone. Some modules of a layer are in the
+    same order here as all of them are.
     """
     found: dict[object, list[list[str]]] = {}
     for name, grid in grids.items():
@@ -133,7 +138,9 @@ def batches(
         if stacks[-1] and taken + weight.numel() > ELEMENTS_AT_ONCE:
             stacks.append([])
         stacks[-1].append(name)
-    return [stack for stacks in found.values() for stack in stacks if stack]
+    return [
+        (digest(repr(key)), stack) for key, stacks in found.items() for stack in stacks if stack
+    ]
 
 
 def _solve(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pipeline.key import Json, canonical
-from pipeline.stage import Estimate, Site, Stage, Survey
+from pipeline.stage import Estimate, Parts, Site, Stage, Survey
 from stages.compress.aimed.aim_plan import (
     ORIGINAL,
     aim_notes,
@@ -42,6 +42,7 @@ from stages.compress.modifiers.rtn_route import (
     goes_straight,
     only_rounds,
 )
+from stages.compress.parts.parts_plan import joining_estimate, layer_parts, named_formats
 from stages.model.artifact_names import ACTIVATIONS
 from stages.model.blueprint import Blueprint
 from stages.model.pairs.proven import PAIRS
@@ -84,7 +85,11 @@ class Compress(Stage):
     version = 6
     Config = CompressConfig
     ahead = "stages.quantized.open"
-    lighter = "lower calibrate.memory, which changes no result"
+    speeds = "stages.compress.layer.speeds"
+    lighter = (
+        "lower calibrate.memory, or compress layers in parts with "
+        "graph.nodes.compress.params.part_parameters=200000000; neither changes a result"
+    )
     outputs = ("weights",)
     config: CompressConfig
     layers: Layers | None = None
@@ -96,6 +101,8 @@ class Compress(Stage):
 
     @property
     def work(self) -> tuple[str, ...]:
+        if self.config.part_parameters is not None:
+            return ("stages.compress.run",)
         rounds = only_rounds(self.config.modifiers, self.config.numerics.device)
         straight = rounds if self.layers is None else self.layers.straight
         whole = "stages.compress.run"
@@ -184,6 +191,9 @@ class Compress(Stage):
                     tokens,
                     device=config.numerics.device,
                 )
+        parts = None if problems else layer_parts(config, blueprint, found.modules)
+        if parts is not None:
+            estimates |= {n: joining_estimate(estimates[n]) for n in parts.names if n is not None}
         layers = Layers(
             blueprint=blueprint,
             formats=found,
@@ -209,15 +219,33 @@ class Compress(Stage):
                 *transformers_notes(found.modules, blueprint),
             ),
             estimates=estimates,
-            settled=replace(self, config=config, layers=layers),
+            settled=(settled_self := replace(self, config=config, layers=layers)),
+            parts=None if parts is None else settled_self._keyed(parts),
         )
+
+    def _keyed(self, parts: Parts) -> Parts:
+        """The parts with what the scheme says of the modules of each alone."""
+        if self.layers is None:
+            return parts
+        formats = self.layers.formats.modules
+        said = {
+            (member, name): self._said(named_formats(name, formats))
+            for member, names in parts.names.items()
+            for name in names
+        }
+        return replace(parts, semantics=said)
 
     def semantics(self, member: str | None) -> Json:
         """What the scheme says of this layer's own modules, not of others."""
-        config, layers = self.config, self.layers
-        scheme: Json = canonical(config.scheme)
+        layers = self.layers
+        scheme: Json = canonical(self.config.scheme)
         if layers is not None and member is not None:
             scheme = formats_key(layers.blueprint.layer(member).linears, layers.formats.modules)
+        return self._said(scheme)
+
+    def _said(self, scheme: Json) -> Json:
+        """What decides the bytes of modules whose formats `scheme` says."""
+        config, layers = self.config, self.layers
         return {
             "scheme": scheme,
             "modifiers": [modifier.semantics() for modifier in config.modifiers],

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.key import Json
 from pipeline.stage import Artifact, Draft
-from stages.load.model_folder import content_of, look_into, write_folder
+from stages.load.model_folder import Folder, content_of, look_into, write_folder
 from stages.load.model_kind import Look, SourceFacts, Work
 from stages.load.side_files import has_chat_template, has_tokenizer
+from stages.weights.checkpoint_files import NoWeights
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,9 +36,11 @@ class LocalModel:
         return {"trust_remote_code": self.trust_remote_code}
 
     def look(self, *, mode: str) -> Look:
-        del mode  # everything is here already
         folder = look_into(self.folder, code=self.trust_remote_code)
-        identity = None if folder.problems else content_of(folder, rehash=self.rehash)
+        if mode == "plan" and folder.config is not None:
+            folder = _without_weights(folder)
+        unknown = bool(folder.problems) or folder.layout is None
+        identity = None if unknown else content_of(folder, rehash=self.rehash)
         return Look(
             facts=SourceFacts(
                 config=folder.config,
@@ -66,3 +69,15 @@ class LocalModel:
         loaded = content_of(folder)
         write_folder(draft, folder, loaded, work)
         return loaded
+
+
+def _without_weights(folder: Folder) -> Folder:
+    """A folder without weights as one to plan with: only its config is needed for that."""
+    rest = tuple(each for each in folder.problems if not isinstance(each, NoWeights))
+    if len(rest) == len(folder.problems):
+        return folder
+    told = (
+        f"{folder.path} has no weights: this is the plan of the model that its config.json "
+        "describes, which mode=run refuses"
+    )
+    return replace(folder, problems=rest, warnings=(*folder.warnings, told))

@@ -10,6 +10,7 @@ from pipeline.errors import UserError
 from pipeline.key import Json, canonical
 from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.compute.estimates import COMPRESS_PROCESS
+from stages.compute.work import COPY, NODE
 from stages.model.blueprint import DTYPE_BYTES, Blueprint
 from stages.schemes.chosen import CHOICE, settled
 from stages.schemes.resolve import resolve
@@ -73,6 +74,7 @@ class Save(Stage):
     libraries = ("compressed-tensors",)
     Config = SaveConfig
     work = ("stages.save.run",)
+    speeds = "stages.compute.speeds"
     config: SaveConfig
     outside: bool = True
     """Whether anything outside the layers is compressed; until it is surveyed, it may be."""
@@ -116,7 +118,12 @@ class Save(Stage):
             formats = {name: resolved.scheme for name, resolved in found.modules.items()}
             layers = blueprint.layers
             size += sum(layer_bytes(layer, formats, blueprint.dtype) for layer in layers)
-        estimate = Estimate(bytes=size, memory=memory, seconds=SECONDS + size / COPY_RATE)
+        estimate = Estimate(
+            bytes=size,
+            memory=memory,
+            seconds=SECONDS + size / COPY_RATE,
+            work={COPY: float(size), NODE: 1.0},
+        )
         told = site.facts.get(TOKENS)
         if config.data is None and isinstance(told, Mapping):
             config = replace(config, data=str(told["dataset"]))

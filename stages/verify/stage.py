@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pipeline.errors import UserError
 from pipeline.stage import Estimate, Site, Stage, Survey
 from stages.compute.estimates import COMPRESS_PROCESS, MODEL_PROCESS
+from stages.compute.work import CHECK, NODE
 from stages.model.blueprint import Blueprint
 from stages.schemes.chosen import CHOICE, settled
 from stages.schemes.resolve import resolve
@@ -118,6 +119,7 @@ class Verify(Stage):
         if config.loads:
             memory = max(memory, MODEL_PROCESS)
             seconds += LOADING_SECONDS
-        estimate = Estimate(bytes=4096, memory=memory, seconds=seconds)
+        work = {CHECK: float(size), NODE: 1.0}
+        estimate = Estimate(bytes=4096, memory=memory, seconds=seconds, work=work, reads=size)
         stage = replace(self, config=config, outside=outside)
         return Survey(estimates={None: estimate}, settled=stage)

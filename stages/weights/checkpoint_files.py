@@ -181,6 +181,10 @@ def _indexed(folder: Path, name: str) -> Layout:
     return Layout(where=str(folder), files=files, tensors=tensors)
 
 
+class NoWeights(UserError):
+    """A folder holds no weights of any kind: a model of which only the config is there."""
+
+
 def _no_weights(folder: Path, names: list[str]) -> UserError:
     if names:
         return UserError(
@@ -193,7 +197,7 @@ def _no_weights(folder: Path, names: list[str]) -> UserError:
             remedy="convert them to safetensors: load the model with transformers where you trust "
             "it and save it again with save_pretrained",
         )
-    return UserError(
+    return NoWeights(
         f"{folder} has no weights: no model.safetensors and no model.safetensors.index.json",
         remedy="give the path of a model folder; for a .gguf file say model=gguf",
     )

@@ -9,13 +9,15 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.stage import Estimate
 from stages.compress.config import CompressConfig
-from stages.compress.learning.learning_plan import active_parameters, kept_bytes
+from stages.compress.learning.learning_plan import kept_bytes
 from stages.compress.modifiers.base import Solver
 from stages.compute import gpu_estimates as gpu
 from stages.compute.estimates import FORWARD_FLOPS
+from stages.compute.work import FORWARD, added
 from stages.model.artifact_names import ACTIVATIONS
 from stages.model.blueprint import Blueprint, Subgraph
 from stages.model.proofs.proof_input import PROOF
+from stages.model.routed_work import active_parameters
 
 ORIGINAL = "original"
 """The input under which `compress` takes what the original model hands to the layer."""
@@ -79,6 +81,7 @@ def aiming_cost(
     crosses = 4 * max((m.in_features * m.out_features for m in own), default=0)
     working = 2 * kept_bytes(layer, width) + 12 * widest * widest + 4 * crosses
     working += 8 * sum(m.in_features * m.out_features for m in own)
+    cost = replace(cost, work=added(cost.work, {FORWARD: float(operations)}))
     if device == "cpu":
         seconds = operations / FORWARD_FLOPS
         return replace(cost, seconds=cost.seconds + seconds, memory=cost.memory + working)

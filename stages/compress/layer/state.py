@@ -25,6 +25,10 @@ class LazyTensors(MutableMapping[str, Tensor]):
         self._source = source
         self._held: dict[str, Tensor] = {}
 
+    def only(self, names: Mapping[str, str]) -> LazyTensors:
+        """Those of these names, of which nothing is read yet."""
+        return LazyTensors(names, self._source)
+
     def peek(self, name: str) -> Tensor:
         """A tensor, not kept if it was not there."""
         if name in self._held:

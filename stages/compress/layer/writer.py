@@ -62,7 +62,8 @@ class Compressed:
 
     `modules` and `rows` are by module in the order of the layer; `schemes` is by name in the
     checkpoint; `fallbacks` says which modules did not become what was asked for, and why;
-    `learning` is what a solver that learns tells of the layer, `aimed` what one that is aimed does.
+    `learning` is what a solver that learns tells of the layer, `aimed` what one that is aimed does;
+    `batches` is by module what :class:`stages.compress.solve.Solved` calls its batch.
     Tensors go to `file` as they come,
     where there is one; else they are in memory until :meth:`write`.
     """
@@ -79,6 +80,7 @@ class Compressed:
     searched: list[dict[str, Any]] = field(default_factory=list)
     learning: list[dict[str, Any]] = field(default_factory=list)
     aimed: list[dict[str, Any]] = field(default_factory=list)
+    batches: dict[str, str] = field(default_factory=dict)
 
     def take(self, other: Compressed) -> None:
         """Add what was made of other modules."""
@@ -91,6 +93,7 @@ class Compressed:
         self.changed += other.changed
         self.distributions |= other.distributions
         self.searched += other.searched
+        self.batches |= other.batches
 
     def record(
         self,

@@ -11,13 +11,13 @@ from pipeline.stage import Estimate
 from stages.compress.modifiers.autoround import AutoRound
 from stages.compute import gpu_estimates as gpu
 from stages.compute.estimates import FORWARD_FLOPS
+from stages.compute.work import BACKWARD, LEARN, added
 from stages.model.blueprint import Blueprint, Subgraph
 from stages.model.proofs.proof_input import PROOF
+from stages.model.routed_work import active_parameters, expert_share
 
 LATENT_BYTES = 24
 """Times parameters: latent codes, two moments, the weight, its gradient, and what was kept."""
-ROUTED = 8
-"""Experts that a token is sent to at most. An assumption."""
 INPUTS = ("target", "tokens", PROOF)
 """Inputs of `compress` without which nothing can be learned; `activations` comes beside them."""
 ADDITION = {
@@ -70,6 +70,8 @@ def learning_cost(
     sequences = 3.2 * solver.iterations * min(solver.batch_size, tokens["samples"])
     operations = 2 * active * width * sequences
     working = solver.batch_size * kept_bytes(layer, width) + LATENT_BYTES * learned
+    steps = {BACKWARD: float(operations), LEARN: float(learned * solver.iterations)}
+    cost = replace(cost, work=added(cost.work, steps))
     if device == "cpu":
         seconds = operations / FORWARD_FLOPS + 2e-8 * learned * solver.iterations
         return replace(cost, seconds=cost.seconds + seconds, memory=cost.memory + working)
@@ -81,18 +83,9 @@ def learning_cost(
     )
 
 
-def active_parameters(layer: Subgraph) -> int:
-    """Parameters that one token goes through: of experts only those it is routed to."""
-    experts = [m.in_features * m.out_features for m in layer.linears if m.expert]
-    names = {m.name.rpartition(".")[0] for m in layer.linears if m.expert}
-    routed = sum(experts) * min(ROUTED, len(names)) // max(1, len(names))
-    return layer.parameters - sum(experts) + routed
-
-
 def kept_bytes(layer: Subgraph, width: int) -> int:
     """What a backward pass through one sequence of `width` tokens needs of the forward pass."""
-    names = {m.name.rpartition(".")[0] for m in layer.linears if m.expert}
-    share = min(ROUTED, len(names)) / max(1, len(names))
+    share = expert_share(layer)
     entries = sum(
         (m.in_features + m.out_features) * (share if m.expert else 1.0) for m in layer.linears
     )

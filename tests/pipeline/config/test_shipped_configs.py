@@ -25,6 +25,7 @@ GROUPS = (
     "eval",
     "runner",
     "tracker",
+    "machine",
     "experiment",
 )
 

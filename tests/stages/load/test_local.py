@@ -196,3 +196,22 @@ def test_a_survey_imports_no_torch(folder: Path) -> None:
         [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_folder_without_weights_is_planned_with_and_not_run(folder: Path) -> None:
+    for weights in folder.glob("*.safetensors*"):
+        weights.unlink()
+    model = LocalModel(path=str(folder))
+    planned = model.look(mode="plan")
+    assert planned.problems == () and planned.facts.config is not None
+    assert planned.facts.identity is None and planned.facts.tensors is None
+    assert "which mode=run refuses" in planned.warnings[0]
+    [problem] = model.look(mode="run").problems
+    assert "has no weights" in problem.what
+
+
+def test_weights_that_are_there_but_cannot_be_read_are_a_problem_of_a_plan(folder: Path) -> None:
+    for weights in folder.glob("*.safetensors*"):
+        weights.rename(weights.with_suffix(".bin"))
+    [problem] = LocalModel(path=str(folder)).look(mode="plan").problems
+    assert "pickle" in problem.what
