@@ -48,7 +48,7 @@ def test_the_same_run_again_builds_nothing_and_another_eval_only_the_eval(
     small_eval = (f"eval.dataset={{kind:text,path:{text},num_samples:2,sequence_length:64}}",)
     found = again(model, text, tmp_path, (*SMALL, *small_eval))
     assert found["second_built"] == []
-    assert set(found["other_eval_built"]) == {"generate"}
+    assert set(found["other_eval_built"]) == {"generate", "card"}
     kept = digests(tmp_path / "run" / "checkpoint")
     assert digests(tmp_path / "second" / "checkpoint") == kept
 
