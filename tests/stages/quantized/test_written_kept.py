@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, CompressedTensorsConfig
 from pipeline.errors import UserError
 from tests.benchmarks.random_llama import write_tokenizer
 from tests.jobs import Job
+from tests.loading import loaded_as
 from tests.stages.quantized.test_keeping import SMALL, meanings
 from tests.stages.quantized.test_written import source_of
 from tests.stages.quantized.written.makers.tiny import DATA
@@ -65,7 +66,7 @@ def test_the_numbers_are_kept(tmp_path: Path, some_text: Path, name: str) -> Non
         checkpoint, dtype=torch.float32, quantization_config=whole
     )
     for prefix, weight in meant.items():
-        assert torch.equal(loaded.get_submodule(prefix).weight, weight), prefix
+        assert loaded_as(loaded.get_submodule(prefix).weight, weight), prefix
 
 
 REFUSED = {
