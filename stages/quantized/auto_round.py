@@ -19,6 +19,7 @@ from stages.quantized.awq import AwqSource
 from stages.quantized.compressed_tensors import CompressedSource
 from stages.quantized.fp8 import Fp8Source
 from stages.quantized.gptq import GptqSource
+from stages.quantized.grids import MXFP4, MXFP8, NVFP4
 from stages.quantized.source import QuantizedSource, option, part_of
 from stages.schemes.quant_args import QArgs
 from stages.weights.source import WeightSource
@@ -27,22 +28,10 @@ BYTES = ("auto_round:fp8_static", "auto_round:fp8")
 LIBRARY = "auto_round:llm_compressor"
 DENSE = 16
 
-
-def _mx(bits: int) -> QArgs:
-    return QArgs(num_bits=bits, type="float", strategy="group", group_size=32, scale_dtype="uint8")
-
-
-NV = QArgs(
-    num_bits=4,
-    type="float",
-    strategy="tensor_group",
-    group_size=16,
-    scale_dtype="float8_e4m3fn",
-)
 LAYOUTS: dict[tuple[str, int], tuple[str, QArgs]] = {
-    ("mx_fp", 4): ("mxfp4-pack-quantized", _mx(4)),
-    ("mx_fp", 8): ("mxfp8-quantized", _mx(8)),
-    ("nv_fp", 4): ("nvfp4-pack-quantized", NV),
+    ("mx_fp", 4): ("mxfp4-pack-quantized", MXFP4),
+    ("mx_fp", 8): ("mxfp8-quantized", MXFP8),
+    ("nv_fp", 4): ("nvfp4-pack-quantized", NVFP4),
 }
 """Format and numbers in compressed-tensors by data_type and bits."""
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stages.quantized.grids import E2M1, MXFP4, NVFP4
 from stages.schemes.quant_args import QArgs
 
 if TYPE_CHECKING:
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 
     Blocks = NDArray[np.uint8]
 
-MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
-VALUES = (*MAGNITUDES, 0.0, *(-value for value in MAGNITUDES[1:]))
+VALUES = (*E2M1, 0.0, *(-value for value in E2M1[1:]))
 """E2M1 by code; code 8, minus zero, is 0 in GGUF."""
 UNSIGNED_NAN, BEYOND = 0x7F, 0xFF
 LARGEST_E8M0 = 254
@@ -129,19 +129,13 @@ FORMATS: Mapping[str, BlockFormat] = {
     "MXFP4": BlockFormat(
         columns=32,
         bytes=17,
-        grid=QArgs(num_bits=4, type="float", strategy="group", group_size=32, scale_dtype="uint8"),
+        grid=MXFP4,
         split=_mxfp4,
     ),
     "NVFP4": BlockFormat(
         columns=64,
         bytes=36,
-        grid=QArgs(
-            num_bits=4,
-            type="float",
-            strategy="tensor_group",
-            group_size=16,
-            scale_dtype="float8_e4m3fn",
-        ),
+        grid=NVFP4,
         split=_nvfp4,
     ),
 }

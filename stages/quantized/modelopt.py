@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
 from stages.formats.input_params import InputParams
+from stages.quantized.grids import MXFP4, MXFP8, NVFP4
 from stages.quantized.source import (
     REMEDY,
     Module,
@@ -39,20 +40,10 @@ if TYPE_CHECKING:
 ONE = ((), (1,))
 CACHE = (".k_scale", ".v_scale")
 PARTS = ("weight", "weight_scale", "weight_scale_2", "input_scale", "pre_quant_scale")
-NVFP4 = QArgs(
-    num_bits=4,
-    type="float",
-    strategy="tensor_group",
-    group_size=16,
-    scale_dtype="float8_e4m3fn",
-)
 ALGORITHMS: dict[str, QArgs] = {
     **dict.fromkeys(("NVFP4", "W4A16_NVFP4", "NVFP4_AWQ"), NVFP4),
-    **dict.fromkeys(
-        ("MXFP4", "W4A8_MXFP4_FP8"),
-        QArgs(num_bits=4, type="float", strategy="group", group_size=32, scale_dtype="uint8"),
-    ),
-    "MXFP8": QArgs(num_bits=8, type="float", strategy="group", group_size=32, scale_dtype="uint8"),
+    **dict.fromkeys(("MXFP4", "W4A8_MXFP4_FP8"), MXFP4),
+    "MXFP8": MXFP8,
     "FP8": QArgs(num_bits=8, type="float", strategy="tensor"),
     "FP8_PER_CHANNEL_PER_TOKEN": QArgs(num_bits=8, type="float", strategy="channel"),
     **dict.fromkeys(("W4A16_AWQ", "W4A8_AWQ"), QArgs(num_bits=4, strategy="group", group_size=128)),

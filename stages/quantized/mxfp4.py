@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
+from stages.quantized.grids import E2M1, MXFP4
 from stages.quantized.source import REMEDY, SAFETENSORS, Module, QuantizedSource, names_of
 from stages.schemes.quant_args import QArgs
 from stages.weights.cut_source import Part, read_block
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
 BLOCKS, SCALES = "_blocks", "_scales"
 GROUP = 32
 BIAS = 127
-MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 NAN = 255
-GRID = QArgs(num_bits=4, type="float", strategy="group", group_size=32, scale_dtype="uint8")
 
 
 class Mxfp4Source(QuantizedSource):
@@ -48,7 +47,7 @@ class Mxfp4Source(QuantizedSource):
         raise KeyError(module.prefix)
 
     def part_grid(self, part: Part) -> QArgs | None:
-        return GRID if part.stored in self.fused else None
+        return MXFP4 if part.stored in self.fused else None
 
     def stored_part(self, part: Part) -> Stored | None:
         from stages.quantized.stored_weight import Stored
@@ -61,7 +60,7 @@ class Mxfp4Source(QuantizedSource):
             raise UserError(f"{part.stored} has a scale that is not a number", remedy=REMEDY)
         # parts are those of matrices [in, out]
         return Stored(
-            grid=GRID, codes=part.of(values_of(blocks).flatten(-2).T), scale=part.of(scales.T)
+            grid=MXFP4, codes=part.of(values_of(blocks).flatten(-2).T), scale=part.of(scales.T)
         )
 
     @cached_property
@@ -144,6 +143,6 @@ def values_of(blocks: Tensor) -> Tensor:
     """The numbers of E2M1 codes, float32 [out, in / 32, 32], without their scales."""
     import torch
 
-    values = torch.tensor([*MAGNITUDES, *(-m for m in MAGNITUDES)], device=blocks.device)
+    values = torch.tensor([*E2M1, *(-m for m in E2M1)], device=blocks.device)
     codes = torch.stack((blocks & 15, blocks >> 4), dim=-1).flatten(-2)
     return values[codes.int()]

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
+from stages.quantized.grids import MXFP4, MXFP8, NVFP4
 from stages.quantized.source import Module, QuantizedSource, matrix, needed, shaped
 from stages.schemes.quant_args import QArgs
 from stages.weights.source import TensorSpec, WeightSource
@@ -98,21 +99,12 @@ class TorchaoSource(QuantizedSource):
 def _grid(codes: TensorSpec, scale: TensorSpec, shape: tuple[int, int]) -> QArgs:
     """The grid of a weight by the dtypes and shapes of its tensors; UserError for others."""
     rows, columns = shape
-    bits = 4 if codes.dtype in FP4 else 8
     if scale.dtype == "F8_E8M0" and codes.dtype in ("F8_E4M3", "U8"):
         shaped(scale, *_scale_shapes(rows, columns // 32))
-        return QArgs(
-            num_bits=bits, type="float", strategy="group", group_size=32, scale_dtype="uint8"
-        )
+        return MXFP4 if codes.dtype in FP4 else MXFP8
     if scale.dtype == "F8_E4M3" and codes.dtype == "U8":
         shaped(scale, *_scale_shapes(rows, columns // 16))
-        return QArgs(
-            num_bits=4,
-            type="float",
-            strategy="tensor_group",
-            group_size=16,
-            scale_dtype="float8_e4m3fn",
-        )
+        return NVFP4
     kind = {"I8": "int", "F8_E4M3": "float"}.get(codes.dtype)
     if kind is None or scale.dtype not in FLOATS:
         raise UserError(
