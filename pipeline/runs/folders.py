@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline.errors import UserError
 from pipeline.key import Json
+from pipeline.runs.config_file import config_of
 from pipeline.store.layout import Layout
 from pipeline.store.noted_runs import noted_runs
 
@@ -101,7 +100,7 @@ def read_run(folder: Path) -> Run:
     hits = sum(node.get("status") == "hit" for node in nodes)
     checkpoint = result.get("checkpoint")
     measured = (folder / SENSITIVITY).is_file()
-    config = _yaml(folder / "config.yaml")
+    config = config_of(folder) or {}
     return Run(
         folder=folder,
         status=str(result.get("status", "measured" if measured else "unfinished")),
@@ -128,15 +127,6 @@ def _label(model: Any) -> str:
     named = model if isinstance(model, dict) else {}
     origin = next((named[key] for key in ("path", "id", "name", "package") if named.get(key)), "")
     return Path(str(origin)).name
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        # libyaml's loader if available: a folder of runs has many of these files
-        plain = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return plain if isinstance(plain, dict) else {}
 
 
 def _json(path: Path) -> Json:
