@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from pipeline.errors import StageFailed
 from pipeline.stage import Artifact, Task
 from stages.compress.aimed.aim_plan import ORIGINAL
+from stages.compress.layer.running import materialized_layer
 from stages.compress.layer.state import LayerState
 from stages.fake_quant.activations import simulated_inputs
 from stages.formats.input_params import InputRule
 from stages.model.artifact_names import ACTIVATIONS
 from stages.model.boundary import Boundary
 from stages.model.boundary_activations import Batch, batches, read_activations
-from stages.model.layer_tensors import outside_tensors
-from stages.model.replay import replay, stem_names
+from stages.model.replay import replay
 from stages.model.skeleton import Skeleton, kept_skeleton
 from stages.weights import WeightSource
 
@@ -216,9 +216,7 @@ def opened(
     the compressed model.
     """
     bones = given.skeleton
-    tensors = {name: layer.peek(name) for name in layer.subgraph.tensors}
-    tensors |= outside_tensors(bones.blueprint, stem_names(bones, given.index), given.source)
-    with bones.materialized(tensors):
+    with materialized_layer(bones, given.index, layer, given.source):
         weights = {n: bones.model.get_submodule(n).get_parameter("weight") for n in names}
         own = {name: weight.data for name, weight in weights.items()}
         yield Chains(given=given, rules=rules, weights=weights, own=own)

@@ -19,14 +19,14 @@ from torch import Tensor, nn
 
 from pipeline.errors import StageFailed
 from pipeline.stage import Artifact, Task
+from stages.compress.layer.running import materialized_layer
 from stages.compress.layer.state import LayerState
 from stages.fake_quant.activations import simulated_inputs
 from stages.formats.input_params import InputRule
 from stages.model.artifact_names import ACTIVATIONS
 from stages.model.boundary import Boundary, batch_dim, joined
 from stages.model.boundary_activations import Batch, batches, read_activations
-from stages.model.layer_tensors import outside_tensors
-from stages.model.replay import replay, stem_names
+from stages.model.replay import replay
 from stages.model.skeleton import Skeleton, kept_skeleton
 from stages.weights import WeightSource
 
@@ -211,11 +211,9 @@ def opened(
     straight through in a backward pass.
     """
     bones = activations.skeleton
-    tensors = {name: layer.peek(name) for name in layer.subgraph.tensors}
-    stem = stem_names(bones, activations.index)
-    tensors |= outside_tensors(bones.blueprint, stem, activations.source)
+    source = activations.source
     with ExitStack() as stack:
-        stack.enter_context(bones.materialized(tensors))
+        stack.enter_context(materialized_layer(bones, activations.index, layer, source))
         stack.enter_context(simulated_inputs(bones.model, rules, straight_through=True))
         if bones.device.type == "cuda":
             stack.enter_context(deterministic())
