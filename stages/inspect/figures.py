@@ -68,30 +68,38 @@ class Figures:
         )
 
 
+def of_scales(scale: Tensor, smallest_normal: float) -> Figures:
+    """The figures of scales in float32, of a dtype with that smallest normal number."""
+    size = scale.abs()
+    sound = torch.isfinite(scale)
+    nonzero = size[sound & (size > 0)]
+    return Figures(
+        scales=scale.numel(),
+        least=float(nonzero.min()) if nonzero.numel() else None,
+        most=float(nonzero.max()) if nonzero.numel() else None,
+        negative=int((scale < 0).sum()),
+        zero=int((scale == 0).sum()),
+        denormal=int((nonzero < smallest_normal).sum()),
+        wrong=int((~sound).sum()),
+    )
+
+
 def figures(stored: Stored, smallest_normal: float) -> Figures:
     """The figures of one weight; `smallest_normal` is that of the dtype its scales are stored in.
 
     Codes are looked at in runs of rows.
     """
     scale = plain_scale(stored.scale)
-    size = scale.abs()
-    sound = torch.isfinite(scale)
-    nonzero = size[sound & (size > 0)]
+    found = of_scales(scale, smallest_normal)
     other = stored.factor if stored.factor is not None else stored.global_scale
-    top = float(nonzero.max()) if nonzero.numel() else None
     points = stored.zero_point
-    start = Figures(
-        scales=scale.numel(),
-        least=float(nonzero.min()) if nonzero.numel() else None,
-        most=top,
-        negative=int((scale < 0).sum()),
-        zero=int((scale == 0).sum()),
-        denormal=int((nonzero < smallest_normal).sum()),
-        wrong=int((~sound).sum()) + int((stored.scale == 255).sum()) * _exponents(stored.scale),
+    start = replace(
+        found,
+        wrong=found.wrong + int((stored.scale == 255).sum()) * _exponents(stored.scale),
         zero_points=None if points is None else (int(points.min()), int(points.max())),
         ordered=int(stored.columns is not None),
         globals=() if other is None else (float(other.float().flatten()[0]),),
-        top_scales=() if top is None else (top,),
+        top_scales=() if found.most is None else (found.most,),
     )
     return _codes(stored, scale, start)
 

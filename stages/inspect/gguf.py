@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.outside import PinnedFile
+from stages.inspect.figures import Figures, of_scales
 from stages.inspect.names import joined, pattern
 from stages.weights.gguf_header import GgufHeader, GgufTensor, read_gguf_header
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 CHUNK = 4_000_000
 """Weights that are decoded together."""
+KNOWN = ("weights", "scales", "negative", "zero", "denormal", "wrong", "zeros", "least", "most")
+"""The figures that are taken of a GGUF file."""
 DENSE = frozenset({"F32", "F16", "BF16", "F64", "I8", "I16", "I32", "I64"})
 
 
@@ -54,16 +57,8 @@ class Found:
 
     type: str
     names: list[str]
-    weights: int = 0
     bytes: int = 0
-    scales: int = 0
-    negative: int = 0
-    zero: int = 0
-    denormal: int = 0
-    wrong: int = 0
-    zeros: int = 0
-    least: float | None = None
-    most: float | None = None
+    figures: Figures = field(default_factory=Figures)
     empty: int = 0
     decoded: bool = True
 
@@ -84,11 +79,11 @@ def inspect_gguf(path: Path, told: Callable[[float, str], None]) -> dict[str, An
         row = rows.setdefault(key, Found(type=tensor.type, names=[]))
         row.names.append(name)
         row.bytes += tensor.length
-        row.weights += prod(tensor.shape)
+        row.figures += Figures(weights=prod(tensor.shape))
         for blocks in _blocks(header, tensor):
             _look(row, blocks)
     found = list(rows.values())
-    weights, size = sum(row.weights for row in found), sum(row.bytes for row in found)
+    weights, size = sum(row.figures.weights for row in found), sum(row.bytes for row in found)
     return {
         "architecture": header.architecture,
         "method": "gguf",
@@ -131,12 +126,13 @@ def _blocks(header: GgufHeader, tensor: GgufTensor) -> Iterator[NDArray[np.uint8
 def _look(row: Found, blocks: NDArray[np.uint8]) -> None:
     """Add the figures of a run of blocks."""
     import numpy as np
+    import torch
     from gguf import GGMLQuantizationType, dequantize
 
     try:
         with np.errstate(all="ignore"):
             none = dequantize(blocks, GGMLQuantizationType[row.type]) == 0
-        row.zeros += int(none.sum())
+        row.figures += Figures(zeros=int(none.sum()))
         row.empty += int(none.all(axis=-1).sum())
     except NotImplementedError:  # gguf's own, for types that it only names
         row.decoded = False
@@ -145,18 +141,8 @@ def _look(row: Found, blocks: NDArray[np.uint8]) -> None:
         return
     width = np.dtype(place.dtype).itemsize * place.count
     raw = np.ascontiguousarray(blocks[:, place.at : place.at + width]).view(place.dtype)
-    scale = _plain(raw, place)
-    row.scales += scale.size
-    sound = np.isfinite(scale)
-    size = np.abs(scale[sound & (scale != 0)])
-    row.wrong += int((~sound).sum())
-    row.negative += int((scale < 0).sum())
-    row.zero += int((scale == 0).sum())
-    if place.dtype == "<f2":
-        row.denormal += int((size < np.finfo(np.float16).tiny).sum())
-    if size.size:
-        row.least = min(float(size.min()), row.least if row.least is not None else np.inf)
-        row.most = max(float(size.max()), row.most or 0.0)
+    smallest = float(np.finfo(np.float16).tiny) if place.dtype == "<f2" else 0.0
+    row.figures += of_scales(torch.from_numpy(_plain(raw, place)), smallest)
 
 
 def _plain(raw: NDArray[Any], place: Scale) -> NDArray[np.float32]:
@@ -177,7 +163,7 @@ def _as_json(row: Found) -> dict[str, Any]:
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
     elements, _ = GGML_QUANT_SIZES[GGMLQuantizationType[row.type]]
-    place = SCALES.get(row.type)
+    place, found = SCALES.get(row.type), row.figures
     return {
         "name": joined(row.names),
         "modules": row.names,
@@ -187,14 +173,9 @@ def _as_json(row: Found) -> dict[str, Any]:
         "strategy": "group",
         "inputs": "not quantized",
         "scale_dtype": place.name if place is not None else "",
-        "bits_per_weight": 8 * row.bytes / row.weights if row.weights else None,
-        **{
-            name: getattr(row, name)
-            for name in (
-                *("weights", "bytes", "scales", "negative", "zero", "denormal", "wrong"),
-                *("zeros", "least", "most"),
-            )
-        },
+        "bytes": row.bytes,
+        "bits_per_weight": 8 * row.bytes / found.weights if found.weights else None,
+        **{name: getattr(found, name) for name in KNOWN},
         "empty": [{"value": "any", "count": row.empty}] if row.empty else [],
     }
 
@@ -210,9 +191,10 @@ def _dense(key: tuple[str, str], tensors: list[GgufTensor]) -> dict[str, Any]:
 
 
 def _conventions(rows: list[Found]) -> Iterator[dict[str, Any]]:
-    signed = [row for row in rows if row.negative]
+    signed = [row for row in rows if row.figures.negative]
     if signed:
-        share = sum(row.negative for row in signed) / sum(row.scales for row in signed)
+        together = sum((row.figures for row in signed), Figures())
+        share = together.negative / together.scales
         yield {
             "what": "signed scales: the lowest code is on the side that needs it",
             "evidence": f"{100 * share:.1f} % of the scales of {signed[0].type} are negative",
