@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.benchmarks.launch import launch, on_text, result_of
+from tests.benchmarks.launch import diverged, launch, on_text, result_of
 
 GROUPS = (32, 64, 96, 192)
 CANDIDATES = ("w3a16", "w4a16", "w4a16_asym", "nvfp4a16", "w6a16", "w8a16")
@@ -56,9 +56,7 @@ def run(args: argparse.Namespace, name: str, *overrides: str) -> Outcome:
     words = [word for word in words if word != "scheme=w4a16_g64"]
     took = launch(words)
     result = result_of(folder / "run")
-    judge = [sys.executable, "-m", "tests.benchmarks.divergence", str(args.model)]
-    judge += [str(folder / "run/checkpoint"), "--text", str(args.text), "--limit", str(args.limit)]
-    judged = json.loads(launch(judge).output.strip().splitlines()[-1])
+    judged = diverged(args.model, folder / "run/checkpoint", args.text, windows=args.limit)
     return Outcome(
         name=name,
         bits=bits_of(result["layers"], args.model),

@@ -130,6 +130,15 @@ def result_of(run: Path) -> dict[str, Any]:
     return dict(json.loads((run / "result.json").read_text(encoding="utf-8")))
 
 
+def diverged(
+    model: Path, folder: Path, text: Path, *, windows: int, length: int = 512
+) -> dict[str, Any]:
+    """KL to the original, of each window too, and perplexity: a process of `divergence`'s own."""
+    command = [sys.executable, "-m", "tests.benchmarks.divergence", str(model), str(folder)]
+    command += ["--text", str(text), "--length", str(length), "--limit", str(windows)]
+    return dict(json.loads(launch(command, sampling=0.5).output.strip().splitlines()[-1]))
+
+
 def built(result: Mapping[str, Any]) -> set[str]:
     """Names of the nodes that a run built."""
     return {node["name"] for node in result["nodes"] if node["status"] == "built"}

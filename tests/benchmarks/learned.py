@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.launch import launch, on_text
+from tests.benchmarks.launch import diverged, launch, on_text
 from tests.benchmarks.tokens import halves
 
 PEER = "auto-round"
@@ -63,10 +63,8 @@ def processor_seconds(command: Sequence[str]) -> dict[str, float]:
 
 def judged(setting: Setting, folder: Path) -> dict[str, float]:
     """KL and perplexity in a process of its own, by transformers alone."""
-    command = [sys.executable, "-m", "tests.benchmarks.divergence", str(setting.model), str(folder)]
-    command += ["--text", str(setting.text), "--length", str(setting.length)]
-    output = launch([*command, "--limit", str(setting.windows)], sampling=0.5).output
-    return dict(json.loads(output.strip().splitlines()[-1]))
+    asked = {"windows": setting.windows, "length": setting.length}
+    return diverged(setting.model, folder, setting.text, **asked)
 
 
 def presswork(setting: Setting, solver: str, more: Sequence[str] = ()) -> dict[str, float]:

@@ -26,7 +26,7 @@ from statistics import fmean
 from typing import Any
 
 from tests.benchmarks.divergence import standard_error
-from tests.benchmarks.launch import launch, on_text
+from tests.benchmarks.launch import diverged, on_text
 from tests.benchmarks.learned import processor_seconds
 from tests.benchmarks.tokens import halves
 
@@ -108,10 +108,8 @@ def integers(scheme: str) -> tuple[int, int]:
 
 def judged(setting: Setting, folder: Path) -> dict[str, Any]:
     """KL and perplexity by transformers alone, with the KL of every window."""
-    command = [sys.executable, "-m", "tests.benchmarks.divergence", str(setting.model), str(folder)]
-    command += ["--text", str(setting.text), "--length", str(setting.length)]
-    command += ["--limit", str(setting.windows), "--each"]
-    return dict(json.loads(launch(command, sampling=0.5).output.strip().splitlines()[-1]))
+    asked = {"windows": setting.windows, "length": setting.length}
+    return diverged(setting.model, folder, setting.text, **asked)
 
 
 def compared(row: Mapping[str, Any], first: Mapping[str, Any]) -> tuple[float, float]:
