@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from stages.compress.aimed.chains import Chains, Inputs, opened
-from stages.compress.layer.state import LayerState, LazyTensors
-from stages.compress.layer.statistics import Statistics
+from stages.compress.layer.state import LayerState
 from stages.formats.input_params import InputRule
 from stages.model.blueprint import Subgraph
 from stages.model.boundary import Boundary
@@ -20,6 +19,7 @@ from stages.model.boundary_activations import Batch, write_activations
 from stages.model.layer_tensors import layer_tensors, outside_tensors
 from stages.model.replay import replay, stem_names
 from tests.stages.calibrate.fakes import FakeArtifact, folder
+from tests.stages.compress.bare_layer import bare_layer
 from tests.stages.model.tiny import Tiny, tiny
 
 SIZE, WIDTH = 2, 12
@@ -97,13 +97,7 @@ def layer_in_two_models(
     model, batches = tiny(family, root / "model"), rows(lengths)
     bones = model.skeleton()
     subgraph = bones.blueprint.layers[index]
-    layer = LayerState(
-        subgraph=subgraph,
-        tensors=LazyTensors(subgraph.tensors, model.source),
-        statistics=Statistics({}, device="cpu"),
-        resolved={},
-        dtype=torch.float32,
-    )
+    layer = bare_layer(model, subgraph)
     given = Inputs(
         skeleton=bones,
         source=model.source,

@@ -14,14 +14,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages.compress.layer.state import LayerState, LazyTensors
-from stages.compress.layer.statistics import Statistics
 from stages.compress.learning.block import Activations, ReplayedBlock, opened, token_weights
 from stages.model.boundary import Boundary
 from stages.model.boundary_activations import Batch, write_activations
 from stages.model.layer_tensors import layer_tensors, outside_tensors
 from stages.model.replay import replay, stem_names
 from tests.stages.calibrate.fakes import FakeArtifact, folder
+from tests.stages.compress.bare_layer import bare_layer
 from tests.stages.model.tiny import Tiny, tiny
 
 SIZE, WIDTH = 2, 12
@@ -58,13 +57,7 @@ def block(family: str, index: int, root: Path) -> Iterator[tuple[ReplayedBlock, 
     artifacts = chain(model, index, root)
     bones = model.skeleton()
     subgraph = bones.blueprint.layers[index]
-    layer = LayerState(
-        subgraph=subgraph,
-        tensors=LazyTensors(subgraph.tensors, model.source),
-        statistics=Statistics({}, device="cpu"),
-        resolved={},
-        dtype=torch.float32,
-    )
+    layer = bare_layer(model, subgraph)
     given = Activations(
         skeleton=bones,
         source=model.source,
